@@ -1,3 +1,5 @@
 //! bags-operator: a Kubernetes operator that makes, delivers, rotates and revokes the API keys of a Bags account.
 
+pub mod api;
 pub mod clock;
+pub mod timings;

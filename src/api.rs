@@ -1,0 +1,55 @@
+//! The kinds of `keys.bags.fm/v1alpha1`: types, validation rules and constants. No I/O, no clock, no client.
+
+pub mod account;
+pub mod apikey;
+pub mod condition;
+pub mod duration;
+pub mod name;
+
+pub use account::{BagsAccount, BagsAccountSpec, BagsAccountStatus};
+pub use apikey::{ApiKey, ApiKeySpec, ApiKeyStatus};
+
+/// The API group of every kind and the prefix of every annotation and label.
+pub const GROUP: &str = "keys.bags.fm";
+/// Finalizer on an ApiKey (until its keys are dead or handed over) and on a BagsAccount (until no slot is left).
+pub const FINALIZER: &str = "keys.bags.fm/keys";
+
+/// Annotations that people set.
+pub mod annotation {
+    /// On an ApiKey being deleted: revoke at once, although workloads may still read the Secret. Any value but `false`.
+    pub const DELETE_NOW: &str = "keys.bags.fm/delete-now";
+    /// On a BagsAccount: comma-separated attempts whose keys a person has removed at Bags.
+    pub const RESOLVED: &str = "keys.bags.fm/resolved";
+    /// On a BagsAccount: the cluster (first 8 characters of the uid of `kube-system`) that takes the account over.
+    pub const TAKE_OVER: &str = "keys.bags.fm/take-over";
+    /// On a BagsAccount being deleted: let it go although slots are left.
+    pub const FORGET: &str = "keys.bags.fm/forget";
+}
+
+/// Marks that the operator puts on Secrets.
+pub mod mark {
+    /// Label: the uid of the ApiKey that a consumer Secret or a keystore Secret belongs to.
+    pub const OWNER_UID: &str = "keys.bags.fm/owner-uid";
+    /// Label of a keystore Secret: the attempt whose key it holds or awaits.
+    pub const ATTEMPT: &str = "keys.bags.fm/attempt";
+    /// Label of a keystore Secret: the BagsAccount.
+    pub const ACCOUNT: &str = "keys.bags.fm/account";
+    /// Label of a keystore Secret: the revision of the key.
+    pub const REVISION: &str = "keys.bags.fm/revision";
+    /// Annotation of a keystore Secret: namespace of its ApiKey.
+    pub const OWNER_NAMESPACE: &str = "keys.bags.fm/owner-namespace";
+    /// Annotation of a keystore Secret and of a consumer Secret: name of its ApiKey.
+    pub const OWNER_NAME: &str = "keys.bags.fm/owner-name";
+    /// Annotation of a keystore Secret: the key's id at Bags, once known.
+    pub const KEY_ID: &str = "keys.bags.fm/key-id";
+    /// Annotation of a keystore Secret: uid of `kube-system` and the operator's namespace, as `<uid>/<namespace>`.
+    pub const INSTALLATION: &str = "keys.bags.fm/installation";
+    /// Annotation of a consumer Secret: the number of the switch that wrote it.
+    pub const SWITCH: &str = "keys.bags.fm/switch";
+    /// Annotation of a consumer Secret: the attempt whose value it holds.
+    pub const SWITCH_ATTEMPT: &str = "keys.bags.fm/switch-attempt";
+    /// Annotation of a consumer Secret: when that switch was made (RFC 3339).
+    pub const SWITCH_TIME: &str = "keys.bags.fm/switch-time";
+    /// `app.kubernetes.io/managed-by` and its value.
+    pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "bags-operator");
+}

@@ -1,0 +1,439 @@
+//! `BagsAccount`: the platform team's account at Bags, and in its status the ledger of the account's keys.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An account at Bags: its credentials, who may use it, and the ledger of its ten slots.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "keys.bags.fm",
+    version = "v1alpha1",
+    kind = "BagsAccount",
+    status = "BagsAccountStatus",
+    derive = "PartialEq",
+    shortname = "bacct",
+    category = "bags"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BagsAccountSpec {
+    /// How the operator proves to Bags who it is. At least one of the two.
+    pub credentials: Credentials,
+    /// The account's uuid at Bags. Default: the first one seen, then pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_user: Option<String>,
+    /// Keys that Bags allows this account. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    /// Slots left free for rotations. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_reserve: Option<i64>,
+    /// Keys made elsewhere, where the account cannot list them. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmanaged_keys: Option<i64>,
+    /// How keys are revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Revocation>,
+    /// Which namespaces may use the account for which environments. Default: nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<Allowed>,
+    /// Requests an hour that the operator may spend on this account. Default: 250.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_hour: Option<i64>,
+}
+
+/// Where the account's credentials are: Secrets in the operator's own namespace only.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// The wallet, the documented way to make keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wallet: Option<WalletRef>,
+    /// The agent token, which lists keys and their last use, and makes keys where there is no wallet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_token: Option<TokenRef>,
+}
+
+/// A wallet in a Secret of the operator's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct WalletRef {
+    /// Name of the Secret.
+    pub secret_name: String,
+    /// Data field of the wallet file. Default: `wallet.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Data field of the TOTP secret, where the account has a second factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totp_field: Option<String>,
+}
+
+/// An agent token in a Secret of the operator's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRef {
+    /// Name of the Secret.
+    pub secret_name: String,
+    /// Data field of the token. Default: `token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+/// How keys of the account are revoked.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revocation {
+    /// Default: Auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<RevocationMode>,
+    /// Path of the revoke endpoint below the base URL. Default: `/agent/dev/keys/revoke`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// Who revokes.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RevocationMode {
+    /// The operator, where the account's endpoint answers; a person otherwise.
+    #[default]
+    Auto,
+    /// Always a person.
+    Person,
+}
+
+/// Namespaces that may use the account.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Allowed {
+    /// Namespaces by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Namespaces by label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+    /// Environments; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environments: Vec<String>,
+    /// Slots that one namespace may take, over all entries that match it; absent: no bound but the account's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
+}
+
+/// What is known of an account. The slots are the record that decides; the rest is shown to people.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BagsAccountStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, CredentialsValid, ListCovers, RevocationNeedsPerson, QuotaAvailable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The ledger: every key that exists or may exist, and every place kept for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<Slot>,
+    /// The last attempts that left the ledger, so that a lagging list is not mistaken for another cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departed: Vec<String>,
+    /// The sums over the slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+    /// What the account can do, as far as tried.
+    #[serde(default)]
+    pub capabilities: Capabilities,
+    /// The account's uuid at Bags, pinned at the first key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The installation that owns this ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installation: Option<Installation>,
+    /// No request to Bags before this time (rate limit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
+    pub paused_until: Option<Timestamp>,
+    /// What a refusal of Bags taught about keys made elsewhere, where the account cannot list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<LimitRefusal>,
+    /// Version (`<Secret>@<resourceVersion>`, comma-separated) of credentials that led to another user: nothing is made with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distrusted_credentials: Option<String>,
+    /// Version of the token Secret whose list was last seen to cover the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covering_token: Option<String>,
+}
+
+/// The record of one key that exists or may exist, or of one place kept for it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Slot {
+    /// The ApiKey it belongs to.
+    pub owner: Owner,
+    /// `<environment>/<application>`.
+    #[serde(rename = "use")]
+    pub key_use: String,
+    /// 1, 2, 3…: keys made for the owner.
+    pub revision: i64,
+    /// Where the key is in its life.
+    pub state: SlotState,
+    /// The one try that may have made the key; absent while only a place is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
+    /// The key's full name at Bags; absent while only a place is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<String>,
+    /// The key's id at Bags, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// Number of the switch that last put the key into the consumer Secret; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<i64>,
+    /// The owner's highest switch number when the slot last held a place only, so that numbers never repeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_switch: Option<i64>,
+    /// Since when it is in this state; of `Creating`: the time of the licence.
+    #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime")]
+    pub since: Timestamp,
+    /// Attempts in a row that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<Failures>,
+}
+
+/// The ApiKey that a slot belongs to.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Namespace of the ApiKey.
+    pub namespace: String,
+    /// Name of the ApiKey.
+    pub name: String,
+    /// Uid of the ApiKey.
+    pub uid: String,
+}
+
+/// Failed attempts in a row.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Failures {
+    /// How many.
+    pub count: i64,
+    /// When the last one failed.
+    #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::Time")]
+    pub at: Timestamp,
+    /// Why, as one word.
+    pub reason: String,
+}
+
+/// State of a slot; the transitions are in `ledger::slots`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(from = "String", into = "String")]
+pub enum SlotState {
+    /// A place is kept; no key exists.
+    Reserved,
+    /// A licence was given: a creation may be under way, or its value is being verified.
+    Creating,
+    /// The key works and is, or was, in the consumer Secret.
+    Live,
+    /// The key exists, its value is lost; it is revoked next.
+    Lost,
+    /// Whether the key exists is not known.
+    Unresolved,
+    /// To be revoked, or revoked and not yet proven dead. One-way.
+    Revoking,
+    /// Left to people on purpose; still counted.
+    Released,
+    /// Written by a newer version: this version changes nothing.
+    Unknown(String),
+}
+
+/// Sums over the slots of an account.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Keys that Bags allows.
+    pub limit: i64,
+    /// Slots and unmanaged keys.
+    pub used: i64,
+    /// Slots kept for rotations.
+    pub reserved: i64,
+    /// Keys made elsewhere.
+    pub unmanaged: i64,
+    /// ApiKeys that still fit.
+    pub available: i64,
+}
+
+/// What an account can do.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Make keys.
+    #[serde(default)]
+    pub create: Capability,
+    /// List keys.
+    #[serde(default)]
+    pub list: Capability,
+    /// Show last use.
+    #[serde(default)]
+    pub last_used: Capability,
+    /// Revoke keys.
+    #[serde(default)]
+    pub revoke: Capability,
+    /// When the revoke endpoint was last found missing; it is tried again a day later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
+    pub revoke_tried_at: Option<Timestamp>,
+}
+
+/// Whether an account can do something.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capability {
+    /// It was seen to work.
+    Yes,
+    /// It was seen not to be there.
+    No,
+    /// Not tried yet.
+    #[default]
+    Unknown,
+}
+
+/// One installation of the operator.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Installation {
+    /// Uid of the namespace `kube-system`.
+    pub cluster: String,
+    /// The operator's namespace.
+    pub namespace: String,
+}
+
+/// Bags refused a creation for its limit although the ledger had room.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct LimitRefusal {
+    /// Keys made elsewhere, at least, as far as the refusal shows.
+    pub unmanaged: i64,
+    /// Refusals in a row.
+    pub count: i64,
+    /// When the last one came; believed for 1, 2, 4 … 24 h.
+    #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::Time")]
+    pub at: Timestamp,
+}
+
+impl From<String> for SlotState {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "Reserved" => Self::Reserved,
+            "Creating" => Self::Creating,
+            "Live" => Self::Live,
+            "Lost" => Self::Lost,
+            "Unresolved" => Self::Unresolved,
+            "Revoking" => Self::Revoking,
+            "Released" => Self::Released,
+            _ => Self::Unknown(text),
+        }
+    }
+}
+
+impl SlotState {
+    /// The state's name as it stands in the ledger.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Reserved => "Reserved",
+            Self::Creating => "Creating",
+            Self::Live => "Live",
+            Self::Lost => "Lost",
+            Self::Unresolved => "Unresolved",
+            Self::Revoking => "Revoking",
+            Self::Released => "Released",
+            Self::Unknown(text) => text,
+        }
+    }
+}
+
+impl From<SlotState> for String {
+    fn from(state: SlotState) -> Self {
+        state.as_str().to_owned()
+    }
+}
+
+/// A plain string in the schema: a newer version's state must stay readable, and means hold.
+impl JsonSchema for SlotState {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SlotState".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string" })
+    }
+}
+
+impl BagsAccount {
+    /// Keys that Bags allows.
+    #[must_use]
+    pub fn limit(&self) -> i64 {
+        self.spec.limit.unwrap_or(10)
+    }
+
+    /// Slots left free for rotations.
+    #[must_use]
+    pub fn rotation_reserve(&self) -> i64 {
+        self.spec.rotation_reserve.unwrap_or(1)
+    }
+
+    /// Requests an hour for this account.
+    #[must_use]
+    pub fn requests_per_hour(&self) -> i64 {
+        self.spec.requests_per_hour.unwrap_or(250)
+    }
+
+    /// Path of the revoke endpoint below the base URL.
+    #[must_use]
+    pub fn revocation_path(&self) -> &str {
+        let revocation = self.spec.revocation.as_ref();
+        revocation.and_then(|r| r.path.as_deref()).unwrap_or("/agent/dev/keys/revoke")
+    }
+
+    /// Who revokes.
+    #[must_use]
+    pub fn revocation_mode(&self) -> RevocationMode {
+        self.spec.revocation.as_ref().and_then(|r| r.mode).unwrap_or_default()
+    }
+
+    /// The `allowed` entries that match a namespace (by name or labels) for an environment.
+    pub fn allowing<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a BTreeMap<String, String>,
+        environment: &'a str,
+    ) -> impl Iterator<Item = &'a Allowed> {
+        self.spec.allowed.iter().filter(move |allowed| {
+            allowed.matches_namespace(namespace, labels)
+                && (allowed.environments.is_empty() || allowed.environments.iter().any(|e| e == environment))
+        })
+    }
+}
+
+impl Allowed {
+    /// Whether the entry speaks of a namespace.
+    #[must_use]
+    pub fn matches_namespace(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.namespaces.iter().any(|name| name == namespace)
+            || self.selector.as_ref().is_some_and(|selector| selects(selector, labels))
+    }
+}
+
+/// Whether a label selector with at least one term selects these labels. An empty selector selects nothing:
+/// `selector: {}` next to a list of namespaces must not open the account to everybody.
+fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let terms = selector.match_labels.as_ref().map_or(0, BTreeMap::len)
+        + selector.match_expressions.as_ref().map_or(0, Vec::len);
+    if terms == 0 {
+        return false;
+    }
+    kube::core::Selector::try_from(selector.clone()).is_ok_and(|selector| {
+        use kube::core::SelectorExt;
+        selector.matches(labels)
+    })
+}

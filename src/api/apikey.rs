@@ -1,0 +1,248 @@
+//! `ApiKey`: what a tenant asks for. It can name no endpoint, no other namespace, no template.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema, ResourceExt};
+use serde::{Deserialize, Serialize};
+
+/// One key for one application in one environment.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "keys.bags.fm",
+    version = "v1alpha1",
+    kind = "ApiKey",
+    namespaced,
+    status = "ApiKeyStatus",
+    derive = "PartialEq",
+    shortname = "bkey",
+    category = "bags"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiKeySpec {
+    /// The BagsAccount in which the key is made.
+    pub account_ref: AccountRef,
+    /// What the key is used in: production, staging, development, testing, or another word.
+    pub environment: String,
+    /// The application the key is for. Default: `metadata.name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    /// The key's name at Bags, which says what it is for. Default: `<Environment>-<Application>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<String>,
+    /// For people: shown by kubectl, in events and reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// The Secret that applications read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretTemplate>,
+    /// What happens to the key at Bags when the ApiKey is deleted. Default: Revoke.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// No new effect but deletion while true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// Reference to a BagsAccount by name.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct AccountRef {
+    /// Name of the BagsAccount.
+    pub name: String,
+}
+
+/// The consumer Secret: where it is and what else it carries.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretTemplate {
+    /// Name of the Secret in the ApiKey's namespace. Default: `metadata.name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Data field of the key's value. Default: `BAGS_API_KEY`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_field: Option<String>,
+    /// Data field of the service's base URL; `""` leaves it out. Default: `BAGS_BASE_URL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url_field: Option<String>,
+    /// Labels to put on the Secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations to put on the Secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What deletion of an ApiKey does to its key at Bags.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// The key is revoked and the Secret removed.
+    #[default]
+    Revoke,
+    /// Key and Secret stay; the key still counts as one of the account's.
+    Orphan,
+}
+
+/// What is known of an ApiKey. Shown to people; no decision reads it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiKeyStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled, QuotaAvailable, SecretSynced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Where the key is in its life, computed from its slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// The key whose value the Secret holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<CurrentKey>,
+    /// The slots of this ApiKey.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeySummary>,
+    /// A copy of the last switch; the consumer Secret and the ledger are the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<Switch>,
+    /// Effective values of the optional fields of the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<EffectiveValues>,
+    /// The Secret to bind to (servicebinding.io).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+}
+
+/// The key whose value the consumer Secret holds.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CurrentKey {
+    /// 1, 2, 3…: keys made for this ApiKey.
+    pub revision: i64,
+    /// The attempt that made it.
+    pub attempt: String,
+    /// Its id at Bags, where the service told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// Its full name at Bags.
+    pub key_name: String,
+    /// When it went into the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
+    pub published_at: Option<Timestamp>,
+    /// When Bags last saw a request with it, where the account can show that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// One slot of this ApiKey, for display.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KeySummary {
+    /// State of the slot in the ledger.
+    pub state: String,
+    /// 1, 2, 3…
+    pub revision: i64,
+    /// The attempt, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
+    /// The key's id at Bags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// The key's full name at Bags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<String>,
+    /// Since when the slot is in this state.
+    #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::Time")]
+    pub since: Timestamp,
+}
+
+/// One publication of a key in the consumer Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// 1, 2, 3…: publications for this ApiKey.
+    pub count: i64,
+    /// The attempt whose value was published.
+    pub attempt: String,
+    /// When.
+    #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::Time")]
+    pub at: Timestamp,
+}
+
+/// What the optional fields of the spec come to.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveValues {
+    /// The application.
+    pub application: String,
+    /// The key's name at Bags, without cluster and attempt.
+    pub key_name: String,
+    /// The Secret's name.
+    pub secret_name: String,
+}
+
+/// Service Binding: the Secret's name.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Name of the Secret.
+    pub name: String,
+}
+
+impl ApiKey {
+    /// The effective application: `spec.application`, or the object's name.
+    #[must_use]
+    pub fn application(&self) -> String {
+        self.spec.application.clone().unwrap_or_else(|| self.name_any())
+    }
+
+    /// The effective name at Bags, before cluster and attempt are added.
+    #[must_use]
+    pub fn key_name(&self) -> String {
+        self.spec
+            .key_name
+            .clone()
+            .unwrap_or_else(|| super::name::default_key_name(&self.spec.environment, &self.application()))
+    }
+
+    /// What the key is for: `<environment>/<application>`. One key per use and account.
+    #[must_use]
+    pub fn key_use(&self) -> String {
+        format!("{}/{}", self.spec.environment, self.application())
+    }
+
+    /// The effective name of the consumer Secret.
+    #[must_use]
+    pub fn secret_name(&self) -> String {
+        let template = self.spec.secret.as_ref();
+        template.and_then(|secret| secret.name.clone()).unwrap_or_else(|| self.name_any())
+    }
+
+    /// The effective data field of the value.
+    #[must_use]
+    pub fn api_key_field(&self) -> &str {
+        let template = self.spec.secret.as_ref();
+        template.and_then(|secret| secret.api_key_field.as_deref()).unwrap_or("BAGS_API_KEY")
+    }
+
+    /// The effective data field of the base URL; `None` where it is left out.
+    #[must_use]
+    pub fn base_url_field(&self) -> Option<&str> {
+        let template = self.spec.secret.as_ref();
+        let field = template.and_then(|secret| secret.base_url_field.as_deref()).unwrap_or("BAGS_BASE_URL");
+        (!field.is_empty()).then_some(field)
+    }
+
+    /// The effective deletion policy.
+    #[must_use]
+    pub fn deletion_policy(&self) -> DeletionPolicy {
+        self.spec.deletion_policy.unwrap_or_default()
+    }
+
+    /// Whether it is suspended.
+    #[must_use]
+    pub fn suspended(&self) -> bool {
+        self.spec.suspend.unwrap_or(false)
+    }
+}

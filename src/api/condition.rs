@@ -1,0 +1,58 @@
+//! Conditions: built in one place, so that generation and transition time are always right.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Types of conditions.
+pub mod kind {
+    /// The spec is served: the key works and is in the Secret; or the account can be used.
+    pub const READY: &str = "Ready";
+    /// Something is under way (kstatus).
+    pub const RECONCILING: &str = "Reconciling";
+    /// Something stands in the way that does not go by itself (kstatus).
+    pub const STALLED: &str = "Stalled";
+    /// The account has a slot for this ApiKey.
+    pub const QUOTA_AVAILABLE: &str = "QuotaAvailable";
+    /// The consumer Secret holds the current key.
+    pub const SECRET_SYNCED: &str = "SecretSynced";
+    /// The account's credentials were read and accepted.
+    pub const CREDENTIALS_VALID: &str = "CredentialsValid";
+    /// The account's list shows a key that is known to live.
+    pub const LIST_COVERS: &str = "ListCovers";
+    /// Keys wait for a person to revoke them.
+    pub const REVOCATION_NEEDS_PERSON: &str = "RevocationNeedsPerson";
+}
+
+/// Puts a condition in its place; the transition time moves only with the status.
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    type_: &str,
+    status: bool,
+    reason: &str,
+    message: String,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let status = if status { "True" } else { "False" };
+    let since = conditions
+        .iter()
+        .find(|c| c.type_ == type_ && c.status == status)
+        .map_or(Time(now), |c| c.last_transition_time.clone());
+    let condition = Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time: since,
+    };
+    match conditions.iter_mut().find(|c| c.type_ == type_) {
+        Some(place) => *place = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// Takes a condition away that no longer says anything.
+pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.retain(|c| c.type_ != type_);
+}
