@@ -95,7 +95,7 @@ pub struct Revocation {
 }
 
 /// Who revokes.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RevocationMode {
     /// The operator, where the account's endpoint answers; a person otherwise.
     #[default]
@@ -284,7 +284,7 @@ pub struct Capabilities {
 }
 
 /// Whether an account can do something.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Capability {
     /// It was seen to work.
     Yes,

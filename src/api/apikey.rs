@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema, ResourceExt};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One key for one application in one environment.
@@ -74,7 +75,7 @@ pub struct SecretTemplate {
 }
 
 /// What deletion of an ApiKey does to its key at Bags.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeletionPolicy {
     /// The key is revoked and the Secret removed.
     #[default]

@@ -1,0 +1,239 @@
+//! The invariants that are properties of the ledger, or of one transition of it, as one pure function.
+//!
+//! Written against the table, not against `slots`: it judges two versions of a ledger without knowing which
+//! change led from one to the other. The store asks it before every write, every test after every write.
+
+use std::collections::BTreeMap;
+
+use super::slots::{Ledger, Terms, licence_open};
+use crate::api::account::{Slot, SlotState};
+
+/// What is wrong with a ledger, or with a step from one version to the next; empty: nothing.
+///
+/// `emergency`: the step is a KeyRevocation's, which alone may revoke an owner's current key beside a live one.
+#[must_use]
+pub fn violations(before: &Ledger, after: &Ledger, terms: &Terms, emergency: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    of_one_version(after, terms, &mut found);
+    let then = by_attempt(before);
+    let now = by_attempt(after);
+    for (attempt, old) in &then {
+        match now.get(attempt) {
+            Some(new) => step(attempt, old, new, &mut found),
+            None => departure(attempt, old, after, &mut found),
+        }
+    }
+    for (attempt, new) in &now {
+        if !then.contains_key(attempt) {
+            birth(attempt, new, before, after, terms, &mut found);
+        }
+    }
+    condemned_currents(before, &now, emergency, &mut found);
+    found
+}
+
+fn by_attempt(ledger: &Ledger) -> BTreeMap<&str, &Slot> {
+    ledger.slots.iter().filter_map(|slot| slot.attempt.as_deref().map(|attempt| (attempt, slot))).collect()
+}
+
+/// I1, I2, I5 and the shape of slots.
+fn of_one_version(ledger: &Ledger, terms: &Terms, found: &mut Vec<String>) {
+    let keyed = ledger.slots.iter().filter(|slot| slot.attempt.is_some()).count();
+    if by_attempt(ledger).len() != keyed {
+        found.push("I1: an attempt is in more than one slot".into());
+    }
+    let open = ledger.slots.iter().filter(|slot| licence_open(slot, terms.now, terms.licence_term)).count();
+    if open > 1 {
+        found.push(format!("I5: {open} open licences"));
+    }
+    for slot in &ledger.slots {
+        let reserved = slot.state == SlotState::Reserved;
+        if reserved == slot.attempt.is_some() || reserved && slot.published.is_some() {
+            found.push(format!("a {} slot of {} has the wrong fields", slot.state.as_str(), slot.owner.name));
+        }
+        if slot.state == SlotState::Live && slot.published.is_none() {
+            found.push(format!("I2: a live slot of {} was never published", slot.owner.name));
+        }
+        let twins = ledger.slots.iter().filter(|other| other.owner.uid == slot.owner.uid);
+        let rivals = twins.clone().filter(|other| other.published == slot.published).count();
+        if slot.published.is_some() && rivals > 1 {
+            found.push(format!("I2: two slots of {} share a switch number", slot.owner.name));
+        }
+        if reserved && twins.filter(|other| other.state == SlotState::Reserved).count() > 1 {
+            found.push(format!("{} has two places", slot.owner.name));
+        }
+    }
+}
+
+/// I6 and the table: a slot that stays.
+fn step(attempt: &str, old: &Slot, new: &Slot, found: &mut Vec<String>) {
+    use SlotState::{Creating, Live, Lost, Released, Reserved, Revoking, Unknown, Unresolved};
+    let allowed = match (&old.state, &new.state) {
+        (Creating, Live | Revoking | Lost | Unresolved)
+        | (Unresolved, Lost)
+        | (Lost, Revoking)
+        | (Live, Revoking | Released) => true,
+        (Reserved | Creating | Live | Lost | Unresolved | Revoking | Released | Unknown(_), _) => {
+            old.state == new.state
+        }
+    };
+    if !allowed {
+        let invariant = if old.state == Revoking { "I6" } else { "table" };
+        found.push(format!(
+            "{invariant}: {attempt} went from {} to {}",
+            old.state.as_str(),
+            new.state.as_str()
+        ));
+    }
+    if old.owner != new.owner {
+        found.push(format!("I10: {attempt} changed its owner"));
+    }
+    if new.state == Live && old.published != new.published && new.published <= old.published {
+        found.push(format!("I2: the switch number of {attempt} went back"));
+    }
+    if new.state != Live && old.published != new.published {
+        found.push(format!("I3: {attempt} was published without being live"));
+    }
+    if old.key_id.is_some() && new.key_id != old.key_id {
+        found.push(format!("I10: {attempt} changed its id"));
+    }
+}
+
+/// I1: a key leaves only from a state in which it is known to be dead, never made, or dismissed by a person.
+fn departure(attempt: &str, old: &Slot, after: &Ledger, found: &mut Vec<String>) {
+    match old.state {
+        SlotState::Creating | SlotState::Unresolved | SlotState::Revoking | SlotState::Released => {}
+        SlotState::Reserved | SlotState::Live | SlotState::Lost | SlotState::Unknown(_) => {
+            found.push(format!("I1: {attempt} left the ledger while {}", old.state.as_str()));
+        }
+    }
+    if !after.departed.iter().any(|gone| gone == attempt) {
+        found.push(format!("I1: {attempt} left the ledger without a trace"));
+    }
+}
+
+/// I4: a key enters the ledger by a licence, in a place that was kept and that fits.
+fn birth(attempt: &str, new: &Slot, before: &Ledger, after: &Ledger, terms: &Terms, found: &mut Vec<String>) {
+    if new.state != SlotState::Creating || new.since != terms.now {
+        found.push(format!("I4: {attempt} appeared without a licence of this moment"));
+    }
+    if before.departed.iter().any(|gone| gone == attempt) {
+        found.push(format!("I4: {attempt} was licensed before"));
+    }
+    let place = before.slots.iter().any(|slot| slot.state == SlotState::Reserved && slot.owner == new.owner);
+    if !place {
+        found.push(format!("I4: {attempt} had no place"));
+    }
+    let keys = after.slots.iter().filter(|slot| slot.state != SlotState::Reserved).count();
+    if i64::try_from(keys).unwrap_or(i64::MAX) + terms.room.unmanaged > terms.room.limit {
+        found.push(format!("I4: {attempt} was licensed beyond the limit of {}", terms.room.limit));
+    }
+}
+
+/// The protection of the current key.
+fn condemned_currents(
+    before: &Ledger,
+    now: &BTreeMap<&str, &Slot>,
+    emergency: bool,
+    found: &mut Vec<String>,
+) {
+    for slot in &before.slots {
+        let Some(attempt) = slot.attempt.as_deref() else { continue };
+        let current = before.current(&slot.owner.uid).is_some_and(|c| c.attempt == slot.attempt);
+        let others = before.owned_by(&slot.owner.uid).filter(|s| s.state == SlotState::Live).count() > 1;
+        let revoked = now.get(attempt).is_some_and(|new| new.state == SlotState::Revoking);
+        if slot.state == SlotState::Live && current && others && revoked && !emergency {
+            found.push(format!("I3: {attempt} is its owner's current key and another one is live"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        api::account::SlotState::{Creating, Live, Lost, Reserved, Revoking, Unresolved},
+        ledger::{
+            Room,
+            slots::tests::{owner, slot},
+        },
+    };
+
+    fn terms() -> Terms {
+        Terms {
+            room: Room { limit: 2, rotation_reserve: 0, unmanaged: 0 },
+            now: Timestamp::UNIX_EPOCH,
+            licence_term: Duration::from_secs(120),
+        }
+    }
+
+    fn of(slots: &[Slot]) -> Ledger {
+        Ledger { slots: slots.to_vec(), departed: vec![] }
+    }
+
+    /// `slot` in another state, but the same key.
+    fn turned(slot: &Slot, state: SlotState) -> Slot {
+        Slot { state, ..slot.clone() }
+    }
+
+    #[test]
+    fn each_broken_invariant_is_named() {
+        let live = slot(&owner(0), Live);
+        let creating = slot(&owner(0), Creating);
+        let revoking = turned(&live, Revoking);
+        let mut second = slot(&owner(0), Live);
+        (second.attempt, second.published) = (Some("second".into()), Some(2));
+        let cases: &[(&str, &[Slot], &[Slot], &str)] = &[
+            ("a live key leaves", std::slice::from_ref(&live), &[], "I1"),
+            ("a lost key leaves", &[turned(&creating, Lost)], &[], "I1"),
+            ("a key is in two slots", &[], &[creating.clone(), creating.clone()], "I1"),
+            ("a key comes back from revocation", &[revoking], std::slice::from_ref(&live), "I6"),
+            ("a key appears live", &[], std::slice::from_ref(&live), "I4"),
+            ("a licence without a place", &[], std::slice::from_ref(&creating), "I4"),
+            (
+                "two open licences",
+                &[slot(&owner(0), Reserved), slot(&owner(1), Reserved)],
+                &[creating.clone(), slot(&owner(1), Creating)],
+                "I5",
+            ),
+            (
+                "a licence beyond the limit",
+                &[slot(&owner(0), Reserved), slot(&owner(1), Live), slot(&owner(2), Live)],
+                &[creating.clone(), slot(&owner(1), Live), slot(&owner(2), Live)],
+                "I4",
+            ),
+            (
+                "an unresolved key goes live",
+                &[turned(&live, Unresolved)],
+                std::slice::from_ref(&live),
+                "table",
+            ),
+            (
+                "the current key is condemned beside a live one",
+                &[live.clone(), second.clone()],
+                &[live.clone(), turned(&second, Revoking)],
+                "I3",
+            ),
+            (
+                "two keys share a switch",
+                &[],
+                &[live.clone(), Slot { published: Some(1), ..second.clone() }],
+                "I2",
+            ),
+            (
+                "a key changes hands",
+                std::slice::from_ref(&live),
+                &[Slot { owner: owner(1), ..live.clone() }],
+                "I10",
+            ),
+        ];
+        for (name, before, after, expected) in cases {
+            let found = violations(&of(before), &of(after), &terms(), false);
+            assert!(found.iter().any(|v| v.starts_with(expected)), "{name}: {found:?}");
+        }
+    }
+}

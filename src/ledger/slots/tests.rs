@@ -1,0 +1,237 @@
+//! The table of transitions, line by line, and properties over random histories.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ledger::invariants::violations;
+
+pub(crate) fn owner(n: usize) -> Owner {
+    Owner { namespace: "shop".into(), name: format!("app-{n}"), uid: format!("uid-{n}") }
+}
+
+pub(crate) fn slot(owner: &Owner, state: SlotState) -> Slot {
+    let keyed = state != SlotState::Reserved;
+    let attempt = keyed.then(|| format!("attempt-{}-{}", owner.uid, state.as_str()));
+    Slot {
+        key_name: attempt.as_ref().map(|attempt| format!("Production-App-{attempt}")),
+        key_id: attempt.as_ref().map(|attempt| format!("id-{attempt}")),
+        published: matches!(state, SlotState::Live | SlotState::Released).then_some(1),
+        attempt,
+        state,
+        ..place(owner, "production/app", 1, None, Timestamp::UNIX_EPOCH)
+    }
+}
+
+fn terms(limit: i64, seconds: i64) -> Terms {
+    Terms {
+        room: Room { limit, rotation_reserve: 0, unmanaged: 0 },
+        now: Timestamp::from_second(seconds).unwrap(),
+        licence_term: Duration::from_secs(120),
+    }
+}
+
+fn ledger(slots: Vec<Slot>) -> Ledger {
+    Ledger { slots, departed: vec![] }
+}
+
+fn license(n: usize, attempt: &str) -> Change {
+    Change::License { owner_uid: owner(n).uid, attempt: attempt.into(), key_name: format!("Name-{attempt}") }
+}
+
+fn reserve(n: usize) -> Change {
+    Change::Reserve { owner: owner(n), key_use: format!("production/app-{n}"), ahead: 0 }
+}
+
+fn attempt(n: usize, state: SlotState) -> String {
+    slot(&owner(n), state).attempt.unwrap()
+}
+
+#[test]
+fn a_key_goes_from_a_place_through_a_licence_to_publication() {
+    let start = ledger(vec![]).apply(&reserve(0), &terms(10, 0)).unwrap();
+    let licensed = start.apply(&license(0, "a"), &terms(10, 1)).unwrap();
+    assert_eq!(licensed.slots[0].state, SlotState::Creating);
+    assert_eq!(licensed.slots[0].since.as_second(), 1);
+    let live = licensed.apply(&Change::Publish { attempt: "a".into() }, &terms(10, 2)).unwrap();
+    assert_eq!((live.slots[0].state.clone(), live.slots[0].published), (SlotState::Live, Some(1)));
+    assert_eq!(live.current("uid-0").unwrap().attempt.as_deref(), Some("a"));
+}
+
+#[test]
+fn an_account_has_one_open_licence_and_the_next_waits_for_its_term() {
+    let start = ledger(vec![slot(&owner(0), SlotState::Reserved), slot(&owner(1), SlotState::Reserved)]);
+    let one = start.apply(&license(0, "a"), &terms(10, 10)).unwrap();
+    assert_eq!(one.apply(&license(1, "b"), &terms(10, 129)), Err(Refusal::LicenceOpen));
+    assert!(one.apply(&license(1, "b"), &terms(10, 130)).is_ok());
+}
+
+#[test]
+fn an_attempt_is_never_licensed_twice() {
+    let start = ledger(vec![slot(&owner(0), SlotState::Reserved)]);
+    let one = start.apply(&license(0, "a"), &terms(10, 0)).unwrap();
+    let back = one.apply(&Change::NotMade { attempt: "a".into(), reason: "Refused" }, &terms(10, 1)).unwrap();
+    assert_eq!(back.apply(&license(0, "a"), &terms(10, 2)), Err(Refusal::NotInState));
+    assert!(back.apply(&license(0, "b"), &terms(10, 2)).is_ok());
+}
+
+#[test]
+fn a_refused_attempt_keeps_its_place_and_counts_its_failures() {
+    let mut state = ledger(vec![slot(&owner(0), SlotState::Reserved)]);
+    for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
+        state = state.apply(&license(0, name), &terms(10, 0)).unwrap();
+        let refused = Change::NotMade { attempt: name.into(), reason: "Refused" };
+        state = state.apply(&refused, &terms(10, 1)).unwrap();
+        let failures = state.slots[0].failures.clone().unwrap();
+        assert_eq!((failures.count, failures.reason.as_str()), (n as i64 + 1, "Refused"));
+        assert_eq!(
+            (state.slots[0].state.clone(), state.slots[0].attempt.clone()),
+            (SlotState::Reserved, None)
+        );
+    }
+    assert_eq!(state.departed, ["a", "b", "c"]);
+}
+
+#[test]
+fn a_refused_further_attempt_gives_its_slot_back() {
+    let start = ledger(vec![slot(&owner(0), SlotState::Unresolved)]);
+    let further = Change::ReserveFurther { owner: owner(0), key_use: "production/app".into() };
+    let two = start.apply(&further, &terms(10, 0)).unwrap();
+    assert_eq!(two.slots[1].revision, 2);
+    let licensed = two.apply(&license(0, "b"), &terms(10, 0)).unwrap();
+    let refused = Change::NotMade { attempt: "b".into(), reason: "Refused" };
+    assert_eq!(licensed.apply(&refused, &terms(10, 1)).unwrap().slots, start.slots);
+}
+
+#[test]
+fn a_further_slot_needs_every_other_one_of_the_owner_to_be_out_of_use() {
+    let further = Change::ReserveFurther { owner: owner(0), key_use: "production/app".into() };
+    for (state, allowed) in [
+        (SlotState::Lost, true),
+        (SlotState::Unresolved, true),
+        (SlotState::Revoking, true),
+        (SlotState::Reserved, false),
+        (SlotState::Creating, false),
+        (SlotState::Live, false),
+        (SlotState::Released, false),
+    ] {
+        let outcome = ledger(vec![slot(&owner(0), state.clone())]).apply(&further, &terms(10, 0));
+        assert_eq!(outcome.is_ok(), allowed, "{state:?}");
+    }
+}
+
+#[test]
+fn the_last_slot_of_a_living_owner_keeps_its_place_and_its_switch_number() {
+    let start = ledger(vec![slot(&owner(0), SlotState::Live)]);
+    let name = attempt(0, SlotState::Live);
+    let condemned = Change::Condemn { attempt: name.clone(), emergency: false };
+    let revoking = start.apply(&condemned, &terms(10, 0)).unwrap();
+    let buried = |owner_lives| {
+        let bury = Change::Bury { attempt: name.clone(), owner_lives };
+        revoking.apply(&bury, &terms(10, 1)).unwrap()
+    };
+    assert!(buried(false).slots.is_empty());
+    let place = &buried(true).slots[0];
+    assert_eq!((place.state.clone(), place.revision, place.last_switch), (SlotState::Reserved, 2, Some(1)));
+    let again = buried(true).apply(&license(0, "b"), &terms(10, 2)).unwrap();
+    let live = again.apply(&Change::Publish { attempt: "b".into() }, &terms(10, 3)).unwrap();
+    assert_eq!(live.slots[0].published, Some(2));
+}
+
+#[test]
+fn the_current_key_is_safe_while_another_one_is_live_but_for_an_emergency() {
+    let (mut old, mut new) = (slot(&owner(0), SlotState::Live), slot(&owner(0), SlotState::Live));
+    (old.attempt, new.attempt, new.published) = (Some("old".into()), Some("new".into()), Some(2));
+    let both = ledger(vec![old, new]);
+    let condemn = |attempt: &str, emergency| {
+        both.apply(&Change::Condemn { attempt: attempt.into(), emergency }, &terms(10, 0))
+    };
+    assert_eq!(condemn("new", false), Err(Refusal::CurrentKey));
+    assert!(condemn("new", true).is_ok());
+    assert!(condemn("old", false).is_ok());
+    let back = both.apply(&Change::SwitchBack { attempt: "old".into() }, &terms(10, 0)).unwrap();
+    assert_eq!(back.current("uid-0").unwrap().attempt.as_deref(), Some("old"));
+    assert_eq!(back.current("uid-0").unwrap().published, Some(3));
+}
+
+#[test]
+fn a_ledger_with_a_state_of_a_newer_version_is_left_alone() {
+    let state = SlotState::from("Quarantined".to_owned());
+    let start = ledger(vec![slot(&owner(1), state.clone()), slot(&owner(0), SlotState::Reserved)]);
+    assert_eq!(start.apply(&license(0, "a"), &terms(10, 0)), Err(Refusal::UnknownState));
+    assert_eq!(String::from(state), "Quarantined");
+}
+
+#[test]
+fn only_the_lines_of_the_table_lead_from_one_state_to_another() {
+    use SlotState::{Creating, Live, Lost, Released, Reserved, Revoking, Unresolved};
+    let states = [Reserved, Creating, Live, Lost, Unresolved, Revoking, Released];
+    let table: &[(SlotState, fn(String) -> Change, Option<SlotState>)] = &[
+        (Creating, |attempt| Change::Publish { attempt }, Some(Live)),
+        (Live, |attempt| Change::SwitchBack { attempt }, Some(Live)),
+        (Creating, |attempt| Change::NotMade { attempt, reason: "Refused" }, Some(Reserved)),
+        (Creating, |attempt| Change::Abandon { attempt }, Some(Revoking)),
+        (Creating, |attempt| Change::Lose { attempt, key_id: None }, Some(Lost)),
+        (Unresolved, |attempt| Change::Lose { attempt, key_id: None }, Some(Lost)),
+        (Creating, |attempt| Change::Doubt { attempt, reason: "NoList" }, Some(Unresolved)),
+        (Lost, |attempt| Change::Condemn { attempt, emergency: false }, Some(Revoking)),
+        (Live, |attempt| Change::Condemn { attempt, emergency: false }, Some(Revoking)),
+        (Live, |attempt| Change::Release { attempt }, Some(Released)),
+        (Revoking, |attempt| Change::Bury { attempt, owner_lives: true }, Some(Reserved)),
+        (Revoking, |attempt| Change::Bury { attempt, owner_lives: false }, None),
+        (Unresolved, |attempt| Change::Dismiss { attempt }, None),
+        (Released, |attempt| Change::Dismiss { attempt }, None),
+    ];
+    for from in &states {
+        for (line, change, to) in table {
+            let start = ledger(vec![slot(&owner(0), from.clone())]);
+            let name = start.slots[0].attempt.clone().unwrap_or_default();
+            let outcome = start.apply(&change(name.clone()), &terms(10, 0));
+            let allowed = table
+                .iter()
+                .any(|(state, other, _)| state == from && other(name.clone()) == change(name.clone()));
+            assert_eq!(outcome.is_ok(), allowed, "{from:?} by {:?}", change(name));
+            if let (Ok(after), true) = (outcome, line == from) {
+                assert_eq!(after.slots.first().map(|slot| slot.state.clone()), *to, "{from:?}");
+            }
+        }
+    }
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let number = 0..4_usize;
+    let name = prop::sample::select(vec!["a", "b", "c", "d", "e"]).prop_map(str::to_owned);
+    (0..17, number, name, any::<bool>()).prop_map(|(kind, n, attempt, flag)| match kind {
+        0 | 1 => reserve(n),
+        2 => Change::ReserveFurther { owner: owner(n), key_use: format!("production/app-{n}") },
+        3 => Change::GiveBack { owner_uid: owner(n).uid },
+        4..=6 => license(n, &attempt),
+        7 | 8 => Change::Publish { attempt },
+        9 => Change::SwitchBack { attempt },
+        10 => Change::NotMade { attempt, reason: "Refused" },
+        11 => Change::Abandon { attempt },
+        12 => Change::Lose { attempt, key_id: None },
+        13 => Change::Doubt { attempt, reason: "NoList" },
+        14 => Change::Condemn { attempt, emergency: flag },
+        15 => Change::Release { attempt },
+        _ if flag => Change::Bury { attempt, owner_lives: n % 2 == 0 },
+        _ => Change::Dismiss { attempt },
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_history_of_changes_breaks_an_invariant(history in prop::collection::vec((any_change(), 0..90_i64), 1..120)) {
+        let mut state = Ledger::default();
+        let mut seconds = 0;
+        for (change, later) in history {
+            seconds += later;
+            let terms = terms(5, seconds);
+            if let Ok(next) = state.apply(&change, &terms) {
+                let emergency = matches!(change, Change::Condemn { emergency: true, .. });
+                let broken = violations(&state, &next, &terms, emergency);
+                prop_assert!(broken.is_empty(), "{change:?}: {broken:?}\nbefore {state:#?}\nafter {next:#?}");
+                state = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Reads the ledger, and writes it with resourceVersion after checking every invariant.
+//!
+//! Writes of this process to one account queue behind each other and start from the last acknowledged version:
+//! the conflict check of the API server is the live read. After a conflict the whole decision is made again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kube::{
+    Api, Client,
+    api::PostParams,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use super::{
+    capacity::Room,
+    invariants::violations,
+    slots::{Change, Ledger, Refusal, Terms},
+};
+use crate::{
+    api::{BagsAccount, BagsAccountStatus},
+    clock::Clock,
+    timings::Timings,
+};
+
+/// How often a decision is made again after a conflict before the caller is sent away to come back later.
+const TRIES: usize = 5;
+/// A write to the API server is given up after this; what became of it is read again.
+const WRITE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Why the ledger was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such account.
+    #[error("there is no BagsAccount \"{0}\"")]
+    NoAccount(String),
+    /// The ledger as it is does not allow the change.
+    #[error("the ledger does not allow it")]
+    Refused(#[source] Refusal),
+    /// The write would have broken an invariant; nothing was sent.
+    #[error("the write would have broken an invariant: {0}")]
+    Violation(String),
+    /// Others kept writing.
+    #[error("failed to write the ledger: it kept changing")]
+    Contended,
+    /// The API server did not answer in time.
+    #[error("failed to write the ledger: no answer in {} s", WRITE_DEADLINE.as_secs())]
+    Timeout,
+    /// The API server answered with an error.
+    #[error("failed to read or write the ledger")]
+    Kube(#[source] Box<kube::Error>),
+}
+
+/// A version of an account being changed.
+pub struct Draft<'a> {
+    /// The account as last acknowledged.
+    pub account: &'a BagsAccount,
+    /// Its status as it will be.
+    pub status: BagsAccountStatus,
+    emergency: bool,
+    clock: &'a dyn Clock,
+    now: jiff::Timestamp,
+    timings: &'a Timings,
+}
+
+impl Draft<'_> {
+    /// The moment of the write.
+    #[must_use]
+    pub fn now(&self) -> jiff::Timestamp {
+        self.now
+    }
+
+    /// Wall and monotonic time before the write is sent: a licence counts from here.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock
+    }
+
+    /// Applies a change to the slots.
+    ///
+    /// # Errors
+    /// When the ledger does not allow it.
+    pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
+        let next = Ledger::of(Some(&self.status)).apply(change, &self.terms())?;
+        self.emergency |= matches!(change, Change::Condemn { emergency: true, .. });
+        self.status.slots = next.slots;
+        self.status.departed = next.departed;
+        Ok(())
+    }
+
+    fn room(&self) -> Room {
+        let account = BagsAccount { status: Some(self.status.clone()), ..self.account.clone() };
+        Room::of(&account, self.now, self.timings)
+    }
+
+    fn terms(&self) -> Terms {
+        Terms { room: self.room(), now: self.now, licence_term: self.timings.licence_term }
+    }
+}
+
+type Acknowledged = Arc<tokio::sync::Mutex<Option<Arc<BagsAccount>>>>;
+
+/// The ledgers of all accounts.
+pub struct LedgerStore {
+    api: Api<BagsAccount>,
+    clock: Arc<dyn Clock>,
+    timings: Timings,
+    seen: Store<BagsAccount>,
+    acknowledged: Mutex<HashMap<String, Acknowledged>>,
+}
+
+impl LedgerStore {
+    /// `seen` is the cache of the watch on accounts.
+    #[must_use]
+    pub fn new(client: Client, clock: Arc<dyn Clock>, timings: Timings, seen: Store<BagsAccount>) -> Self {
+        Self { api: Api::all(client), clock, timings, seen, acknowledged: Mutex::default() }
+    }
+
+    /// The newest version that this process knows: the last acknowledged write, or what the watch saw since.
+    /// `None`: there is no such account.
+    pub async fn read(&self, name: &str) -> Option<Arc<BagsAccount>> {
+        let slot = self.slot(name);
+        let mut acknowledged = slot.lock().await;
+        *acknowledged = self.newest(name, acknowledged.take());
+        acknowledged.clone()
+    }
+
+    /// Applies changes in one write.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn change(&self, name: &str, changes: &[Change]) -> Result<Arc<BagsAccount>, StoreError> {
+        self.update(name, |draft| changes.iter().try_for_each(|change| draft.apply(change))).await
+    }
+
+    /// Writes what `decide` makes of the newest version; nothing, if it changes nothing. After a conflict
+    /// `decide` is asked again, with the version that is there now.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. After `Timeout` and `Kube` the write may have been applied.
+    pub async fn update(
+        &self,
+        name: &str,
+        mut decide: impl FnMut(&mut Draft<'_>) -> Result<(), Refusal>,
+    ) -> Result<Arc<BagsAccount>, StoreError> {
+        let slot = self.slot(name);
+        let mut acknowledged = slot.lock().await;
+        for _ in 0..TRIES {
+            let account = match self.newest(name, acknowledged.take()) {
+                Some(account) => account,
+                None => self.get(name).await?,
+            };
+            let Some(next) = self.draft(&account, &mut decide)? else {
+                *acknowledged = Some(account.clone());
+                return Ok(account);
+            };
+            let options = PostParams::default();
+            let write = self.api.replace_status(name, &options, &next);
+            match tokio::time::timeout(WRITE_DEADLINE, write).await {
+                Ok(Ok(written)) => {
+                    let written = Arc::new(written);
+                    *acknowledged = Some(written.clone());
+                    return Ok(written);
+                }
+                Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {
+                    *acknowledged = Some(self.get(name).await?);
+                }
+                Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+                    return Err(StoreError::NoAccount(name.to_owned()));
+                }
+                // What became of the write is not known: the next caller starts from a live read.
+                Ok(Err(error)) => {
+                    *acknowledged = self.get(name).await.ok();
+                    return Err(StoreError::Kube(Box::new(error)));
+                }
+                Err(_) => {
+                    *acknowledged = self.get(name).await.ok();
+                    return Err(StoreError::Timeout);
+                }
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// The next version, checked; `None` if nothing changes.
+    fn draft(
+        &self,
+        account: &BagsAccount,
+        decide: &mut impl FnMut(&mut Draft<'_>) -> Result<(), Refusal>,
+    ) -> Result<Option<BagsAccount>, StoreError> {
+        let before = account.status.clone().unwrap_or_default();
+        let mut draft = Draft {
+            account,
+            status: before.clone(),
+            emergency: false,
+            clock: &*self.clock,
+            now: to_microseconds(self.clock.wall()),
+            timings: &self.timings,
+        };
+        decide(&mut draft).map_err(StoreError::Refused)?;
+        let capacity = draft.room().capacity(&draft.status.slots);
+        draft.status.capacity = Some(capacity);
+        let (old, new) = (Ledger::of(Some(&before)), Ledger::of(Some(&draft.status)));
+        let broken = violations(&old, &new, &draft.terms(), draft.emergency);
+        if !broken.is_empty() && old != new {
+            return Err(StoreError::Violation(broken.join("; ")));
+        }
+        let Draft { status, .. } = draft;
+        Ok((status != before).then(|| BagsAccount { status: Some(status), ..account.clone() }))
+    }
+
+    async fn get(&self, name: &str) -> Result<Arc<BagsAccount>, StoreError> {
+        match tokio::time::timeout(WRITE_DEADLINE, self.api.get_opt(name)).await {
+            Ok(Ok(Some(account))) => Ok(Arc::new(account)),
+            Ok(Ok(None)) => Err(StoreError::NoAccount(name.to_owned())),
+            Ok(Err(error)) => Err(StoreError::Kube(Box::new(error))),
+            Err(_) => Err(StoreError::Timeout),
+        }
+    }
+
+    /// The newer one of the last acknowledged version and the one that the watch saw. An account that the watch
+    /// no longer knows, or that was made anew under the same name, is the watch's to tell.
+    fn newest(&self, name: &str, acknowledged: Option<Arc<BagsAccount>>) -> Option<Arc<BagsAccount>> {
+        let seen = self.seen.get(&ObjectRef::new(name))?;
+        match acknowledged {
+            Some(ours) if ours.metadata.uid == seen.metadata.uid && version(&ours) >= version(&seen) => {
+                Some(ours)
+            }
+            Some(_) | None => Some(seen),
+        }
+    }
+
+    fn slot(&self, name: &str) -> Acknowledged {
+        let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(name.to_owned()).or_default().clone()
+    }
+}
+
+/// Resource versions of one kind are comparable as numbers (KEP-5504); one that is no number counts as oldest,
+/// so that the worst that follows is a conflict and a live read.
+fn version(account: &BagsAccount) -> u64 {
+    account.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// What the API server will give back, so that a comparison with it holds.
+fn to_microseconds(time: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
