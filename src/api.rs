@@ -1,13 +1,24 @@
 //! The kinds of `keys.bags.fm/v1alpha1`: types, validation rules and constants. No I/O, no clock, no client.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
 pub mod account;
 pub mod apikey;
 pub mod condition;
 pub mod duration;
 pub mod name;
+mod rules;
+mod schema;
 
 pub use account::{BagsAccount, BagsAccountSpec, BagsAccountStatus};
 pub use apikey::{ApiKey, ApiKeySpec, ApiKeyStatus};
+
+/// The definitions of both kinds, as they go to a cluster.
+#[must_use]
+pub fn definitions() -> [CustomResourceDefinition; 2] {
+    [ApiKey::crd(), BagsAccount::crd()]
+}
 
 /// The API group of every kind and the prefix of every annotation and label.
 pub const GROUP: &str = "keys.bags.fm";

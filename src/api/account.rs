@@ -1,4 +1,5 @@
 //! `BagsAccount`: the platform team's account at Bags, and in its status the ledger of the account's keys.
+#![expect(unreachable_pub, reason = "KubeSchema copies each struct into a function, with its visibility")]
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::{rules, schema};
 
 /// An account at Bags: its credentials, who may use it, and the ledger of its ten slots.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -17,38 +20,61 @@ use serde::{Deserialize, Serialize};
     status = "BagsAccountStatus",
     derive = "PartialEq",
     shortname = "bacct",
-    category = "bags"
+    category = "bags",
+    doc = "A BagsAccount is the platform team's account at Bags: its credentials, who may use it, and in its status \
+           the ledger of its keys.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Used", type_ = "integer", json_path = ".status.capacity.used"),
+    printcolumn(name = "Limit", type_ = "integer", json_path = ".status.capacity.limit"),
+    printcolumn(name = "Available", type_ = "integer", json_path = ".status.capacity.available"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Unmanaged", type_ = "integer", json_path = ".status.capacity.unmanaged", priority = 1),
+    printcolumn(name = "Reserved", type_ = "integer", json_path = ".status.capacity.reserved", priority = 1),
+    printcolumn(name = "User", type_ = "string", json_path = ".status.user", priority = 1),
+    printcolumn(name = "Revoke", type_ = "string", json_path = ".status.capabilities.revoke", priority = 1),
+    validation = rules::object_name()
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::absent_is_absent)]
+#[x_kube(validation = rules::reserve_within_limit())]
 pub struct BagsAccountSpec {
     /// How the operator proves to Bags who it is. At least one of the two.
     pub credentials: Credentials,
     /// The account's uuid at Bags. Default: the first one seen, then pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::user())]
     pub expected_user: Option<String>,
     /// Keys that Bags allows this account. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
     pub limit: Option<i64>,
     /// Slots left free for rotations. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
     pub rotation_reserve: Option<i64>,
     /// Keys made elsewhere, where the account cannot list them. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
     pub unmanaged_keys: Option<i64>,
     /// How keys are revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
     /// Which namespaces may use the account for which environments. Default: nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub allowed: Vec<Allowed>,
     /// Requests an hour that the operator may spend on this account. Default: 250.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 5000))]
     pub requests_per_hour: Option<i64>,
 }
 
 /// Where the account's credentials are: Secrets in the operator's own namespace only.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::some_credential())]
 pub struct Credentials {
     /// The wallet, the documented way to make keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,12 +89,18 @@ pub struct Credentials {
 #[serde(rename_all = "camelCase")]
 pub struct WalletRef {
     /// Name of the Secret.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::secret_name())]
     pub secret_name: String,
     /// Data field of the wallet file. Default: `wallet.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::data_field())]
     pub field: Option<String>,
     /// Data field of the TOTP secret, where the account has a second factor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::data_field())]
     pub totp_field: Option<String>,
 }
 
@@ -77,9 +109,13 @@ pub struct WalletRef {
 #[serde(rename_all = "camelCase")]
 pub struct TokenRef {
     /// Name of the Secret.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::secret_name())]
     pub secret_name: String,
     /// Data field of the token. Default: `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::data_field())]
     pub field: Option<String>,
 }
 
@@ -91,6 +127,8 @@ pub struct Revocation {
     pub mode: Option<RevocationMode>,
     /// Path of the revoke endpoint below the base URL. Default: `/agent/dev/keys/revoke`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::path())]
     pub path: Option<String>,
 }
 
@@ -106,37 +144,48 @@ pub enum RevocationMode {
 
 /// Namespaces that may use the account.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[x_kube(validation = rules::names_namespaces())]
 pub struct Allowed {
     /// Namespaces by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    #[x_kube(validation = rules::namespaces())]
     pub namespaces: Vec<String>,
     /// Namespaces by label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::selector")]
     pub selector: Option<LabelSelector>,
     /// Environments; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 63)))]
+    #[x_kube(validation = rules::environments())]
     pub environments: Vec<String>,
     /// Slots that one namespace may take, over all entries that match it; absent: no bound but the account's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
     pub max: Option<i64>,
 }
 
 /// What is known of an account. The slots are the record that decides; the rest is shown to people.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::absent_is_absent)]
 pub struct BagsAccountStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, CredentialsValid, ListCovers, RevocationNeedsPerson, QuotaAvailable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The ledger: every key that exists or may exist, and every place kept for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
     pub slots: Vec<Slot>,
     /// The last attempts that left the ledger, so that a lagging list is not mistaken for another cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
     pub departed: Vec<String>,
     /// The sums over the slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,7 +215,7 @@ pub struct BagsAccountStatus {
 }
 
 /// The record of one key that exists or may exist, or of one place kept for it.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Slot {
     /// The ApiKey it belongs to.
@@ -202,7 +251,7 @@ pub struct Slot {
 }
 
 /// The ApiKey that a slot belongs to.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// Namespace of the ApiKey.
     pub namespace: String,
@@ -213,7 +262,7 @@ pub struct Owner {
 }
 
 /// Failed attempts in a row.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Failures {
     /// How many.
     pub count: i64,
@@ -247,7 +296,7 @@ pub enum SlotState {
 }
 
 /// Sums over the slots of an account.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
     /// Keys that Bags allows.
     pub limit: i64,
@@ -262,7 +311,7 @@ pub struct Capacity {
 }
 
 /// What an account can do.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Capabilities {
     /// Make keys.
@@ -296,7 +345,7 @@ pub enum Capability {
 }
 
 /// One installation of the operator.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
     /// Uid of the namespace `kube-system`.
     pub cluster: String,
@@ -305,7 +354,7 @@ pub struct Installation {
 }
 
 /// Bags refused a creation for its limit although the ledger had room.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct LimitRefusal {
     /// Keys made elsewhere, at least, as far as the refusal shows.
     pub unmanaged: i64,

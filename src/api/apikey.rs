@@ -1,4 +1,5 @@
 //! `ApiKey`: what a tenant asks for. It can name no endpoint, no other namespace, no template.
+#![expect(unreachable_pub, reason = "KubeSchema copies each struct into a function, with its visibility")]
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::{rules, schema};
 
 /// One key for one application in one environment.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -18,22 +21,50 @@ use serde::{Deserialize, Serialize};
     status = "ApiKeyStatus",
     derive = "PartialEq",
     shortname = "bkey",
-    category = "bags"
+    category = "bags",
+    doc = "An ApiKey asks for one key at Bags, for one application in one environment, delivered in a Secret.",
+    selectable = ".spec.accountRef.name",
+    selectable = ".spec.environment",
+    printcolumn(name = "Account", type_ = "string", json_path = ".spec.accountRef.name"),
+    printcolumn(name = "Environment", type_ = "string", json_path = ".spec.environment"),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.binding.name"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Last used", type_ = "date", json_path = ".status.current.lastUsedAt"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Key id", type_ = "string", json_path = ".status.current.keyId", priority = 1),
+    printcolumn(name = "Key name", type_ = "string", json_path = ".status.current.keyName", priority = 1),
+    printcolumn(name = "Revision", type_ = "integer", json_path = ".status.current.revision", priority = 1),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", priority = 1),
+    validation = rules::object_name(),
+    validation = rules::application_stays(),
+    validation = rules::secret_name_stays(),
+    validation = rules::default_key_name_says_something()
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::absent_is_absent)]
+#[x_kube(validation = rules::api_key_field_stays(), validation = rules::base_url_field_stays())]
 pub struct ApiKeySpec {
-    /// The BagsAccount in which the key is made.
+    /// The BagsAccount in which the key is made. Cannot change.
     pub account_ref: AccountRef,
-    /// What the key is used in: production, staging, development, testing, or another word.
+    /// What the key is used in: production, staging, development, testing, or another word. Cannot change.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::environment(), validation = rules::environment_stays())]
     pub environment: String,
-    /// The application the key is for. Default: `metadata.name`.
+    /// The application the key is for. Default: `metadata.name`. Cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::application())]
     pub application: Option<String>,
-    /// The key's name at Bags, which says what it is for. Default: `<Environment>-<Application>`.
+    /// The key's name at Bags, which says what it is for: two or more words joined by `-`, for example
+    /// `Production-Web-Dashboard`. Default: `<Environment>-<Application>`. An edit takes effect with the next key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::key_name_words(), validation = rules::key_name_says_something())]
     pub key_name: Option<String>,
     /// For people: shown by kubectl, in events and reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub purpose: Option<String>,
     /// The Secret that applications read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,27 +81,44 @@ pub struct ApiKeySpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct AccountRef {
     /// Name of the BagsAccount.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::account_name(), validation = rules::account_stays())]
     pub name: String,
 }
 
 /// The consumer Secret: where it is and what else it carries.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::fields_differ())]
 pub struct SecretTemplate {
-    /// Name of the Secret in the ApiKey's namespace. Default: `metadata.name`.
+    /// Name of the Secret in the ApiKey's namespace. Default: `metadata.name`. Cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::secret_name())]
     pub name: Option<String>,
-    /// Data field of the key's value. Default: `BAGS_API_KEY`.
+    /// Data field of the key's value. Default: `BAGS_API_KEY`. Cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::data_field())]
     pub api_key_field: Option<String>,
-    /// Data field of the service's base URL; `""` leaves it out. Default: `BAGS_BASE_URL`.
+    /// Data field of the service's base URL; `""` leaves it out. Default: `BAGS_BASE_URL`. Cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::data_field_or_none())]
     pub base_url_field: Option<String>,
     /// Labels to put on the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    #[x_kube(
+        validation = rules::metadata_keys(),
+        validation = rules::metadata_keys_are_free(),
+        validation = rules::label_values()
+    )]
     pub labels: BTreeMap<String, String>,
     /// Annotations to put on the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::annotations")]
+    #[x_kube(validation = rules::metadata_keys(), validation = rules::metadata_keys_are_free())]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -87,12 +135,14 @@ pub enum DeletionPolicy {
 /// What is known of an ApiKey. Shown to people; no decision reads it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::absent_is_absent)]
 pub struct ApiKeyStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Reconciling, Stalled, QuotaAvailable, SecretSynced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// Where the key is in its life, computed from its slots.
@@ -103,6 +153,7 @@ pub struct ApiKeyStatus {
     pub current: Option<CurrentKey>,
     /// The slots of this ApiKey.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
     pub keys: Vec<KeySummary>,
     /// A copy of the last switch; the consumer Secret and the ledger are the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,7 +167,7 @@ pub struct ApiKeyStatus {
 }
 
 /// The key whose value the consumer Secret holds.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CurrentKey {
     /// 1, 2, 3…: keys made for this ApiKey.
@@ -139,7 +190,7 @@ pub struct CurrentKey {
 }
 
 /// One slot of this ApiKey, for display.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct KeySummary {
     /// State of the slot in the ledger.
@@ -161,7 +212,7 @@ pub struct KeySummary {
 }
 
 /// One publication of a key in the consumer Secret.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Switch {
     /// 1, 2, 3…: publications for this ApiKey.
     pub count: i64,
@@ -173,7 +224,7 @@ pub struct Switch {
 }
 
 /// What the optional fields of the spec come to.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct EffectiveValues {
     /// The application.
@@ -185,7 +236,7 @@ pub struct EffectiveValues {
 }
 
 /// Service Binding: the Secret's name.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Name of the Secret.
     pub name: String,
