@@ -1,0 +1,136 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(flags: &[&str]) -> Result<RunArgs, clap::Error> {
+    let line = ["bags-operator", "run", "--namespace=bags-system"].iter().chain(flags);
+    let Command::Run(args) = Cli::try_parse_from(line)?.command;
+    Ok(*args)
+}
+
+fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+    Config::try_from(parse(flags).unwrap())
+}
+
+fn refusal(flags: &[&str]) -> String {
+    config(flags).unwrap_err().to_string()
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn only_the_namespace_has_to_be_written() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.bags_url.as_str(), "https://public-api-v2.bags.fm/api/v1");
+    assert_eq!(config.consumer_bags_url, "https://public-api-v2.bags.fm/api/v1");
+    assert_eq!(config.namespace, "bags-system");
+    assert_eq!(config.timings, Timings::default());
+    assert_eq!(config.request_deadline, Duration::from_secs(30));
+    assert_eq!((config.requests_per_hour, config.concurrency), (2500, 32));
+    assert_eq!(config.admin_listen, "0.0.0.0:8080".parse().unwrap());
+}
+
+#[test]
+fn http_needs_both_the_flag_and_a_loopback_host() {
+    assert_eq!(config(&["--bags-url=http://127.0.0.1:7000/api/v1"]), Err(ConfigError::NotHttps));
+    for host in ["127.0.0.1:7000", "[::1]:7000", "localhost:7000"] {
+        let url = format!("--bags-url=http://{host}/api/v1");
+        assert!(config(&[&url, "--allow-http-loopback"]).is_ok(), "{host}");
+    }
+    for host in ["bags.example", "10.0.0.1", "127.0.0.1.example", "localhost.example"] {
+        let url = format!("--bags-url=http://{host}/api/v1");
+        assert_eq!(config(&[&url, "--allow-http-loopback"]), Err(ConfigError::NotHttps), "{host}");
+    }
+}
+
+#[test]
+fn a_base_url_loses_the_slash_at_its_end() {
+    let config =
+        config(&["--bags-url=https://bags.example/api/v1/", "--consumer-bags-url=https://in.example/"]);
+    let config = config.unwrap();
+    assert_eq!(config.bags_url.as_str(), "https://bags.example/api/v1");
+    assert_eq!(config.consumer_bags_url, "https://in.example");
+}
+
+#[test]
+fn a_url_that_is_no_base_url_is_refused_without_repeating_a_password() {
+    for url in [
+        "https://someone:hidden@bags.example/api",
+        "https://bags.example/api?token=hidden",
+        "https://bags.example/api#hidden",
+        "file:///etc/hidden",
+    ] {
+        let message = refusal(&[&format!("--bags-url={url}")]);
+        assert!(message.starts_with("--bags-url: ") && message.contains("for example"), "{message}");
+        assert!(url.starts_with("file") || !message.contains("hidden"), "{message}");
+        assert!(refusal(&[&format!("--consumer-bags-url={url}")]).starts_with("--consumer-bags-url: "));
+    }
+}
+
+#[test]
+fn a_request_may_not_outlive_its_creation() {
+    assert!(config(&["--request-deadline=60s"]).is_ok());
+    let message = refusal(&["--request-deadline=61s"]);
+    assert!(message.contains("--request-deadline (1m1s)") && message.contains("--answer-deadline (1m)"));
+    assert_eq!(config(&["--request-deadline=0s"]), Err(ConfigError::NoRequestTime));
+}
+
+#[test]
+fn durations_of_the_workflows_are_flags_and_are_checked() {
+    let quick = config(&["--save-deadline=61s", "--judge-after=62s", "--resync=5s"]).unwrap();
+    assert_eq!(quick.timings.save_deadline, Duration::from_secs(61));
+    assert_eq!(quick.timings.resync, Duration::from_secs(5));
+    assert!(refusal(&["--judge-after=3m"]).contains("longer than --save-deadline (3m)"));
+    assert!(parse(&["--resync=soon"]).unwrap_err().to_string().contains("for example 90s"));
+}
+
+#[test]
+fn values_out_of_range_are_refused_by_the_flag() {
+    for flag in [
+        "--concurrency=0",
+        "--requests-per-hour=0",
+        "--admin-listen=8080",
+        "--log-format=xml",
+        "--log=bags_operator=loud",
+        "--namespace=Bags_System",
+    ] {
+        let message = parse(&[flag]).unwrap_err().to_string();
+        let name = flag.split('=').next().unwrap();
+        assert!(message.contains(name), "{message}");
+    }
+}
+
+#[test]
+fn kubeconfig_is_a_list_of_files_and_absent_means_the_service_account() {
+    let two = config(&["--kubeconfig=/one/config:/two/config"]).unwrap();
+    let paths = vec![PathBuf::from("/one/config"), PathBuf::from("/two/config")];
+    assert_eq!(two.kubernetes, KubernetesAccess::Kubeconfig(paths));
+    assert_eq!(config(&["--kubeconfig="]).unwrap().kubernetes, KubernetesAccess::InCluster);
+}
+
+#[tokio::test]
+async fn a_missing_kubeconfig_is_named() {
+    let access = KubernetesAccess::Kubeconfig(vec![PathBuf::from("/nowhere/config")]);
+    assert_eq!(access.read().await.unwrap_err().to_string(), "failed to read the kubeconfig /nowhere/config");
+}
+
+#[test]
+fn every_flag_has_help_a_heading_and_a_variable() {
+    let command = Cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    for argument in
+        run.get_arguments().filter(|a| a.get_long().is_some_and(|l| l != "help" && l != "version"))
+    {
+        let id = argument.get_id();
+        assert!(argument.get_help().is_some(), "{id} has no help");
+        assert!(argument.get_help_heading().is_some(), "{id} has no heading");
+        let variable = argument.get_env().unwrap_or_else(|| panic!("{id} has no variable")).to_str().unwrap();
+        assert!(!variable.contains(|c: char| c.is_ascii_lowercase()), "{variable}");
+    }
+    let begin = run.get_arguments().find(|a| a.get_long() == Some("begin-deadline")).unwrap();
+    assert_eq!(begin.get_env().unwrap(), "BAGS_TIMING_BEGIN_DEADLINE");
+    assert_eq!(begin.get_help_heading(), Some("Durations of the workflows"));
+}
