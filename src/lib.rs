@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backoff;
+pub mod bags;
 pub mod clock;
 pub mod ledger;
 pub mod config;

@@ -1,0 +1,292 @@
+//! How many requests may be sent. The account's applications share the service's limit, so what the operator
+//! asks is taken from them.
+//!
+//! A budget never waits: it says when to come back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::types::RateReading;
+use crate::clock::Clock;
+
+const HOUR_SECONDS: f64 = 3600.0;
+/// The service counts over an hour; a pause of more than twice that is a broken clock's.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
+/// How often a revocation is tried while the service refuses everything.
+const PAUSED_REVOCATION_EVERY: Duration = Duration::from_secs(30);
+
+/// Requests an hour, of one account or of the whole operator.
+///
+/// A token bucket that holds half an hour's requests and is refilled by the other half: in no hour are there
+/// more than `requests`, and after a burst one still trickles through. A tenth is kept for revocations.
+pub struct Budget {
+    clock: Arc<dyn Clock>,
+    capacity: f64,
+    reserve: f64,
+    refill_per_second: f64,
+    state: Mutex<State>,
+}
+
+struct State {
+    tokens: f64,
+    at: Instant,
+    paused_until: Option<Instant>,
+    /// The last revocation that was let through during a pause.
+    passed_at: Option<Instant>,
+    reading: Option<RateReading>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Everything that can wait.
+    Normal,
+    /// Revocations and their probes: may use the reserve, and every 30 s goes ahead through a pause.
+    Revocation,
+}
+
+/// Nothing may be sent now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttled {
+    /// When to ask again, by the wall clock.
+    pub until: Timestamp,
+    /// Whether the service asked for the pause; else the budget is spent.
+    pub by_service: bool,
+}
+
+impl Budget {
+    /// A full budget. Fewer than two requests an hour are taken for two.
+    #[must_use]
+    pub fn per_hour(requests: u32, clock: Arc<dyn Clock>) -> Self {
+        let requests = f64::from(requests.max(2));
+        let capacity = requests / 2.0;
+        let state = State {
+            tokens: capacity,
+            at: clock.monotonic(),
+            paused_until: None,
+            passed_at: None,
+            reading: None,
+        };
+        Self {
+            clock,
+            capacity,
+            reserve: (requests / 10.0).min(capacity - 1.0),
+            refill_per_second: capacity / HOUR_SECONDS,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Takes one request, or says when to ask again. Never waits.
+    ///
+    /// # Errors
+    /// [`Throttled`], and then nothing was taken.
+    pub fn try_take(&self, priority: Priority) -> Result<(), Throttled> {
+        let now = self.clock.monotonic();
+        let mut state = self.refilled(now);
+        let pause = state.paused_until.filter(|until| *until > now);
+        if let Some(until) = pause {
+            let again = match priority {
+                Priority::Normal => Some(until),
+                Priority::Revocation => {
+                    state.passed_at.map(|at| (at + PAUSED_REVOCATION_EVERY).min(until)).filter(|at| *at > now)
+                }
+            };
+            if let Some(again) = again {
+                return Err(Throttled { until: self.wall(now, again), by_service: true });
+            }
+        }
+        let kept = match priority {
+            Priority::Normal => self.reserve,
+            Priority::Revocation => 0.0,
+        };
+        let missing = 1.0 + kept - state.tokens;
+        if missing > 0.0 {
+            let wait = Duration::from_secs_f64(missing / self.refill_per_second);
+            return Err(Throttled { until: self.wall(now, now + wait), by_service: false });
+        }
+        state.tokens -= 1.0;
+        if pause.is_some() {
+            state.passed_at = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Gives back what was taken for a request that was not sent after all.
+    pub(super) fn give_back(&self) {
+        let mut state = self.lock();
+        state.tokens = (state.tokens + 1.0).min(self.capacity);
+    }
+
+    /// Stops everything but revocations until then: the service said so. At most two hours; a pause is never
+    /// shortened.
+    pub fn pause_until(&self, until: Timestamp) {
+        let now = self.clock.monotonic();
+        let ahead = Duration::try_from(until.duration_since(self.clock.wall())).unwrap_or_default();
+        let until = now + ahead.min(LONGEST_PAUSE);
+        let mut state = self.lock();
+        state.paused_until = state.paused_until.max(Some(until));
+    }
+
+    /// The end of the present pause.
+    #[must_use]
+    pub fn paused_until(&self) -> Option<Timestamp> {
+        let now = self.clock.monotonic();
+        let until = self.lock().paused_until.filter(|until| *until > now)?;
+        Some(self.wall(now, until))
+    }
+
+    /// Keeps what the service says of its own limit, for metrics.
+    pub fn note(&self, reading: RateReading) {
+        self.lock().reading = Some(reading);
+    }
+
+    /// The service's last word on its own limit.
+    #[must_use]
+    pub fn reading(&self) -> Option<RateReading> {
+        self.lock().reading
+    }
+
+    /// How many requests this budget would let through now, its reserve included.
+    #[must_use]
+    pub fn remaining(&self) -> u32 {
+        // At most u32::MAX / 2, and never negative.
+        self.refilled(self.clock.monotonic()).tokens as u32
+    }
+
+    fn refilled(&self, now: Instant) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        let elapsed = now.saturating_duration_since(state.at).as_secs_f64();
+        state.tokens = (state.tokens + elapsed * self.refill_per_second).min(self.capacity);
+        state.at = state.at.max(now);
+        state
+    }
+
+    fn wall(&self, now: Instant, then: Instant) -> Timestamp {
+        later(self.clock.wall(), then.saturating_duration_since(now))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic between two assignments can leave a count that is off by one request, no worse.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// That much later, or the end of time.
+pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::TestClock;
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn budget(requests: u32) -> (Arc<TestClock>, Budget) {
+        let clock = Arc::new(TestClock::new());
+        (clock.clone(), Budget::per_hour(requests, clock))
+    }
+
+    fn take_all(budget: &Budget, priority: Priority) -> u32 {
+        std::iter::from_fn(|| budget.try_take(priority).ok()).count() as u32
+    }
+
+    #[test]
+    fn a_tenth_is_kept_for_revocations() {
+        let (_, budget) = budget(100);
+        assert_eq!(budget.remaining(), 50);
+        assert_eq!(take_all(&budget, Priority::Normal), 40);
+        assert_eq!(take_all(&budget, Priority::Revocation), 10);
+        assert_eq!(budget.remaining(), 0);
+    }
+
+    #[test]
+    fn no_hour_sees_more_than_the_budget_and_none_is_without_any() {
+        let (clock, budget) = budget(100);
+        let mut taken = Vec::new();
+        for second in 0..3 * 3600 {
+            taken.extend(std::iter::repeat_n(second, take_all(&budget, Priority::Revocation) as usize));
+            clock.advance(SECOND);
+        }
+        for (index, start) in taken.iter().enumerate() {
+            let within = taken[index..].iter().take_while(|second| **second < start + 3600).count();
+            assert!(within <= 100, "{within} requests in the hour from second {start}");
+        }
+        let last_hour = taken.iter().filter(|second| **second >= 2 * 3600).count();
+        assert!((49..=51).contains(&last_hour), "{last_hour}");
+    }
+
+    #[test]
+    fn a_spent_budget_says_when_the_next_request_may_go() {
+        let (clock, budget) = budget(100);
+        take_all(&budget, Priority::Normal);
+        let throttled = budget.try_take(Priority::Normal).unwrap_err();
+        assert!(!throttled.by_service);
+        let wait = Duration::try_from(throttled.until.duration_since(clock.wall())).unwrap();
+        assert_eq!(wait.as_secs(), 72);
+        clock.advance(wait - SECOND);
+        budget.try_take(Priority::Normal).unwrap_err();
+        clock.advance(SECOND);
+        budget.try_take(Priority::Normal).unwrap();
+    }
+
+    #[test]
+    fn the_smallest_budgets_let_something_through() {
+        for requests in 0..30 {
+            let (_, budget) = budget(requests);
+            assert!(take_all(&budget, Priority::Normal) >= 1, "{requests}");
+        }
+    }
+
+    #[test]
+    fn a_pause_stops_everything_but_one_revocation_in_thirty_seconds() {
+        let (clock, budget) = budget(100);
+        let end = later(clock.wall(), 100 * SECOND);
+        budget.pause_until(end);
+        assert_eq!(budget.paused_until(), Some(end));
+        assert_eq!(budget.try_take(Priority::Normal), Err(Throttled { until: end, by_service: true }));
+        budget.try_take(Priority::Revocation).unwrap();
+        let again = later(clock.wall(), 30 * SECOND);
+        assert_eq!(budget.try_take(Priority::Revocation), Err(Throttled { until: again, by_service: true }));
+        clock.advance(30 * SECOND);
+        budget.try_take(Priority::Revocation).unwrap();
+        budget.try_take(Priority::Normal).unwrap_err();
+        clock.advance(70 * SECOND);
+        assert_eq!(budget.paused_until(), None);
+        budget.try_take(Priority::Normal).unwrap();
+    }
+
+    #[test]
+    fn a_pause_is_bounded_never_shortened_and_deaf_to_a_jump_of_the_wall_clock() {
+        let (clock, budget) = budget(100);
+        budget.pause_until(Timestamp::MAX);
+        let bound = later(clock.wall(), LONGEST_PAUSE);
+        assert_eq!(budget.paused_until(), Some(bound));
+        budget.pause_until(later(clock.wall(), SECOND));
+        assert_eq!(budget.paused_until(), Some(bound));
+        clock.jump(Duration::from_secs(86_400));
+        budget.try_take(Priority::Normal).unwrap_err();
+    }
+
+    #[test]
+    fn a_pause_in_the_past_is_none() {
+        let (_, budget) = budget(100);
+        budget.pause_until(Timestamp::MIN);
+        assert_eq!(budget.paused_until(), None);
+        budget.try_take(Priority::Normal).unwrap();
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_but_never_overflows() {
+        let (_, budget) = budget(100);
+        budget.give_back();
+        assert_eq!(budget.remaining(), 50);
+        take_all(&budget, Priority::Revocation);
+        budget.give_back();
+        assert_eq!(take_all(&budget, Priority::Revocation), 1);
+    }
+}

@@ -1,0 +1,208 @@
+//! What the service's answers mean to the operator.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::wallet::Wallet;
+
+/// The longest key value, in bytes, that is taken for one.
+const LONGEST_VALUE: usize = 1024;
+
+/// The value of an API key, what an application sends in `x-api-key`. Opaque: nothing depends on its prefix
+/// or alphabet. Wiped when dropped, in no output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyValue(Zeroizing<String>);
+
+/// A text that cannot be a key's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "failed to accept a key's value: it must be 1 to {LONGEST_VALUE} visible ASCII characters without spaces or line ends"
+)]
+pub struct KeyValueError;
+
+impl KeyValue {
+    /// Checks and copies a value. A line end or a space is refused: in a Secret it would reach applications'
+    /// headers.
+    ///
+    /// # Errors
+    /// [`KeyValueError`], which does not repeat the text.
+    pub fn parse(bytes: &[u8]) -> Result<Self, KeyValueError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| KeyValueError)?;
+        if text.is_empty() || text.len() > LONGEST_VALUE || !text.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(KeyValueError);
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The value, for the two places it may go: a Secret's data and a request's header.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("KeyValue([redacted])")
+    }
+}
+
+/// A user of Bags, by uuid. Not a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UserId(String);
+
+impl UserId {
+    /// A user's id: at most 64 letters, digits, `-` and `_` (the service documents uuids).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        ((1..=64).contains(&text.len()) && text.bytes().all(plain)).then(|| Self(text.to_owned()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// What the service asks a wallet to sign. Good for one creation, and only for a short time.
+pub struct Challenge {
+    pub(super) message: Zeroizing<Vec<u8>>,
+    pub(super) nonce: Zeroizing<String>,
+}
+
+impl Challenge {
+    /// Whether signing this could move money.
+    ///
+    /// A Solana transaction lists the raw public keys of all its signers; a signature over bytes that lack
+    /// the wallet's authorises none. The service's documentation says only that the message is bytes, so a
+    /// broken or hostile one could send a transaction.
+    pub(super) fn could_be_a_transaction_of(&self, wallet: &Wallet) -> bool {
+        let key = wallet.public_key();
+        self.message.windows(key.len()).any(|window| window == key)
+    }
+}
+
+impl fmt::Debug for Challenge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Challenge([redacted])")
+    }
+}
+
+/// A key that was just made. Its value is not to be had again.
+#[derive(Debug)]
+pub struct CreatedKey {
+    /// The value.
+    pub value: KeyValue,
+    /// The service's id of the key; its answers may lack it.
+    pub key_id: Option<String>,
+    /// Whether the wallet had no account and one was made for it: mostly a wrong wallet.
+    pub signed_up: bool,
+    /// The user the key belongs to, where the answer says so (the agent-token way).
+    pub user_id: Option<UserId>,
+}
+
+/// A key in the service's list. The service may send values along; there is no place for them here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedKey {
+    /// The service's id of the key.
+    pub key_id: Option<String>,
+    /// Its name; control characters replaced.
+    pub name: String,
+    /// `active`, as far as is known; empty where the service does not say.
+    pub status: String,
+    /// When it was made, by the service's clock.
+    pub created_at: Option<Timestamp>,
+    /// When it was last used, by the service's clock. Not every account shows it.
+    pub last_used_at: Option<Timestamp>,
+    /// Whose key it is.
+    pub user_id: Option<UserId>,
+}
+
+impl ListedKey {
+    /// Whether the key takes one of the account's places: unless the service says otherwise, a listed key does.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.status.is_empty() || self.status.eq_ignore_ascii_case("active")
+    }
+}
+
+/// The account's keys as one answer showed them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyList {
+    /// The keys, in the service's order.
+    pub keys: Vec<ListedKey>,
+    /// The service's clock at the answer: the one that `last_used_at` is to be compared with.
+    pub server_time: Option<Timestamp>,
+}
+
+/// What the service says of a key's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// It works.
+    Alive {
+        /// Whose key it is.
+        user: UserId,
+    },
+    /// 401: invalid or revoked.
+    Dead,
+    /// 403: the key may not ask.
+    Forbidden,
+    /// 404: the key's user is gone.
+    UserGone,
+}
+
+/// What the service says to a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// It says that the key is revoked; only the key's own 401 proves it.
+    Acknowledged,
+    /// 404 or 405: this account cannot revoke. Proves nothing about the key.
+    NoEndpoint,
+}
+
+/// The service's own account of its rate limit, from the headers of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateReading {
+    /// Requests an hour.
+    pub limit: u64,
+    /// Requests left.
+    pub remaining: u64,
+    /// When the count starts anew, by the service's clock.
+    pub reset: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_visible_ascii_of_bounded_length() {
+        for good in ["x", "value-one-for-tests", "!~", &"a".repeat(1024)] {
+            assert_eq!(KeyValue::parse(good.as_bytes()).unwrap().expose(), good);
+        }
+        let bad: [&[u8]; 8] =
+            [b"", b"a b", b"a\n", b"\ta", b"a\0b", "wért".as_bytes(), b"\xff", &[b'a'; 1025]];
+        for bad in bad {
+            assert_eq!(KeyValue::parse(bad), Err(KeyValueError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_id_is_short_and_plain() {
+        assert_eq!(UserId::parse("0b7c3f1e-0000-4000-8000-000000000001").unwrap().as_str().len(), 36);
+        for bad in ["", "a b", "a\n", "a/b", &"a".repeat(65)] {
+            assert_eq!(UserId::parse(bad), None, "{bad:?}");
+        }
+    }
+}
