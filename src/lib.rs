@@ -1,11 +1,16 @@
 //! bags-operator: a Kubernetes operator that makes, delivers, rotates and revokes the API keys of a Bags account.
 
+pub mod account;
 pub mod api;
 pub mod backoff;
 pub mod bags;
 pub mod clock;
-pub mod ledger;
 pub mod config;
+pub mod consumer_secret;
+pub mod context;
+pub mod env;
 pub mod events;
+pub mod keystore;
+pub mod ledger;
 pub mod saves;
 pub mod timings;

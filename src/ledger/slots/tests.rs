@@ -165,7 +165,8 @@ fn a_ledger_with_a_state_of_a_newer_version_is_left_alone() {
 fn only_the_lines_of_the_table_lead_from_one_state_to_another() {
     use SlotState::{Creating, Live, Lost, Released, Reserved, Revoking, Unresolved};
     let states = [Reserved, Creating, Live, Lost, Unresolved, Revoking, Released];
-    let table: &[(SlotState, fn(String) -> Change, Option<SlotState>)] = &[
+    type Line = (SlotState, fn(String) -> Change, Option<SlotState>);
+    let table: &[Line] = &[
         (Creating, |attempt| Change::Publish { attempt }, Some(Live)),
         (Live, |attempt| Change::SwitchBack { attempt }, Some(Live)),
         (Creating, |attempt| Change::NotMade { attempt, reason: "Refused" }, Some(Reserved)),

@@ -1,0 +1,79 @@
+//! Fetches an account's list of keys. All who need one at the same time share it.
+
+use std::time::Duration;
+
+use super::{
+    credentials::CredentialSet,
+    lists::{self, Coverage, Snapshot},
+    memory::AccountMemory,
+};
+use crate::{api::BagsAccount, bags, context::Context, ledger::Ledger};
+
+/// What a list says of the account as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Keys made elsewhere.
+    pub unmanaged: i64,
+    /// Names of those among them that carry this cluster's mark: up to ten.
+    pub stray: Vec<String>,
+    /// Whether the list speaks of the account.
+    pub coverage: Coverage,
+    /// Whether any listed key shows a last use.
+    pub shows_last_use: bool,
+}
+
+/// A list no older than `max_age`; `None` where the account cannot list.
+///
+/// # Errors
+/// Why Bags did not give one.
+pub async fn fresh(
+    context: &Context,
+    account: &BagsAccount,
+    memory: &AccountMemory,
+    credentials: &CredentialSet,
+    max_age: Duration,
+) -> Result<Option<Listed>, bags::Error> {
+    let Some(token) = &credentials.token else { return Ok(None) };
+    let ledger = Ledger::of(account.status.as_ref());
+    let mut lists = memory.lists.lock().await;
+    let clock = &context.env.clock;
+    let now = clock.monotonic();
+    if let Some(last) = lists.last().filter(|last| now.saturating_duration_since(last.at) <= max_age) {
+        return Ok(Some(digest(context, last, &ledger)));
+    }
+    let wall = clock.wall();
+    let answer = context.client(memory).list(token).await?;
+    let keys: Vec<_> = answer.keys.into_iter().filter(bags::ListedKey::is_active).collect();
+    let window = context.settings.timings.cover_window;
+    let good = |attempt: &str| {
+        memory.key(attempt).good.is_some_and(|at| now.saturating_duration_since(at) <= window)
+    };
+    let covering = account.status.as_ref().and_then(|status| status.covering_token.as_ref());
+    let covered_before = covering.is_some() && covering == credentials.token_version.as_ref();
+    let coverage = lists::coverage(&keys, &ledger, good, covered_before);
+    for slot in &ledger.slots {
+        if let (Some(attempt), Some(key)) = (slot.attempt.as_deref(), lists::find(&keys, slot)) {
+            memory.remember(attempt, |known| known.last_used = key.last_used_at);
+        }
+    }
+    let snapshot = Snapshot { at: now, wall, keys, coverage };
+    let listed = digest(context, &snapshot, &ledger);
+    lists.push(snapshot);
+    Ok(Some(listed))
+}
+
+fn digest(context: &Context, list: &Snapshot, ledger: &Ledger) -> Listed {
+    let unmanaged = lists::unmanaged(&list.keys, ledger);
+    let mark = format!("-{}-", crate::api::name::cluster_mark(&context.settings.installation.cluster));
+    Listed {
+        unmanaged: i64::try_from(unmanaged.len()).unwrap_or(i64::MAX),
+        stray: unmanaged
+            .iter()
+            .filter(|key| key.name.contains(&mark))
+            .map(|key| key.name.clone())
+            .take(10)
+            .collect(),
+        coverage: list.coverage,
+        shows_last_use: list.keys.iter().any(|key| key.last_used_at.is_some()),
+    }
+}

@@ -1,0 +1,266 @@
+//! Lists of an account's keys, and what they prove. Pure.
+//!
+//! A list decides something only if it covers the account: it must show a key of ours that answered 200 within
+//! the last hour, or else the token may belong to someone else. One list may lag, so it takes two to show absence.
+
+use std::{collections::VecDeque, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::{
+    api::account::{Slot, SlotState},
+    bags::ListedKey,
+    ledger::Ledger,
+    timings::Timings,
+};
+
+/// How many lists are kept: enough for three over ten minutes beside one a minute.
+const KEPT: usize = 24;
+
+/// Whether a list speaks of the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// It shows a key of ours that is known to live.
+    Covers,
+    /// No key of ours is known to live, but the token's list covered the account before: three count as two.
+    Tentative,
+    /// It may be the list of another account.
+    No,
+}
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was asked for, by the monotonic clock.
+    pub at: Instant,
+    /// When it was asked for, by the wall clock.
+    pub wall: Timestamp,
+    /// The active keys; never a value.
+    pub keys: Vec<ListedKey>,
+    /// Whether it speaks of the account.
+    pub coverage: Coverage,
+}
+
+/// What the lists say of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A list that covers the account shows it.
+    Shown {
+        /// Its id, where the list has one.
+        key_id: Option<String>,
+    },
+    /// Enough lists that cover the account lack it.
+    Absent,
+    /// Another list is needed, not before this long from now.
+    Undecided {
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// The lists do not cover the account.
+    NotCovered,
+}
+
+/// The last lists of an account, oldest first.
+#[derive(Default)]
+pub struct Lists {
+    history: VecDeque<Snapshot>,
+}
+
+impl Lists {
+    /// The last one.
+    #[must_use]
+    pub fn last(&self) -> Option<&Snapshot> {
+        self.history.back()
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, snapshot: Snapshot) {
+        self.history.push_back(snapshot);
+        if self.history.len() > KEPT {
+            self.history.pop_front();
+        }
+    }
+
+    /// Forgets all: the credentials changed.
+    pub fn clear(&mut self) {
+        self.history.clear();
+    }
+
+    /// What the lists asked for since `since` say of a slot's key.
+    #[must_use]
+    pub fn verdict(&self, slot: &Slot, since: Timestamp, now: Instant, timings: &Timings) -> Verdict {
+        let after: Vec<&Snapshot> = self.history.iter().filter(|list| list.wall >= since).collect();
+        let speaking = |coverage| after.iter().copied().filter(move |list| list.coverage == coverage);
+        let shown =
+            after.iter().filter(|list| list.coverage != Coverage::No).rev().find_map(|l| find(&l.keys, slot));
+        if let Some(key) = shown {
+            return Verdict::Shown { key_id: key.key_id.clone() };
+        }
+        if spans(speaking(Coverage::Covers), 2, timings.lists_apart) {
+            return Verdict::Absent;
+        }
+        if spans(speaking(Coverage::Tentative), 3, timings.cover_without_key) {
+            return Verdict::Absent;
+        }
+        match after.last() {
+            None => Verdict::Undecided { wait: Duration::ZERO },
+            Some(list) => match list.coverage {
+                Coverage::No => Verdict::NotCovered,
+                Coverage::Covers => Verdict::Undecided { wait: remaining(list.at, timings.lists_apart, now) },
+                Coverage::Tentative => {
+                    Verdict::Undecided { wait: remaining(list.at, timings.cover_without_key / 2, now) }
+                }
+            },
+        }
+    }
+}
+
+fn spans<'a>(lists: impl Iterator<Item = &'a Snapshot>, least: usize, apart: Duration) -> bool {
+    let times: Vec<Instant> = lists.map(|list| list.at).collect();
+    match (times.first(), times.last()) {
+        (Some(first), Some(last)) => times.len() >= least && last.duration_since(*first) >= apart,
+        _ => false,
+    }
+}
+
+fn remaining(at: Instant, apart: Duration, now: Instant) -> Duration {
+    apart.saturating_sub(now.saturating_duration_since(at))
+}
+
+/// A slot's key in a list: by its id, or by its name, which is unique.
+#[must_use]
+pub fn find<'a>(keys: &'a [ListedKey], slot: &Slot) -> Option<&'a ListedKey> {
+    keys.iter().find(|key| is_of(key, slot))
+}
+
+fn is_of(key: &ListedKey, slot: &Slot) -> bool {
+    let same_id = key.key_id.is_some() && key.key_id == slot.key_id;
+    same_id || slot.key_name.as_deref() == Some(key.name.as_str())
+}
+
+/// Whether a list covers the account; `good` tells of an attempt whether its key answered 200 within the last hour.
+#[must_use]
+pub fn coverage(
+    keys: &[ListedKey],
+    ledger: &Ledger,
+    good: impl Fn(&str) -> bool,
+    covered_before: bool,
+) -> Coverage {
+    let proven = ledger
+        .slots
+        .iter()
+        .any(|slot| slot.attempt.as_deref().is_some_and(&good) && find(keys, slot).is_some());
+    let living = ledger.slots.iter().any(|slot| slot.state == SlotState::Live);
+    match (proven, living, covered_before) {
+        (true, _, _) => Coverage::Covers,
+        (false, false, true) => Coverage::Tentative,
+        (false, true, _) | (false, false, false) => Coverage::No,
+    }
+}
+
+/// Listed keys that are in no slot and did not lately leave one: made elsewhere.
+#[must_use]
+pub fn unmanaged<'a>(keys: &'a [ListedKey], ledger: &Ledger) -> Vec<&'a ListedKey> {
+    keys.iter()
+        .filter(|key| !ledger.slots.iter().any(|slot| is_of(key, slot)))
+        .filter(|key| !ledger.departed.iter().any(|attempt| key.name.ends_with(&format!("-{attempt}"))))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::slots::tests::{owner, slot};
+
+    fn listed(slots: &[&Slot]) -> Vec<ListedKey> {
+        slots
+            .iter()
+            .map(|slot| ListedKey {
+                key_id: slot.key_id.clone(),
+                name: slot.key_name.clone().unwrap_or_default(),
+                status: "active".into(),
+                created_at: None,
+                last_used_at: None,
+                user_id: None,
+            })
+            .collect()
+    }
+
+    struct Clock(Instant);
+
+    impl Clock {
+        fn lists(&self, answers: &[(u64, Coverage, &[&Slot])]) -> Lists {
+            let mut lists = Lists::default();
+            for (seconds, coverage, slots) in answers {
+                lists.push(Snapshot {
+                    at: self.0 + Duration::from_secs(*seconds),
+                    wall: Timestamp::from_second(i64::try_from(*seconds).unwrap()).unwrap(),
+                    keys: listed(slots),
+                    coverage: *coverage,
+                });
+            }
+            lists
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused clock")]
+    async fn it_takes_two_covering_lists_thirty_seconds_apart_to_show_absence() {
+        use Coverage::{Covers, No, Tentative};
+        let (lost, other) = (slot(&owner(0), SlotState::Unresolved), slot(&owner(1), SlotState::Live));
+        let clock = Clock(Instant::now());
+        let absent: &[&Slot] = &[&other];
+        let undecided = |seconds| Verdict::Undecided { wait: Duration::from_secs(seconds) };
+        type Answer<'a> = (u64, Coverage, &'a [&'a Slot]);
+        let cases: &[(&str, &[Answer<'_>], Verdict)] = &[
+            ("no list", &[], undecided(0)),
+            ("one list", &[(100, Covers, absent)], undecided(30)),
+            ("two lists too close", &[(100, Covers, absent), (129, Covers, absent)], undecided(30)),
+            ("two lists", &[(100, Covers, absent), (130, Covers, absent)], Verdict::Absent),
+            ("the first one is too old", &[(40, Covers, absent), (130, Covers, absent)], undecided(30)),
+            (
+                "one shows it",
+                &[(100, Covers, &[&lost]), (130, Covers, absent)],
+                Verdict::Shown { key_id: lost.key_id.clone() },
+            ),
+            ("of somebody else", &[(100, No, absent), (130, No, absent)], Verdict::NotCovered),
+            ("two tentative ones", &[(100, Tentative, absent), (700, Tentative, absent)], undecided(300)),
+            (
+                "three tentative ones over ten minutes",
+                &[(100, Tentative, absent), (400, Tentative, absent), (700, Tentative, absent)],
+                Verdict::Absent,
+            ),
+        ];
+        for (name, answers, expected) in cases {
+            let lists = clock.lists(answers);
+            let now = clock.0 + Duration::from_secs(answers.last().map_or(0, |(seconds, _, _)| *seconds));
+            let verdict = lists.verdict(&lost, Timestamp::from_second(50).unwrap(), now, &Timings::default());
+            assert_eq!(verdict, *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_list_covers_only_by_a_key_that_answered_lately() {
+        let (live, lost) = (slot(&owner(0), SlotState::Live), slot(&owner(1), SlotState::Unresolved));
+        let both = Ledger { slots: vec![live.clone(), lost.clone()], departed: vec![] };
+        let none = Ledger { slots: vec![lost], departed: vec![] };
+        let good = |attempt: &str| live.attempt.as_deref() == Some(attempt);
+        let keys = listed(&[&live]);
+        assert_eq!(coverage(&keys, &both, good, false), Coverage::Covers);
+        assert_eq!(coverage(&keys, &both, |_| false, true), Coverage::No);
+        assert_eq!(coverage(&[], &both, good, true), Coverage::No);
+        assert_eq!(coverage(&[], &none, |_| false, true), Coverage::Tentative);
+        assert_eq!(coverage(&[], &none, |_| false, false), Coverage::No);
+    }
+
+    #[test]
+    fn a_key_that_just_left_the_ledger_is_not_somebody_elses() {
+        let (ours, mut gone) = (slot(&owner(0), SlotState::Live), slot(&owner(1), SlotState::Live));
+        gone.key_name = Some("Production-App-01234567-departedxx".into());
+        let ledger = Ledger { slots: vec![ours.clone()], departed: vec!["departedxx".into()] };
+        assert!(unmanaged(&listed(&[&ours, &gone]), &ledger).is_empty());
+        gone.key_name = Some("Somebody-Elses".into());
+        assert_eq!(unmanaged(&listed(&[&ours, &gone]), &ledger).len(), 1);
+    }
+}

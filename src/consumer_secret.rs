@@ -1,0 +1,270 @@
+//! The consumer Secret: a projection of the keystore that applications read.
+//!
+//! Written by GET and PUT with resourceVersion, in place, only our fields; never owned by an ownerReference, which
+//! foreground deletion and prune would follow; never written over a higher switch number.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, PostParams, Preconditions},
+};
+
+use crate::{
+    api::{ApiKey, account::Slot, apikey::SecretTemplate, mark},
+    bags::KeyValue,
+    env::{CallError, call},
+};
+
+/// What stands under the Secret's name.
+#[derive(Clone)]
+pub enum Found {
+    /// Nothing.
+    Missing,
+    /// This ApiKey's Secret.
+    Ours(Box<Secret>),
+    /// Somebody else's Secret, and why it is not ours to write.
+    Foreign(Foreign),
+}
+
+/// Why a Secret is not ours to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// It does not carry this ApiKey's mark.
+    Unmarked,
+    /// It is immutable.
+    Immutable,
+    /// Its type is not `Opaque`.
+    Type,
+    /// It was written by a later switch than the ledger knows of.
+    LaterSwitch,
+}
+
+/// What the Secret should hold.
+pub struct Desired<'a> {
+    /// The ApiKey.
+    pub key: &'a ApiKey,
+    /// Its current slot.
+    pub slot: &'a Slot,
+    /// The slot's value.
+    pub value: &'a KeyValue,
+    /// The base URL that applications use.
+    pub base_url: &'a str,
+}
+
+/// The Secrets of one ApiKey's namespace.
+pub struct ConsumerSecret {
+    api: Api<Secret>,
+    name: String,
+    uid: String,
+}
+
+impl ConsumerSecret {
+    /// The Secret of an ApiKey.
+    #[must_use]
+    pub fn of(client: Client, key: &ApiKey) -> Self {
+        Self {
+            api: Api::namespaced(client, &key.namespace().unwrap_or_default()),
+            name: key.secret_name(),
+            uid: key.uid().unwrap_or_default(),
+        }
+    }
+
+    /// What stands under the Secret's name; `known` is the ledger's number of the last switch.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn find(&self, known: i64) -> Result<Found, CallError> {
+        let secret = call(self.api.get_opt(&self.name)).await?;
+        Ok(secret.map_or(Found::Missing, |secret| judge(secret, &self.uid, known)))
+    }
+
+    /// Asks the API server whether the Secret could be created: permissions, quota, policies.
+    ///
+    /// # Errors
+    /// What it says against it. `409`: it exists.
+    pub async fn dry_run(&self, key: &ApiKey) -> Result<(), CallError> {
+        let mut secret = blank(key);
+        let field = key.api_key_field().to_owned();
+        secret.data = Some(BTreeMap::from([(field, ByteString(Vec::new()))]));
+        let options = PostParams { dry_run: true, ..PostParams::default() };
+        call(self.api.create(&options, &secret)).await.map(drop)
+    }
+
+    /// Brings the Secret to what it should be, from the version in `found`. Returns whether it wrote.
+    ///
+    /// # Errors
+    /// What the API server says; `409` means observe again.
+    pub async fn write(&self, found: &Found, desired: &Desired<'_>) -> Result<bool, CallError> {
+        let options = PostParams::default();
+        match found {
+            Found::Missing => {
+                let secret = project(&blank(desired.key), desired);
+                call(self.api.create(&options, &secret)).await.map(|_| true)
+            }
+            Found::Ours(secret) => {
+                let next = project(secret, desired);
+                if next == **secret {
+                    return Ok(false);
+                }
+                call(self.api.replace(&self.name, &options, &next)).await.map(|_| true)
+            }
+            Found::Foreign(_) => Ok(false),
+        }
+    }
+
+    /// Removes the Secret, if it is this ApiKey's.
+    ///
+    /// # Errors
+    /// What the API server says; `409` means observe again.
+    pub async fn remove(&self) -> Result<(), CallError> {
+        let Some(secret) = call(self.api.get_opt(&self.name)).await? else { return Ok(()) };
+        if !marked(&secret, &self.uid) {
+            return Ok(());
+        }
+        let options = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: secret.metadata.uid.clone(),
+                resource_version: secret.metadata.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        match call(self.api.delete(&self.name, &options)).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+}
+
+/// Whether the Secret in `found` already is what it should be.
+#[must_use]
+pub fn in_sync(found: &Found, desired: &Desired<'_>) -> bool {
+    match found {
+        Found::Ours(secret) => project(secret, desired) == **secret,
+        Found::Missing | Found::Foreign(_) => false,
+    }
+}
+
+fn judge(secret: Secret, uid: &str, known: i64) -> Found {
+    let written = secret.annotations().get(mark::SWITCH).and_then(|count| count.parse::<i64>().ok());
+    if !marked(&secret, uid) {
+        Found::Foreign(Foreign::Unmarked)
+    } else if secret.immutable == Some(true) {
+        Found::Foreign(Foreign::Immutable)
+    } else if secret.type_.as_deref().is_some_and(|type_| type_ != "Opaque") {
+        Found::Foreign(Foreign::Type)
+    } else if written.is_some_and(|written| written > known) {
+        Found::Foreign(Foreign::LaterSwitch)
+    } else {
+        Found::Ours(Box::new(secret))
+    }
+}
+
+fn marked(secret: &Secret, uid: &str) -> bool {
+    secret.labels().get(mark::OWNER_UID).is_some_and(|owner| owner == uid)
+}
+
+/// A new Secret of an ApiKey, without data.
+fn blank(key: &ApiKey) -> Secret {
+    let template = key.spec.secret.clone().unwrap_or_default();
+    let SecretTemplate { name: _, api_key_field: _, base_url_field: _, mut labels, mut annotations } =
+        template;
+    labels.insert(mark::MANAGED_BY.0.to_owned(), mark::MANAGED_BY.1.to_owned());
+    labels.insert(mark::OWNER_UID.to_owned(), key.uid().unwrap_or_default());
+    annotations.insert(mark::OWNER_NAME.to_owned(), key.name_any());
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(key.secret_name()),
+            namespace: key.namespace(),
+            labels: Some(labels),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    }
+}
+
+/// The Secret with our fields as they should be, everything else as it is.
+fn project(secret: &Secret, desired: &Desired<'_>) -> Secret {
+    let Desired { key, slot, value, base_url } = desired;
+    let mut next = secret.clone();
+    let fresh = blank(key);
+    next.labels_mut().extend(fresh.metadata.labels.unwrap_or_default());
+    next.annotations_mut().extend(fresh.metadata.annotations.unwrap_or_default());
+    next.annotations_mut().extend([
+        (mark::SWITCH.to_owned(), slot.published.unwrap_or_default().to_string()),
+        (mark::SWITCH_ATTEMPT.to_owned(), slot.attempt.clone().unwrap_or_default()),
+        (mark::SWITCH_TIME.to_owned(), slot.since.to_string()),
+    ]);
+    let data = next.data.get_or_insert_default();
+    data.insert(key.api_key_field().to_owned(), ByteString(value.expose().as_bytes().to_vec()));
+    if let Some(field) = key.base_url_field() {
+        data.insert(field.to_owned(), ByteString(base_url.as_bytes().to_vec()));
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::slots::tests::{owner, slot};
+
+    fn key() -> ApiKey {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "uid-0"},
+            "spec": {"accountRef": {"name": "main"}, "environment": "production",
+                     "secret": {"labels": {"team": "web"}}},
+        }))
+        .unwrap()
+    }
+
+    fn project_onto(secret: &Secret) -> Secret {
+        let slot = slot(&owner(0), crate::api::account::SlotState::Live);
+        let value = KeyValue::parse(b"value-one-for-tests").unwrap();
+        project(
+            secret,
+            &Desired { key: &key(), slot: &slot, value: &value, base_url: "https://bags.test/api/v1" },
+        )
+    }
+
+    #[test]
+    fn a_projection_is_stable_and_repairs_our_fields_only() {
+        let first = project_onto(&blank(&key()));
+        assert_eq!(project_onto(&first), first);
+        let mut edited = first.clone();
+        let data = edited.data.as_mut().unwrap();
+        data.insert("BAGS_API_KEY".into(), ByteString(b"edited".to_vec()));
+        data.insert("THEIRS".into(), ByteString(b"kept".to_vec()));
+        edited.labels_mut().insert("theirs".into(), "kept".into());
+        let repaired = project_onto(&edited);
+        let data = repaired.data.as_ref().unwrap();
+        assert_eq!(data["BAGS_API_KEY"].0, b"value-one-for-tests");
+        assert_eq!(data["BAGS_BASE_URL"].0, b"https://bags.test/api/v1");
+        assert_eq!(data["THEIRS"].0, b"kept");
+        assert_eq!(repaired.labels()["theirs"], "kept");
+        assert_eq!(repaired.labels()["team"], "web");
+        assert!(repaired.metadata.owner_references.is_none());
+    }
+
+    #[test]
+    fn what_is_not_ours_to_write_is_told_apart() {
+        let ours = project_onto(&blank(&key()));
+        let verdict = |secret: &Secret, known| match judge(secret.clone(), "uid-0", known) {
+            Found::Foreign(foreign) => Some(foreign),
+            Found::Missing | Found::Ours(_) => None,
+        };
+        assert_eq!(verdict(&ours, 1), None);
+        assert_eq!(verdict(&ours, 0), Some(Foreign::LaterSwitch));
+        assert_eq!(verdict(&Secret { immutable: Some(true), ..ours.clone() }, 1), Some(Foreign::Immutable));
+        assert_eq!(
+            verdict(&Secret { type_: Some("kubernetes.io/tls".into()), ..ours.clone() }, 1),
+            Some(Foreign::Type)
+        );
+        let mut stripped = ours;
+        stripped.labels_mut().clear();
+        assert_eq!(verdict(&stripped, 1), Some(Foreign::Unmarked));
+    }
+}

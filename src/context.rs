@@ -1,0 +1,88 @@
+//! What every reconciler is given: the ways out of the process, the caches of the watches, and what this process
+//! remembers.
+
+use std::sync::Arc;
+
+use kube::runtime::reflector::Store;
+
+use crate::{
+    account::{
+        credentials::{self, CredentialProblem, CredentialSet},
+        memory::{AccountMemory, Memory},
+    },
+    api::{ApiKey, BagsAccount, account::Installation},
+    backoff::Backoff,
+    bags::{BagsClient, BaseUrl, Budget, Observer},
+    env::Env,
+    events::Events,
+    keystore::Keystore,
+    ledger::LedgerStore,
+    timings::Timings,
+};
+
+/// What does not change while the process runs.
+#[derive(Clone)]
+pub struct Settings {
+    /// This installation: cluster and namespace.
+    pub installation: Installation,
+    /// The service's base URL.
+    pub bags_url: BaseUrl,
+    /// The base URL written into consumer Secrets.
+    pub consumer_bags_url: String,
+    /// One request to Bags may take so long.
+    pub request_deadline: std::time::Duration,
+    /// Durations of the workflows.
+    pub timings: Timings,
+}
+
+/// What every reconciler is given.
+pub struct Context {
+    /// Every way out of the process.
+    pub env: Env,
+    /// What does not change.
+    pub settings: Settings,
+    /// Cache of the watch on ApiKeys.
+    pub keys: Store<ApiKey>,
+    /// The ledgers, with the cache of the watch on BagsAccounts.
+    pub ledger: LedgerStore,
+    /// The keystore, with the cache of the watch on Secrets of the operator's namespace.
+    pub keystore: Keystore,
+    /// What this process remembers of accounts.
+    pub memory: Memory,
+    /// Requests to Bags that all accounts together may spend.
+    pub operator_budget: Arc<Budget>,
+    /// Where requests to Bags are counted.
+    pub observer: Arc<dyn Observer>,
+    /// Where events are written.
+    pub events: Events,
+    /// How long an object waits.
+    pub backoff: Backoff,
+}
+
+impl Context {
+    /// What this process remembers of an account.
+    #[must_use]
+    pub fn memory_of(&self, name: &str, account: &BagsAccount) -> Arc<AccountMemory> {
+        let per_hour = account.requests_per_hour();
+        let clock = self.env.clock.clone();
+        self.memory
+            .of(name, per_hour, || Budget::per_hour(u32::try_from(per_hour).unwrap_or(1).max(1), clock))
+    }
+
+    /// A client that spends an account's budget.
+    #[must_use]
+    pub fn client(&self, memory: &AccountMemory) -> BagsClient {
+        let Settings { bags_url, request_deadline, .. } = &self.settings;
+        BagsClient::new(self.env.bags.clone(), bags_url.clone(), *request_deadline, self.env.clock.clone())
+            .with_budgets(memory.budget.clone(), self.operator_budget.clone())
+            .with_observer(self.observer.clone())
+    }
+
+    /// An account's credentials.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn credentials(&self, account: &BagsAccount) -> Result<CredentialSet, CredentialProblem> {
+        credentials::read(account, &self.keystore, &self.settings.installation.namespace)
+    }
+}

@@ -1,0 +1,90 @@
+//! Every way out of the process: the API server, Bags, time, randomness, and tasks that must end.
+//!
+//! Both clients are `tower` services over HTTP requests, so that one fault layer serves both in tests.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use kube::Client;
+
+use crate::{bags::BagsService, clock::Clock, clock::Randomness, saves::Saves};
+
+/// A request to the API server is given up after this; a write's outcome is then unknown and is read again.
+const CALL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Every way out of the process.
+#[derive(Clone)]
+pub struct Env {
+    /// The API server, for requests: no retries of its own.
+    pub kube: Client,
+    /// The Bags service.
+    pub bags: BagsService,
+    /// Wall and monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub randomness: Randomness,
+    /// Creations under way, which nothing may cancel.
+    pub saves: Saves,
+}
+
+/// A request to the API server that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No answer in time; a write may have been applied.
+    #[error("no answer from the API server in {} s", CALL_DEADLINE.as_secs())]
+    Timeout,
+    /// The API server refused, or could not be reached.
+    #[error("{}", explain(.0))]
+    Kube(Box<kube::Error>),
+}
+
+impl CallError {
+    /// The API server's status code, where it answered.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Kube(error) => match &**error {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            Self::Timeout => None,
+        }
+    }
+
+    /// Another writer was first, or the object exists already.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// The object is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The API server understood and said no: asking again as it is will not help.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.code(), Some(400 | 403 | 405 | 413 | 422))
+    }
+}
+
+/// The API server's own words, without the debug form of its answer.
+fn explain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Sends a request to the API server, within its deadline.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
+    match tokio::time::timeout(CALL_DEADLINE, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(CallError::Kube(Box::new(error))),
+        Err(_) => Err(CallError::Timeout),
+    }
+}

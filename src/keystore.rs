@@ -1,0 +1,249 @@
+//! The keystore: one Secret per key in the operator's namespace, from before its birth to its proven death.
+//!
+//! It is the only source of values. A placeholder without a value is made before the licence; the value arrives
+//! by a write on that very version, so whoever deletes the placeholder first decides that it can no longer arrive.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, PostParams, Preconditions},
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use crate::{
+    api::{
+        account::{Installation, Owner},
+        mark,
+    },
+    bags::KeyValue,
+    env::{CallError, call},
+};
+
+const FIELD: &str = "value";
+
+/// The keystore.
+pub struct Keystore {
+    api: Api<Secret>,
+    namespace: String,
+    seen: Store<Secret>,
+}
+
+/// One key's Secret.
+#[derive(Clone)]
+pub struct Entry {
+    secret: Arc<Secret>,
+}
+
+/// What a new placeholder is for.
+pub struct Placeholder<'a> {
+    /// Account in which the key is made.
+    pub account: &'a str,
+    /// ApiKey that it is made for.
+    pub owner: &'a Owner,
+    /// Revision of the key.
+    pub revision: i64,
+    /// The attempt.
+    pub attempt: &'a str,
+    /// This installation.
+    pub installation: &'a Installation,
+}
+
+/// What became of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Gone,
+    /// It changed in the meantime: observe again.
+    Changed,
+}
+
+/// Why a value could not be saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The placeholder was deleted: the attempt has been judged.
+    #[error("the attempt was judged before its value arrived")]
+    Judged,
+    /// The API server did not take it.
+    #[error("failed to write the keystore Secret")]
+    Call(#[source] CallError),
+}
+
+impl Entry {
+    /// The attempt that it belongs to.
+    #[must_use]
+    pub fn attempt(&self) -> Option<&str> {
+        self.secret.labels().get(mark::ATTEMPT).map(String::as_str)
+    }
+
+    /// The key's value, once it has arrived.
+    #[must_use]
+    pub fn value(&self) -> Option<KeyValue> {
+        let bytes = self.secret.data.as_ref()?.get(FIELD)?;
+        KeyValue::parse(&bytes.0).ok()
+    }
+
+    /// The key's id at Bags, where the service told it.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&str> {
+        self.secret.annotations().get(mark::KEY_ID).map(String::as_str)
+    }
+
+    /// Name of the account.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.secret.labels().get(mark::ACCOUNT).map(String::as_str)
+    }
+
+    /// When the placeholder was made, by the API server's clock.
+    #[must_use]
+    pub fn created(&self) -> Option<Timestamp> {
+        self.secret.creation_timestamp().map(|time| time.0)
+    }
+
+    /// Namespace and name of the ApiKey.
+    #[must_use]
+    pub fn owner(secret: &Secret) -> Option<(&str, &str)> {
+        let annotations = secret.annotations();
+        Some((annotations.get(mark::OWNER_NAMESPACE)?, annotations.get(mark::OWNER_NAME)?))
+    }
+}
+
+impl Keystore {
+    /// `seen` is the cache of the watch on Secrets of the operator's namespace.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, seen: Store<Secret>) -> Self {
+        Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned(), seen }
+    }
+
+    /// An attempt's entry as the watch saw it: may be behind.
+    #[must_use]
+    pub fn cached(&self, attempt: &str) -> Option<Entry> {
+        let reference = ObjectRef::new(&secret_name(attempt)).within(&self.namespace);
+        self.seen.get(&reference).map(|secret| Entry { secret })
+    }
+
+    /// Every entry as the watch saw it.
+    #[must_use]
+    pub fn all_cached(&self) -> Vec<Entry> {
+        let all = self.seen.state().into_iter();
+        all.filter(|secret| secret.labels().contains_key(mark::ATTEMPT))
+            .map(|secret| Entry { secret })
+            .collect()
+    }
+
+    /// Any Secret of the operator's namespace as the watch saw it, for credentials.
+    #[must_use]
+    pub fn credentials(&self, name: &str) -> Option<Arc<Secret>> {
+        self.seen.get(&ObjectRef::new(name).within(&self.namespace))
+    }
+
+    /// An attempt's entry, read live.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn live(&self, attempt: &str) -> Result<Option<Entry>, CallError> {
+        let secret = call(self.api.get_opt(&secret_name(attempt))).await?;
+        Ok(secret.map(|secret| Entry { secret: Arc::new(secret) }))
+    }
+
+    /// Makes the empty Secret that a value will be saved in.
+    ///
+    /// # Errors
+    /// When the API server does not take it.
+    pub async fn place(&self, placeholder: &Placeholder<'_>) -> Result<Entry, CallError> {
+        let secret = empty_secret(placeholder);
+        let made = call(self.api.create(&PostParams::default(), &secret)).await?;
+        Ok(Entry { secret: Arc::new(made) })
+    }
+
+    /// Saves a value in its placeholder. May be called again with the same entry after an error that is not
+    /// [`SaveError::Judged`]: an earlier call that was applied without an answer is recognised.
+    ///
+    /// # Errors
+    /// See [`SaveError`].
+    pub async fn save(&self, entry: &Entry, value: &KeyValue, key_id: Option<&str>) -> Result<(), SaveError> {
+        let error = match call(self.replace(&entry.secret, value, key_id)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_conflict() || error.is_not_found() => error,
+            Err(error) => return Err(SaveError::Call(error)),
+        };
+        let now = call(self.api.get_opt(&entry.secret.name_any())).await.map_err(SaveError::Call)?;
+        match now.map(|secret| Entry { secret: Arc::new(secret) }) {
+            Some(entry) if entry.value().as_ref() == Some(value) => Ok(()),
+            Some(now) if now.secret.metadata.uid == entry.secret.metadata.uid && now.value().is_none() => {
+                call(self.replace(&now.secret, value, key_id)).await.map(drop).map_err(SaveError::Call)
+            }
+            Some(_) => Err(SaveError::Call(error)),
+            None => Err(SaveError::Judged),
+        }
+    }
+
+    /// Deletes an entry, if it still is in the version that `entry` shows: a placeholder that has received its
+    /// value in the meantime is not deleted.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn remove(&self, entry: &Entry) -> Result<Removal, CallError> {
+        let options = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: entry.secret.metadata.uid.clone(),
+                resource_version: entry.secret.metadata.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        match call(self.api.delete(&entry.secret.name_any(), &options)).await {
+            Ok(_) => Ok(Removal::Gone),
+            Err(error) if error.is_not_found() => Ok(Removal::Gone),
+            Err(error) if error.is_conflict() => Ok(Removal::Changed),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn replace(&self, secret: &Secret, value: &KeyValue, key_id: Option<&str>) -> kube::Result<Secret> {
+        let mut next = secret.clone();
+        next.data =
+            Some(BTreeMap::from([(FIELD.to_owned(), ByteString(value.expose().as_bytes().to_vec()))]));
+        if let Some(key_id) = key_id {
+            next.annotations_mut().insert(mark::KEY_ID.to_owned(), key_id.to_owned());
+        }
+        self.api.replace(&secret.name_any(), &PostParams::default(), &next).await
+    }
+}
+
+fn secret_name(attempt: &str) -> String {
+    format!("bags-key-{attempt}")
+}
+
+fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
+    let Placeholder { account, owner, revision, attempt, installation } = placeholder;
+    let text = |(key, value): (&str, String)| (key.to_owned(), value);
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(secret_name(attempt)),
+            labels: Some(BTreeMap::from(
+                [
+                    (mark::MANAGED_BY.0, mark::MANAGED_BY.1.to_owned()),
+                    (mark::ACCOUNT, (*account).to_owned()),
+                    (mark::OWNER_UID, owner.uid.clone()),
+                    (mark::REVISION, revision.to_string()),
+                    (mark::ATTEMPT, (*attempt).to_owned()),
+                ]
+                .map(text),
+            )),
+            annotations: Some(BTreeMap::from(
+                [
+                    (mark::OWNER_NAMESPACE, owner.namespace.clone()),
+                    (mark::OWNER_NAME, owner.name.clone()),
+                    (mark::INSTALLATION, format!("{}/{}", installation.cluster, installation.namespace)),
+                ]
+                .map(text),
+            )),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    }
+}
