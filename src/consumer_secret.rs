@@ -92,25 +92,25 @@ impl ConsumerSecret {
         call(self.api.create(&options, &secret)).await.map(drop)
     }
 
-    /// Brings the Secret to what it should be, from the version in `found`. Returns whether it wrote.
+    /// Brings the Secret to what it should be, from the version in `found`. Returns what it wrote; `None`: nothing.
     ///
     /// # Errors
     /// What the API server says; `409` means observe again.
-    pub async fn write(&self, found: &Found, desired: &Desired<'_>) -> Result<bool, CallError> {
+    pub async fn write(&self, found: &Found, desired: &Desired<'_>) -> Result<Option<Secret>, CallError> {
         let options = PostParams::default();
         match found {
             Found::Missing => {
                 let secret = project(&blank(desired.key), desired);
-                call(self.api.create(&options, &secret)).await.map(|_| true)
+                call(self.api.create(&options, &secret)).await.map(Some)
             }
             Found::Ours(secret) => {
                 let next = project(secret, desired);
                 if next == **secret {
-                    return Ok(false);
+                    return Ok(None);
                 }
-                call(self.api.replace(&self.name, &options, &next)).await.map(|_| true)
+                call(self.api.replace(&self.name, &options, &next)).await.map(Some)
             }
-            Found::Foreign(_) => Ok(false),
+            Found::Foreign(_) => Ok(None),
         }
     }
 

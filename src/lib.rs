@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod api;
+pub mod apikey;
 pub mod backoff;
 pub mod bags;
 pub mod clock;

@@ -40,7 +40,7 @@ pub enum Change {
     GiveBack { owner_uid: String },
     /// Reserved → Creating: slot, lock, intent and licence in one.
     License { owner_uid: String, attempt: String, key_name: String },
-    /// Creating → Creating: the id became known.
+    /// Any state → the same: the key's id became known.
     Identify { attempt: String, key_id: String },
     /// Creating → Live: verified; the same write publishes it.
     Publish { attempt: String },
@@ -162,7 +162,9 @@ impl Ledger {
                 next.license(owner_uid, attempt, key_name, terms)?;
             }
             Change::Identify { attempt, key_id } => {
-                next.slot(attempt, &[SlotState::Creating])?.key_id = Some(key_id.clone());
+                let slot =
+                    next.slot_mut(attempt).filter(|slot| slot.key_id.is_none()).ok_or(Refusal::NotInState)?;
+                slot.key_id = Some(key_id.clone());
             }
             Change::Publish { attempt } => next.publish(attempt, SlotState::Creating, terms.now)?,
             Change::SwitchBack { attempt } => next.publish(attempt, SlotState::Live, terms.now)?,

@@ -1,0 +1,15 @@
+//! The reconciler of ApiKeys: observe → decide → act → status.
+//!
+//! It makes keys, verifies and publishes them, keeps the consumer Secret as it should be, and takes leave of an
+//! ApiKey that is deleted. What concerns keys that no ApiKey can decide on is the account's (`account`).
+
+pub mod act;
+pub mod controller;
+pub mod decide;
+pub mod hold;
+pub mod make;
+pub mod observe;
+pub mod permission;
+pub mod status;
+
+pub use controller::reconcile;

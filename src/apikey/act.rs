@@ -1,0 +1,349 @@
+//! Carries a decision out. Makes no choices; what goes wrong becomes a [`Problem`] with the words for it.
+
+use std::sync::Arc;
+
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+};
+
+use super::{
+    decide::Decision,
+    hold::Reason,
+    make,
+    observe::{Observation, Run},
+};
+use crate::{
+    account::credentials::CredentialProblem,
+    api::{ApiKey, FINALIZER, account::Capability},
+    backoff::FailureClass,
+    bags::{self, Probe},
+    consumer_secret::{ConsumerSecret, Desired, Found},
+    context::Context,
+    env::{CallError, call},
+    events::EventReason,
+    ledger::{Change, Refusal, StoreError},
+};
+
+/// What went wrong, in the words of the condition.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// As one word.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+    /// When to try again.
+    pub class: FailureClass,
+}
+
+impl Problem {
+    /// A problem that may go by itself.
+    #[must_use]
+    pub fn transient(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), class: FailureClass::Transient }
+    }
+
+    /// A problem that somebody has to take away.
+    #[must_use]
+    pub fn terminal(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), class: FailureClass::Terminal }
+    }
+}
+
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Self {
+        Self::transient(
+            Reason::ApiServerUnavailable,
+            format!("the API server did not do what was asked: {error}"),
+        )
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoAccount(name) => {
+                Self::transient(Reason::AccountNotFound, format!("there is no BagsAccount \"{name}\""))
+            }
+            StoreError::Violation(_) => Self::terminal(Reason::NewerLedger, error.to_string()),
+            StoreError::Refused(_) | StoreError::Contended | StoreError::Timeout | StoreError::Kube(_) => {
+                Self::transient(Reason::ApiServerUnavailable, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<CredentialProblem> for Problem {
+    fn from(problem: CredentialProblem) -> Self {
+        let reason = match problem {
+            CredentialProblem::SecretMissing { .. } | CredentialProblem::FieldMissing { .. } => {
+                Reason::CredentialsMissing
+            }
+            CredentialProblem::Unreadable { .. } => Reason::CredentialsUnreadable,
+        };
+        Self::terminal(reason, format!("for the platform team: {problem}"))
+    }
+}
+
+impl From<bags::Error> for Problem {
+    fn from(error: bags::Error) -> Self {
+        match error.class() {
+            bags::Class::RateLimited { until } => Self {
+                reason: Reason::RateLimited,
+                message: error.to_string(),
+                class: FailureClass::RateLimited(until),
+            },
+            bags::Class::Refused => {
+                let reason = match error.reason() {
+                    bags::Reason::InvalidToken => Reason::CredentialsRefused,
+                    _ => Reason::BagsRefused,
+                };
+                Self::transient(reason, error.to_string())
+            }
+            bags::Class::NotDone | bags::Class::Unknown => {
+                Self::transient(Reason::BagsUnavailable, error.to_string())
+            }
+        }
+    }
+}
+
+/// Carries out (io); `run` takes what the next observation should know.
+///
+/// # Errors
+/// What stood in the way.
+pub async fn act(
+    context: &Arc<Context>,
+    o: &Observation,
+    decision: Decision,
+    run: &mut Run,
+) -> Result<(), Problem> {
+    let account = &o.key.spec.account_ref.name;
+    match decision {
+        Decision::Change(changes) => lost_race(context.ledger.change(account, &changes).await.map(drop)),
+        Decision::Make => make::make(context, o, run).await,
+        Decision::Probe { attempt } => probe(context, o, attempt, run).await,
+        Decision::Publish { attempt, key_id, user } => publish(context, account, attempt, key_id, user).await,
+        Decision::Distrust { attempt } => distrust(context, o, account, attempt).await,
+        Decision::Project => project(context, o, run).await,
+        Decision::Finish { remove_secret } => finish(context, o, remove_secret, run).await,
+        Decision::Wait(_) => Ok(()),
+    }
+}
+
+/// The ledger moved on between observation and write: observe again.
+fn lost_race(outcome: Result<(), StoreError>) -> Result<(), Problem> {
+    match outcome {
+        Err(StoreError::Refused(_)) => Ok(()),
+        other => other.map_err(Problem::from),
+    }
+}
+
+async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Run) -> Result<(), Problem> {
+    let (Some(view), Some(creating)) = (&o.account, &o.creating) else { return Ok(()) };
+    let Some(value) = creating.saved.as_ref().and_then(|entry| entry.value()) else { return Ok(()) };
+    let memory = context.memory_of(&view.account.name_any(), &view.account);
+    let answer = context.client(&memory).me(&value).await?;
+    let now = context.env.clock.monotonic();
+    memory.remember(&attempt, |known| {
+        known.probed = Some(now);
+        match &answer {
+            Probe::Alive { .. } => (known.good, known.refused_since) = (Some(now), None),
+            Probe::Dead => known.refused_since = known.refused_since.or(Some(now)),
+            Probe::Forbidden | Probe::UserGone => {}
+        }
+    });
+    run.probe = Some((attempt, answer));
+    Ok(())
+}
+
+async fn publish(
+    context: &Context,
+    account: &str,
+    attempt: String,
+    key_id: Option<String>,
+    user: String,
+) -> Result<(), Problem> {
+    let outcome = context
+        .ledger
+        .update(account, |draft| {
+            if let Some(key_id) = &key_id {
+                draft.apply(&Change::Identify { attempt: attempt.clone(), key_id: key_id.clone() })?;
+            }
+            draft.apply(&Change::Publish { attempt: attempt.clone() })?;
+            draft.status.user.get_or_insert_with(|| user.clone());
+            draft.status.capabilities.create = Capability::Yes;
+            draft.status.refusal = None;
+            Ok(())
+        })
+        .await;
+    lost_race(outcome.map(drop))
+}
+
+async fn distrust(context: &Context, o: &Observation, account: &str, attempt: String) -> Result<(), Problem> {
+    let Some(Ok(credentials)) = o.account.as_ref().map(|view| view.credentials.as_ref()) else {
+        return Ok(());
+    };
+    let version = credentials.version.clone();
+    let outcome = context
+        .ledger
+        .update(account, |draft| {
+            draft.apply(&Change::Doubt { attempt: attempt.clone(), reason: "WrongUser" })?;
+            draft.status.distrusted_credentials = Some(version.clone());
+            Ok(())
+        })
+        .await;
+    lost_race(outcome.map(drop))
+}
+
+async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<(), Problem> {
+    let (Some(slot), Some(value), Some(found)) = (o.current(), &o.current_value, &o.consumer) else {
+        return Ok(());
+    };
+    let desired = Desired { key: &o.key, slot, value, base_url: &o.base_url };
+    let restored = o.key.status.as_ref().is_some_and(|status| {
+        status.switch.as_ref().is_some_and(|switch| Some(&switch.attempt) == slot.attempt.as_ref())
+    });
+    match ConsumerSecret::of(context.env.kube.clone(), &o.key).write(found, &desired).await {
+        Ok(Some(secret)) => {
+            run.consumer = Some(Found::Ours(Box::new(secret)));
+            if restored {
+                let note = format!(
+                    "Secret \"{}\" was missing or changed and was written again",
+                    o.key.secret_name()
+                );
+                context.events.publish(&reference(&o.key), EventReason::SecretRestored, &note).await;
+            }
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        // Somebody was faster: look again.
+        Err(error) if error.is_conflict() => {
+            run.consumer = None;
+            Ok(())
+        }
+        Err(error) if error.is_refusal() => Err(secret_refused(&o.key, &error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The API server does not take the consumer Secret: permissions, quota, a policy.
+pub(super) fn secret_refused(key: &ApiKey, error: &CallError) -> Problem {
+    let message = format!(
+        "the API server would not take Secret \"{}\" in namespace \"{}\": {error}; lift what stands against it, and the key \
+         is made",
+        key.secret_name(),
+        key.namespace().unwrap_or_default()
+    );
+    Problem::transient(Reason::SecretRefused, message)
+}
+
+async fn finish(
+    context: &Context,
+    o: &Observation,
+    remove_secret: bool,
+    run: &mut Run,
+) -> Result<(), Problem> {
+    if remove_secret {
+        match ConsumerSecret::of(context.env.kube.clone(), &o.key).remove().await {
+            Err(error) if error.is_conflict() => return Ok(()),
+            outcome => outcome?,
+        }
+    }
+    let left = o.slots();
+    if !left.is_empty() || o.account.is_none() {
+        context.events.publish(&reference(&o.key), EventReason::DeletionHandedOver, &handed_over(o)).await;
+    }
+    let finalizers: Vec<&String> =
+        o.key.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+    match patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await {
+        Ok(key) => run.key = Arc::new(key),
+        Err(error) if error.is_not_found() => run.key = Arc::new(without_finalizers(&o.key)),
+        Err(error) if error.is_conflict() => refresh(context, run).await?,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+fn handed_over(o: &Observation) -> String {
+    let mut keys: Vec<String> = o
+        .slots()
+        .iter()
+        .filter_map(|slot| {
+            Some(format!(
+                "{} ({})",
+                slot.key_name.as_deref()?,
+                slot.key_id.as_deref().unwrap_or("id unknown")
+            ))
+        })
+        .collect();
+    if o.account.is_none() {
+        let status = o.key.status.as_ref();
+        keys = status
+            .map(|status| status.keys.iter().filter_map(|key| key.key_id.clone()).collect())
+            .unwrap_or_default();
+        return format!(
+            "BagsAccount \"{}\" does not exist: nothing was revoked; keys that may be left at Bags: {}",
+            o.key.spec.account_ref.name,
+            if keys.is_empty() { "none known".to_owned() } else { keys.join(", ") }
+        );
+    }
+    format!("BagsAccount \"{}\" finishes: {}", o.key.spec.account_ref.name, keys.join(", "))
+}
+
+fn without_finalizers(key: &ApiKey) -> ApiKey {
+    let mut key = key.clone();
+    key.metadata.finalizers = None;
+    key
+}
+
+/// Puts our finalizer on; returns the ApiKey as it is then.
+///
+/// # Errors
+/// What the API server says; `409` and `404` mean observe again.
+pub(super) async fn ensure_finalizer(
+    context: &Context,
+    o: &Observation,
+) -> Result<Option<ApiKey>, CallError> {
+    if o.has_finalizer() {
+        return Ok(None);
+    }
+    let mut finalizers = o.key.finalizers().to_vec();
+    finalizers.push(FINALIZER.to_owned());
+    patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await.map(Some)
+}
+
+async fn patch_finalizers(
+    context: &Context,
+    key: &ApiKey,
+    finalizers: &serde_json::Value,
+) -> Result<ApiKey, CallError> {
+    let patch = serde_json::json!({
+        "metadata": {"finalizers": finalizers, "resourceVersion": key.metadata.resource_version, "uid": key.metadata.uid},
+    });
+    let options = PatchParams::default();
+    call(api(context, key).patch(&key.name_any(), &options, &Patch::Merge(&patch))).await
+}
+
+/// Reads the ApiKey live, after a conflict.
+pub(super) async fn refresh(context: &Context, run: &mut Run) -> Result<(), Problem> {
+    let live = call(api(context, &run.key).get_opt(&run.key.name_any())).await?;
+    run.key = match live.filter(|live| live.metadata.uid == run.key.metadata.uid) {
+        Some(live) => Arc::new(live),
+        None => Arc::new(without_finalizers(&run.key)),
+    };
+    Ok(())
+}
+
+pub(super) fn api(context: &Context, key: &ApiKey) -> Api<ApiKey> {
+    Api::namespaced(context.env.kube.clone(), &key.namespace().unwrap_or_default())
+}
+
+pub(super) fn reference(key: &ApiKey) -> k8s_openapi::api::core::v1::ObjectReference {
+    use kube::Resource;
+    key.object_ref(&())
+}
+
+/// A change that the ledger refused because it moved on.
+pub(super) fn is_race(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::LicenceOpen | Refusal::NoRoom | Refusal::NotInState | Refusal::HasPlace)
+}

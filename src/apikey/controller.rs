@@ -1,0 +1,124 @@
+//! One run of the reconciler: rounds of observe → decide → act until there is nothing to do now, then the status.
+
+use std::sync::Arc;
+
+use kube::{
+    ResourceExt,
+    api::PostParams,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    act::{Problem, act, api, reference, refresh},
+    decide::{Decision, decide},
+    hold::{Hold, Reason},
+    observe::{Observation, Run, observe},
+    status::{Word, status},
+};
+use crate::{
+    api::{ApiKey, condition::kind},
+    context::Context,
+    env::call,
+};
+
+/// Rounds of one run: more than any workflow takes without waiting.
+const ROUNDS: usize = 16;
+
+/// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Action`].
+pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Action {
+    let Some(key) = context.keys.get(reference) else { return Action::await_change() };
+    let uid = key.uid().unwrap_or_default();
+    let mut run = Run { key, probe: None, consumer: None };
+    match rounds(context, &mut run).await {
+        Ok((observation, hold)) => {
+            let gone = observation.key.metadata.deletion_timestamp.is_some() && !observation.has_finalizer();
+            if gone {
+                context.backoff.forget(&uid);
+                return Action::await_change();
+            }
+            let word = Word { reason: hold.reason, message: &hold.message };
+            if let Err(problem) = write_status(context, &mut run, &observation, &word).await {
+                return after_problem(context, &uid, &problem);
+            }
+            debug!(reason = hold.reason.as_str(), "Nothing to do now");
+            Action::requeue(context.backoff.after_success(&uid, hold.wait))
+        }
+        Err((observation, problem)) => {
+            if let Some(observation) = observation {
+                let word = Word { reason: problem.reason, message: &problem.message };
+                if let Err(error) = write_status(context, &mut run, &observation, &word).await {
+                    info!(problem = %error.message, "Failed to write the status");
+                }
+            }
+            after_problem(context, &uid, &problem)
+        }
+    }
+}
+
+fn after_problem(context: &Context, uid: &str, problem: &Problem) -> Action {
+    warn!(reason = problem.reason.as_str(), problem = %problem.message, "Could not go on");
+    Action::requeue(context.backoff.after_failure(uid, problem.class, context.env.clock.wall()))
+}
+
+type Failed = (Option<Box<Observation>>, Problem);
+
+/// Rounds until there is nothing to do now.
+async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<(Observation, Hold), Failed> {
+    let mut last = None;
+    for _ in 0..ROUNDS {
+        let observation = observe(context, run).await.map_err(|error| (last.take(), Problem::from(error)))?; // (io)
+        let decision = decide(&observation); // (pure)
+        if let Decision::Wait(hold) = decision {
+            return Ok((observation, hold));
+        }
+        debug!(?decision, "Decided");
+        if let Err(problem) = act(context, &observation, decision, run).await {
+            return Err((Some(Box::new(observation)), problem)); // (io)
+        }
+        last = Some(Box::new(observation));
+    }
+    let problem =
+        Problem::transient(Reason::ApiServerUnavailable, "the world kept changing; looking again soon");
+    Err((last, problem))
+}
+
+/// One write, if anything but times changed; and the event of a transition.
+async fn write_status(
+    context: &Context,
+    run: &mut Run,
+    observation: &Observation,
+    word: &Word<'_>,
+) -> Result<(), Problem> {
+    let next = status(observation, word); // (pure)
+    let before = run.key.status.clone().unwrap_or_default();
+    if next == before {
+        return Ok(());
+    }
+    let reason_of = |status: &crate::api::ApiKeyStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == kind::READY)
+            .map(|c| (c.reason.clone(), c.status.clone()))
+    };
+    let changed = reason_of(&next) != reason_of(&before);
+    for _ in 0..2 {
+        let key = ApiKey { status: Some(next.clone()), ..(*run.key).clone() };
+        let options = PostParams::default();
+        match call(api(context, &key).replace_status(&key.name_any(), &options, &key)).await {
+            Ok(written) => {
+                run.key = Arc::new(written);
+                break;
+            }
+            Err(error) if error.is_not_found() => return Ok(()),
+            // The spec or somebody's annotation changed: the status still speaks of what was observed.
+            Err(error) if error.is_conflict() => refresh(context, run).await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let (true, Some(event)) = (changed, word.reason.event()) {
+        context.events.publish(&reference(&run.key), event, word.message).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! Decides what to do next for an ApiKey. Pure and total.
+//!
+//! The rules are asked in order; the first one that acts, acts. A rule that only waits yields to the later ones:
+//! its words stand unless a later rule acts, and its deadline counts.
+//!
+//! 1. deletion: give places back, let go or condemn keys, take the Secret and the finalizer away;
+//! 2. unfinished: an attempt under way is verified, published or given up;
+//! 3. drift: the consumer Secret holds the current key;
+//! 4. blocked: suspension, account, permission (only where there is no key yet: a published key stays);
+//! 5. creation: a place, a licence, a key.
+
+mod creation;
+mod deletion;
+mod words;
+
+pub(crate) use words::{LIMIT_REACHED, foreign_secret};
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    hold::{Hold, Reason},
+    observe::{AccountView, CreatingView, Observation},
+    permission::Permission,
+};
+use crate::{
+    api::account::SlotState,
+    bags::Probe,
+    consumer_secret::{self, Desired, Found},
+    ledger::Change,
+};
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Decision {
+    /// Change the ledger.
+    Change(Vec<Change>),
+    /// Make a key in the place that is kept.
+    Make,
+    /// Ask Bags whether the key of an attempt works.
+    Probe {
+        /// The attempt.
+        attempt: String,
+    },
+    /// Publish the key of an attempt: it answered 200 for the account's user.
+    Publish {
+        /// The attempt.
+        attempt: String,
+        /// The key's id, where it became known since the licence.
+        key_id: Option<String>,
+        /// The user it belongs to.
+        user: String,
+    },
+    /// The key of an attempt belongs to another user: keep it, publish nothing, make nothing more.
+    Distrust {
+        /// The attempt.
+        attempt: String,
+    },
+    /// Bring the consumer Secret to what it should be.
+    Project,
+    /// Take leave: the consumer Secret, if `remove_secret`, then the finalizer.
+    Finish {
+        /// Whether the consumer Secret goes as well.
+        remove_secret: bool,
+    },
+    /// Nothing now.
+    Wait(Hold),
+}
+
+/// What a rule says.
+enum Rule {
+    /// Do this.
+    Act(Decision),
+    /// Nothing now, for this reason.
+    Wait(Hold),
+    /// Not my case.
+    Pass,
+}
+
+impl Rule {
+    fn wait(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Wait(Hold::new(reason, message))
+    }
+
+    fn change(change: Change) -> Self {
+        Self::Act(Decision::Change(vec![change]))
+    }
+}
+
+/// Decides (pure).
+#[must_use]
+pub fn decide(observation: &Observation) -> Decision {
+    if observation.key.metadata.deletion_timestamp.is_some() {
+        return match deletion::rule(observation) {
+            Rule::Act(decision) => decision,
+            Rule::Wait(hold) => Decision::Wait(hold),
+            Rule::Pass => Decision::Wait(Hold::new(Reason::Deleting, "waiting for other finalizers")),
+        };
+    }
+    let rules = [unfinished, drift, blocked, creation::rule];
+    let mut said: Option<Hold> = None;
+    for rule in rules {
+        match rule(observation) {
+            Rule::Act(decision) => return decision,
+            Rule::Wait(hold) => {
+                let wait = [said.as_ref().and_then(|hold| hold.wait), hold.wait].into_iter().flatten().min();
+                said = Some(Hold { wait, ..said.unwrap_or(hold) });
+            }
+            Rule::Pass => {}
+        }
+    }
+    Decision::Wait(said.unwrap_or_else(|| idle(observation)))
+}
+
+/// Rule 2: an attempt under way. Its key is made or not whatever the spec says by now; a publication is a switch,
+/// which a suspension or a lost permission stops.
+fn unfinished(o: &Observation) -> Rule {
+    let (Some(view), Some(account)) = (&o.creating, &o.account) else { return Rule::Pass };
+    let attempt = view.slot.attempt.clone().unwrap_or_default();
+    if view.running {
+        return Rule::wait(Reason::Creating, words::creating(&view.slot));
+    }
+    let Some(saved) = &view.saved else {
+        let judged = o.timings.judge_after.saturating_sub(since(o.now, view.slot.since));
+        let hold = Hold::new(Reason::OutcomeUnknown, words::outcome_unknown(&view.slot, judged));
+        return Rule::Wait(hold.after(judged.max(Duration::from_secs(5))));
+    };
+    if let Rule::Wait(hold) = blocked(o) {
+        return Rule::Wait(hold);
+    }
+    match &view.probe {
+        None => match pause_between_probes(view) {
+            Some(wait) => {
+                Rule::Wait(Hold::new(Reason::KeyNotAccepted, words::not_accepted(view, o)).after(wait))
+            }
+            None => Rule::Act(Decision::Probe { attempt }),
+        },
+        Some(Probe::Alive { user })
+            if expected_user(account).is_some_and(|expected| expected != user.as_str()) =>
+        {
+            Rule::Act(Decision::Distrust { attempt })
+        }
+        Some(Probe::Alive { user }) => Rule::Act(Decision::Publish {
+            attempt,
+            key_id: saved.key_id().filter(|_| view.slot.key_id.is_none()).map(str::to_owned),
+            user: user.as_str().to_owned(),
+        }),
+        Some(Probe::Dead) if view.refused_for.is_some_and(|refused| refused >= o.timings.propagation) => {
+            Rule::change(Change::Abandon { attempt })
+        }
+        Some(Probe::Dead) => {
+            let wait = pause_between_probes(view).unwrap_or(FIRST_PROBE_PAUSE);
+            Rule::Wait(Hold::new(Reason::KeyNotAccepted, words::not_accepted(view, o)).after(wait))
+        }
+        Some(Probe::Forbidden | Probe::UserGone) => Rule::Wait(
+            Hold::new(Reason::KeyForbidden, words::forbidden(account)).after(o.timings.propagation),
+        ),
+    }
+}
+
+const FIRST_PROBE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A key that answered 401 is asked again after as long as it has been refused, 1 s to 10 s.
+fn pause_between_probes(view: &CreatingView) -> Option<Duration> {
+    let refused = view.refused_for?;
+    let pause = refused.clamp(FIRST_PROBE_PAUSE, Duration::from_secs(10));
+    let left = pause.saturating_sub(view.probed_ago.unwrap_or(pause));
+    (!left.is_zero()).then_some(left)
+}
+
+/// The user that the account's keys must belong to, where one is set or known.
+fn expected_user(view: &AccountView) -> Option<&str> {
+    let pinned = view.account.status.as_ref().and_then(|status| status.user.as_deref());
+    view.account.spec.expected_user.as_deref().filter(|user| !user.is_empty()).or(pinned)
+}
+
+/// Rule 3: the consumer Secret holds the current key. Goes on without account or permission; suspension stops it.
+fn drift(o: &Observation) -> Rule {
+    let Some(slot) = o.current() else { return Rule::Pass };
+    if o.key.suspended() {
+        return Rule::Pass;
+    }
+    let Some(value) = &o.current_value else {
+        return Rule::wait(Reason::ValueMissing, words::value_missing(slot));
+    };
+    let desired = Desired { key: &o.key, slot, value, base_url: &o.base_url };
+    match &o.consumer {
+        Some(Found::Foreign(foreign)) => {
+            Rule::wait(Reason::SecretConflict, words::foreign_secret(&o.key, *foreign))
+        }
+        Some(found @ (Found::Missing | Found::Ours(_))) if !consumer_secret::in_sync(found, &desired) => {
+            Rule::Act(Decision::Project)
+        }
+        Some(Found::Missing | Found::Ours(_)) | None => Rule::Pass,
+    }
+}
+
+/// Rule 4: what stops new keys and switches. A published key stays as it is.
+fn blocked(o: &Observation) -> Rule {
+    if o.current().is_some() {
+        return Rule::Pass;
+    }
+    let Some(view) = &o.account else {
+        return Rule::wait(Reason::AccountNotFound, words::account_not_found(&o.key));
+    };
+    let name = &o.key.spec.account_ref.name;
+    if view.account.metadata.deletion_timestamp.is_some() {
+        return Rule::wait(
+            Reason::AccountDeleting,
+            format!("BagsAccount \"{name}\" is being deleted; name another one"),
+        );
+    }
+    match view.ours {
+        Some(true) => {}
+        Some(false) => return Rule::wait(Reason::ForeignInstallation, words::foreign_installation(name)),
+        None => {
+            return Rule::wait(
+                Reason::WaitingForAccount,
+                format!("BagsAccount \"{name}\" has not been looked at yet"),
+            );
+        }
+    }
+    if view.ledger.unknown_state() {
+        return Rule::wait(Reason::NewerLedger, words::newer_ledger(name));
+    }
+    match &view.permission {
+        Permission::Granted => {}
+        Permission::Namespace => {
+            return Rule::wait(
+                Reason::NamespaceNotAllowed,
+                words::namespace_not_allowed(name, &o.owner.namespace),
+            );
+        }
+        Permission::Environment(allowed) => {
+            let message = words::environment_not_allowed(name, &o.key.spec.environment, allowed);
+            return Rule::wait(Reason::EnvironmentNotAllowed, message);
+        }
+        Permission::Max(max) => {
+            let message = words::namespace_full(name, &o.owner.namespace, *max);
+            return Rule::wait(Reason::NamespaceQuotaExceeded, message);
+        }
+    }
+    if o.key.suspended() {
+        return Rule::wait(Reason::Suspended, "spec.suspend is true; nothing is made until it is false");
+    }
+    Rule::Pass
+}
+
+fn idle(o: &Observation) -> Hold {
+    match o.current() {
+        Some(slot) => Hold::new(Reason::Issued, words::issued(&o.key, slot)),
+        None => Hold::new(Reason::WaitingForAccount, "waiting for the account"),
+    }
+}
+
+/// How long ago; zero for the future.
+fn since(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
+}
+
+/// Whether a slot is in one of these states.
+fn is_in(state: &SlotState, states: &[SlotState]) -> bool {
+    states.contains(state)
+}
+
+#[cfg(test)]
+mod tests;

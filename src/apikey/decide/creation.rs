@@ -1,0 +1,116 @@
+//! Rule 5: from nothing to a key under way.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Decision, Rule, is_in, since, words};
+use crate::{
+    api::account::{Failures, Slot, SlotState},
+    apikey::{
+        hold::{Hold, Reason},
+        observe::{AccountView, Observation},
+    },
+    ledger::Change,
+    timings::Timings,
+};
+
+/// Attempts of unknown outcome after which a person has to look first.
+const ATTEMPTS_WITHOUT_OUTCOME: usize = 2;
+/// The longest pause between refused attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+pub(super) fn rule(o: &Observation) -> Rule {
+    // Without an account, or with a key or an attempt under way, the rules before this one have spoken.
+    let Some(view) = &o.account else { return Rule::Pass };
+    if o.current().is_some() || o.creating.is_some() || !matches!(super::blocked(o), Rule::Pass) {
+        return Rule::Pass;
+    }
+    let slots = o.slots();
+    if slots.is_empty() {
+        return first_place(o, view);
+    }
+    match slots.iter().find(|slot| slot.state == SlotState::Reserved) {
+        Some(place) => licence(o, view, place),
+        None => further_place(o, view, &slots),
+    }
+}
+
+fn first_place(o: &Observation, view: &AccountView) -> Rule {
+    if let Some(rival) = &view.use_rival {
+        return Rule::wait(Reason::DuplicateUse, words::duplicate_use(&o.key, rival));
+    }
+    if !view.room.fits_new(&view.ledger.slots, view.ahead) {
+        return Rule::wait(Reason::QuotaExceeded, words::no_room(view));
+    }
+    Rule::change(Change::Reserve { owner: o.owner.clone(), key_use: o.key.key_use(), ahead: view.ahead })
+}
+
+fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
+    if let Some(rival) = &o.secret_rival {
+        return Rule::wait(Reason::SecretConflict, words::secret_rival(&o.key, rival));
+    }
+    let status = view.account.status.as_ref();
+    let distrusted = status.and_then(|status| status.distrusted_credentials.as_ref());
+    if let (Some(distrusted), Ok(credentials)) = (distrusted, &view.credentials)
+        && *distrusted == credentials.version
+    {
+        return Rule::wait(Reason::WrongUser, words::wrong_user(view));
+    }
+    if let Some(failures) = &place.failures {
+        let left = refusal_pause(failures, &o.timings).saturating_sub(since(o.now, failures.at));
+        if !left.is_zero() {
+            let (reason, message) = words::refused(failures, view, left);
+            return Rule::Wait(Hold::new(reason, message).after(left));
+        }
+    }
+    if let Some(until) = view.paused_until {
+        let hold = Hold::new(Reason::RateLimited, words::paused(view, until));
+        return Rule::Wait(hold.after(until_then(o.now, until)));
+    }
+    if let Some(open) = view.ledger.open_licence(o.now, o.timings.licence_term) {
+        let left = o.timings.licence_term.saturating_sub(since(o.now, open.since));
+        let hold = Hold::new(Reason::WaitingForAccount, words::licence_open(open));
+        return Rule::Wait(hold.after(left.max(Duration::from_secs(1))));
+    }
+    if !view.room.fits_creation(&view.ledger.slots, place) {
+        return Rule::wait(Reason::QuotaExceeded, words::no_room(view));
+    }
+    Rule::Act(Decision::Make)
+}
+
+/// Every slot of the ApiKey is out of use: one more attempt, if a slot is free; then a person.
+fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
+    let unresolved: Vec<&&Slot> = slots.iter().filter(|slot| slot.state == SlotState::Unresolved).collect();
+    let wrong_user =
+        slots.iter().any(|slot| slot.failures.as_ref().is_some_and(|f| f.reason == words::WRONG_USER));
+    if wrong_user {
+        return Rule::wait(Reason::WrongUser, words::wrong_user(view));
+    }
+    if unresolved.len() >= ATTEMPTS_WITHOUT_OUTCOME {
+        return Rule::wait(Reason::Unresolved, words::unresolved(view, &unresolved));
+    }
+    if slots
+        .iter()
+        .any(|slot| !is_in(&slot.state, &[SlotState::Lost, SlotState::Unresolved, SlotState::Revoking]))
+    {
+        return Rule::Pass;
+    }
+    if !view.room.fits_extra(&view.ledger.slots) {
+        return match unresolved.is_empty() {
+            true => Rule::wait(Reason::Revoking, words::revoking(slots)),
+            false => Rule::wait(Reason::Unresolved, words::unresolved(view, &unresolved)),
+        };
+    }
+    Rule::change(Change::ReserveFurther { owner: o.owner.clone(), key_use: o.key.key_use() })
+}
+
+/// 1 min·2ⁿ, an hour at most.
+pub(super) fn refusal_pause(failures: &Failures, timings: &Timings) -> Duration {
+    let doublings = u32::try_from(failures.count.saturating_sub(1).clamp(0, 20)).unwrap_or(20);
+    timings.refusal_backoff.saturating_mul(1 << doublings).min(LONGEST_PAUSE.max(timings.refusal_backoff))
+}
+
+fn until_then(now: Timestamp, then: Timestamp) -> Duration {
+    since(then, now).max(Duration::from_secs(1))
+}

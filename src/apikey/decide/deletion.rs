@@ -1,0 +1,117 @@
+//! Rule 1: an ApiKey that is being deleted.
+//!
+//! A key that was published is revoked only when nothing can still use it. Until the pods are looked at, that is a
+//! person's word (`delete-now`), or a namespace that goes away as a whole. Then the account finishes what is left.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+
+use super::{Decision, Rule, is_in, since, words};
+use crate::{
+    api::{
+        account::{Capability, RevocationMode, Slot, SlotState},
+        annotation,
+        apikey::DeletionPolicy,
+    },
+    apikey::{
+        hold::{Hold, Reason},
+        observe::{AccountView, Observation},
+    },
+    ledger::Change,
+};
+
+pub(super) fn rule(o: &Observation) -> Rule {
+    if !o.has_finalizer() {
+        return Rule::Pass;
+    }
+    let Some(view) = &o.account else {
+        return Rule::Act(Decision::Finish { remove_secret: false });
+    };
+    let deleting_for =
+        o.key.metadata.deletion_timestamp.as_ref().map_or(Duration::ZERO, |at| since(o.now, at.0));
+    let handed_over = deleting_for >= o.timings.handover;
+    if view.ours == Some(false) || view.ledger.unknown_state() {
+        return match handed_over {
+            true => Rule::Act(Decision::Finish { remove_secret: false }),
+            false => {
+                let left = o.timings.handover.saturating_sub(deleting_for);
+                Rule::Wait(Hold::new(Reason::DeletionWaits, words::foreign_ledger_deletion(view)).after(left))
+            }
+        };
+    }
+    if let Some(rule) = change(o, view, deleting_for) {
+        return rule;
+    }
+    let open = o.slots().into_iter().find(|slot| !settled(slot, view, handed_over));
+    match open {
+        Some(slot) => Rule::Wait(
+            Hold::new(Reason::Deleting, words::deletion_open(slot))
+                .after(o.timings.handover.saturating_sub(deleting_for).min(Duration::from_secs(30))),
+        ),
+        None => {
+            Rule::Act(Decision::Finish { remove_secret: o.key.deletion_policy() == DeletionPolicy::Revoke })
+        }
+    }
+}
+
+/// The next change of a slot, or the wait for what allows it.
+fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option<Rule> {
+    let slots = o.slots();
+    if slots.iter().any(|slot| slot.state == SlotState::Reserved) {
+        return Some(Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }));
+    }
+    if let Some(creating) =
+        o.creating.as_ref().filter(|creating| !creating.running && creating.saved.is_some())
+    {
+        let attempt = creating.slot.attempt.clone().unwrap_or_default();
+        return Some(Rule::change(Change::Abandon { attempt }));
+    }
+    let mut live: Vec<&Slot> = slots.into_iter().filter(|slot| slot.state == SlotState::Live).collect();
+    if live.is_empty() {
+        return None;
+    }
+    // The current one last: it is protected while another one is live.
+    live.sort_by_key(|slot| slot.published);
+    let attempts = live.iter().filter_map(|slot| slot.attempt.clone());
+    match o.key.deletion_policy() {
+        DeletionPolicy::Orphan => {
+            Some(Rule::Act(Decision::Change(attempts.map(|attempt| Change::Release { attempt }).collect())))
+        }
+        DeletionPolicy::Revoke if may_revoke(o, deleting_for) => {
+            let condemn = |attempt| Change::Condemn { attempt, emergency: false };
+            Some(Rule::Act(Decision::Change(attempts.map(condemn).collect())))
+        }
+        DeletionPolicy::Revoke => {
+            let advice = o.timings.deletion_advice.saturating_sub(deleting_for);
+            let left = o.timings.handover.saturating_sub(deleting_for);
+            let message =
+                words::deletion_waits(&o.key, &live, view, o.namespace_terminating, advice.is_zero());
+            let wait = [advice, left].into_iter().filter(|wait| !wait.is_zero()).min();
+            Some(Rule::Wait(Hold { wait, ..Hold::new(Reason::DeletionWaits, message) }))
+        }
+    }
+}
+
+fn may_revoke(o: &Observation, deleting_for: Duration) -> bool {
+    let word = o.key.annotations().get(annotation::DELETE_NOW).is_some_and(|value| value != "false");
+    word || (o.namespace_terminating && deleting_for >= o.timings.handover)
+}
+
+/// Whether the ApiKey may go although the slot is there: the account, or a person, finishes.
+fn settled(slot: &Slot, view: &AccountView, handed_over: bool) -> bool {
+    if slot.state == SlotState::Released {
+        return true;
+    }
+    let condemned = is_in(&slot.state, &[SlotState::Revoking, SlotState::Unresolved, SlotState::Lost]);
+    (condemned && person_asked(slot, view)) || (handed_over && slot.state != SlotState::Live)
+}
+
+/// Whether a person has to remove the key at Bags.
+fn person_asked(slot: &Slot, view: &AccountView) -> bool {
+    let status = view.account.status.as_ref();
+    view.account.revocation_mode() == RevocationMode::Person
+        || view.account.spec.credentials.agent_token.is_none()
+        || status.is_some_and(|status| status.capabilities.revoke == Capability::No)
+        || (slot.state == SlotState::Revoking && slot.key_id.is_none())
+}

@@ -1,0 +1,298 @@
+//! What a person reads: each message names the object and the field, and says the way out.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::{
+    api::{
+        ApiKey,
+        account::{Failures, Slot},
+        duration::GoDuration,
+    },
+    apikey::{
+        hold::Reason,
+        observe::{AccountView, CreatingView, Observation},
+    },
+    consumer_secret::Foreign,
+};
+
+/// `failures.reason` of a slot whose key belongs to another user.
+pub(super) const WRONG_USER: &str = "WrongUser";
+/// `failures.reason` of a slot for which Bags had no room.
+pub(crate) const LIMIT_REACHED: &str = "LimitReached";
+
+/// Where a person sees the account's keys.
+const PAGE: &str = "https://dev.bags.fm";
+
+fn key_name(slot: &Slot) -> &str {
+    slot.key_name.as_deref().unwrap_or("not named yet")
+}
+
+fn seconds(duration: Duration) -> GoDuration {
+    GoDuration(Duration::from_secs(duration.as_secs().max(1)))
+}
+
+fn account_name(view: &AccountView) -> String {
+    view.account.name_any()
+}
+
+pub(super) fn creating(slot: &Slot) -> String {
+    format!("making key {}", key_name(slot))
+}
+
+pub(super) fn outcome_unknown(slot: &Slot, left: Duration) -> String {
+    let when = match left.is_zero() {
+        true => "it is being looked for".to_owned(),
+        false => format!("it is looked for in {}", seconds(left)),
+    };
+    format!(
+        "whether Bags made key {} is not known: no usable answer came; {when}; nothing is lost",
+        key_name(slot)
+    )
+}
+
+pub(super) fn not_accepted(view: &CreatingView, o: &Observation) -> String {
+    let (refused, limit) = (view.refused_for.unwrap_or_default(), o.timings.propagation);
+    format!(
+        "Bags answers 401 to the new key {} for {}; after {} it is revoked and another one is made",
+        key_name(&view.slot),
+        seconds(refused),
+        GoDuration(limit)
+    )
+}
+
+pub(super) fn forbidden(view: &AccountView) -> String {
+    format!(
+        "Bags accepts the new key but does not let it use the service; see whether the user of BagsAccount \"{}\" is \
+         suspended at {PAGE}",
+        account_name(view)
+    )
+}
+
+pub(super) fn value_missing(slot: &Slot) -> String {
+    format!(
+        "the keystore has no value for key {}: its Secret was deleted from the operator's namespace; restore it, or \
+         delete this ApiKey with keys.bags.fm/delete-now and apply it again",
+        key_name(slot)
+    )
+}
+
+pub(crate) fn foreign_secret(key: &ApiKey, foreign: Foreign) -> String {
+    let name = key.secret_name();
+    match foreign {
+        Foreign::Unmarked => format!(
+            "Secret \"{name}\" exists and is not this ApiKey's; delete it, or make an ApiKey with another spec.secret.name"
+        ),
+        Foreign::Immutable => format!("Secret \"{name}\" is immutable; delete it, and it is written again"),
+        Foreign::Type => {
+            format!("Secret \"{name}\" is not of type Opaque; delete it, and it is written again")
+        }
+        Foreign::LaterSwitch => format!(
+            "Secret \"{name}\" was written by a later switch than the ledger knows of, as after a restore from a backup; \
+             it is left alone; delete it if the ledger is right"
+        ),
+    }
+}
+
+pub(super) fn secret_rival(key: &ApiKey, rival: &str) -> String {
+    format!(
+        "ApiKey \"{rival}\" came first to Secret \"{}\"; make this ApiKey with another spec.secret.name",
+        key.secret_name()
+    )
+}
+
+pub(super) fn account_not_found(key: &ApiKey) -> String {
+    format!(
+        "there is no BagsAccount \"{}\"; correct spec.accountRef.name, or ask the platform team to create it",
+        key.spec.account_ref.name
+    )
+}
+
+pub(super) fn foreign_installation(account: &str) -> String {
+    format!(
+        "the ledger of BagsAccount \"{account}\" belongs to another installation of the operator; a platform person takes \
+         it over with the annotation keys.bags.fm/take-over on the account"
+    )
+}
+
+pub(super) fn newer_ledger(account: &str) -> String {
+    format!(
+        "the ledger of BagsAccount \"{account}\" was written by a newer version of the operator; nothing is changed until \
+         that version runs again"
+    )
+}
+
+pub(super) fn namespace_not_allowed(account: &str, namespace: &str) -> String {
+    format!(
+        "BagsAccount \"{account}\" does not allow namespace \"{namespace}\"; ask the platform team to add it to spec.allowed"
+    )
+}
+
+pub(super) fn environment_not_allowed(account: &str, environment: &str, allowed: &[String]) -> String {
+    format!(
+        "BagsAccount \"{account}\" does not allow environment \"{environment}\" in this namespace (it allows: {}); use \
+         another account, or ask the platform team to add it to spec.allowed",
+        allowed.join(", ")
+    )
+}
+
+pub(super) fn namespace_full(account: &str, namespace: &str, max: i64) -> String {
+    format!(
+        "namespace \"{namespace}\" has as many keys of BagsAccount \"{account}\" as it may have ({max}); delete an ApiKey \
+         there, or ask the platform team for a higher spec.allowed[].max"
+    )
+}
+
+pub(super) fn duplicate_use(key: &ApiKey, rival: &str) -> String {
+    format!(
+        "ApiKey {rival} has application \"{}\" in environment \"{}\" of the same account; this one waits until that one is \
+         gone",
+        key.application(),
+        key.spec.environment
+    )
+}
+
+pub(super) fn no_room(view: &AccountView) -> String {
+    let capacity = view.room.capacity(&view.ledger.slots);
+    let managed = capacity.used - capacity.unmanaged;
+    format!(
+        "account \"{}\" has no slot for another key: {} of {} in use ({managed} by ApiKeys, {} made elsewhere), {} kept for \
+         rotations; delete an ApiKey, or ask the platform team for a higher limit",
+        account_name(view),
+        capacity.used,
+        capacity.limit,
+        capacity.unmanaged,
+        capacity.reserved
+    )
+}
+
+pub(super) fn licence_open(open: &Slot) -> String {
+    format!(
+        "a key of this account is being made for ApiKey {}/{}; one is made at a time",
+        open.owner.namespace, open.owner.name
+    )
+}
+
+pub(super) fn paused(view: &AccountView, until: Timestamp) -> String {
+    format!(
+        "the rate limit of BagsAccount \"{}\" is used up until {until}; nothing is asked of Bags before",
+        account_name(view)
+    )
+}
+
+pub(super) fn wrong_user(view: &AccountView) -> String {
+    format!(
+        "the credentials of BagsAccount \"{}\" lead to another user of Bags than the account's; a platform person has to \
+         correct the credentials' Secret or spec.expectedUser; nothing is made before",
+        account_name(view)
+    )
+}
+
+/// Reason and message for an attempt that Bags refused, or that was never sent.
+pub(super) fn refused(failures: &Failures, view: &AccountView, left: Duration) -> (Reason, String) {
+    let again = format!("attempt {} in {}", failures.count + 1, seconds(left));
+    let account = account_name(view);
+    let secret = "correct the Secret that spec.credentials of the account names";
+    match failures.reason.as_str() {
+        LIMIT_REACHED => (
+            Reason::LimitReached,
+            format!(
+                "Bags says that account \"{account}\" has reached its maximum of keys although the ledger counts {} of {}; \
+                 remove keys made elsewhere at {PAGE}, or set spec.unmanagedKeys; {again}",
+                view.room.used(&view.ledger.slots) - 1,
+                view.room.limit
+            ),
+        ),
+        "InvalidToken" => (
+            Reason::CredentialsRefused,
+            format!("Bags refused the agent token of \"{account}\": {secret}; {again}"),
+        ),
+        "InvalidSignature" => (
+            Reason::CredentialsRefused,
+            format!("Bags refused the wallet of \"{account}\": {secret}; {again}"),
+        ),
+        "InvalidMfa" | "MfaRequired" | "MfaUnsupported" => (
+            Reason::CredentialsRefused,
+            format!(
+                "Bags wants a second factor of \"{account}\" and did not get a valid one: set \
+                 spec.credentials.wallet.totpField and the TOTP secret in its Secret; {again}"
+            ),
+        ),
+        "RateLimited" | "BudgetSpent" => {
+            (Reason::RateLimited, format!("the rate limit of account \"{account}\" was used up; {again}"))
+        }
+        "Dns" | "Connect" | "Tls" | "Timeout" | "Broken" | "ServerError" | "Unreadable"
+        | "OutcomeUnknown" | "LicenceExpired" | "ShuttingDown" => (
+            Reason::BagsUnavailable,
+            format!("Bags could not be asked for a key ({}); nothing was made; {again}", failures.reason),
+        ),
+        other => (
+            Reason::BagsRefused,
+            format!("Bags refused to make the key ({other}); nothing was made; {again}"),
+        ),
+    }
+}
+
+pub(super) fn unresolved(view: &AccountView, slots: &[&&Slot]) -> String {
+    let names: Vec<&str> = slots.iter().map(|slot| key_name(slot)).collect();
+    let attempts: Vec<&str> = slots.iter().filter_map(|slot| slot.attempt.as_deref()).collect();
+    format!(
+        "whether Bags made {} is not known and the account cannot list its keys; a person looks at {PAGE}, removes what is \
+         there under these names, and then says so: kubectl annotate bagsaccount {} keys.bags.fm/resolved={} --overwrite",
+        names.join(", "),
+        account_name(view),
+        attempts.join(",")
+    )
+}
+
+pub(super) fn revoking(slots: &[&Slot]) -> String {
+    let names: Vec<&str> = slots.iter().map(|slot| key_name(slot)).collect();
+    format!("waiting until {} is proven dead; then another key is made", names.join(", "))
+}
+
+pub(super) fn issued(key: &ApiKey, slot: &Slot) -> String {
+    let suspended =
+        if key.suspended() { "; spec.suspend is true: the Secret is not kept in step" } else { "" };
+    format!("key {} works and is in Secret \"{}\"{suspended}", key_name(slot), key.secret_name())
+}
+
+pub(super) fn deletion_open(slot: &Slot) -> String {
+    format!("key {} is {}; the account finishes it", key_name(slot), slot.state.as_str().to_lowercase())
+}
+
+pub(super) fn foreign_ledger_deletion(view: &AccountView) -> String {
+    format!(
+        "the ledger of BagsAccount \"{}\" cannot be changed by this installation: keys are not revoked; the ApiKey goes \
+         after a while, its slots stay in the ledger",
+        account_name(view)
+    )
+}
+
+pub(super) fn deletion_waits(
+    key: &ApiKey,
+    live: &[&Slot],
+    view: &AccountView,
+    terminating: bool,
+    advise: bool,
+) -> String {
+    let names: Vec<&str> = live.iter().map(|slot| key_name(slot)).collect();
+    let command = format!(
+        "kubectl annotate apikey {} -n {} keys.bags.fm/delete-now=true",
+        key.name_any(),
+        key.namespace().unwrap_or_default()
+    );
+    let advice = match (terminating, advise) {
+        (true, _) => "; the namespace is terminating: it is revoked in at most 15m",
+        (false, true) => "; it has waited long: are its consumers in a later GitOps wave?",
+        (false, false) => "",
+    };
+    format!(
+        "key {} of account \"{}\" was published and may be in use; when nothing reads Secret \"{}\" any more, revoke it \
+         with: {command} (or set spec.deletionPolicy: Orphan to keep it){advice}",
+        names.join(", "),
+        account_name(view),
+        key.secret_name()
+    )
+}

@@ -1,0 +1,415 @@
+//! Makes a key: everything that can fail first, then the licence, then one request in a task that nothing cancels.
+//!
+//! # Guarantees
+//! The request that creates is sent at most once, under a licence acknowledged at most `begin_deadline` ago by both
+//! clocks. From its answer to the keystore nothing may be dropped: the task is one that shutdown waits for. What the
+//! task cannot find out is left in the ledger as `Creating`, and judged later by the account.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::time::Instant;
+use tracing::{Instrument, error, info, warn};
+
+use super::{
+    act::{Problem, ensure_finalizer, is_race, refresh, secret_refused},
+    decide::LIMIT_REACHED,
+    hold::Reason,
+    observe::{AccountView, Observation, Run},
+};
+use crate::{
+    account::{
+        credentials::CredentialSet,
+        listing::{self, Listed},
+        memory::AccountMemory,
+    },
+    api::{
+        BagsAccount,
+        account::{Capability, LimitRefusal, SlotState},
+        name::full_key_name,
+    },
+    bags::{self, Class, CreatedKey},
+    consumer_secret::{ConsumerSecret, Found},
+    context::Context,
+    events::EventReason,
+    keystore::{Entry, Placeholder, SaveError},
+    ledger::{Change, StoreError},
+};
+
+/// First and longest pause between tries to save a value.
+const SAVE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A licensed attempt.
+struct Job {
+    account: String,
+    attempt: String,
+    key_name: String,
+    placeholder: Entry,
+    credentials: CredentialSet,
+    memory: Arc<AccountMemory>,
+    /// Both clocks, read before the licence was written.
+    licensed: (Timestamp, Instant),
+}
+
+/// Why nothing was created, for certain.
+enum NotMade {
+    /// Bags said so, or was never asked.
+    Bags(bags::Error),
+    /// The licence was over before the request could be sent.
+    LicenceExpired,
+    /// The account has neither wallet nor token.
+    NoCredentials,
+}
+
+/// What came of the one request.
+enum Outcome {
+    Made(CreatedKey),
+    NotMade(NotMade),
+    Unknown(String),
+}
+
+/// Prepares, takes the licence and begins the attempt (io). Returns as soon as it is begun.
+///
+/// # Errors
+/// What stands in the way; then nothing was made.
+pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run) -> Result<(), Problem> {
+    let Some(view) = &o.account else { return Ok(()) };
+    let credentials = match &view.credentials {
+        Ok(_) => context.credentials(&view.account)?,
+        Err(problem) => return Err(problem.clone().into()),
+    };
+    let attempt = context.env.randomness.base32(10);
+    let memory = context.memory_of(&view.account.name_any(), &view.account);
+    let placed_at = context.env.clock.monotonic();
+    let (placeholder, checks) =
+        tokio::join!(place(context, o, &attempt), checks(context, o, view, &memory, &credentials));
+    let placeholder = placeholder?;
+    let listed = match checks {
+        Ok((key, listed)) => {
+            run.key = key.map_or_else(|| run.key.clone(), Arc::new);
+            listed
+        }
+        Err(problem) => {
+            discard(context, &placeholder).await;
+            return match problem {
+                Check::Observe => refresh(context, run).await,
+                Check::Problem(problem) => Err(problem),
+            };
+        }
+    };
+    let key_name = full_key_name(&o.key.key_name(), &context.settings.installation.cluster, &attempt);
+    let Some(licensed) = license(context, o, &attempt, &key_name, listed.as_ref(), placed_at).await? else {
+        discard(context, &placeholder).await;
+        return Ok(());
+    };
+    let account = view.account.name_any();
+    let job = Job { account, attempt: attempt.clone(), key_name, placeholder, credentials, memory, licensed };
+    let span = tracing::info_span!("save", attempt = %job.attempt, key_name = %job.key_name);
+    let save = carry_out(context.clone(), job).instrument(span);
+    if context.env.saves.spawn(attempt.clone(), save).is_err() {
+        // Shutting down: certainly not sent. If this write fails, the attempt is judged like any other.
+        let change = Change::NotMade { attempt, reason: "ShuttingDown" };
+        if let Err(error) = context.ledger.change(&view.account.name_any(), &[change]).await {
+            warn!(%error, "Failed to give a licence back at shutdown");
+        }
+    }
+    Ok(())
+}
+
+async fn place(context: &Context, o: &Observation, attempt: &str) -> Result<Entry, Problem> {
+    let revision =
+        o.slots().iter().find(|slot| slot.state == SlotState::Reserved).map_or(1, |slot| slot.revision);
+    let placeholder = Placeholder {
+        account: &o.key.spec.account_ref.name,
+        owner: &o.owner,
+        revision,
+        attempt,
+        installation: &context.settings.installation,
+    };
+    Ok(context.keystore.place(&placeholder).await?)
+}
+
+/// Why a key is not made now.
+enum Check {
+    /// Something changed: observe again.
+    Observe,
+    /// Something stands in the way.
+    Problem(Problem),
+}
+
+impl<P: Into<Problem>> From<P> for Check {
+    fn from(problem: P) -> Self {
+        Self::Problem(problem.into())
+    }
+}
+
+/// At the same time: finalizer, dry-run of the consumer Secret, a fresh list.
+async fn checks(
+    context: &Context,
+    o: &Observation,
+    view: &AccountView,
+    memory: &AccountMemory,
+    credentials: &CredentialSet,
+) -> Result<(Option<crate::api::ApiKey>, Option<Listed>), Check> {
+    let consumer = ConsumerSecret::of(context.env.kube.clone(), &o.key);
+    let max_age = context.settings.timings.list_fresh;
+    let (finalizer, dry_run, listed) = tokio::join!(
+        ensure_finalizer(context, o),
+        consumer.dry_run(&o.key),
+        listing::fresh(context, &view.account, memory, credentials, max_age)
+    );
+    let key = match finalizer {
+        Ok(key) => key,
+        Err(error) if error.is_conflict() || error.is_not_found() => return Err(Check::Observe),
+        Err(error) => return Err(error.into()),
+    };
+    match dry_run {
+        Ok(()) => {}
+        Err(error) if error.is_conflict() => existing(&consumer, o, view).await?,
+        Err(error) if error.is_refusal() || error.is_not_found() => {
+            return Err(secret_refused(&o.key, &error).into());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok((key, listed?))
+}
+
+/// The consumer Secret is there already: it must be ours.
+async fn existing(consumer: &ConsumerSecret, o: &Observation, view: &AccountView) -> Result<(), Check> {
+    let known =
+        view.ledger.owned_by(&o.owner.uid).filter_map(|slot| slot.last_switch).max().unwrap_or_default();
+    match consumer.find(known).await? {
+        Found::Missing | Found::Ours(_) => Ok(()),
+        Found::Foreign(foreign) => {
+            let message = super::decide::foreign_secret(&o.key, foreign);
+            Err(Problem::transient(Reason::SecretConflict, message).into())
+        }
+    }
+}
+
+/// Takes the licence. `None`: the ledger moved on.
+async fn license(
+    context: &Context,
+    o: &Observation,
+    attempt: &str,
+    key_name: &str,
+    listed: Option<&Listed>,
+    placed_at: Instant,
+) -> Result<Option<(Timestamp, Instant)>, Problem> {
+    let clock = &context.env.clock;
+    let change = Change::License {
+        owner_uid: o.owner.uid.clone(),
+        attempt: attempt.to_owned(),
+        key_name: key_name.to_owned(),
+    };
+    if clock.monotonic().saturating_duration_since(placed_at) > context.settings.timings.placeholder_fresh {
+        return Ok(None);
+    }
+    let mut licensed = (clock.wall(), clock.monotonic());
+    let written = context.ledger.update(&o.key.spec.account_ref.name, |draft| {
+        licensed = (draft.now(), clock.monotonic());
+        if let Some(listed) = listed {
+            draft.status.capabilities.list = Capability::Yes;
+            draft.status.capacity.get_or_insert_default().unmanaged = listed.unmanaged;
+        }
+        draft.apply(&change)
+    });
+    match written.await {
+        Ok(_) => Ok(Some(licensed)),
+        Err(StoreError::Refused(refusal)) if is_race(refusal) => Ok(None),
+        Err(error @ (StoreError::Timeout | StoreError::Kube(_))) => {
+            // The licence may stand although nobody will use it: give it back, as certainly nothing was sent.
+            let back = Change::NotMade { attempt: attempt.to_owned(), reason: "LicenceExpired" };
+            let given_back = context.ledger.change(&o.key.spec.account_ref.name, &[back]).await;
+            info!(given_back = given_back.is_ok(), "A licence was not acknowledged");
+            Err(error.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn discard(context: &Context, placeholder: &Entry) {
+    // What is left behind is removed by the account's reaper.
+    if let Err(error) = context.keystore.remove(placeholder).await {
+        info!(%error, "Failed to remove an unused keystore Secret");
+    }
+}
+
+/// The detached task: one request, then the keystore.
+async fn carry_out(context: Arc<Context>, job: Job) {
+    match create(&context, &job).await {
+        Outcome::Made(created) => save(&context, &job, created).await,
+        Outcome::NotMade(why) => not_made(&context, &job, &why).await,
+        Outcome::Unknown(error) => {
+            warn!(%error, "The outcome of a creation is not known; it is judged later");
+        }
+    }
+}
+
+async fn create(context: &Context, job: &Job) -> Outcome {
+    let client = context.client(&job.memory);
+    let CredentialSet { wallet, token, .. } = &job.credentials;
+    match (wallet, token) {
+        (Some((wallet, totp)), _) => match client.challenge(wallet).await {
+            Ok(challenge) => {
+                let request = client.create_with_wallet(wallet, challenge, totp.as_ref(), &job.key_name);
+                send(context, job, request).await
+            }
+            // A challenge makes nothing, whatever became of it.
+            Err(error) => Outcome::NotMade(NotMade::Bags(error)),
+        },
+        (None, Some(token)) => send(context, job, client.create_with_token(token, &job.key_name)).await,
+        (None, None) => Outcome::NotMade(NotMade::NoCredentials),
+    }
+}
+
+/// Sends the request that creates, if the licence still holds.
+async fn send(
+    context: &Context,
+    job: &Job,
+    request: impl Future<Output = Result<CreatedKey, bags::Error>>,
+) -> Outcome {
+    let Some(left) = time_left(context, job) else { return Outcome::NotMade(NotMade::LicenceExpired) };
+    match tokio::time::timeout(left, request).await {
+        Err(_) => Outcome::Unknown("no answer before the deadline of the attempt".to_owned()),
+        Ok(Ok(created)) => Outcome::Made(created),
+        Ok(Err(error)) => match error.class() {
+            Class::Refused | Class::NotDone | Class::RateLimited { .. } => {
+                Outcome::NotMade(NotMade::Bags(error))
+            }
+            Class::Unknown => Outcome::Unknown(error.to_string()),
+        },
+    }
+}
+
+/// I4: how long the request may take; `None` when the licence is over by either clock.
+fn time_left(context: &Context, job: &Job) -> Option<Duration> {
+    let timings = &context.settings.timings;
+    let (wall, monotonic) = job.licensed;
+    let by_wall = context.env.clock.wall().duration_since(wall);
+    let by_monotonic = context.env.clock.monotonic().saturating_duration_since(monotonic);
+    // A wall clock that went back tells nothing; one second of it is adjustment.
+    let by_wall = Duration::try_from(by_wall + jiff::SignedDuration::from_secs(1)).ok()?;
+    let elapsed = by_wall.saturating_sub(Duration::from_secs(1)).max(by_monotonic);
+    (elapsed <= timings.begin_deadline).then(|| timings.answer_deadline.saturating_sub(elapsed))
+}
+
+/// Saves the value; tries again until the save deadline, and gives up only then.
+async fn save(context: &Context, job: &Job, created: CreatedKey) {
+    let CreatedKey { value, key_id, signed_up, user_id: _ } = created;
+    let mut pause = SAVE_PAUSES.0;
+    loop {
+        match context.keystore.save(&job.placeholder, &value, key_id.as_deref()).await {
+            Ok(()) => break,
+            Err(SaveError::Judged) => return lost(context, job, key_id).await,
+            Err(SaveError::Call(error)) => warn!(%error, "Failed to save a key's value; it is tried again"),
+        }
+        let elapsed = context.env.clock.monotonic().saturating_duration_since(job.licensed.1);
+        if elapsed + pause > context.settings.timings.save_deadline {
+            return lost(context, job, key_id).await;
+        }
+        rest(pause).await;
+        pause = (pause * 2).min(SAVE_PAUSES.1);
+    }
+    info!(key_id = key_id.as_deref().unwrap_or("unknown"), "Made a key and saved its value");
+    if signed_up {
+        report(
+            context,
+            job,
+            EventReason::AccountSignedUp,
+            "the wallet had no account at Bags: one was just made",
+        )
+        .await;
+    }
+    if key_id.is_none() && job.credentials.token.is_none() {
+        let note = format!("Bags told no id of key {}: only a person can revoke it", job.key_name);
+        report(context, job, EventReason::KeyIdUnknown, &note).await;
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a save is no reconcile: it must go on by itself until it is done"
+)]
+async fn rest(pause: Duration) {
+    tokio::time::sleep(pause).await;
+}
+
+/// The key exists and its value has nowhere to go: the ledger says so, or, where the attempt was judged already,
+/// this task revokes the key that it knows to have made.
+async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
+    let change = Change::Lose { attempt: job.attempt.clone(), key_id: key_id.clone() };
+    let recorded = context.ledger.change(&job.account, &[change]).await;
+    error!(
+        key_id = key_id.as_deref().unwrap_or("unknown"),
+        recorded = recorded.is_ok(),
+        "A key's value could not be saved"
+    );
+    let note = format!("key {} was made and its value could not be saved", job.key_name);
+    report(context, job, EventReason::KeyLost, &note).await;
+    let judged = matches!(recorded, Err(StoreError::Refused(_)));
+    if let (true, Some(token), Some(key_id)) = (judged, &job.credentials.token, key_id) {
+        let account = context.ledger.read(&job.account).await;
+        let Some(account) = account else { return };
+        let client = context.client(&job.memory).urgent();
+        match client.revoke(token, account.revocation_path(), &key_id).await {
+            Ok(outcome) => info!(?outcome, "Revoked a key whose attempt had been judged"),
+            Err(error) => error!(%error, "Failed to revoke a key whose attempt had been judged"),
+        }
+    }
+}
+
+/// Nothing was made: the place is kept, and the placeholder goes.
+async fn not_made(context: &Context, job: &Job, why: &NotMade) {
+    let reason = match why {
+        NotMade::Bags(error) => error.reason().name(),
+        NotMade::LicenceExpired => "LicenceExpired",
+        NotMade::NoCredentials => "NoCredentials",
+    };
+    let change = Change::NotMade { attempt: job.attempt.clone(), reason };
+    let timings = &context.settings.timings;
+    let mut pause = SAVE_PAUSES.0;
+    loop {
+        let written = context.ledger.update(&job.account, |draft| {
+            draft.apply(&change)?;
+            if reason == LIMIT_REACHED {
+                draft.status.refusal = Some(learnt(draft.account, &draft.status.slots, draft.now()));
+            }
+            Ok(())
+        });
+        match written.await {
+            Ok(_) | Err(StoreError::Refused(_) | StoreError::NoAccount(_)) => break,
+            Err(error) => warn!(%error, "Failed to record that nothing was made; it is tried again"),
+        }
+        let elapsed = context.env.clock.monotonic().saturating_duration_since(job.licensed.1);
+        if elapsed + pause > timings.save_deadline {
+            return;
+        }
+        rest(pause).await;
+        pause = (pause * 2).min(SAVE_PAUSES.1);
+    }
+    if let NotMade::Bags(error) = why {
+        warn!(%error, "No key was made");
+    }
+    discard(context, &job.placeholder).await;
+}
+
+/// What a refusal teaches: at least so many keys were made elsewhere that the limit is reached.
+fn learnt(account: &BagsAccount, slots: &[crate::api::account::Slot], at: Timestamp) -> LimitRefusal {
+    let ours = slots.iter().filter(|slot| slot.state != SlotState::Reserved).count();
+    let before = account.status.as_ref().and_then(|status| status.refusal.as_ref());
+    LimitRefusal {
+        unmanaged: (account.limit() - i64::try_from(ours).unwrap_or(i64::MAX)).max(0),
+        count: before.map_or(0, |refusal| refusal.count) + 1,
+        at,
+    }
+}
+
+async fn report(context: &Context, job: &Job, reason: EventReason, note: &str) {
+    use kube::Resource;
+    let account = context.ledger.read(&job.account).await;
+    if let Some(account) = account {
+        context.events.publish(&account.object_ref(&()), reason, note).await;
+    }
+}

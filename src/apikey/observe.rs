@@ -1,0 +1,259 @@
+//! Gathers what a decision needs. Reads only: caches first, the API server where a cache would not do.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, ResourceExt};
+use tokio::time::Instant;
+
+use super::permission::{Permission, permission};
+use crate::{
+    account::credentials::{CredentialProblem, CredentialSet},
+    api::{
+        ApiKey, BagsAccount, FINALIZER,
+        account::{Owner, Slot, SlotState},
+    },
+    bags::{KeyValue, Probe},
+    consumer_secret::{ConsumerSecret, Found},
+    context::Context,
+    env::{CallError, call},
+    keystore::Entry,
+    ledger::{Ledger, Room, slots},
+    timings::Timings,
+};
+
+/// What is carried from one round of a run to the next.
+pub struct Run {
+    /// The ApiKey, as last read or written.
+    pub key: Arc<ApiKey>,
+    /// What the key of an attempt answered in this run.
+    pub probe: Option<(String, Probe)>,
+    /// The consumer Secret as this run wrote it.
+    pub consumer: Option<Found>,
+}
+
+/// Everything that a decision looks at.
+pub struct Observation {
+    /// The ApiKey.
+    pub key: Arc<ApiKey>,
+    /// Its name in the ledger.
+    pub owner: Owner,
+    /// The wall clock.
+    pub now: Timestamp,
+    /// Durations.
+    pub timings: Timings,
+    /// Its account; `None`: there is none of that name.
+    pub account: Option<AccountView>,
+    /// The attempt under way.
+    pub creating: Option<CreatingView>,
+    /// The value of the current key, where the keystore has it.
+    pub current_value: Option<KeyValue>,
+    /// When Bags last saw the current key used, as the last list told.
+    pub last_used: Option<Timestamp>,
+    /// The consumer Secret; read where a key is published.
+    pub consumer: Option<Found>,
+    /// The base URL that the consumer Secret should name.
+    pub base_url: String,
+    /// Another ApiKey that came first to the Secret's name.
+    pub secret_rival: Option<String>,
+    /// The namespace is being deleted.
+    pub namespace_terminating: bool,
+}
+
+/// An account, as far as an ApiKey is concerned.
+pub struct AccountView {
+    /// The account.
+    pub account: Arc<BagsAccount>,
+    /// Its ledger.
+    pub ledger: Ledger,
+    /// What it offers.
+    pub room: Room,
+    /// Whether the ApiKey may use it.
+    pub permission: Permission,
+    /// Older ApiKeys that wait for a first slot.
+    pub ahead: usize,
+    /// Another ApiKey that holds the same use, as `namespace/name`.
+    pub use_rival: Option<String>,
+    /// No request to Bags before this time.
+    pub paused_until: Option<Timestamp>,
+    /// Its credentials.
+    pub credentials: Result<CredentialSet, CredentialProblem>,
+    /// Whether the ledger belongs to this installation; `None`: nobody pinned it yet.
+    pub ours: Option<bool>,
+}
+
+/// An attempt that was licensed.
+pub struct CreatingView {
+    /// Its slot.
+    pub slot: Slot,
+    /// Its save runs in this process.
+    pub running: bool,
+    /// Its keystore Secret, where the watch saw a value.
+    pub saved: Option<Entry>,
+    /// What its key answered in this run.
+    pub probe: Option<Probe>,
+    /// For how long its key has answered 401.
+    pub refused_for: Option<Duration>,
+    /// How long ago it was last probed.
+    pub probed_ago: Option<Duration>,
+}
+
+impl Observation {
+    /// The ApiKey's slots.
+    #[must_use]
+    pub fn slots(&self) -> Vec<&Slot> {
+        self.account.as_ref().map_or_else(Vec::new, |view| view.ledger.owned_by(&self.owner.uid).collect())
+    }
+
+    /// The slot of the current key (I2).
+    #[must_use]
+    pub fn current(&self) -> Option<&Slot> {
+        slots::current(self.slots())
+    }
+
+    /// Whether our finalizer is on the ApiKey.
+    #[must_use]
+    pub fn has_finalizer(&self) -> bool {
+        self.key.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+    }
+}
+
+/// Observes (io).
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallError> {
+    let key = run.key.clone();
+    let owner = Owner {
+        namespace: key.namespace().unwrap_or_default(),
+        name: key.name_any(),
+        uid: key.uid().unwrap_or_default(),
+    };
+    let account = context.ledger.read(&key.spec.account_ref.name).await;
+    let deleting = key.metadata.deletion_timestamp.is_some();
+    let selectors = account
+        .as_ref()
+        .is_some_and(|account| account.spec.allowed.iter().any(|entry| entry.selector.is_some()));
+    let namespace =
+        if deleting || selectors { read_namespace(context, &owner.namespace).await? } else { None };
+    let labels = namespace.as_ref().map(|namespace| namespace.labels().clone()).unwrap_or_default();
+    let account = account.map(|account| view(context, &key, account, &labels));
+    let slots: Vec<Slot> =
+        account.as_ref().map_or_else(Vec::new, |view| view.ledger.owned_by(&owner.uid).cloned().collect());
+    let current = slots::current(&slots);
+    let consumer = match (&run.consumer, current) {
+        (Some(found), _) => Some(found.clone()),
+        (None, Some(slot)) => {
+            let known = slot.published.unwrap_or_default();
+            Some(ConsumerSecret::of(context.env.kube.clone(), &key).find(known).await?)
+        }
+        (None, None) => None,
+    };
+    let current_attempt = current.and_then(|slot| slot.attempt.as_deref());
+    let last_used = current_attempt.and_then(|attempt| {
+        let view = account.as_ref()?;
+        context.memory_of(&view.account.name_any(), &view.account).key(attempt).last_used
+    });
+    Ok(Observation {
+        now: context.env.clock.wall(),
+        timings: context.settings.timings.clone(),
+        creating: slots
+            .iter()
+            .find(|slot| slot.state == SlotState::Creating)
+            .map(|slot| creating(context, run, account.as_ref(), slot)),
+        current_value: current_attempt.and_then(|attempt| context.keystore.cached(attempt)?.value()),
+        last_used,
+        consumer,
+        base_url: context.settings.consumer_bags_url.clone(),
+        secret_rival: secret_rival(context, &key),
+        namespace_terminating: namespace.is_some_and(|n| n.metadata.deletion_timestamp.is_some()),
+        account,
+        owner,
+        key,
+    })
+}
+
+async fn read_namespace(context: &Context, name: &str) -> Result<Option<Namespace>, CallError> {
+    call(Api::<Namespace>::all(context.env.kube.clone()).get_opt(name)).await
+}
+
+fn view(
+    context: &Context,
+    key: &ApiKey,
+    account: Arc<BagsAccount>,
+    labels: &BTreeMap<String, String>,
+) -> AccountView {
+    let now = context.env.clock.wall();
+    let ledger = Ledger::of(account.status.as_ref());
+    let installation = account.status.as_ref().and_then(|status| status.installation.as_ref());
+    let others: Vec<Arc<ApiKey>> = context.keys.state_filter(|other| {
+        other.spec.account_ref == key.spec.account_ref
+            && other.metadata.uid != key.metadata.uid
+            && other.metadata.deletion_timestamp.is_none()
+    });
+    let memory = context.memory_of(&account.name_any(), &account);
+    AccountView {
+        room: Room::of(&account, now, &context.settings.timings),
+        permission: permission(&account, &ledger, key, labels),
+        ahead: others.iter().filter(|other| waits_before(&account, &ledger, other, key)).count(),
+        use_rival: others.iter().find(|other| holds_use_before(&ledger, other, key)).map(|other| path(other)),
+        paused_until: memory.budget.paused_until().filter(|until| *until > now),
+        credentials: context.credentials(&account),
+        ours: installation.map(|installation| *installation == context.settings.installation),
+        ledger,
+        account,
+    }
+}
+
+/// Whether another ApiKey waits for a first slot and is older.
+fn waits_before(account: &BagsAccount, ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
+    let uid = other.uid().unwrap_or_default();
+    older(other, key)
+        && !other.suspended()
+        && other.key_use() != key.key_use()
+        && ledger.owned_by(&uid).next().is_none()
+        && permission(account, ledger, other, &BTreeMap::new()) == Permission::Granted
+}
+
+/// Whether another living ApiKey has the same use: with a slot, or before us.
+fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
+    let uid = other.uid().unwrap_or_default();
+    other.key_use() == key.key_use() && (ledger.owned_by(&uid).next().is_some() || older(other, key))
+}
+
+fn secret_rival(context: &Context, key: &ApiKey) -> Option<String> {
+    let name = key.secret_name();
+    let rivals = context.keys.state_filter(|other| {
+        other.namespace() == key.namespace()
+            && other.metadata.uid != key.metadata.uid
+            && other.secret_name() == name
+    });
+    rivals.iter().find(|other| older(other, key)).map(|other| other.name_any())
+}
+
+fn older(other: &ApiKey, key: &ApiKey) -> bool {
+    let age = |key: &ApiKey| (key.metadata.creation_timestamp.as_ref().map(|time| time.0), key.uid());
+    age(other) < age(key)
+}
+
+fn path(key: &ApiKey) -> String {
+    format!("{}/{}", key.namespace().unwrap_or_default(), key.name_any())
+}
+
+fn creating(context: &Context, run: &Run, account: Option<&AccountView>, slot: &Slot) -> CreatingView {
+    let attempt = slot.attempt.clone().unwrap_or_default();
+    let now = context.env.clock.monotonic();
+    let known = account.map(|view| context.memory_of(&view.account.name_any(), &view.account).key(&attempt));
+    let known = known.unwrap_or_default();
+    let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+    let probe = run.probe.as_ref().filter(|(probed, _)| *probed == attempt).map(|(_, probe)| probe.clone());
+    CreatingView {
+        slot: slot.clone(),
+        running: context.env.saves.running(&attempt),
+        saved: context.keystore.cached(&attempt).filter(|entry| entry.value().is_some()),
+        probe,
+        refused_for: ago(known.refused_since),
+        probed_ago: ago(known.probed),
+    }
+}
