@@ -1,0 +1,463 @@
+//! What Prometheus reads. Label sets are closed: kinds, outcomes, reasons as constants, and the names of accounts,
+//! which are few and the platform team's own. Never the name of a key, an ApiKey or a namespace.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::Gauge,
+        histogram::Histogram,
+        info::Info,
+    },
+    registry::Registry,
+};
+
+use crate::{
+    api::account::{Capacity, Slot, SlotState},
+    backoff::FailureClass,
+};
+
+/// Content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A kind of object that is reconciled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Kind {
+    /// ApiKey.
+    ApiKey,
+    /// BagsAccount.
+    BagsAccount,
+}
+
+/// How a reconcile ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// Nothing is left to do.
+    Done,
+    /// Something is awaited; nothing failed.
+    Waiting,
+    /// Failed; see the failures.
+    Failed,
+}
+
+/// A request to Bags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum BagsOperation {
+    /// A challenge for the wallet.
+    AuthInit,
+    /// A key made by the wallet's signature, or the question for the second factor.
+    AuthCallback,
+    /// A key made by the second factor.
+    AuthMfa,
+    /// A key made by the agent token.
+    CreateKey,
+    /// The account's keys.
+    ListKeys,
+    /// A revocation.
+    RevokeKey,
+    /// Whose key it is, and whether it works.
+    Me,
+    /// Whether Bags answers.
+    Ping,
+}
+
+/// How a request to Bags ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum BagsOutcome {
+    /// As asked.
+    Success,
+    /// A definite no.
+    Refused,
+    /// Too many requests.
+    RateLimited,
+    /// Not done, and may work later.
+    Transient,
+    /// Whether it was done is not known.
+    Unknown,
+    /// Not sent: the operator's own budget is spent.
+    NoBudget,
+}
+
+/// A step in a key's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum KeyStep {
+    /// Made at Bags, value saved.
+    Made,
+    /// Accepted by Bags.
+    Verified,
+    /// Put into its Secret.
+    Published,
+    /// Revoked and proven dead.
+    Revoked,
+    /// Made, and the value lost.
+    Lost,
+    /// Not known whether it was made.
+    Unresolved,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Class {
+    Transient,
+    Terminal,
+    RateLimited,
+}
+
+impl From<FailureClass> for Class {
+    fn from(class: FailureClass) -> Self {
+        match class {
+            FailureClass::Transient => Self::Transient,
+            FailureClass::Terminal => Self::Terminal,
+            FailureClass::RateLimited(_) => Self::RateLimited,
+        }
+    }
+}
+
+macro_rules! labels {
+    ($($name:ident { $($label:ident: $type:ty),+ })+) => {
+        $(#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name { $($label: $type),+ })+
+    };
+}
+
+labels! {
+    ByKind { kind: Kind }
+    ByOutcome { kind: Kind, outcome: Outcome }
+    ByFailure { kind: Kind, class: Class, reason: &'static str }
+    ByReason { kind: Kind, reason: &'static str }
+    ByOperation { operation: BagsOperation }
+    ByRequest { operation: BagsOperation, outcome: BagsOutcome }
+    ByAccount { account: String }
+    BySlotState { account: String, state: &'static str }
+    ByStep { step: KeyStep }
+}
+
+/// Bounds of the buckets of every histogram, in seconds.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Makes the histograms of a family.
+#[derive(Clone, Copy, Debug)]
+struct Seconds;
+
+impl MetricConstructor<Histogram> for Seconds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(SECONDS)
+    }
+}
+
+type Histograms<Labels> = Family<Labels, Histogram, Seconds>;
+
+/// Labels of the states of a slot.
+const SLOT_STATES: [&str; 8] =
+    ["Reserved", "Creating", "Live", "Lost", "Unresolved", "Revoking", "Released", "Unknown"];
+
+/// Every metric of the process. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    reconciles: Family<ByOutcome, Counter>,
+    reconcile_seconds: Histograms<ByKind>,
+    failures: Family<ByFailure, Counter>,
+    not_ready: Family<ByReason, Gauge>,
+    problems: Arc<Mutex<HashMap<(Kind, String), &'static str>>>,
+    bags_requests: Family<ByRequest, Counter>,
+    bags_seconds: Histograms<ByOperation>,
+    keys: Family<ByStep, Counter>,
+    save_retries: Counter,
+    slots: Family<BySlotState, Gauge>,
+    limit: Family<ByAccount, Gauge>,
+    used: Family<ByAccount, Gauge>,
+    reserved: Family<ByAccount, Gauge>,
+    unmanaged: Family<ByAccount, Gauge>,
+    available: Family<ByAccount, Gauge>,
+    budget: Family<ByAccount, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All of them, registered, without a series.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Arc::default(),
+            reconciles: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(Seconds),
+            failures: Family::default(),
+            not_ready: Family::default(),
+            problems: Arc::default(),
+            bags_requests: Family::default(),
+            bags_seconds: Family::new_with_constructor(Seconds),
+            keys: Family::default(),
+            save_retries: Counter::default(),
+            slots: Family::default(),
+            limit: Family::default(),
+            used: Family::default(),
+            reserved: Family::default(),
+            unmanaged: Family::default(),
+            available: Family::default(),
+            budget: Family::default(),
+        };
+        metrics.registry = Arc::new(metrics.register());
+        metrics
+    }
+
+    /// A registry with every metric but the registry itself, under the names that people see.
+    fn register(&self) -> Registry {
+        let mut registry = Registry::with_prefix("bags_operator");
+        let r = &mut registry;
+        r.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        r.register("reconciles", "Reconciles by how they ended", self.reconciles.clone());
+        r.register("reconcile_seconds", "Duration of reconciles", self.reconcile_seconds.clone());
+        r.register("failures", "Failed reconciles by class and reason", self.failures.clone());
+        r.register(
+            "not_ready",
+            "Objects whose condition Ready is False, by its reason",
+            self.not_ready.clone(),
+        );
+        r.register("bags_requests", "Requests to Bags by how they ended", self.bags_requests.clone());
+        r.register("bags_request_seconds", "Duration of requests to Bags", self.bags_seconds.clone());
+        r.register("keys", "Steps in the lives of keys", self.keys.clone());
+        r.register("save_retries", "Repeated attempts to save a new key's value", self.save_retries.clone());
+        r.register("ledger_slots", "Slots of an account's ledger by state", self.slots.clone());
+        r.register("account_limit", "Keys that Bags allows the account", self.limit.clone());
+        r.register("account_used", "Slots and keys made elsewhere", self.used.clone());
+        r.register("account_reserved", "Slots kept for rotations", self.reserved.clone());
+        r.register("account_unmanaged", "Keys made elsewhere", self.unmanaged.clone());
+        r.register("account_available", "ApiKeys that still fit", self.available.clone());
+        r.register(
+            "account_requests_remaining",
+            "Requests to Bags left to the operator in this hour",
+            self.budget.clone(),
+        );
+        registry
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, kind: Kind, outcome: Outcome, took: Duration) {
+        self.reconciles.get_or_create(&ByOutcome { kind, outcome }).inc();
+        self.reconcile_seconds.get_or_create(&ByKind { kind }).observe(took.as_secs_f64());
+    }
+
+    /// A reconcile failed; `reason` is one of a closed set.
+    pub fn failed(&self, kind: Kind, class: FailureClass, reason: &'static str) {
+        self.failures.get_or_create(&ByFailure { kind, class: class.into(), reason }).inc();
+    }
+
+    /// What stands in the way of the object with this uid: the reason of `Ready=False`, or `None` where there is
+    /// nothing, or the object is gone.
+    pub fn problem(&self, kind: Kind, uid: &str, reason: Option<&'static str>) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match reason {
+            Some(reason) => problems.insert((kind, uid.to_owned()), reason),
+            None => problems.remove(&(kind, uid.to_owned())),
+        };
+        if before == reason {
+            return;
+        }
+        if let Some(reason) = before {
+            self.not_ready.get_or_create(&ByReason { kind, reason }).dec();
+        }
+        if let Some(reason) = reason {
+            self.not_ready.get_or_create(&ByReason { kind, reason }).inc();
+        }
+    }
+
+    /// A request to Bags ended.
+    pub fn bags_request(&self, operation: BagsOperation, outcome: BagsOutcome, took: Duration) {
+        self.bags_requests.get_or_create(&ByRequest { operation, outcome }).inc();
+        self.bags_seconds.get_or_create(&ByOperation { operation }).observe(took.as_secs_f64());
+    }
+
+    /// A key took a step.
+    pub fn key(&self, step: KeyStep) {
+        self.keys.get_or_create(&ByStep { step }).inc();
+    }
+
+    /// The saving of a value failed and is repeated.
+    pub fn save_retried(&self) {
+        self.save_retries.inc();
+    }
+
+    /// An account as its ledger shows it.
+    pub fn account(&self, account: &str, slots: &[Slot], capacity: &Capacity) {
+        for state in SLOT_STATES {
+            let count = slots.iter().filter(|slot| state_label(&slot.state) == state).count();
+            let labels = BySlotState { account: account.to_owned(), state };
+            self.slots.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let labels = ByAccount { account: account.to_owned() };
+        let Capacity { limit, used, reserved, unmanaged, available } = capacity;
+        self.limit.get_or_create(&labels).set(*limit);
+        self.used.get_or_create(&labels).set(*used);
+        self.reserved.get_or_create(&labels).set(*reserved);
+        self.unmanaged.get_or_create(&labels).set(*unmanaged);
+        self.available.get_or_create(&labels).set(*available);
+    }
+
+    /// Requests to Bags left to the operator for an account in this hour.
+    pub fn budget(&self, account: &str, remaining: i64) {
+        self.budget.get_or_create(&ByAccount { account: account.to_owned() }).set(remaining);
+    }
+
+    /// An account is gone, and its series with it.
+    pub fn account_gone(&self, account: &str) {
+        for state in SLOT_STATES {
+            self.slots.remove(&BySlotState { account: account.to_owned(), state });
+        }
+        let labels = ByAccount { account: account.to_owned() };
+        for family in
+            [&self.limit, &self.used, &self.reserved, &self.unmanaged, &self.available, &self.budget]
+        {
+            family.remove(&labels);
+        }
+    }
+
+    /// Everything as OpenMetrics text, of [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry).expect("a String takes every write");
+        page
+    }
+}
+
+fn state_label(state: &SlotState) -> &'static str {
+    match state {
+        SlotState::Reserved => "Reserved",
+        SlotState::Creating => "Creating",
+        SlotState::Live => "Live",
+        SlotState::Lost => "Lost",
+        SlotState::Unresolved => "Unresolved",
+        SlotState::Revoking => "Revoking",
+        SlotState::Released => "Released",
+        SlotState::Unknown(_) => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::api::account::Owner;
+
+    fn slot(state: SlotState) -> Slot {
+        Slot {
+            owner: Owner { namespace: "shop".into(), name: "web".into(), uid: "0123".into() },
+            key_use: "production/web".into(),
+            revision: 1,
+            state,
+            attempt: Some("abcdefghij".into()),
+            key_name: Some("Production-Web-01234567-abcdefghij".into()),
+            key_id: None,
+            published: None,
+            last_switch: None,
+            since: Timestamp::UNIX_EPOCH,
+            failures: None,
+        }
+    }
+
+    fn has(page: &str, line: &str) -> bool {
+        page.lines().any(|l| l == line)
+    }
+
+    #[test]
+    fn names_carry_the_prefix_and_the_page_ends_as_openmetrics_wants() {
+        let page = Metrics::new().encode();
+        assert!(
+            page.lines().filter(|l| l.starts_with("# TYPE")).all(|l| l.contains(" bags_operator_")),
+            "{page}"
+        );
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn reconciles_and_failures_are_counted_by_closed_labels() {
+        let metrics = Metrics::new();
+        metrics.reconciled(Kind::ApiKey, Outcome::Waiting, Duration::from_millis(20));
+        metrics.failed(Kind::BagsAccount, FailureClass::RateLimited(Timestamp::UNIX_EPOCH), "RateLimited");
+        metrics.bags_request(BagsOperation::ListKeys, BagsOutcome::Success, Duration::from_secs(1));
+        metrics.key(KeyStep::Made);
+        metrics.save_retried();
+        let page = metrics.encode();
+        for line in [
+            r#"bags_operator_reconciles_total{kind="ApiKey",outcome="Waiting"} 1"#,
+            r#"bags_operator_reconcile_seconds_bucket{le="0.025",kind="ApiKey"} 1"#,
+            r#"bags_operator_failures_total{kind="BagsAccount",class="RateLimited",reason="RateLimited"} 1"#,
+            r#"bags_operator_bags_requests_total{operation="ListKeys",outcome="Success"} 1"#,
+            r#"bags_operator_bags_request_seconds_count{operation="ListKeys"} 1"#,
+            r#"bags_operator_keys_total{step="Made"} 1"#,
+            "bags_operator_save_retries_total 1",
+        ] {
+            assert!(has(&page, line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn an_object_counts_under_its_latest_problem_only() {
+        let metrics = Metrics::new();
+        let count = |reason: &str, count: i64| {
+            has(
+                &metrics.encode(),
+                &format!(r#"bags_operator_not_ready{{kind="ApiKey",reason="{reason}"}} {count}"#),
+            )
+        };
+        for uid in ["a", "b", "b"] {
+            metrics.problem(Kind::ApiKey, uid, Some("QuotaExceeded"));
+        }
+        assert!(count("QuotaExceeded", 2));
+        metrics.problem(Kind::ApiKey, "b", Some("SecretConflict"));
+        assert!(count("QuotaExceeded", 1) && count("SecretConflict", 1));
+        metrics.problem(Kind::ApiKey, "a", None);
+        metrics.problem(Kind::ApiKey, "b", None);
+        metrics.problem(Kind::ApiKey, "b", None);
+        assert!(count("QuotaExceeded", 0) && count("SecretConflict", 0));
+        assert!(metrics.problems.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_account_shows_its_slots_and_sums_and_names_nothing_else() {
+        let metrics = Metrics::new();
+        let slots = [slot(SlotState::Live), slot(SlotState::Live), slot(SlotState::Unknown("Newer".into()))];
+        let capacity = Capacity { limit: 10, used: 4, reserved: 1, unmanaged: 1, available: 5 };
+        metrics.account("main", &slots, &capacity);
+        let page = metrics.encode();
+        for line in [
+            r#"bags_operator_ledger_slots{account="main",state="Live"} 2"#,
+            r#"bags_operator_ledger_slots{account="main",state="Unknown"} 1"#,
+            r#"bags_operator_ledger_slots{account="main",state="Lost"} 0"#,
+            r#"bags_operator_account_limit{account="main"} 10"#,
+            r#"bags_operator_account_available{account="main"} 5"#,
+        ] {
+            assert!(has(&page, line), "{line} is not in\n{page}");
+        }
+        for hidden in ["shop", "0123", "abcdefghij", "Production", "production"] {
+            assert!(!page.contains(hidden), "{hidden} is in\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_deleted_account_leaves_no_series() {
+        let metrics = Metrics::new();
+        for account in ["main", "other"] {
+            metrics.account(account, &[slot(SlotState::Live)], &Capacity::default());
+            metrics.budget(account, 250);
+        }
+        metrics.account_gone("main");
+        let page = metrics.encode();
+        assert!(!page.contains(r#"account="main""#), "{page}");
+        assert!(has(&page, r#"bags_operator_account_requests_remaining{account="other"} 250"#));
+    }
+}
