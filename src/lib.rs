@@ -1,6 +1,7 @@
 //! bags-operator: a Kubernetes operator that makes, delivers, rotates and revokes the API keys of a Bags account.
 
 pub mod account;
+pub mod admin;
 pub mod api;
 pub mod apikey;
 pub mod backoff;
@@ -13,5 +14,8 @@ pub mod env;
 pub mod events;
 pub mod keystore;
 pub mod ledger;
+pub mod metrics;
 pub mod saves;
+pub mod shutdown;
+pub mod telemetry;
 pub mod timings;
