@@ -22,6 +22,7 @@ use prometheus_client::{
 use crate::{
     api::account::{Capacity, Slot, SlotState},
     backoff::FailureClass,
+    bags::{Observer, Operation, Outcome, Reason},
 };
 
 /// Content type of [`Metrics::encode`].
@@ -38,51 +39,13 @@ pub enum Kind {
 
 /// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
+pub enum ReconcileOutcome {
     /// Nothing is left to do.
     Done,
     /// Something is awaited; nothing failed.
     Waiting,
     /// Failed; see the failures.
     Failed,
-}
-
-/// A request to Bags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum BagsOperation {
-    /// A challenge for the wallet.
-    AuthInit,
-    /// A key made by the wallet's signature, or the question for the second factor.
-    AuthCallback,
-    /// A key made by the second factor.
-    AuthMfa,
-    /// A key made by the agent token.
-    CreateKey,
-    /// The account's keys.
-    ListKeys,
-    /// A revocation.
-    RevokeKey,
-    /// Whose key it is, and whether it works.
-    Me,
-    /// Whether Bags answers.
-    Ping,
-}
-
-/// How a request to Bags ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum BagsOutcome {
-    /// As asked.
-    Success,
-    /// A definite no.
-    Refused,
-    /// Too many requests.
-    RateLimited,
-    /// Not done, and may work later.
-    Transient,
-    /// Whether it was done is not known.
-    Unknown,
-    /// Not sent: the operator's own budget is spent.
-    NoBudget,
 }
 
 /// A step in a key's life.
@@ -128,11 +91,11 @@ macro_rules! labels {
 
 labels! {
     ByKind { kind: Kind }
-    ByOutcome { kind: Kind, outcome: Outcome }
+    ByOutcome { kind: Kind, outcome: ReconcileOutcome }
     ByFailure { kind: Kind, class: Class, reason: &'static str }
     ByReason { kind: Kind, reason: &'static str }
-    ByOperation { operation: BagsOperation }
-    ByRequest { operation: BagsOperation, outcome: BagsOutcome }
+    ByOperation { operation: &'static str }
+    ByRequest { operation: &'static str, outcome: &'static str }
     ByAccount { account: String }
     BySlotState { account: String, state: &'static str }
     ByStep { step: KeyStep }
@@ -187,7 +150,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them, registered, without a series.
+    /// All of them, registered.
     #[must_use]
     pub fn new() -> Self {
         let mut metrics = Self {
@@ -210,7 +173,21 @@ impl Metrics {
             budget: Family::default(),
         };
         metrics.registry = Arc::new(metrics.register());
+        metrics.start_requests_at_zero();
         metrics
+    }
+
+    /// A series that appears with its first failure shows no increase: rules of alerts would miss it.
+    fn start_requests_at_zero(&self) {
+        let outcomes: Vec<_> = std::iter::once(Outcome::Done)
+            .chain(Reason::ALL.map(Outcome::Failed))
+            .map(Outcome::label)
+            .collect();
+        for operation in Operation::ALL.map(Operation::label) {
+            for outcome in &outcomes {
+                let _ = self.bags_requests.get_or_create(&ByRequest { operation, outcome });
+            }
+        }
     }
 
     /// A registry with every metric but the registry itself, under the names that people see.
@@ -245,7 +222,7 @@ impl Metrics {
     }
 
     /// A reconcile ended.
-    pub fn reconciled(&self, kind: Kind, outcome: Outcome, took: Duration) {
+    pub fn reconciled(&self, kind: Kind, outcome: ReconcileOutcome, took: Duration) {
         self.reconciles.get_or_create(&ByOutcome { kind, outcome }).inc();
         self.reconcile_seconds.get_or_create(&ByKind { kind }).observe(took.as_secs_f64());
     }
@@ -272,12 +249,6 @@ impl Metrics {
         if let Some(reason) = reason {
             self.not_ready.get_or_create(&ByReason { kind, reason }).inc();
         }
-    }
-
-    /// A request to Bags ended.
-    pub fn bags_request(&self, operation: BagsOperation, outcome: BagsOutcome, took: Duration) {
-        self.bags_requests.get_or_create(&ByRequest { operation, outcome }).inc();
-        self.bags_seconds.get_or_create(&ByOperation { operation }).observe(took.as_secs_f64());
     }
 
     /// A key took a step.
@@ -330,6 +301,17 @@ impl Metrics {
         let mut page = String::new();
         text::encode(&mut page, &self.registry).expect("a String takes every write");
         page
+    }
+}
+
+impl Observer for Metrics {
+    fn request(&self, operation: Operation, outcome: Outcome, elapsed: Duration) {
+        let labels = ByRequest { operation: operation.label(), outcome: outcome.label() };
+        self.bags_requests.get_or_create(&labels).inc();
+        if !elapsed.is_zero() {
+            let labels = ByOperation { operation: operation.label() };
+            self.bags_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        }
     }
 }
 
@@ -386,9 +368,10 @@ mod tests {
     #[test]
     fn reconciles_and_failures_are_counted_by_closed_labels() {
         let metrics = Metrics::new();
-        metrics.reconciled(Kind::ApiKey, Outcome::Waiting, Duration::from_millis(20));
+        metrics.reconciled(Kind::ApiKey, ReconcileOutcome::Waiting, Duration::from_millis(20));
         metrics.failed(Kind::BagsAccount, FailureClass::RateLimited(Timestamp::UNIX_EPOCH), "RateLimited");
-        metrics.bags_request(BagsOperation::ListKeys, BagsOutcome::Success, Duration::from_secs(1));
+        metrics.request(Operation::List, Outcome::Done, Duration::from_secs(1));
+        metrics.request(Operation::List, Outcome::Failed(Reason::BudgetSpent), Duration::ZERO);
         metrics.key(KeyStep::Made);
         metrics.save_retried();
         let page = metrics.encode();
@@ -396,8 +379,10 @@ mod tests {
             r#"bags_operator_reconciles_total{kind="ApiKey",outcome="Waiting"} 1"#,
             r#"bags_operator_reconcile_seconds_bucket{le="0.025",kind="ApiKey"} 1"#,
             r#"bags_operator_failures_total{kind="BagsAccount",class="RateLimited",reason="RateLimited"} 1"#,
-            r#"bags_operator_bags_requests_total{operation="ListKeys",outcome="Success"} 1"#,
-            r#"bags_operator_bags_request_seconds_count{operation="ListKeys"} 1"#,
+            r#"bags_operator_bags_requests_total{operation="list",outcome="done"} 1"#,
+            r#"bags_operator_bags_requests_total{operation="list",outcome="budget_spent"} 1"#,
+            r#"bags_operator_bags_requests_total{operation="ping",outcome="timeout"} 0"#,
+            r#"bags_operator_bags_request_seconds_count{operation="list"} 1"#,
             r#"bags_operator_keys_total{step="Made"} 1"#,
             "bags_operator_save_retries_total 1",
         ] {
