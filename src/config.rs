@@ -8,10 +8,11 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tracing_subscriber::EnvFilter;
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
     api::duration::GoDuration,
+    bags::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL},
     timings::{TimingArgs, Timings, TimingsError},
 };
 
@@ -48,21 +49,17 @@ pub struct RunArgs {
 #[command(next_help_heading = "Bags")]
 struct BagsArgs {
     /// Base URL of the Bags API; the account's credentials go there.
-    #[arg(
-        long,
-        env = "BAGS_URL",
-        value_name = "URL",
-        default_value = "https://public-api-v2.bags.fm/api/v1"
-    )]
-    bags_url: Url,
+    // A String, as clap's message about a URL that does not parse would repeat it, and a password with it.
+    #[arg(long, env = "BAGS_URL", value_name = "URL", default_value = DEFAULT_BASE_URL, hide_env_values = true)]
+    bags_url: String,
     /// Allow http in --bags-url where the host is this machine's loopback (for a sandbox).
     #[arg(long, env = "BAGS_ALLOW_HTTP_LOOPBACK")]
     allow_http_loopback: bool,
     /// Base URL written into the Secrets, where applications reach Bags by another one [default: --bags-url]. With
     /// http, keys travel readable unless the network encrypts.
-    #[arg(long, env = "BAGS_CONSUMER_URL", value_name = "URL")]
-    consumer_bags_url: Option<Url>,
-    /// PEM file of the only certificate authorities trusted for --bags-url [default: the system's].
+    #[arg(long, env = "BAGS_CONSUMER_URL", value_name = "URL", hide_env_values = true)]
+    consumer_bags_url: Option<String>,
+    /// PEM file of certificate authorities trusted for --bags-url besides the system's.
     #[arg(long, env = "BAGS_CA_FILE", value_name = "FILE")]
     bags_ca_file: Option<PathBuf>,
     /// One request to Bags may take so long; at most --answer-deadline.
@@ -136,13 +133,11 @@ pub enum LogFormat {
 /// Everything that can be set, validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Base URL of the Bags API, without a slash at the end of its path.
-    pub bags_url: Url,
-    /// Whether `bags_url` may be http; then its host is loopback.
-    pub allow_http_loopback: bool,
+    /// Base URL of the Bags API: https, or http on loopback.
+    pub bags_url: BaseUrl,
     /// Base URL written into Secrets, without a slash at the end.
     pub consumer_bags_url: String,
-    /// PEM file of the only certificate authorities trusted for Bags; `None`: the system's.
+    /// PEM file of certificate authorities trusted for Bags besides the system's.
     pub bags_ca_file: Option<PathBuf>,
     /// One request to Bags may take so long.
     pub request_deadline: Duration,
@@ -178,22 +173,14 @@ pub enum KubernetesAccess {
 /// Flags that contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A base URL that cannot be one.
+    /// `--bags-url` cannot be used.
+    #[error("--bags-url: {0}")]
+    BagsUrl(BaseUrlError),
+    /// `--consumer-bags-url` cannot be used. The message does not repeat it: people put passwords into URLs.
     #[error(
-        "--{flag}: \"{url}\" is not a base URL; write scheme, host and path only, for example https://public-api-v2.bags.fm/api/v1"
+        "--consumer-bags-url: not a base URL; write scheme, host and path only, for example {DEFAULT_BASE_URL}"
     )]
-    NotABaseUrl {
-        /// The flag without its dashes.
-        flag: &'static str,
-        /// What was written, without user, password and query.
-        url: String,
-    },
-    /// Credentials would travel readable.
-    #[error(
-        "--bags-url must be https, as the account's credentials go there; for a sandbox on this machine write \
-         --allow-http-loopback and a loopback host, for example http://127.0.0.1:7000/api/v1"
-    )]
-    NotHttps,
+    ConsumerBagsUrl,
     /// Durations of the workflows contradict each other.
     #[error(transparent)]
     Timings(TimingsError),
@@ -217,13 +204,11 @@ impl TryFrom<RunArgs> for Config {
 
     fn try_from(args: RunArgs) -> Result<Self, Self::Error> {
         let RunArgs { bags, kubernetes, process, timings } = args;
-        let bags_url = base_url("bags-url", bags.bags_url)?;
-        if !(bags_url.scheme() == "https" || bags.allow_http_loopback && is_loopback(&bags_url)) {
-            return Err(ConfigError::NotHttps);
-        }
+        let bags_url =
+            BaseUrl::parse(&bags.bags_url, bags.allow_http_loopback).map_err(ConfigError::BagsUrl)?;
         let consumer_bags_url = match bags.consumer_bags_url {
-            Some(url) => base_url("consumer-bags-url", url)?,
-            None => bags_url.clone(),
+            Some(url) => consumer_base_url(&url).ok_or(ConfigError::ConsumerBagsUrl)?,
+            None => bags_url.as_str().to_owned(),
         };
         let timings = Timings::from(timings);
         timings.check().map_err(ConfigError::Timings)?;
@@ -238,9 +223,8 @@ impl TryFrom<RunArgs> for Config {
             });
         }
         Ok(Self {
-            consumer_bags_url: consumer_bags_url.as_str().trim_end_matches('/').to_owned(),
             bags_url,
-            allow_http_loopback: bags.allow_http_loopback,
+            consumer_bags_url,
             bags_ca_file: bags.bags_ca_file,
             request_deadline,
             requests_per_hour: bags.requests_per_hour,
@@ -306,31 +290,16 @@ impl KubernetesAccess {
     }
 }
 
-/// A URL to which paths can be added: http or https, a host, no user, query or fragment, no slash at the end.
-fn base_url(flag: &'static str, mut url: Url) -> Result<Url, ConfigError> {
+/// A URL to which applications can add paths: http or https, a host, no user, query or fragment, no slash at the end.
+/// The operator sends nothing there, so http is the installer's to choose.
+fn consumer_base_url(text: &str) -> Option<String> {
+    let url = Url::parse(text.trim()).ok()?;
     let usable = matches!(url.scheme(), "http" | "https")
-        && url.host().is_some()
         && url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    if !usable {
-        // A URL with a password in it is the likeliest mistake of all: it must not be repeated.
-        let shown = format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path());
-        return Err(ConfigError::NotABaseUrl { flag, url: shown });
-    }
-    let path = url.path().trim_end_matches('/').to_owned();
-    url.set_path(&path);
-    Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+    usable.then(|| url.as_str().trim_end_matches('/').to_owned())
 }
 
 /// A namespace is an RFC 1123 label.
