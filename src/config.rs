@@ -65,8 +65,8 @@ struct BagsArgs {
     /// One request to Bags may take so long; at most --answer-deadline.
     #[arg(long, env = "BAGS_REQUEST_DEADLINE", value_name = "DURATION", default_value = "30s")]
     request_deadline: GoDuration,
-    /// Requests an hour to Bags, over all accounts: Bags counts per address as well. The applications behind the same
-    /// address share what it allows (5000).
+    /// Requests an hour to Bags, over all accounts: Bags counts per address as well, and applications behind the same
+    /// address share what it allows.
     #[arg(
         long,
         env = "BAGS_REQUESTS_PER_HOUR",
