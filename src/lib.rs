@@ -19,3 +19,4 @@ pub mod saves;
 pub mod shutdown;
 pub mod telemetry;
 pub mod timings;
+pub mod sandbox;
