@@ -7,8 +7,8 @@
 //! which of the possible services this is. What has no counterpart at Bags lives under `/sandbox/`: every key and
 //! request, faults, users, the clock. No answer there carries a key's value, a wallet, a token or a secret.
 //!
-//! The rooms: [`users`] and [`keys`] are the data, `state` is what happens to them (no I/O, no HTTP), `faults`,
-//! `journal` and `limits` are its parts, `http` is the service's outside, [`server`] the listener whose connections
+//! The rooms: `users` and `keys` are the data, `state` is what happens to them (no I/O, no HTTP), `faults`,
+//! `journal` and `limits` are its parts, `http` is the service's outside, `server` the listener whose connections
 //! can be cut. Nothing here may use the operator's own client of the service, which is tested against it.
 
 mod credentials;
@@ -126,7 +126,6 @@ impl Sandbox {
     }
 
     /// Makes a user with a wallet, an agent token and a TOTP secret of their own.
-    #[must_use]
     pub fn add_user(&self, options: UserOptions) -> NewUser {
         self.with(|state, now| state.add_user(options, now))
     }

@@ -58,6 +58,8 @@ pub(super) fn refusal(envelope: Envelope, refused: Refused) -> Response {
         (Refused::RateLimited(rate), _) => json!({
             "success": false, "error": text, "limit": rate.limit, "remaining": 0, "resetTime": rate.reset,
         }),
+        // An endpoint that a user lacks answers like one that nobody has.
+        (Refused::NotFound, _) => json!({"success": false, "error": text}),
         (Refused::TooManyAuth, _) | (_, Envelope::Response) => json!({"success": false, "response": text}),
         (_, Envelope::Error) => json!({"success": false, "error": text}),
     };
