@@ -104,6 +104,9 @@ impl Sandbox {
     ///
     /// A connection that a fault cuts is an answer with the extension [`CutConnection`]: [`serve`] breaks the
     /// connection then, and [`Sandbox::service`] makes an error of it.
+    ///
+    /// # Panics
+    /// When the settings' revoke path is no path, or that of another endpoint.
     pub fn router(&self) -> Router {
         http::router(self)
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use axum::body::Body;
 use bags_operator::clock::{Clock, Randomness, SystemClock};
 use bags_operator::sandbox::{
-    Action, Capabilities, CutConnection, FaultRule, KeyState, NewUser, Sandbox, Settings, UserOptions, When,
-    serve,
+    Action, Capabilities, CutConnection, FaultRule, KeyState, NewUser, RequestView, Sandbox, Settings,
+    UserOptions, When, serve,
 };
 use ed25519_dalek::{Signer, SigningKey};
 use http_body_util::BodyExt;
@@ -762,11 +762,22 @@ mod faults {
         let world = World::new().await;
         let user = world.sandbox.add_user(UserOptions::default());
         let body = json!({"token": user.credentials.token(), "name": "Some-Key"}).to_string();
-        for (when, keys) in [("before", 0), ("after", 1)] {
+        for (when, fault, keys) in [("before", 1, 0), ("after", 2, 1)] {
             world.fault(json!({"route": CREATE, "action": {"delayMs": 600_000, "when": when}})).await;
-            let impatient = world.request(Method::POST, CREATE).body(body.clone());
-            let error = impatient.timeout(Duration::from_millis(300)).send().await.unwrap_err();
-            assert!(error.is_timeout());
+            let waiting = world.request(Method::POST, CREATE).body(body.clone()).send();
+            // The caller gives up when the request has come as far as it gets without waiting.
+            let came_this_far = async || {
+                let noted = |request: &RequestView| {
+                    request.fault == Some(fault) && (when == "before" || request.status.is_some())
+                };
+                while !world.sandbox.requests(0, 10).requests.iter().any(noted) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                answer = waiting => panic!("answered {answer:?}"),
+                () = came_this_far() => {}
+            }
             assert_eq!(world.sandbox.keys().len(), keys);
         }
         let requests = world.sandbox.requests(0, 10).requests;
@@ -844,7 +855,7 @@ mod control {
         }
         let token = std::fs::read_to_string(directory.0.join("team-b/token")).unwrap();
         world.post(CREATE, json!({"token": token, "name": "Some-Key"})).await.made_key();
-        assert_eq!(world.post("/sandbox/users", order).await.status, 409, "files are not written over");
+        assert_eq!(world.post("/sandbox/users", order).await.status, 409, "it is another user's");
         for name in ["", "..", "a/b", "/tmp"] {
             assert_eq!(
                 world.post("/sandbox/users", json!({"credentialsDir": name})).await.status,
@@ -855,6 +866,33 @@ mod control {
         let unknown = json!({"credentialsDir": "team-c", "options": {"limmit": 2}});
         assert_eq!(world.post("/sandbox/users", unknown).await.status, 400);
         assert_eq!(world.sandbox.users().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn files_of_an_earlier_run_are_replaced() {
+        let directory = Directory::new("earlier");
+        let with_totp = UserOptions { totp: true, ..UserOptions::default() };
+        let mut tokens = BTreeSet::new();
+        for options in [with_totp, UserOptions::default()] {
+            let world = World::with(with_credentials(&directory.0)).await;
+            world.sandbox.advance(HOUR * u32::try_from(tokens.len()).unwrap());
+            world.sandbox.add_user_on_disk(None, options.clone()).unwrap();
+            assert!(world.sandbox.add_user_on_disk(None, options.clone()).is_err());
+            tokens.insert(std::fs::read_to_string(directory.0.join("token")).unwrap());
+            assert_eq!(directory.0.join("totp").exists(), options.totp);
+        }
+        assert_eq!(tokens.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_order_is_refused() {
+        let world = World::new().await;
+        for (path, status) in [("/sandbox/requests?after=x", 400), ("/sandbox/nothing", 404)] {
+            let answer = world.get(path).await;
+            assert_eq!(answer.status, status);
+            assert!(answer.body["error"].is_string());
+        }
+        assert_eq!(world.sandbox.requests(0, 1).total, 0, "and is no request to the service");
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::pending;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,10 +170,9 @@ async fn run(arguments: Arguments) -> Result<(), RunError> {
     let randomness = Randomness::from_system().map_err(RunError::Randomness)?;
     let sandbox = Sandbox::with_settings(Arc::new(SystemClock), randomness, arguments.settings());
     for number in 1..=arguments.users {
-        let directory = directory_of(&arguments.credentials, number);
-        let user = sandbox.add_user(arguments.user());
-        let written = user.credentials.write_to(&directory);
-        written.map_err(|source| RunError::Credentials { number, source })?;
+        let below = (number > 1).then(|| format!("user-{number}"));
+        let made = sandbox.add_user_on_disk(below.as_deref(), arguments.user());
+        made.map_err(|source| RunError::Credentials { number, source })?;
     }
     let address = arguments.listen;
     let listen = |source| RunError::Listen { address, source };
@@ -184,10 +183,6 @@ async fn run(arguments: Arguments) -> Result<(), RunError> {
         served = serve(listener, sandbox) => served.map_err(RunError::Serve),
         () = either(&mut terminate, &mut interrupt) => Ok(()),
     }
-}
-
-fn directory_of(credentials: &Path, number: u32) -> PathBuf {
-    if number == 1 { credentials.to_owned() } else { credentials.join(format!("user-{number}")) }
 }
 
 fn announce(address: SocketAddr) -> io::Result<()> {

@@ -5,11 +5,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::users::Credentials;
+use super::Sandbox;
+use super::users::{Credentials, UserOptions};
 
-/// Why credentials could not be written.
+/// Why a user's credentials could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
+    /// The settings name no directory.
+    #[error("the sandbox was started without a directory for credentials")]
+    NoDirectory,
+    /// The name could lead elsewhere.
+    #[error("a directory of credentials is one name of letters, digits, '-' and '_', 64 at most")]
+    Name,
+    /// Another user of this sandbox has it.
+    #[error("another user's credentials are in {0:?} already")]
+    Taken(String),
     /// The directory cannot be made.
     #[error("failed to make the credentials directory {path}")]
     Directory {
@@ -30,13 +40,42 @@ pub enum CredentialsError {
     },
 }
 
-impl Credentials {
-    /// Writes `wallet.json`, `token` and, where there is one, `totp` into a directory, which is made if need be.
-    /// Each file appears whole, with mode 0600. Blocks.
+impl Sandbox {
+    /// Makes a user and writes its credentials: straight into the settings' directory, or into one below it. Files of
+    /// an earlier run are replaced. The new user's id. Blocks.
     ///
     /// # Errors
-    /// When the directory or a file cannot be written.
-    pub fn write_to(&self, directory: &Path) -> Result<(), CredentialsError> {
+    /// When the settings have no directory, the name is unfit or taken, or the files cannot be written; in the last
+    /// case the user is there all the same, and nobody can prove to be it.
+    pub fn add_user_on_disk(
+        &self,
+        below: Option<&str>,
+        options: UserOptions,
+    ) -> Result<String, CredentialsError> {
+        let root = self.settings().credentials.as_deref().ok_or(CredentialsError::NoDirectory)?;
+        let directory = match below {
+            Some(name) if !is_plain(name) => return Err(CredentialsError::Name),
+            Some(name) => root.join(name),
+            None => root.to_owned(),
+        };
+        if !self.with(|state, _| state.claim_directory(&directory)) {
+            return Err(CredentialsError::Taken(below.unwrap_or_default().to_owned()));
+        }
+        let user = self.add_user(options);
+        user.credentials.write_to(&directory)?;
+        Ok(user.id)
+    }
+}
+
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=64).contains(&name.len()) && name.chars().all(plain)
+}
+
+impl Credentials {
+    /// Writes `wallet.json`, `token` and, where there is one, `totp` into a directory, which is made if need be.
+    /// Each file appears whole, with mode 0600.
+    fn write_to(&self, directory: &Path) -> Result<(), CredentialsError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

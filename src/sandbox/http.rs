@@ -14,7 +14,7 @@ use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post};
+use axum::routing::{any, delete, get, patch, post};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::header::{CONTENT_LENGTH, DATE};
@@ -67,7 +67,8 @@ pub(super) fn router(sandbox: &Sandbox) -> Router {
         .route("/sandbox/faults", delete(control::clear_faults))
         .route("/sandbox/users", get(control::users).post(control::add_user))
         .route("/sandbox/users/{id}", patch(control::change_user).delete(control::remove_user))
-        .route("/sandbox/clock", get(control::clock).post(control::advance));
+        .route("/sandbox/clock", get(control::clock).post(control::advance))
+        .route("/sandbox/{*path}", any(control::no_route));
     control
         .merge(public)
         .layer(from_fn_with_state(sandbox.clone(), dated))

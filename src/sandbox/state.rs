@@ -4,8 +4,9 @@
 mod token_way;
 mod wallet_way;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,6 +135,7 @@ pub(super) struct State {
     auth_codes: HashMap<String, wallet_way::SecondStep>,
     auth_windows: HashMap<[u8; 32], Window>,
     ip_windows: HashMap<IpAddr, Window>,
+    directories: HashSet<PathBuf>,
     faults: Faults,
     journal: Journal,
 }
@@ -156,6 +158,7 @@ impl State {
             auth_codes: HashMap::new(),
             auth_windows: HashMap::new(),
             ip_windows: HashMap::new(),
+            directories: HashSet::new(),
             faults: Faults::new(routes),
             journal: Journal::default(),
         }
@@ -214,6 +217,11 @@ impl State {
         let id = user.id.clone();
         self.enlist(user);
         NewUser { id, credentials }
+    }
+
+    /// Whether no user of this sandbox has its credentials there yet; from now on, one has.
+    pub(super) fn claim_directory(&mut self, directory: &Path) -> bool {
+        self.directories.insert(directory.to_owned())
     }
 
     fn enlist(&mut self, user: User) -> usize {

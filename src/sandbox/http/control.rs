@@ -1,9 +1,9 @@
 //! `/sandbox/…`: what the real service does not have. No answer here carries a value, a wallet, a token, a secret.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{self, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -76,9 +76,23 @@ fn page_length() -> usize {
     PAGE
 }
 
-pub(super) async fn requests(State(sandbox): State<Sandbox>, Query(page): Query<Page>) -> Response {
-    let Page { after, limit } = page;
-    Json(sandbox.requests(after, limit)).into_response()
+pub(super) async fn requests(
+    State(sandbox): State<Sandbox>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Response {
+    match page {
+        Ok(Query(Page { after, limit })) => Json(sandbox.requests(after, limit)).into_response(),
+        Err(rejection) => failure(StatusCode::BAD_REQUEST, &rejection),
+    }
+}
+
+/// A path below `/sandbox` that means nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("no such route; docs/sandbox.md has those that there are")]
+struct NoRoute;
+
+pub(super) async fn no_route() -> Response {
+    failure(StatusCode::NOT_FOUND, &NoRoute)
 }
 
 pub(super) async fn faults(State(sandbox): State<Sandbox>) -> Json<Value> {
@@ -112,18 +126,12 @@ pub(super) struct AddUser {
 /// Why a user cannot be made or changed over HTTP.
 #[derive(Debug, thiserror::Error)]
 enum UserError {
-    #[error("the sandbox was started without a directory for credentials")]
-    NoDirectory,
-    #[error("credentialsDir must be one name of letters, digits, '-' and '_'")]
-    DirectoryName,
-    #[error("credentialsDir {0} is there already")]
-    DirectoryTaken(String),
     #[error("failed to read the user's options: {0}")]
     Options(serde_json::Error),
     #[error(transparent)]
     NoSuch(#[from] NoSuch),
-    #[error("failed to write the credentials")]
-    Write(#[source] CredentialsError),
+    #[error(transparent)]
+    Credentials(CredentialsError),
     #[error("failed to write the credentials: the writer stopped")]
     WriterStopped,
 }
@@ -131,47 +139,36 @@ enum UserError {
 impl UserError {
     fn answer(&self) -> Response {
         let status = match self {
-            Self::NoDirectory | Self::DirectoryTaken(_) => StatusCode::CONFLICT,
-            Self::DirectoryName | Self::Options(_) => StatusCode::BAD_REQUEST,
+            Self::Credentials(CredentialsError::NoDirectory | CredentialsError::Taken(_)) => {
+                StatusCode::CONFLICT
+            }
+            Self::Options(_) | Self::Credentials(CredentialsError::Name) => StatusCode::BAD_REQUEST,
             Self::NoSuch(_) => StatusCode::NOT_FOUND,
-            Self::Write(_) | Self::WriterStopped => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Credentials(CredentialsError::Directory { .. } | CredentialsError::File { .. })
+            | Self::WriterStopped => StatusCode::INTERNAL_SERVER_ERROR,
         };
         failure(status, self)
     }
 }
 
 pub(super) async fn add_user(State(sandbox): State<Sandbox>, Order(order): Order<AddUser>) -> Response {
-    match make_user(&sandbox, order).await {
-        Ok((user, directory)) => {
+    let AddUser { credentials_dir, options } = order;
+    match make_user(&sandbox, credentials_dir.clone(), options).await {
+        Ok(user) => {
             let mut shown = json!(user);
-            shown["credentialsDir"] = Value::String(directory);
+            shown["credentialsDir"] = Value::String(credentials_dir);
             (StatusCode::CREATED, Json(shown)).into_response()
         }
         Err(error) => error.answer(),
     }
 }
 
-async fn make_user(sandbox: &Sandbox, order: AddUser) -> Result<(UserView, String), UserError> {
-    let AddUser { credentials_dir: name, options } = order;
-    let below = sandbox.settings().credentials.as_deref().ok_or(UserError::NoDirectory)?;
-    let directory = directory(below, &name)?;
+async fn make_user(sandbox: &Sandbox, directory: String, options: Value) -> Result<UserView, UserError> {
     let options = merged(&sandbox.settings().user, options)?;
-    let user = sandbox.add_user(options);
-    let credentials = user.credentials;
-    // Writing a few small files is quick, but it is the disk's time, not the server's.
-    let written = tokio::task::spawn_blocking(move || credentials.write_to(&directory)).await;
-    written.map_err(|_| UserError::WriterStopped)?.map_err(UserError::Write)?;
-    Ok((sandbox.with(|state, _| state.user(&user.id))?, name))
-}
-
-/// A directory of its own below that of the sandbox's credentials.
-fn directory(below: &Path, name: &str) -> Result<PathBuf, UserError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !(1..=64).contains(&name.len()) || !name.chars().all(plain) {
-        return Err(UserError::DirectoryName);
-    }
-    let directory = below.join(name);
-    if directory.exists() { Err(UserError::DirectoryTaken(name.to_owned())) } else { Ok(directory) }
+    let maker = sandbox.clone();
+    let made = tokio::task::spawn_blocking(move || maker.add_user_on_disk(Some(&directory), options)).await;
+    let id = made.map_err(|_| UserError::WriterStopped)?.map_err(UserError::Credentials)?;
+    Ok(sandbox.with(|state, _| state.user(&id))?)
 }
 
 pub(super) async fn change_user(
