@@ -1,0 +1,3 @@
+module bags-operator.test/cluster
+
+go 1.24.0
