@@ -12,11 +12,12 @@ use crate::{
     },
     api::{ApiKey, BagsAccount, account::Installation},
     backoff::Backoff,
-    bags::{BagsClient, BaseUrl, Budget, Observer},
+    bags::{BagsClient, BaseUrl, Budget},
     env::Env,
     events::Events,
     keystore::Keystore,
     ledger::LedgerStore,
+    metrics::Metrics,
     timings::Timings,
 };
 
@@ -51,8 +52,8 @@ pub struct Context {
     pub memory: Memory,
     /// Requests to Bags that all accounts together may spend.
     pub operator_budget: Arc<Budget>,
-    /// Where requests to Bags are counted.
-    pub observer: Arc<dyn Observer>,
+    /// Where requests, keys and failures are counted.
+    pub metrics: Metrics,
     /// Where events are written.
     pub events: Events,
     /// How long an object waits.
@@ -60,6 +61,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// Waits until every cache is filled: before that, what is missing may only not have been seen yet.
+    pub async fn synced(&self) {
+        // An error means that the watch ended, as at shutdown.
+        let _ = self.keys.wait_until_ready().await;
+        self.ledger.synced().await;
+        self.keystore.synced().await;
+    }
+
     /// What this process remembers of an account.
     #[must_use]
     pub fn memory_of(&self, name: &str, account: &BagsAccount) -> Arc<AccountMemory> {
@@ -75,7 +84,7 @@ impl Context {
         let Settings { bags_url, request_deadline, .. } = &self.settings;
         BagsClient::new(self.env.bags.clone(), bags_url.clone(), *request_deadline, self.env.clock.clone())
             .with_budgets(memory.budget.clone(), self.operator_budget.clone())
-            .with_observer(self.observer.clone())
+            .with_observer(Arc::new(self.metrics.clone()))
     }
 
     /// An account's credentials.

@@ -23,6 +23,7 @@ use crate::{
     env::{CallError, call},
     events::EventReason,
     ledger::{Change, Refusal, StoreError},
+    metrics::KeyStep,
 };
 
 /// What went wrong, in the words of the condition.
@@ -152,6 +153,9 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
             Probe::Forbidden | Probe::UserGone => {}
         }
     });
+    if matches!(answer, Probe::Alive { .. }) {
+        context.metrics.key(KeyStep::Verified);
+    }
     run.probe = Some((attempt, answer));
     Ok(())
 }
@@ -206,6 +210,9 @@ async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<()
     match ConsumerSecret::of(context.env.kube.clone(), &o.key).write(found, &desired).await {
         Ok(Some(secret)) => {
             run.consumer = Some(Found::Ours(Box::new(secret)));
+            if !restored {
+                context.metrics.key(KeyStep::Published);
+            }
             if restored {
                 let note = format!(
                     "Secret \"{}\" was missing or changed and was written again",

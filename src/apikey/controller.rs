@@ -12,14 +12,15 @@ use tracing::{debug, info, warn};
 use super::{
     act::{Problem, act, api, reference, refresh},
     decide::{Decision, decide},
-    hold::{Hold, Reason},
+    hold::{self, Hold, Reason},
     observe::{Observation, Run, observe},
     status::{Word, status},
 };
 use crate::{
-    api::{ApiKey, condition::kind},
+    api::{ApiKey, ApiKeyStatus, condition},
     context::Context,
     env::call,
+    metrics::{Kind, ReconcileOutcome},
 };
 
 /// Rounds of one run: more than any workflow takes without waiting.
@@ -28,6 +29,14 @@ const ROUNDS: usize = 16;
 /// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Action`].
 pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Action {
     let Some(key) = context.keys.get(reference) else { return Action::await_change() };
+    let begun = context.env.clock.monotonic();
+    let (action, outcome) = run_once(context, key).await;
+    let took = context.env.clock.monotonic().saturating_duration_since(begun);
+    context.metrics.reconciled(Kind::ApiKey, outcome, took);
+    action
+}
+
+async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Action, ReconcileOutcome) {
     let uid = key.uid().unwrap_or_default();
     let mut run = Run { key, probe: None, consumer: None };
     match rounds(context, &mut run).await {
@@ -35,14 +44,18 @@ pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) ->
             let gone = observation.key.metadata.deletion_timestamp.is_some() && !observation.has_finalizer();
             if gone {
                 context.backoff.forget(&uid);
-                return Action::await_change();
+                context.metrics.problem(Kind::ApiKey, &uid, None);
+                return (Action::await_change(), ReconcileOutcome::Done);
             }
             let word = Word { reason: hold.reason, message: &hold.message };
             if let Err(problem) = write_status(context, &mut run, &observation, &word).await {
                 return after_problem(context, &uid, &problem);
             }
             debug!(reason = hold.reason.as_str(), "Nothing to do now");
-            Action::requeue(context.backoff.after_success(&uid, hold.wait))
+            let settled = hold.reason.kind() == hold::Kind::Settled;
+            context.metrics.problem(Kind::ApiKey, &uid, (!settled).then_some(hold.reason.as_str()));
+            let outcome = if settled { ReconcileOutcome::Done } else { ReconcileOutcome::Waiting };
+            (Action::requeue(context.backoff.after_success(&uid, hold.wait)), outcome)
         }
         Err((observation, problem)) => {
             if let Some(observation) = observation {
@@ -56,9 +69,12 @@ pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) ->
     }
 }
 
-fn after_problem(context: &Context, uid: &str, problem: &Problem) -> Action {
+fn after_problem(context: &Context, uid: &str, problem: &Problem) -> (Action, ReconcileOutcome) {
     warn!(reason = problem.reason.as_str(), problem = %problem.message, "Could not go on");
-    Action::requeue(context.backoff.after_failure(uid, problem.class, context.env.clock.wall()))
+    context.metrics.failed(Kind::ApiKey, problem.class, problem.reason.as_str());
+    context.metrics.problem(Kind::ApiKey, uid, Some(problem.reason.as_str()));
+    let wait = context.backoff.after_failure(uid, problem.class, context.env.clock.wall());
+    (Action::requeue(wait), ReconcileOutcome::Failed)
 }
 
 type Failed = (Option<Box<Observation>>, Problem);
@@ -95,11 +111,11 @@ async fn write_status(
     if next == before {
         return Ok(());
     }
-    let reason_of = |status: &crate::api::ApiKeyStatus| {
+    let reason_of = |status: &ApiKeyStatus| {
         status
             .conditions
             .iter()
-            .find(|c| c.type_ == kind::READY)
+            .find(|c| c.type_ == condition::kind::READY)
             .map(|c| (c.reason.clone(), c.status.clone()))
     };
     let changed = reason_of(&next) != reason_of(&before);

@@ -35,6 +35,7 @@ use crate::{
     events::EventReason,
     keystore::{Entry, Placeholder, SaveError},
     ledger::{Change, StoreError},
+    metrics::KeyStep,
 };
 
 /// First and longest pause between tries to save a value.
@@ -309,9 +310,11 @@ async fn save(context: &Context, job: &Job, created: CreatedKey) {
         if elapsed + pause > context.settings.timings.save_deadline {
             return lost(context, job, key_id).await;
         }
+        context.metrics.save_retried();
         rest(pause).await;
         pause = (pause * 2).min(SAVE_PAUSES.1);
     }
+    context.metrics.key(KeyStep::Made);
     info!(key_id = key_id.as_deref().unwrap_or("unknown"), "Made a key and saved its value");
     if signed_up {
         report(
@@ -341,6 +344,7 @@ async fn rest(pause: Duration) {
 async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
     let change = Change::Lose { attempt: job.attempt.clone(), key_id: key_id.clone() };
     let recorded = context.ledger.change(&job.account, &[change]).await;
+    context.metrics.key(KeyStep::Lost);
     error!(
         key_id = key_id.as_deref().unwrap_or("unknown"),
         recorded = recorded.is_ok(),

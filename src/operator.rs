@@ -1,0 +1,396 @@
+//! Puts the parts together: watches, controllers, admin server, shutdown.
+//!
+//! Three watches feed two controllers. What a change means for other objects is said here and nowhere else: an
+//! account's change wakes the ApiKeys that wait for something of it, a keystore Secret wakes its ApiKey, credentials
+//! wake their account.
+
+mod wake;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, channel::mpsc::UnboundedReceiver};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    api::ListParams,
+    runtime::{
+        Config as ControllerConfig, Controller, Predicate, WatchStreamExt,
+        controller::Action,
+        predicates,
+        reflector::{self, ObjectRef, Store, store::Writer},
+        utils::PredicateConfig,
+        watcher,
+    },
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, info_span, warn};
+
+use self::wake::Wake;
+use crate::{
+    account,
+    account::memory::Memory,
+    admin::{AdminError, AdminServer, AdminState, Heartbeat, Readiness},
+    api::{ApiKey, BagsAccount, account::Installation},
+    apikey,
+    backoff::Backoff,
+    bags::{self, Budget, HttpsError},
+    clock::{Clock, Randomness, SystemClock},
+    config::{Config, KubernetesAccessError},
+    context::{Context, Settings},
+    env::{CallError, Env, call},
+    events::Events,
+    keystore::Keystore,
+    ledger::LedgerStore,
+    metrics::Metrics,
+    saves::Saves,
+    shutdown::Signals,
+};
+
+/// A connection to Bags is given up after this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The API server must send something within this while it answers a request.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// After SIGTERM running reconciles are waited for so long; saves are waited for to their end.
+const GRACE: Duration = Duration::from_millis(2500);
+/// The namespace whose uid stands for the cluster.
+const CLUSTER_NAMESPACE: &str = "kube-system";
+
+/// Why the operator cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The API server cannot be reached as configured.
+    #[error("failed to find out how to reach the API server")]
+    Access(#[source] KubernetesAccessError),
+    /// The client for the API server cannot be made.
+    #[error("failed to make a client for the API server")]
+    Client(#[source] Box<kube::Error>),
+    /// The client for Bags cannot be made.
+    #[error("failed to make a client for Bags")]
+    Bags(#[source] HttpsError),
+    /// The file of certificate authorities cannot be read.
+    #[error("failed to read the certificate authorities in {path}")]
+    Authorities {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operating system has no randomness.
+    #[error("failed to get randomness from the operating system")]
+    Randomness,
+    /// Signals cannot be caught.
+    #[error("failed to catch signals")]
+    Signals(#[source] std::io::Error),
+    /// The admin server cannot listen.
+    #[error("failed to start the admin server")]
+    Admin(#[source] AdminError),
+    /// The cluster cannot be told apart from others.
+    #[error(
+        "failed to read namespace \"{CLUSTER_NAMESPACE}\", whose uid stands for the cluster (the operator needs the right to get it)"
+    )]
+    Cluster(#[source] CallError),
+    /// The custom resources are not there, or may not be listed.
+    #[error(
+        "failed to list {kind}; install the CRDs with: kubectl apply -f crds/, and see that the operator may list them"
+    )]
+    Resources {
+        /// Which kind.
+        kind: &'static str,
+        /// What the API server said.
+        #[source]
+        source: CallError,
+    },
+}
+
+/// Runs the operator until it is told to end.
+///
+/// # Errors
+/// See [`RunError`]; once it runs, it goes on through whatever fails.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let stop = CancellationToken::new();
+    let signals = Signals::catch().map_err(RunError::Signals)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let access = config.kubernetes.read().await.map_err(RunError::Access)?;
+    let watching = client(access.clone(), None)?;
+    let calling = client(access, Some(READ_TIMEOUT))?;
+    let admin = AdminServer::bind(config.admin_listen).await.map_err(RunError::Admin)?;
+    info!(address = %admin.address(), "Serving /livez, /readyz and /metrics");
+
+    let env = Env {
+        kube: calling,
+        bags: bags_service(&config).await?,
+        clock: clock.clone(),
+        randomness: Randomness::from_system().map_err(|_| RunError::Randomness)?,
+        saves: Saves::default(),
+    };
+    check_resources(&env.kube).await?;
+    let installation =
+        Installation { cluster: cluster_uid(&env.kube).await?, namespace: config.namespace.clone() };
+    info!(cluster = %installation.cluster, namespace = %installation.namespace, bags = %config.bags_url, "Started");
+
+    let watches = Watches::new();
+    let saves = env.saves.clone();
+    let readiness = Readiness::awaiting(["ApiKey", "BagsAccount", "Secret"]);
+    let heartbeat = Heartbeat::new(clock);
+    let context = Arc::new(context(&config, env, installation, &watches));
+    let state = AdminState {
+        readiness: readiness.clone(),
+        heartbeat: heartbeat.clone(),
+        metrics: context.metrics.clone(),
+    };
+    let controllers =
+        controllers(&context, watching, watches, usize::from(config.concurrency), &readiness, &stop);
+    tokio::join!(
+        signals.cancel(stop.clone()),
+        admin.serve(state, stop.clone()),
+        heartbeat.run(stop.clone()),
+        end(controllers, &saves, &readiness, &stop),
+    );
+    info!("Ended");
+    Ok(())
+}
+
+/// Runs the controllers until the stop; then waits for saves, whatever else is left.
+async fn end(
+    controllers: impl Future<Output = ()>,
+    saves: &Saves,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) {
+    tokio::pin!(controllers);
+    tokio::select! {
+        () = &mut controllers => {}
+        () = stop.cancelled() => {
+            readiness.shut_down();
+            if tokio::time::timeout(GRACE, controllers).await.is_err() {
+                warn!("Reconciles were still running and are dropped, as by a crash");
+            }
+        }
+    }
+    stop.cancel();
+    saves.wait_all().await;
+}
+
+fn client(mut access: kube::Config, read_timeout: Option<Duration>) -> Result<Client, RunError> {
+    access.read_timeout = read_timeout;
+    // A write that kube repeats by itself could land long after its reason is gone.
+    access.default_retry = false;
+    Client::try_from(access).map_err(|error| RunError::Client(Box::new(error)))
+}
+
+async fn bags_service(config: &Config) -> Result<bags::BagsService, RunError> {
+    let authorities = match &config.bags_ca_file {
+        None => None,
+        Some(path) => {
+            let failed = |source| RunError::Authorities { path: path.clone(), source };
+            Some(tokio::fs::read(path).await.map_err(failed)?)
+        }
+    };
+    // Shorter than the request, or a connection that never came up would leave a creation in doubt.
+    let connect_timeout = CONNECT_TIMEOUT.min(config.request_deadline / 2);
+    bags::https(&config.bags_url, connect_timeout, authorities.as_deref()).map_err(RunError::Bags)
+}
+
+async fn check_resources(client: &Client) -> Result<(), RunError> {
+    let one = ListParams::default().limit(1);
+    let failed = |kind| move |source| RunError::Resources { kind, source };
+    call(Api::<BagsAccount>::all(client.clone()).list(&one))
+        .await
+        .map_err(failed("bagsaccounts.keys.bags.fm"))?;
+    call(Api::<ApiKey>::all(client.clone()).list(&one)).await.map_err(failed("apikeys.keys.bags.fm"))?;
+    Ok(())
+}
+
+async fn cluster_uid(client: &Client) -> Result<String, RunError> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let namespace = call(namespaces.get(CLUSTER_NAMESPACE)).await.map_err(RunError::Cluster)?;
+    Ok(namespace.uid().unwrap_or_default())
+}
+
+/// The caches, and the ends that fill them.
+struct Watches {
+    keys: (Store<ApiKey>, Writer<ApiKey>),
+    accounts: (Store<BagsAccount>, Writer<BagsAccount>),
+    secrets: (Store<Secret>, Writer<Secret>),
+}
+
+impl Watches {
+    fn new() -> Self {
+        Self { keys: reflector::store(), accounts: reflector::store(), secrets: reflector::store() }
+    }
+}
+
+fn context(config: &Config, env: Env, installation: Installation, watches: &Watches) -> Context {
+    let timings = config.timings.clone();
+    let (kube, clock) = (env.kube.clone(), env.clock.clone());
+    Context {
+        keys: watches.keys.0.clone(),
+        ledger: LedgerStore::new(kube.clone(), clock.clone(), timings.clone(), watches.accounts.0.clone()),
+        keystore: Keystore::new(kube.clone(), &installation.namespace, watches.secrets.0.clone()),
+        memory: Memory::default(),
+        operator_budget: Arc::new(Budget::per_hour(config.requests_per_hour, clock.clone())),
+        metrics: Metrics::new(),
+        events: Events::new(kube, clock, config.instance.clone()),
+        backoff: Backoff::new(env.randomness.clone(), timings.resync),
+        settings: Settings {
+            installation,
+            bags_url: config.bags_url.clone(),
+            consumer_bags_url: config.consumer_bags_url.clone(),
+            request_deadline: config.request_deadline,
+            timings,
+        },
+        env,
+    }
+}
+
+/// Both controllers and the watch on Secrets.
+async fn controllers(
+    context: &Arc<Context>,
+    client: Client,
+    watches: Watches,
+    concurrency: usize,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) {
+    let Watches {
+        keys: (keys, key_writer),
+        accounts: (accounts, account_writer),
+        secrets: (secrets, secret_writer),
+    } = watches;
+    let (wake, woken_keys, woken_accounts) = Wake::new(keys.clone(), accounts.clone(), context.clone());
+    let namespace = context.settings.installation.namespace.clone();
+
+    let key_stream = watched(Api::all(client.clone()), key_writer, {
+        let wake = wake.clone();
+        move |event| wake.by_key(event)
+    })
+    .applied_objects()
+    .predicate_filter(
+        predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
+        PredicateConfig::default(),
+    );
+    let account_stream = watched(Api::all(client.clone()), account_writer, {
+        let wake = wake.clone();
+        move |event| wake.by_account(event)
+    })
+    .applied_objects();
+    let secret_stream =
+        watched(Api::namespaced(client, &namespace), secret_writer, move |event| wake.by_secret(event));
+
+    let synced = ready(keys.clone(), accounts.clone(), secrets, readiness.clone());
+    let run_keys = controller(key_stream, keys, woken_keys, concurrency, stop).run(
+        reconcile_key,
+        |_, error, _| match *error {},
+        context.clone(),
+    );
+    let run_accounts = controller(account_stream, accounts, woken_accounts, concurrency, stop).run(
+        reconcile_account,
+        |_, error, _| match *error {},
+        context.clone(),
+    );
+    let secrets = secret_stream.take_until(stop.cancelled()).for_each(|_| async {});
+    tokio::join!(drain(run_keys), drain(run_accounts), secrets, synced);
+}
+
+fn controller<K>(
+    stream: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
+    store: Store<K>,
+    woken: UnboundedReceiver<ObjectRef<K>>,
+    concurrency: usize,
+    stop: &CancellationToken,
+) -> Controller<K>
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let concurrency = u16::try_from(concurrency).unwrap_or(u16::MAX);
+    Controller::for_stream(stream, store)
+        .reconcile_on(woken)
+        .with_config(ControllerConfig::default().concurrency(concurrency))
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+}
+
+/// A watch that fills a cache and tells of each event after the cache has it.
+fn watched<K>(
+    api: Api<K>,
+    writer: Writer<K>,
+    tell: impl Fn(&watcher::Event<K>) + Send + 'static,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .inspect(move |event| match event {
+            Ok(event) => tell(event),
+            // Only the kind of the failure: a text of the decoder may quote what it could not read.
+            Err(_) => warn!(kind = std::any::type_name::<K>(), "A watch failed; it is begun again"),
+        })
+}
+
+async fn ready(
+    keys: Store<ApiKey>,
+    accounts: Store<BagsAccount>,
+    secrets: Store<Secret>,
+    readiness: Readiness,
+) {
+    let synced = |name: &'static str, done: bool| {
+        if done {
+            readiness.synced(name);
+        }
+    };
+    tokio::join!(
+        async { synced("ApiKey", keys.wait_until_ready().await.is_ok()) },
+        async { synced("BagsAccount", accounts.wait_until_ready().await.is_ok()) },
+        async { synced("Secret", secrets.wait_until_ready().await.is_ok()) },
+    );
+}
+
+async fn reconcile_key(key: Arc<ApiKey>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    let reference = ObjectRef::from_obj(&*key);
+    let span = info_span!(
+        "reconcile",
+        kind = "ApiKey",
+        api_key.namespace = key.namespace().unwrap_or_default(),
+        api_key.name = key.name_any(),
+    );
+    Ok(async {
+        context.synced().await;
+        apikey::reconcile(&context, &reference).await
+    }
+    .instrument(span)
+    .await)
+}
+
+async fn reconcile_account(
+    account: Arc<BagsAccount>,
+    context: Arc<Context>,
+) -> Result<Action, std::convert::Infallible> {
+    let name = account.name_any();
+    let span = info_span!("reconcile", kind = "BagsAccount", account.name = name);
+    Ok(async {
+        context.synced().await;
+        account::reconcile(&context, &name).await
+    }
+    .instrument(span)
+    .await)
+}
+
+/// Polls a controller to its end. Its items tell of objects that were gone by the time they were looked at.
+async fn drain<T, E>(run: impl Stream<Item = Result<T, E>>) {
+    run.for_each(|_| async {}).await;
+}
