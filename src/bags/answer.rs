@@ -20,7 +20,7 @@ const UNTOLD_PAUSE: Duration = Duration::from_secs(60);
 /// Longer texts of the service are cut, and longer words in them make the whole text disappear: they may be
 /// a credential.
 const LONGEST_TEXT: usize = 200;
-const LONGEST_WORD: usize = 24;
+const LONGEST_WORD: usize = 16;
 
 /// An answer of the service, or of something in its stead.
 pub(super) struct Answer {

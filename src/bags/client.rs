@@ -15,7 +15,7 @@ use super::token::AgentToken;
 use super::totp::TotpSecret;
 use super::transport::base_url::BaseUrl;
 use super::transport::{BagsService, Body, RESPONSE_LIMIT, TransportError};
-use super::types::{Challenge, CreatedKey, KeyList, KeyValue, Probe, Revocation};
+use super::types::{Challenge, CreatedKey, KeyList, KeyValue, Probe, Revocation, UserId};
 use super::wallet::Wallet;
 use super::wire::{self, Text};
 use crate::clock::Clock;
@@ -174,7 +174,7 @@ impl BagsClient {
             let value = api_key.key.0.ok_or_else(|| answer.unreadable())?;
             Ok(CreatedKey {
                 key_id: id_beside(&value, &api_key.key_id),
-                user_id: api_key.user_id.user(),
+                user_id: user_beside(&value, &api_key.user_id),
                 signed_up: false,
                 value,
             })
@@ -211,9 +211,8 @@ impl BagsClient {
             StatusCode::NOT_FOUND if answer.is_refusal() => Ok(Probe::UserGone),
             _ => {
                 let payload: wire::MePayload = answer.payload(&[value.expose()])?;
-                // The user goes into status: a service that echoes the key there must not get it published.
-                let user = payload.user().filter(|user| !user.as_str().contains(value.expose()));
-                Ok(Probe::Alive { user: user.ok_or_else(|| answer.unreadable())? })
+                let user = user_beside(value, &payload.user.uuid).ok_or_else(|| answer.unreadable())?;
+                Ok(Probe::Alive { user })
             }
         })
         .await
@@ -269,13 +268,12 @@ impl BagsClient {
     ) -> Result<T, Error> {
         let operation = call.operation;
         let start = self.clock.monotonic();
-        let result = match call.into_request() {
-            Ok(request) => match self.take(operation) {
-                Ok(()) => self.send(operation, request).await.and_then(|answer| read(&answer)),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
+        let result = async {
+            let request = call.into_request()?;
+            self.take(operation)?;
+            read(&self.send(operation, request).await?)
+        }
+        .await;
         if let Some(observer) = &self.observer {
             let outcome = result.as_ref().err().map_or(Outcome::Done, |error| Outcome::Failed(error.reason));
             observer.request(operation, outcome, self.clock.monotonic().saturating_duration_since(start));
@@ -373,6 +371,11 @@ fn wallet_step(answer: &Answer, secrets: &[&str]) -> Result<WalletStep, Error> {
 /// The key's id, unless it gives the value away: ids are written where everybody reads.
 fn id_beside(value: &KeyValue, id: &Text) -> Option<String> {
     id.id().filter(|id| !id.contains(value.expose()) && !value.expose().contains(id.as_str()))
+}
+
+/// The key's user, with the same care.
+fn user_beside(value: &KeyValue, id: &Text) -> Option<UserId> {
+    id.user().filter(|user| !user.as_str().contains(value.expose()))
 }
 
 fn unanswered(operation: Operation, error: TransportError) -> Error {

@@ -191,18 +191,12 @@ pub(super) struct TokenKey {
 
 #[derive(Deserialize)]
 pub(super) struct MePayload {
-    user: MeUser,
+    pub(super) user: MeUser,
 }
 
 #[derive(Deserialize)]
-struct MeUser {
-    uuid: Text,
-}
-
-impl MePayload {
-    pub(super) fn user(&self) -> Option<UserId> {
-        self.user.uuid.user()
-    }
+pub(super) struct MeUser {
+    pub(super) uuid: Text,
 }
 
 #[derive(Deserialize)]
