@@ -486,3 +486,62 @@ fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool 
         selector.matches(labels)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(allowed: &str) -> BagsAccount {
+        let spec = format!("{{credentials: {{agentToken: {{secretName: bags}}}}, allowed: {allowed}}}");
+        BagsAccount::new("main", serde_saphyr::from_str(&spec).unwrap())
+    }
+
+    fn allows(allowed: &str, namespace: &str, label: (&str, &str), environment: &str) -> bool {
+        let labels = BTreeMap::from([(label.0.to_owned(), label.1.to_owned())]);
+        account(allowed).allowing(namespace, &labels, environment).next().is_some()
+    }
+
+    #[test]
+    fn a_namespace_is_allowed_by_name_or_label_for_the_environments_of_that_entry() {
+        let team = ("team", "shop");
+        for (says, allowed, expected) in [
+            ("nobody by default", "[]", false),
+            ("by name", "[{namespaces: [shop]}]", true),
+            ("another name", "[{namespaces: [shop-2]}]", false),
+            ("by label", "[{selector: {matchLabels: {team: shop}}}]", true),
+            ("another label", "[{selector: {matchLabels: {team: web}}}]", false),
+            ("by expression", "[{selector: {matchExpressions: [{key: team, operator: Exists}]}}]", true),
+            ("an empty selector is not everybody", "[{selector: {}}]", false),
+            ("an empty selector beside another name", "[{namespaces: [web], selector: {}}]", false),
+            (
+                "an operator of a newer version",
+                "[{selector: {matchExpressions: [{key: team, operator: Gt}]}}]",
+                false,
+            ),
+            ("the environment", "[{namespaces: [shop], environments: [production]}]", true),
+            ("another environment", "[{namespaces: [shop], environments: [staging]}]", false),
+            (
+                "environments of an entry for others",
+                "[{namespaces: [web], environments: [production]}, {namespaces: [shop], environments: [staging]}]",
+                false,
+            ),
+        ] {
+            assert_eq!(allows(allowed, "shop", team, "production"), expected, "{says}");
+        }
+    }
+
+    #[test]
+    fn defaults_stand_in_for_what_is_not_written() {
+        let account = account("[]");
+        assert_eq!((account.limit(), account.rotation_reserve(), account.requests_per_hour()), (10, 1, 250));
+        assert_eq!(account.revocation_path(), "/agent/dev/keys/revoke");
+        assert_eq!(account.revocation_mode(), RevocationMode::Auto);
+    }
+
+    #[test]
+    fn a_state_of_a_newer_version_survives_a_read_and_a_write() {
+        let state: SlotState = serde_json::from_str("\"Quarantined\"").unwrap();
+        assert_eq!(state, SlotState::Unknown("Quarantined".to_owned()));
+        assert_eq!(serde_json::to_string(&state).unwrap(), "\"Quarantined\"");
+    }
+}

@@ -298,3 +298,42 @@ impl ApiKey {
         self.spec.suspend.unwrap_or(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api_key(spec: &str) -> ApiKey {
+        ApiKey::new("web-dashboard", serde_saphyr::from_str(spec).unwrap())
+    }
+
+    #[test]
+    fn defaults_stand_in_for_what_is_not_written() {
+        let key = api_key("{accountRef: {name: main}, environment: production}");
+        assert_eq!(
+            (key.application().as_str(), key.key_use().as_str()),
+            ("web-dashboard", "production/web-dashboard")
+        );
+        assert_eq!(
+            (key.key_name().as_str(), key.secret_name().as_str()),
+            ("Production-Web-Dashboard", "web-dashboard")
+        );
+        assert_eq!((key.api_key_field(), key.base_url_field()), ("BAGS_API_KEY", Some("BAGS_BASE_URL")));
+        assert_eq!((key.deletion_policy(), key.suspended()), (DeletionPolicy::Revoke, false));
+    }
+
+    #[test]
+    fn what_is_written_stands() {
+        let key = api_key(
+            "{accountRef: {name: main}, environment: staging, application: orders, keyName: Staging-Shop-Orders, \
+              secret: {name: bags, apiKeyField: key, baseUrlField: ''}, deletionPolicy: Orphan, suspend: true}",
+        );
+        assert_eq!(
+            (key.key_use().as_str(), key.key_name().as_str()),
+            ("staging/orders", "Staging-Shop-Orders")
+        );
+        assert_eq!((key.secret_name().as_str(), key.api_key_field()), ("bags", "key"));
+        assert_eq!(key.base_url_field(), None, "an empty field leaves the URL out");
+        assert_eq!((key.deletion_policy(), key.suspended()), (DeletionPolicy::Orphan, true));
+    }
+}

@@ -56,3 +56,37 @@ pub fn set(
 pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
     conditions.retain(|c| c.type_ != type_);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn the_transition_time_moves_only_with_the_status() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, kind::READY, false, "Waiting", "for a slot".into(), Some(1), at(10));
+        set(&mut conditions, kind::READY, false, "Waiting", "for the Secret".into(), Some(2), at(20));
+        assert_eq!(conditions.len(), 1);
+        assert_eq!(
+            (conditions[0].last_transition_time.0, conditions[0].observed_generation),
+            (at(10), Some(2))
+        );
+        assert_eq!(conditions[0].message, "for the Secret");
+        set(&mut conditions, kind::READY, true, "Issued", String::new(), Some(2), at(30));
+        assert_eq!((conditions[0].last_transition_time.0, &*conditions[0].status), (at(30), "True"));
+    }
+
+    #[test]
+    fn a_condition_goes_without_taking_others_along() {
+        let mut conditions = Vec::new();
+        for type_ in [kind::READY, kind::STALLED] {
+            set(&mut conditions, type_, true, "Because", String::new(), None, at(1));
+        }
+        remove(&mut conditions, kind::STALLED);
+        assert_eq!(conditions.iter().map(|c| c.type_.as_str()).collect::<Vec<_>>(), [kind::READY]);
+    }
+}

@@ -10,7 +10,7 @@
 
 use kube::core::{Reason, Rule};
 
-/// `metadata.name` becomes a label value next to other words, and the default of other names.
+/// `metadata.name` becomes the value of labels, part of an annotation's key, and the default of other names.
 pub(super) fn object_name() -> Rule {
     Rule::new("self.metadata.name.size() <= 52")
         .message("metadata.name must be at most 52 characters, for example web-dashboard")

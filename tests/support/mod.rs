@@ -4,6 +4,7 @@
 //! input is a pipe that the system closes. Where `BAGS_TEST_KUBECONFIG` names a kubeconfig, that cluster is used
 //! instead, and the kinds stay in it.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -15,8 +16,7 @@ use std::{
 
 use bags_operator::api;
 use k8s_openapi::{
-    api::core::v1::Namespace,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Config, ResourceExt,
@@ -28,15 +28,15 @@ use serde::Deserialize;
 
 /// A cluster that serves both kinds.
 #[derive(Clone, Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// Of an administrator.
-    pub kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     /// Every request as one line of JSON, at level Metadata; none for a cluster that the user named.
-    pub audit_log: Option<PathBuf>,
+    pub(crate) audit_log: Option<PathBuf>,
     /// The folder of the programs' logs; none for a cluster that the user named.
-    pub logs: Option<PathBuf>,
+    pub(crate) logs: Option<PathBuf>,
     /// The `kubectl` of the cluster's version, or the one on PATH.
-    pub kubectl: PathBuf,
+    pub(crate) kubectl: PathBuf,
 }
 
 /// What `tests/cluster/run up` prints when the cluster is ready.
@@ -53,14 +53,14 @@ static SHARED: OnceLock<Cluster> = OnceLock::new();
 
 impl Cluster {
     /// The cluster of this test binary; the first caller boots it, the others wait.
-    pub async fn shared() -> Self {
+    pub(crate) async fn shared() -> Self {
         tokio::task::spawn_blocking(|| SHARED.get_or_init(Self::boot).clone())
             .await
             .expect("the cluster boots; its own words are above")
     }
 
     /// A cluster of one's own, for a test that breaks it. It lives until the test process ends.
-    pub fn boot() -> Self {
+    pub(crate) fn boot() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = named_by_user().unwrap_or_else(boot_control_plane);
         // A runtime of its own: a client lives no longer than the runtime it was made in.
@@ -70,18 +70,18 @@ impl Cluster {
     }
 
     /// An administrator's client, for the runtime of the calling test.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::try_from(self.config().await).unwrap()
     }
 
     /// An administrator's configuration.
-    pub async fn config(&self) -> Config {
+    pub(crate) async fn config(&self) -> Config {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
     }
 
     /// A namespace that nobody else uses. It is left behind, as the cluster is.
-    pub async fn namespace(&self, client: &Client, prefix: &str) -> String {
+    pub(crate) async fn namespace(&self, client: &Client, prefix: &str) -> String {
         let metadata = ObjectMeta { generate_name: Some(format!("{prefix}-")), ..ObjectMeta::default() };
         let namespace = Namespace { metadata, ..Namespace::default() };
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap().name_any()
@@ -128,6 +128,9 @@ async fn apply_definitions(client: &Client) {
             definitions.create(&PostParams::default(), &definition).await.unwrap();
         }
         let established = await_condition(definitions.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(Duration::from_secs(30), established).await.expect("it is served in time").unwrap();
+        tokio::time::timeout(Duration::from_secs(30), established)
+            .await
+            .expect("it is served in time")
+            .unwrap();
     }
 }
