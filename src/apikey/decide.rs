@@ -119,7 +119,8 @@ fn unfinished(o: &Observation) -> Rule {
     let (Some(view), Some(account)) = (&o.creating, &o.account) else { return Rule::Pass };
     let attempt = view.slot.attempt.clone().unwrap_or_default();
     if view.running {
-        return Rule::wait(Reason::Creating, words::creating(&view.slot));
+        let hold = Hold::new(Reason::Creating, words::creating(&view.slot));
+        return Rule::Wait(hold.after(o.timings.answer_deadline));
     }
     let Some(saved) = &view.saved else {
         let judged = o.timings.judge_after.saturating_sub(since(o.now, view.slot.since));

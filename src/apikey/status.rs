@@ -81,11 +81,19 @@ fn conditions(status: &mut ApiKeyStatus, o: &Observation, word: &Word<'_>, ready
         (false, Some(Found::Foreign(_))) => set(kind::SECRET_SYNCED, false, reason, word.message),
         (false, _) => set(kind::SECRET_SYNCED, false, "NotPublished", "no key has been published yet"),
     }
-    let exclusive = [(kind::RECONCILING, Kind::Progressing), (kind::STALLED, Kind::Stalled)];
-    for (type_, kind) in exclusive {
+    // kstatus: present while it is so, and only then.
+    for (type_, kind) in [(kind::RECONCILING, Kind::Progressing), (kind::STALLED, Kind::Stalled)] {
         match word.reason.kind() == kind {
-            true => set(type_, true, reason, word.message),
-            false => set(type_, false, "NotSo", ""),
+            true => condition::set(
+                &mut status.conditions,
+                type_,
+                true,
+                reason,
+                word.message.to_owned(),
+                generation,
+                now,
+            ),
+            false => condition::remove(&mut status.conditions, type_),
         }
     }
 }
