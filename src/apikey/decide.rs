@@ -188,7 +188,9 @@ fn drift(o: &Observation) -> Rule {
     let desired = Desired { key: &o.key, slot, value, base_url: &o.base_url };
     match &o.consumer {
         Some(Found::Foreign(foreign)) => {
-            Rule::wait(Reason::SecretConflict, words::foreign_secret(&o.key, *foreign))
+            // Nothing tells when somebody removes it: the operator does not watch Secrets of tenants.
+            let hold = Hold::new(Reason::SecretConflict, words::foreign_secret(&o.key, *foreign));
+            Rule::Wait(hold.after(Duration::from_mins(1)))
         }
         Some(found @ (Found::Missing | Found::Ours(_))) if !consumer_secret::in_sync(found, &desired) => {
             Rule::Act(Decision::Project)

@@ -158,10 +158,8 @@ impl LedgerStore {
                 Some(account) => account,
                 None => self.get(name).await?,
             };
-            let Some(next) = self.draft(&account, &mut decide)? else {
-                *acknowledged = Some(account.clone());
-                return Ok(account);
-            };
+            *acknowledged = Some(account.clone());
+            let Some(next) = self.draft(&account, &mut decide)? else { return Ok(account) };
             let options = PostParams::default();
             let write = self.api.replace_status(name, &options, &next);
             match tokio::time::timeout(WRITE_DEADLINE, write).await {
