@@ -1,22 +1,19 @@
 //! Everything that concerns an account as a whole: credentials, lists, budgets, and slots without a living owner.
+//!
+//! `controller` runs `observe` → `decide` → `act` → `status`. `death` (the proof that a key is dead) and `judge` (what
+//! lists and other keys can tell) serve `decide`; they are pure. `credentials`, `listing`, `lists` and `memory` serve
+//! the ApiKeys' reconciler as well.
 
+mod act;
+pub mod controller;
 pub mod credentials;
+mod death;
+mod decide;
+mod judge;
 pub mod listing;
 pub mod lists;
 pub mod memory;
+mod observe;
+mod status;
 
-use crate::context::Context;
-use kube::runtime::controller::Action;
-use std::sync::Arc;
-/// stand-in until merged
-pub async fn reconcile(context: &Arc<Context>, name: &str) -> Action {
-    let i = context.settings.installation.clone();
-    let _ = context
-        .ledger
-        .update(name, |d| {
-            d.status.installation.get_or_insert(i.clone());
-            Ok(())
-        })
-        .await;
-    Action::await_change()
-}
+pub use controller::{Outcome, reconcile};

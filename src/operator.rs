@@ -384,7 +384,10 @@ async fn reconcile_account(
     let span = info_span!("reconcile", kind = "BagsAccount", account.name = name);
     Ok(async {
         context.synced().await;
-        account::reconcile(&context, &name).await
+        match account::reconcile(&context, &name).await {
+            account::Outcome::Wait(wait) => Action::requeue(wait),
+            account::Outcome::Gone => Action::await_change(),
+        }
     }
     .instrument(span)
     .await)

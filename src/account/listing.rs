@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     credentials::CredentialSet,
     lists::{self, Coverage, Snapshot},
-    memory::AccountMemory,
+    memory::{AccountMemory, ListFailure, class_of},
 };
 use crate::{api::BagsAccount, bags, context::Context, ledger::Ledger};
 
@@ -42,7 +42,13 @@ pub async fn fresh(
         return Ok(Some(digest(context, last, &ledger)));
     }
     let wall = clock.wall();
-    let answer = context.client(memory).list(token).await?;
+    let answer = match context.client(memory).list(token).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            note_failure(context, account, memory, &error);
+            return Err(error);
+        }
+    };
     let keys: Vec<_> = answer.keys.into_iter().filter(bags::ListedKey::is_active).collect();
     let window = context.settings.timings.cover_window;
     let good = |attempt: &str| {
@@ -56,10 +62,38 @@ pub async fn fresh(
             memory.remember(attempt, |known| known.last_used = key.last_used_at);
         }
     }
+    memory.note(|facts| {
+        facts.token_accepted = true;
+        facts.list_failure = None;
+        facts.shows_last_use |= keys.iter().any(|key| key.last_used_at.is_some());
+        if coverage == Coverage::Covers {
+            facts.covering_token.clone_from(&credentials.token_version);
+        }
+    });
     let snapshot = Snapshot { at: now, wall, keys, coverage };
     let listed = digest(context, &snapshot, &ledger);
     lists.push(snapshot);
     Ok(Some(listed))
+}
+
+/// Remembers why there is no newer list, or that the token was refused elsewhere.
+pub(super) fn note_failure(
+    context: &Context,
+    account: &BagsAccount,
+    memory: &AccountMemory,
+    error: &bags::Error,
+) {
+    let uid = account.metadata.uid.as_deref().unwrap_or_default();
+    let clock = &context.env.clock;
+    let wait = context.backoff.after_failure(uid, class_of(error), clock.wall());
+    memory.note(|facts| {
+        let count = facts.list_failure.as_ref().map_or(0, |failure| failure.count).saturating_add(1);
+        let retry_at = clock.monotonic() + wait;
+        facts.list_failure = Some(ListFailure { count, error: error.clone(), retry_at });
+        if error.reason() == bags::Reason::InvalidToken {
+            facts.token_accepted = false;
+        }
+    });
 }
 
 fn digest(context: &Context, list: &Snapshot, ledger: &Ledger) -> Listed {

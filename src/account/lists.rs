@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::{
@@ -116,6 +116,24 @@ impl Lists {
     }
 }
 
+impl Lists {
+    /// What the lists say of a key that was there and should go: like [`verdict`](Self::verdict), but only the lists
+    /// after the last one that showed it count.
+    #[must_use]
+    pub fn absence(&self, slot: &Slot, since: Timestamp, now: Instant, timings: &Timings) -> Verdict {
+        let speaking = || self.history.iter().filter(|list| list.coverage != Coverage::No);
+        let shown = speaking().rev().find(|list| find(&list.keys, slot).is_some());
+        let Some(shown) = shown else { return self.verdict(slot, since, now, timings) };
+        let latest = speaking().next_back().is_some_and(|last| last.at == shown.at);
+        if latest && shown.wall >= since {
+            let key_id = find(&shown.keys, slot).and_then(|key| key.key_id.clone());
+            return Verdict::Shown { key_id };
+        }
+        let after = shown.wall.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MAX);
+        self.verdict(slot, since.max(after), now, timings)
+    }
+}
+
 fn spans<'a>(lists: impl Iterator<Item = &'a Snapshot>, least: usize, apart: Duration) -> bool {
     let times: Vec<Instant> = lists.map(|list| list.at).collect();
     match (times.first(), times.last()) {
@@ -157,6 +175,14 @@ pub fn coverage(
         (false, false, true) => Coverage::Tentative,
         (false, true, _) | (false, false, false) => Coverage::No,
     }
+}
+
+/// Whether a list shows a key of ours that is in use; `None` where there is none to show.
+#[must_use]
+pub fn shows_live(keys: &[ListedKey], ledger: &Ledger) -> Option<bool> {
+    let mut live = ledger.slots.iter().filter(|slot| slot.state == SlotState::Live).peekable();
+    live.peek()?;
+    Some(live.any(|slot| find(keys, slot).is_some()))
 }
 
 /// Listed keys that are in no slot and did not lately leave one: made elsewhere.

@@ -11,7 +11,10 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::lists::Lists;
-use crate::bags::Budget;
+use crate::{
+    backoff::FailureClass,
+    bags::{self, Budget},
+};
 
 /// What this process remembers of all accounts.
 #[derive(Default)]
@@ -27,6 +30,50 @@ pub struct AccountMemory {
     /// Its lists; held while one is being fetched, so that all who need one share it.
     pub lists: tokio::sync::Mutex<Lists>,
     keys: Mutex<HashMap<String, KeyMemory>>,
+    facts: Mutex<AccountFacts>,
+}
+
+/// What this process saw of an account as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountFacts {
+    /// Version of the credentials that all of this was seen with.
+    pub credentials: Option<String>,
+    /// Whether the token was accepted by a list.
+    pub token_accepted: bool,
+    /// Lists that failed in a row, and why the last one did.
+    pub list_failure: Option<ListFailure>,
+    /// Whether any list showed a last use.
+    pub shows_last_use: bool,
+    /// Version of the token whose list was seen to cover the account.
+    pub covering_token: Option<String>,
+    /// The revoke endpoint as it was last tried.
+    pub endpoint: Option<Endpoint>,
+    /// When the service last answered a ping.
+    pub pinged: Option<Instant>,
+    /// No ping before this, as the last one failed.
+    pub ping_after: Option<Instant>,
+    /// Owners of slots that the watch on ApiKeys does not know, and since when: by uid.
+    pub missing: HashMap<String, Instant>,
+}
+
+/// Why there is no newer list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListFailure {
+    /// How many failed in a row.
+    pub count: u32,
+    /// What happened.
+    pub error: bags::Error,
+    /// No other before this.
+    pub retry_at: Instant,
+}
+
+/// The revoke endpoint as it was last tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whether it was there.
+    pub found: bool,
+    /// When, by the wall clock.
+    pub at: Timestamp,
 }
 
 /// What this process saw of one key.
@@ -40,14 +87,24 @@ pub struct KeyMemory {
     pub refusals: u32,
     /// When it last answered anything.
     pub probed: Option<Instant>,
+    /// When it was last asked, answered or not.
+    pub tried: Option<Instant>,
+    /// Questions in a row that were not answered.
+    pub unanswered: u32,
+    /// It is not asked again before this.
+    pub probe_after: Option<Instant>,
     /// It answered 200 after `Revoking` was written and before the revocation was sent.
     pub alive_before_revocation: bool,
     /// When Bags acknowledged our revocation.
     pub acknowledged: Option<Instant>,
-    /// Revocations in a row that failed, and when the last was sent.
+    /// Revocations in a row that failed or had no effect.
     pub revocations: u32,
     /// When a revocation was last sent.
     pub sent: Option<Instant>,
+    /// No revocation is sent before this.
+    pub revoke_after: Option<Instant>,
+    /// A live read showed that the empty keystore Secret is gone: its value can no longer arrive.
+    pub closed: bool,
     /// Last use as the last list told it.
     pub last_used: Option<Timestamp>,
 }
@@ -60,11 +117,13 @@ impl Memory {
             return known.clone();
         }
         let keys = accounts.get(name).map(|known| lock(&known.keys).clone()).unwrap_or_default();
+        let facts = accounts.get(name).map(|known| lock(&known.facts).clone()).unwrap_or_default();
         let fresh = Arc::new(AccountMemory {
             budget: Arc::new(budget()),
             per_hour,
             lists: tokio::sync::Mutex::default(),
             keys: Mutex::new(keys),
+            facts: Mutex::new(facts),
         });
         accounts.insert(name.to_owned(), fresh.clone());
         fresh
@@ -91,6 +150,72 @@ impl AccountMemory {
     /// Forgets keys that are in no slot.
     pub fn retain(&self, keep: impl Fn(&str) -> bool) {
         lock(&self.keys).retain(|attempt, _| keep(attempt));
+    }
+}
+
+impl AccountMemory {
+    /// What is remembered of the account as a whole.
+    #[must_use]
+    pub fn facts(&self) -> AccountFacts {
+        lock(&self.facts).clone()
+    }
+
+    /// Changes what is remembered of the account as a whole.
+    pub fn note<T>(&self, change: impl FnOnce(&mut AccountFacts) -> T) -> T {
+        change(&mut lock(&self.facts))
+    }
+}
+
+impl KeyMemory {
+    /// It answered 200. `revoking`: while its slot is `Revoking`; then `true` comes back if a revocation had been
+    /// acknowledged, which thereby had no effect.
+    pub fn answered_alive(&mut self, now: Instant, revoking: bool) -> bool {
+        self.answered(now);
+        self.good = Some(now);
+        self.refused_since = None;
+        self.refusals = 0;
+        if !revoking {
+            return false;
+        }
+        self.alive_before_revocation = true;
+        self.acknowledged.take().is_some()
+    }
+
+    /// It answered 401. Refusals from before `floor` count for nothing.
+    pub fn answered_dead(&mut self, now: Instant, floor: Option<Instant>) {
+        self.answered(now);
+        match self.refused_since.filter(|since| floor.is_none_or(|floor| *since >= floor)) {
+            Some(_) => self.refusals = self.refusals.saturating_add(1),
+            None => {
+                self.refused_since = Some(now);
+                self.refusals = 1;
+            }
+        }
+    }
+
+    /// It answered in a way that shows neither life nor death.
+    pub fn answered(&mut self, now: Instant) {
+        self.tried = Some(now);
+        self.probed = Some(now);
+        self.unanswered = 0;
+        self.probe_after = None;
+    }
+
+    /// It was asked and did not answer; `again`: when to ask again.
+    pub fn silent(&mut self, now: Instant, again: Instant) {
+        self.tried = Some(now);
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.probe_after = Some(again);
+    }
+}
+
+/// What a failed request to Bags means for the next one.
+#[must_use]
+pub fn class_of(error: &bags::Error) -> FailureClass {
+    match error.class() {
+        bags::Class::Refused => FailureClass::Terminal,
+        bags::Class::RateLimited { until } => FailureClass::RateLimited(until),
+        bags::Class::NotDone | bags::Class::Unknown => FailureClass::Transient,
     }
 }
 

@@ -21,6 +21,12 @@ pub mod kind {
     pub const LIST_COVERS: &str = "ListCovers";
     /// Keys wait for a person to revoke them.
     pub const REVOCATION_NEEDS_PERSON: &str = "RevocationNeedsPerson";
+    /// Whether some keys exist is not known: a person has to look. Absent where it is.
+    pub const KEY_UNRESOLVED: &str = "KeyUnresolved";
+    /// Keys that carry this cluster's mark are in no slot. Absent where there are none.
+    pub const STRAY_KEYS: &str = "StrayKeys";
+    /// Keystore Secrets hold values of keys that are in no slot. Absent where there are none.
+    pub const STRAY_VALUES: &str = "StrayValues";
 }
 
 /// Puts a condition in its place; the transition time moves only with the status.

@@ -1,0 +1,422 @@
+//! Carries out what was decided: one lookup or one effect at a time. Makes no choice of its own.
+//!
+//! What Bags answers goes into this process's memory, what the API server answers into [`Found`]; the next decision
+//! reads both. A failed request to Bags is such an answer. A failed one to the API server ends the run.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::reflector::ObjectRef,
+};
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{
+    death,
+    decide::{Effect, Look},
+    listing,
+    memory::{AccountMemory, Endpoint, class_of},
+    observe::{Found, Observation, OwnerSeen, SlotSeen},
+};
+use crate::{
+    api::{
+        ApiKey, BagsAccount, FINALIZER,
+        account::{Owner, Slot, SlotState},
+    },
+    backoff::FailureClass,
+    bags::{self, BagsClient, Probe, Revocation},
+    context::Context,
+    env::{CallError, call},
+    events::EventReason,
+    keystore::Removal,
+    ledger::{Change, StoreError},
+};
+
+/// The longest pause between two revocations of one key.
+const LONGEST_REVOCATION_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause between two unanswered questions.
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_mins(5);
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ActError {
+    /// An ApiKey could not be read.
+    #[error("failed to read ApiKey \"{namespace}/{name}\"")]
+    ReadOwner {
+        namespace: String,
+        name: String,
+        #[source]
+        source: CallError,
+    },
+    /// A keystore Secret could not be read or deleted.
+    #[error("failed to read or delete the keystore Secret of attempt \"{attempt}\"")]
+    Keystore {
+        attempt: String,
+        #[source]
+        source: CallError,
+    },
+    /// The finalizer could not be changed.
+    #[error("failed to change the finalizer")]
+    Finalizer(#[source] CallError),
+    /// The ledger could not be written.
+    #[error("failed to write the ledger")]
+    Ledger(#[source] StoreError),
+}
+
+impl ActError {
+    /// What it means for the next run.
+    pub(super) fn class(&self) -> FailureClass {
+        match self {
+            Self::ReadOwner { source, .. } | Self::Keystore { source, .. } | Self::Finalizer(source) => {
+                if source.is_refusal() {
+                    FailureClass::Terminal
+                } else {
+                    FailureClass::Transient
+                }
+            }
+            Self::Ledger(StoreError::Violation(_)) => FailureClass::Terminal,
+            Self::Ledger(
+                StoreError::NoAccount(_)
+                | StoreError::Refused(_)
+                | StoreError::Contended
+                | StoreError::Timeout
+                | StoreError::Kube(_),
+            ) => FailureClass::Transient,
+        }
+    }
+}
+
+/// One run's hands.
+pub(super) struct Actor<'a> {
+    pub(super) context: &'a Context,
+    pub(super) seen: &'a Observation,
+    pub(super) memory: &'a AccountMemory,
+    pub(super) found: &'a mut Found,
+}
+
+impl Actor<'_> {
+    pub(super) async fn look(&mut self, look: Look) -> Result<(), ActError> {
+        match look {
+            Look::Owner(owner) => self.read_owner(owner).await,
+            Look::Entry(attempt) => self.read_entry(attempt).await,
+            Look::List => {
+                self.list().await;
+                Ok(())
+            }
+            Look::Probe(attempt) => {
+                self.probe(&attempt).await;
+                Ok(())
+            }
+            Look::Ping => {
+                self.ping().await;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn act(&mut self, effect: Effect) -> Result<(), ActError> {
+        match effect {
+            Effect::Pin => self.pin().await,
+            Effect::AddFinalizer => self.set_finalizer(true).await,
+            Effect::RemoveFinalizer => self.set_finalizer(false).await,
+            Effect::Change(change) => self.change(change).await,
+            Effect::Close(attempt) => self.close(attempt).await,
+            Effect::Clear(attempt) => self.clear(attempt).await,
+            Effect::Revoke { attempt, key_id } => {
+                self.revoke(&attempt, &key_id).await;
+                Ok(())
+            }
+            Effect::Ineffective(attempt) => {
+                self.ineffective(&attempt).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn read_owner(&mut self, owner: Owner) -> Result<(), ActError> {
+        let Owner { namespace, name, uid } = owner;
+        let api: Api<ApiKey> = Api::namespaced(self.context.env.kube.clone(), &namespace);
+        let read = call(api.get_opt(&name)).await;
+        let key = read.map_err(|source| ActError::ReadOwner { namespace, name, source })?;
+        let live = match key.filter(|key| key.metadata.uid.as_deref() == Some(uid.as_str())) {
+            None => OwnerSeen::Gone,
+            Some(key) if key.metadata.deletion_timestamp.is_some() => OwnerSeen::Deleting,
+            Some(_) => OwnerSeen::Lives,
+        };
+        self.found.owners.insert(uid, live);
+        Ok(())
+    }
+
+    async fn read_entry(&mut self, attempt: String) -> Result<(), ActError> {
+        match self.context.keystore.live(&attempt).await {
+            Ok(Some(entry)) => {
+                self.found.entries.insert(attempt, entry);
+            }
+            // Placeholders are made before the licence only: what is not there cannot come back.
+            Ok(None) => self.memory.remember(&attempt, |key| key.closed = true),
+            Err(source) => return Err(ActError::Keystore { attempt, source }),
+        }
+        Ok(())
+    }
+
+    async fn list(&self) {
+        let Ok(credentials) = self.context.credentials(&self.seen.account) else { return };
+        let account = &self.seen.account;
+        let answer = listing::fresh(self.context, account, self.memory, &credentials, Duration::ZERO).await;
+        if let Err(error) = answer {
+            warn!(%error, "List of keys was not answered");
+        }
+    }
+
+    async fn probe(&self, attempt: &str) {
+        let clock = &self.context.env.clock;
+        let slot = self.slot(attempt);
+        let revoking = slot.is_some_and(|seen| seen.slot.state == SlotState::Revoking);
+        let value = self.context.keystore.cached(attempt).and_then(|entry| entry.value());
+        let Some(value) = value else {
+            let now = clock.monotonic();
+            self.memory.remember(attempt, |key| key.silent(now, now + LONGEST_PROBE_PAUSE));
+            return;
+        };
+        let answer = self.client(revoking).me(&value).await;
+        let now = clock.monotonic();
+        let floor = slot
+            .filter(|_| revoking)
+            .and_then(|seen| death::floor(&seen.memory, now, self.seen.age(seen.slot.since)));
+        let ineffective = match answer {
+            Ok(Probe::Alive { user: _ }) => {
+                let mut ineffective = false;
+                self.memory.remember(attempt, |key| ineffective = key.answered_alive(now, revoking));
+                ineffective
+            }
+            Ok(Probe::Dead) => {
+                self.memory.remember(attempt, |key| key.answered_dead(now, floor));
+                false
+            }
+            Ok(Probe::Forbidden | Probe::UserGone) => {
+                self.memory.remember(attempt, |key| key.answered(now));
+                false
+            }
+            Err(error) => {
+                warn!(%error, attempt, "Key was not answered for");
+                self.memory.remember(attempt, |key| {
+                    let pause = death::pause(key.unanswered + 1, LONGEST_PROBE_PAUSE);
+                    key.silent(now, self.retry_at(&error, now, pause));
+                });
+                false
+            }
+        };
+        if ineffective {
+            self.ineffective(attempt).await;
+        }
+    }
+
+    async fn ping(&self) {
+        let answer = self.client(true).ping().await;
+        let now = self.context.env.clock.monotonic();
+        self.memory.note(|facts| match &answer {
+            Ok(()) => {
+                facts.pinged = Some(now);
+                facts.ping_after = None;
+            }
+            Err(error) => facts.ping_after = Some(self.retry_at(error, now, LONGEST_REVOCATION_PAUSE)),
+        });
+    }
+
+    async fn revoke(&self, attempt: &str, key_id: &str) {
+        let Ok(credentials) = self.context.credentials(&self.seen.account) else { return };
+        let Some(token) = credentials.token else { return };
+        let path = self.seen.account.revocation_path();
+        let clock = &self.context.env.clock;
+        let sent = clock.monotonic();
+        let answer = self.client(true).revoke(&token, path, key_id).await;
+        let (now, at) = (clock.monotonic(), clock.wall());
+        self.memory.remember(attempt, |key| key.sent = Some(sent));
+        let endpoint = |found| self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at }));
+        match answer {
+            Ok(Revocation::Acknowledged) => {
+                info!(attempt, "Revocation was acknowledged");
+                endpoint(true);
+                self.memory.remember(attempt, |key| {
+                    key.acknowledged = Some(now);
+                    key.probe_after = None;
+                });
+            }
+            Ok(Revocation::NoEndpoint) => endpoint(false),
+            Err(error) => {
+                warn!(%error, attempt, "Revocation failed");
+                self.memory.remember(attempt, |key| {
+                    key.revocations = key.revocations.saturating_add(1);
+                    let pause = death::pause(key.revocations, LONGEST_REVOCATION_PAUSE);
+                    key.revoke_after = Some(self.retry_at(&error, now, pause));
+                });
+                if error.reason() == bags::Reason::InvalidToken {
+                    listing::note_failure(self.context, &self.seen.account, self.memory, &error);
+                }
+            }
+        }
+    }
+
+    async fn ineffective(&self, attempt: &str) {
+        let now = self.context.env.clock.monotonic();
+        self.memory.remember(attempt, |key| {
+            key.acknowledged = None;
+            key.revocations = key.revocations.saturating_add(1);
+            key.revoke_after = Some(now + death::pause(key.revocations, LONGEST_REVOCATION_PAUSE));
+        });
+        let Some(SlotSeen { slot, .. }) = self.slot(attempt) else { return };
+        let note = format!(
+            "Bags acknowledged the revocation of {}, yet it still works; the revocation is sent again. If this goes on, \
+             revoke it at {PAGE}",
+            named(slot)
+        );
+        self.publish(slot, EventReason::RevocationHasNoEffect, &note).await;
+    }
+
+    async fn pin(&self) -> Result<(), ActError> {
+        let installation = &self.seen.installation;
+        let name = self.seen.account.name_any();
+        let pinned = self.context.ledger.update(&name, |draft| {
+            draft.status.installation = Some(installation.clone());
+            Ok(())
+        });
+        pinned.await.map(drop).map_err(ActError::Ledger)
+    }
+
+    /// A conflict is no failure: the newer version wakes this account again.
+    async fn set_finalizer(&mut self, present: bool) -> Result<(), ActError> {
+        let account = &self.seen.account;
+        let mut finalizers = account.finalizers().to_vec();
+        finalizers.retain(|name| name != FINALIZER);
+        if present {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        let resource_version = account.resource_version();
+        let patch = json!({"metadata": {"resourceVersion": resource_version, "finalizers": finalizers}});
+        let api: Api<BagsAccount> = Api::all(self.context.env.kube.clone());
+        let name = account.name_any();
+        match call(api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+            Ok(_) => {}
+            Err(error) if error.is_conflict() || error.is_not_found() => {}
+            Err(error) => return Err(ActError::Finalizer(error)),
+        }
+        self.found.finalizer_done = true;
+        Ok(())
+    }
+
+    async fn change(&self, change: Change) -> Result<(), ActError> {
+        let name = self.seen.account.name_any();
+        let written = self.context.ledger.change(&name, std::slice::from_ref(&change)).await;
+        written.map_err(ActError::Ledger)?;
+        info!(?change, "Ledger changed");
+        self.tell(&change).await;
+        Ok(())
+    }
+
+    /// Says what a change means, and forgets keys that left.
+    async fn tell(&self, change: &Change) {
+        let slot = |attempt: &str| self.slot(attempt).map(|seen| &seen.slot);
+        match change {
+            Change::Bury { attempt, .. } => {
+                self.memory.retain(|kept| kept != attempt);
+                if let Some(slot) = slot(attempt) {
+                    let note = format!("{} is revoked and proven dead", named(slot));
+                    self.publish(slot, EventReason::KeyRevoked, &note).await;
+                }
+            }
+            Change::Dismiss { attempt } | Change::NotMade { attempt, .. } => {
+                self.memory.retain(|kept| kept != attempt);
+            }
+            Change::Lose { attempt, .. } => {
+                if let Some(slot) = slot(attempt) {
+                    let note = format!("{} was made, but its value is lost; it is revoked", named(slot));
+                    self.publish(slot, EventReason::KeyLost, &note).await;
+                }
+            }
+            Change::Reserve { .. }
+            | Change::ReserveFurther { .. }
+            | Change::GiveBack { .. }
+            | Change::License { .. }
+            | Change::Identify { .. }
+            | Change::Publish { .. }
+            | Change::SwitchBack { .. }
+            | Change::Abandon { .. }
+            | Change::Doubt { .. }
+            | Change::Condemn { .. }
+            | Change::Release { .. } => {}
+        }
+    }
+
+    async fn close(&mut self, attempt: String) -> Result<(), ActError> {
+        let Some(entry) = self.found.entries.remove(&attempt) else { return Ok(()) };
+        match self.context.keystore.remove(&entry).await {
+            Ok(Removal::Gone) => {
+                self.memory.remember(&attempt, |key| key.closed = true);
+                self.found.removed.insert(attempt);
+            }
+            // The value arrived: the next look shows it.
+            Ok(Removal::Changed) => {}
+            Err(source) => return Err(ActError::Keystore { attempt, source }),
+        }
+        Ok(())
+    }
+
+    async fn clear(&mut self, attempt: String) -> Result<(), ActError> {
+        if let Some(entry) = self.context.keystore.cached(&attempt) {
+            let removed = self.context.keystore.remove(&entry).await;
+            removed.map_err(|source| ActError::Keystore { attempt: attempt.clone(), source })?;
+        }
+        // Whatever became of it, this run has seen it; a version that changed is looked at by the next one.
+        self.found.removed.insert(attempt);
+        Ok(())
+    }
+
+    fn slot(&self, attempt: &str) -> Option<&SlotSeen> {
+        self.seen.slots.iter().find(|seen| seen.attempt() == Some(attempt))
+    }
+
+    fn client(&self, urgent: bool) -> BagsClient {
+        let client = self.context.client(self.memory);
+        if urgent { client.urgent() } else { client }
+    }
+
+    /// When a failed request may be sent again.
+    fn retry_at(&self, error: &bags::Error, now: Instant, pause: Duration) -> Instant {
+        let until = match class_of(error) {
+            FailureClass::RateLimited(until) => until,
+            FailureClass::Transient | FailureClass::Terminal => Timestamp::MIN,
+        };
+        let told =
+            Duration::try_from(until.duration_since(self.context.env.clock.wall())).unwrap_or_default();
+        now + told.max(pause)
+    }
+
+    /// An event on the ApiKey where the cache has it, else on the account.
+    async fn publish(&self, slot: &Slot, reason: EventReason, note: &str) {
+        let owner = ObjectRef::<ApiKey>::new(&slot.owner.name).within(&slot.owner.namespace);
+        let key = self.context.keys.get(&owner);
+        let key = key.filter(|key| key.metadata.uid.as_deref() == Some(slot.owner.uid.as_str()));
+        let regarding = key.map_or_else(|| reference(&self.seen.account), |key| key.object_ref(&()));
+        self.context.events.publish(&regarding, reason, note).await;
+    }
+}
+
+/// Where people see and revoke keys.
+pub(super) const PAGE: &str = "https://dev.bags.fm";
+
+/// What events about an account refer to.
+pub(super) fn reference(account: &BagsAccount) -> ObjectReference {
+    account.object_ref(&())
+}
+
+/// A key by everything that a person can know it by.
+pub(super) fn named(slot: &Slot) -> String {
+    let name = slot.key_name.as_deref().unwrap_or("(no name yet)");
+    let id = slot.key_id.as_deref().map_or_else(String::new, |id| format!(" (id {id})"));
+    format!("key \"{name}\"{id} of ApiKey {}/{}", slot.owner.namespace, slot.owner.name)
+}

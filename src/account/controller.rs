@@ -1,0 +1,180 @@
+//! One run for one account: observe (caches) → decide (pure) → look or act (one request or write) → observe again,
+//! until there is nothing to do now; then the status (pure), in one write and only if it says something new.
+//!
+//! Nothing here waits: what is to happen later comes back as a duration. Nothing here fails: a failure is logged at
+//! this boundary, told by event where a person has to act, and comes back as the wait that its class asks for.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use tracing::{error, warn};
+
+use super::{
+    act::{ActError, Actor, reference},
+    decide::{Decision, Standing, decide, standing},
+    observe::{Found, Observation, observe},
+    status,
+};
+use crate::{
+    api::BagsAccount,
+    backoff::FailureClass,
+    context::Context,
+    events::EventReason,
+    ledger::{Refusal, StoreError},
+};
+
+/// So many steps make one run: whatever goes round in circles, does so slowly.
+const STEPS: usize = 64;
+/// No step begins after this; a run whose status is never written helps nobody.
+const LONGEST_RUN: Duration = Duration::from_secs(20);
+/// A run that was cut short goes on after this.
+const GO_ON: Duration = Duration::from_secs(1);
+
+/// What a run leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Run again after this, or when something changes.
+    Wait(Duration),
+    /// There is no such account: run again when there is.
+    Gone,
+}
+
+/// How the steps of a run ended.
+enum End {
+    /// Nothing to do before this.
+    Rest(Option<Duration>),
+    /// There was more to do than a run takes.
+    CutShort,
+    /// The account went.
+    Gone,
+    /// A step failed.
+    Failed(ActError),
+}
+
+/// Runs once for the account of this name.
+///
+/// # Guarantees
+/// A run with nothing to do sends no request, neither to the API server nor to Bags. A future that is dropped at any
+/// point leaves a state that the next run goes on from.
+pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
+    let Some(account) = context.ledger.read(name).await else {
+        context.memory.forget(name);
+        return Outcome::Gone;
+    };
+    let uid = account.uid().unwrap_or_default();
+    let before = account.status.clone().unwrap_or_default().conditions;
+    let (seen, end) = steps(context, account).await;
+    let end = match end {
+        End::Gone => {
+            context.backoff.forget(&uid);
+            return Outcome::Gone;
+        }
+        End::Failed(failure) => failed(context, &seen, failure).await,
+        End::Rest(wait) => match write_status(context, &seen, &before).await {
+            Ok(()) => rest(context, &seen, &uid, wait),
+            Err(failure) => failed(context, &seen, failure).await,
+        },
+        End::CutShort => match write_status(context, &seen, &before).await {
+            Ok(()) => GO_ON,
+            Err(failure) => failed(context, &seen, failure).await,
+        },
+    };
+    Outcome::Wait(end)
+}
+
+async fn steps(context: &Arc<Context>, account: Arc<BagsAccount>) -> (Observation, End) {
+    let name = account.name_any();
+    let memory = context.memory_of(&name, &account);
+    let begun = context.env.clock.monotonic();
+    let mut found = Found::default();
+    let mut seen = observe(context, account, &found).await; // (io: caches)
+    for _ in 0..STEPS {
+        let decision = decide(&seen); // (pure)
+        let mut actor = Actor { context, seen: &seen, memory: &memory, found: &mut found };
+        let done = match decision {
+            Decision::Rest(wait) => return (seen, End::Rest(wait)),
+            Decision::Look(look) => actor.look(look).await, // (io)
+            Decision::Act(effect) => actor.act(effect).await, // (io)
+        };
+        if let Err(failure) = done {
+            return (seen, End::Failed(failure));
+        }
+        if found.finalizer_done && seen.account.metadata.deletion_timestamp.is_some() {
+            return (seen, End::Gone);
+        }
+        let Some(account) = context.ledger.read(&name).await else { return (seen, End::Gone) };
+        seen = observe(context, account, &found).await; // (io: caches)
+        if seen.now.saturating_duration_since(begun) > LONGEST_RUN {
+            break;
+        }
+    }
+    (seen, End::CutShort)
+}
+
+/// Until the next deadline. A failing list keeps its count: only an answer makes the next wait short again.
+fn rest(context: &Context, seen: &Observation, uid: &str, wait: Option<Duration>) -> Duration {
+    let pause = seen.paused_until.map(|until| until.duration_since(seen.wall));
+    let pause = pause.and_then(|pause| Duration::try_from(pause).ok());
+    let wait = [wait, pause].into_iter().flatten().min();
+    match (&seen.facts.list_failure, wait) {
+        (Some(_), Some(wait)) => wait.min(seen.timings.resync),
+        (Some(_), None) => seen.timings.resync,
+        (None, wait) => context.backoff.after_success(uid, wait),
+    }
+}
+
+/// Writes the status, if it says something new, and tells what changed in it.
+async fn write_status(context: &Context, seen: &Observation, before: &[Condition]) -> Result<(), ActError> {
+    let name = seen.account.name_any();
+    let foreign = standing(seen) == Standing::Foreign;
+    let written = context.ledger.update(&name, |draft| {
+        let now = draft.now();
+        if foreign {
+            status::show_foreign(&mut draft.status, draft.account, seen, now);
+        } else {
+            status::show(&mut draft.status, draft.account, seen, now);
+        }
+        Ok(())
+    });
+    let account = match written.await {
+        Ok(account) => account,
+        Err(StoreError::NoAccount(_)) => return Ok(()),
+        Err(error) => return Err(ActError::Ledger(error)),
+    };
+    let after = account.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    for (reason, note) in status::transitions(before, after) {
+        context.events.publish(&reference(&account), reason, &note).await;
+    }
+    Ok(())
+}
+
+/// The wait after a failed run.
+async fn failed(context: &Context, seen: &Observation, failure: ActError) -> Duration {
+    let class = failure.class();
+    match (&failure, class) {
+        // Someone else was first: all is decided again.
+        (ActError::Ledger(StoreError::Refused(Refusal::NotInState)), _) => {}
+        (_, FailureClass::Terminal) => {
+            error!(error = %chain(&failure), "Reconcile failed");
+            let regarding = reference(&seen.account);
+            context.events.publish(&regarding, EventReason::ReconcileFailed, &chain(&failure)).await;
+        }
+        (_, FailureClass::Transient | FailureClass::RateLimited(_)) => {
+            warn!(error = %chain(&failure), "Reconcile failed");
+        }
+    }
+    let uid = seen.account.uid().unwrap_or_default();
+    context.backoff.after_failure(&uid, class, context.env.clock.wall())
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,353 @@
+//! When a key in `Revoking` counts as dead, and what to do next to get there. Pure.
+//!
+//! A slot that is given up too early is a living key that nobody knows of; one that is kept too long costs a place.
+//! So every doubt keeps the slot. What the revoke endpoint says is never proof: only the key's own 401 is, or,
+//! where its value is lost, lists that are known to speak of the account.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::memory::KeyMemory;
+use crate::timings::Timings;
+
+const MINUTE: Duration = Duration::from_mins(1);
+/// Where only the key itself can tell: it is asked so long after `Revoking`, then every hour.
+const SCHEDULE: [Duration; 4] = [MINUTE, Duration::from_mins(5), Duration::from_mins(15), HOUR];
+const HOUR: Duration = Duration::from_hours(1);
+/// A key that contradicts what was said of it is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_mins(5);
+
+/// Who revokes a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The operator.
+    Operator,
+    /// The operator, once a list has told the key's id.
+    Unidentified,
+    /// A person.
+    Person(PersonReason),
+}
+
+/// Why a person is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PersonReason {
+    /// The platform team wants it so.
+    Mode,
+    /// The credentials cannot be read.
+    CredentialsUnusable,
+    /// Wallets cannot revoke.
+    NoToken,
+    /// The service does not accept the token.
+    TokenRefused,
+    /// The service has no such endpoint.
+    NoEndpoint,
+    /// Nobody told the key's id.
+    NoKeyId,
+    /// Its value is lost, and no list speaks of the account.
+    NotProvable,
+}
+
+/// What the account's lists say of the key, since it should be gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// There is no list that speaks of the account.
+    None,
+    /// None was asked for yet.
+    Ask,
+    /// They fail; ask again after this.
+    Later(Duration),
+    /// The last one lacks it; another one is needed after this.
+    Lacking(Duration),
+    /// The last one shows it.
+    Shown {
+        /// Its id, where the list has one.
+        key_id: Option<String>,
+    },
+    /// Enough of them lack it.
+    Absent,
+}
+
+/// Another key of the account that should work: if it does not either, a 401 means nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Witness {
+    /// One answered 200 since.
+    Good,
+    /// Ask this attempt's.
+    Ask(String),
+    /// They were asked and did not answer 200; ask again after this.
+    Later(Duration),
+    /// There is none.
+    Nobody,
+}
+
+/// What is known of a key in `Revoking`.
+#[derive(Clone, Debug)]
+pub(super) struct Facts<'a> {
+    /// What it answered.
+    pub memory: &'a KeyMemory,
+    /// Whether its value is known.
+    pub value: bool,
+    /// Who revokes it.
+    pub way: Way,
+    /// What lists say.
+    pub list: Evidence,
+    /// What another key says, since this one's first 401.
+    pub witness: Witness,
+    /// A person said that it is removed.
+    pub resolved: bool,
+    /// When the service last answered a ping, and when it may be asked again.
+    pub pinged: Option<Instant>,
+    /// No ping before this.
+    pub ping_after: Option<Instant>,
+    /// For how long it has been `Revoking`.
+    pub age: Duration,
+    /// The monotonic clock.
+    pub now: Instant,
+    /// Distances that make two answers count as two.
+    pub timings: &'a Timings,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It is dead.
+    Dead,
+    /// Ask the key itself.
+    Probe,
+    /// Send a revocation.
+    Revoke,
+    /// An acknowledged revocation had no effect: say so, and begin again.
+    Ineffective,
+    /// Ask for a list.
+    List,
+    /// Ask another key.
+    Witness(String),
+    /// Ask whether the service is there.
+    Ping,
+    /// Nothing before this long from now; `None`: nothing until something changes.
+    Wait(Option<Duration>),
+}
+
+/// 401 answers in a row since the key should be dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Refused {
+    count: u32,
+    from: Option<Instant>,
+    span: Duration,
+}
+
+/// When the key went into `Revoking`, by the monotonic clock; `None`: before that clock began.
+#[must_use]
+pub(super) fn floor(memory: &KeyMemory, now: Instant, age: Duration) -> Option<Instant> {
+    now.checked_sub(age).max(memory.acknowledged)
+}
+
+impl Facts<'_> {
+    fn refused(&self) -> Refused {
+        let since = self.memory.refused_since;
+        let floor = floor(self.memory, self.now, self.age);
+        let counted = since.filter(|since| floor.is_none_or(|floor| *since >= floor));
+        match (counted, self.memory.probed) {
+            (Some(from), Some(last)) => Refused {
+                count: self.memory.refusals,
+                from: Some(from),
+                span: last.saturating_duration_since(from),
+            },
+            (None, _) | (_, None) => Refused::default(),
+        }
+    }
+
+    /// It worked before our revocation was acknowledged: then a 401 is that revocation's effect.
+    fn ours(&self) -> bool {
+        self.memory.alive_before_revocation && self.memory.acknowledged.is_some()
+    }
+
+    /// Whether a revocation was tried, or is not ours to try.
+    fn attempted(&self) -> bool {
+        self.memory.acknowledged.is_some()
+            || self.memory.revocations > 0
+            || matches!(self.way, Way::Person(_))
+    }
+
+    /// So many 401, over so long.
+    fn wanted(&self) -> (u32, Duration) {
+        match (&self.witness, &self.list) {
+            _ if self.resolved => (1, Duration::ZERO),
+            _ if self.ours() => (2, self.timings.death_apart_ours),
+            (Witness::Nobody, Evidence::None) => (3, self.timings.death_without_control),
+            (Witness::Good | Witness::Ask(_) | Witness::Later(_) | Witness::Nobody, _) => {
+                (2, self.timings.death_apart)
+            }
+        }
+    }
+
+    fn refused_enough(&self) -> bool {
+        let (count, span) = self.wanted();
+        let refused = self.refused();
+        refused.count >= count && refused.span >= span
+    }
+
+    /// The proof.
+    fn dead(&self) -> bool {
+        if !self.value {
+            return self.resolved || self.list == Evidence::Absent && self.attempted();
+        }
+        if !self.refused_enough() {
+            return false;
+        }
+        if self.resolved || self.ours() {
+            return true;
+        }
+        match (&self.witness, &self.list) {
+            (Witness::Good, Evidence::None | Evidence::Absent) | (Witness::Nobody, Evidence::Absent) => true,
+            (Witness::Nobody, Evidence::None) => self.pinged >= self.memory.probed,
+            (Witness::Ask(_) | Witness::Later(_), _)
+            | (_, Evidence::Ask | Evidence::Later(_) | Evidence::Lacking(_) | Evidence::Shown { .. }) => {
+                false
+            }
+        }
+    }
+
+    fn revocation(&self) -> Option<Turn> {
+        if self.resolved || self.memory.acknowledged.is_some() || self.way != Way::Operator {
+            return None;
+        }
+        let begun = floor(self.memory, self.now, self.age);
+        let asked = self.memory.tried.is_some_and(|tried| begun.is_none_or(|begun| tried >= begun));
+        // Whether it worked before makes the proof short; but an unanswered question does not hold a revocation up.
+        let next = if self.value && !asked { Next::Probe } else { Next::Revoke };
+        Some(self.at(next, self.memory.revoke_after))
+    }
+
+    /// When the key itself is to be asked.
+    fn probe(&self) -> Option<Turn> {
+        if !self.value || self.refused_enough() {
+            return None;
+        }
+        let KeyMemory { tried, acknowledged, .. } = *self.memory;
+        let refused = self.refused();
+        let due = match (refused.from, &self.list) {
+            (Some(from), _) => {
+                let (count, span) = self.wanted();
+                let steps = count.saturating_sub(1).max(1);
+                Some(from + span * refused.count.min(steps) / steps)
+            }
+            (None, _) if acknowledged.is_some() => tried
+                .filter(|tried| Some(*tried) >= acknowledged)
+                .map(|tried| tried + self.timings.death_apart),
+            (None, _) if self.resolved => tried.map(|tried| tried + ASK_AGAIN),
+            (None, Evidence::Absent) => tried.map(|tried| tried + ASK_AGAIN),
+            (None, Evidence::None) => Some(self.now + self.scheduled()),
+            // The list will tell.
+            (None, Evidence::Ask | Evidence::Later(_) | Evidence::Lacking(_) | Evidence::Shown { .. }) => {
+                return None;
+            }
+        };
+        Some(self.at(Next::Probe, due.max(self.memory.probe_after)))
+    }
+
+    /// How long until the next planned question.
+    fn scheduled(&self) -> Duration {
+        let asked_at = self
+            .memory
+            .tried
+            .and_then(|tried| self.age.checked_sub(self.now.saturating_duration_since(tried)));
+        let point = |after: Duration| {
+            let hours = u32::try_from(after.as_secs() / HOUR.as_secs()).unwrap_or(u32::MAX);
+            SCHEDULE
+                .into_iter()
+                .find(|point| *point > after)
+                .unwrap_or(HOUR.saturating_mul(hours.saturating_add(1)))
+        };
+        match asked_at {
+            Some(asked_at) => point(asked_at).saturating_sub(self.age),
+            None => SCHEDULE[0].saturating_sub(self.age),
+        }
+    }
+
+    fn lists(&self) -> Option<Turn> {
+        if self.resolved || self.value && self.ours() {
+            return None;
+        }
+        let doubted = if self.value { self.refused().count > 0 } else { self.attempted() };
+        let wanted = doubted || self.way == Way::Unidentified;
+        match &self.list {
+            Evidence::Ask => wanted.then_some(Turn::Now(Next::List)),
+            Evidence::Later(wait) => wanted.then_some(Turn::In(*wait)),
+            Evidence::Lacking(wait) => Some(self.at(Next::List, Some(self.now + *wait))),
+            Evidence::None | Evidence::Shown { .. } | Evidence::Absent => None,
+        }
+    }
+
+    /// Where the value is lost, only a list can show that an acknowledged revocation did nothing.
+    fn ineffective(&self) -> Option<Turn> {
+        let acknowledged = self.memory.acknowledged.filter(|_| !self.value && !self.resolved)?;
+        matches!(self.list, Evidence::Shown { .. })
+            .then(|| self.at(Next::Ineffective, Some(acknowledged + self.timings.resync)))
+    }
+
+    fn others(&self) -> Option<Turn> {
+        if !self.value || self.resolved || self.ours() || self.refused().count == 0 {
+            return None;
+        }
+        match (&self.witness, &self.list) {
+            (Witness::Ask(attempt), _) => Some(Turn::Now(Next::Witness(attempt.clone()))),
+            (Witness::Later(wait), _) => Some(Turn::In(*wait)),
+            (Witness::Nobody, Evidence::None) if self.refused_enough() => {
+                Some(self.at(Next::Ping, self.ping_after))
+            }
+            (Witness::Good | Witness::Nobody, _) => None,
+        }
+    }
+
+    fn at(&self, next: Next, due: Option<Instant>) -> Turn {
+        let wait = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(self.now));
+        if wait.is_zero() { Turn::Now(next) } else { Turn::In(wait) }
+    }
+}
+
+enum Turn {
+    Now(Next),
+    In(Duration),
+}
+
+/// What to do next about a key in `Revoking`: revoke it, then gather what proves it dead. A rule that waits yields to
+/// the next one.
+#[must_use]
+pub(super) fn next(facts: &Facts<'_>) -> Next {
+    if facts.dead() {
+        return Next::Dead;
+    }
+    let rules = [Facts::revocation, Facts::probe, Facts::lists, Facts::others, Facts::ineffective]
+        .map(|rule| rule(facts));
+    let mut wait: Option<Duration> = None;
+    for turn in rules.into_iter().flatten() {
+        match turn {
+            Turn::Now(next) => return next,
+            Turn::In(turn) => wait = Some(wait.map_or(turn, |wait| wait.min(turn))),
+        }
+    }
+    Next::Wait(wait)
+}
+
+/// Why a person has to do something about the key, if so.
+#[must_use]
+pub(super) fn needs_person(facts: &Facts<'_>) -> Option<PersonReason> {
+    match facts.way {
+        Way::Person(reason) => Some(reason),
+        Way::Operator | Way::Unidentified => {
+            (!facts.value && facts.list == Evidence::None && facts.attempted())
+                .then_some(PersonReason::NotProvable)
+        }
+    }
+}
+
+/// The pause after so many failures in a row: 1, 2, 4 … s.
+#[must_use]
+pub(super) fn pause(failures: u32, longest: Duration) -> Duration {
+    Duration::from_secs(1 << failures.saturating_sub(1).min(12)).min(longest)
+}
+
+#[cfg(test)]
+mod tests;

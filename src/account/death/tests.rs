@@ -1,0 +1,434 @@
+//! The proof of death as a table, and as properties over everything that can be known.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What is known; times are seconds after `Revoking`.
+#[derive(Clone, Debug)]
+struct Known {
+    now: u64,
+    alive_before: bool,
+    tried: Option<u64>,
+    refused: Option<(u32, u64, u64)>,
+    acknowledged: Option<u64>,
+    revocations: u32,
+    revoke_after: Option<u64>,
+    value: bool,
+    way: Way,
+    list: Evidence,
+    witness: Witness,
+    resolved: bool,
+    pinged: Option<u64>,
+}
+
+fn known(now: u64) -> Known {
+    Known {
+        now,
+        alive_before: false,
+        tried: None,
+        refused: None,
+        acknowledged: None,
+        revocations: 0,
+        revoke_after: None,
+        value: true,
+        way: Way::Operator,
+        list: Evidence::Ask,
+        witness: Witness::Ask("other".into()),
+        resolved: false,
+        pinged: None,
+    }
+}
+
+/// A monotonic clock late enough for any time before it.
+#[expect(clippy::disallowed_methods, reason = "a fixed point for the table's times")]
+fn revoking_at() -> Instant {
+    Instant::now() + Duration::from_secs(1_000_000)
+}
+
+fn with<T>(known: &Known, look: impl FnOnce(&Facts<'_>) -> T) -> T {
+    let start = revoking_at();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    let memory = KeyMemory {
+        refused_since: known.refused.map(|(_, first, _)| at(first)),
+        refusals: known.refused.map_or(0, |(count, _, _)| count),
+        probed: known.refused.map(|(_, _, last)| at(last)).or(known.tried.map(at)),
+        tried: known.refused.map(|(_, _, last)| at(last)).or(known.tried.map(at)),
+        alive_before_revocation: known.alive_before,
+        acknowledged: known.acknowledged.map(at),
+        revocations: known.revocations,
+        revoke_after: known.revoke_after.map(at),
+        ..KeyMemory::default()
+    };
+    look(&Facts {
+        memory: &memory,
+        value: known.value,
+        way: known.way,
+        list: known.list.clone(),
+        witness: known.witness.clone(),
+        resolved: known.resolved,
+        pinged: known.pinged.map(at),
+        ping_after: None,
+        age: Duration::from_secs(known.now),
+        now: at(known.now),
+        timings: &Timings::default(),
+    })
+}
+
+fn wait(seconds: u64) -> Next {
+    Next::Wait(Some(Duration::from_secs(seconds)))
+}
+
+#[test]
+fn a_key_is_revoked_by_the_operator_and_dies_within_seconds() {
+    let ours = Known { alive_before: true, tried: Some(0), ..known(0) };
+    let acknowledged = Known { acknowledged: Some(1), ..ours.clone() };
+    let cases = [
+        ("it is asked first whether it works", known(0), Next::Probe),
+        ("then it is revoked", ours.clone(), Next::Revoke),
+        ("also if the question was not answered", Known { tried: Some(0), ..known(0) }, Next::Revoke),
+        (
+            "a failed revocation is sent again after its pause",
+            Known { now: 1, revocations: 1, revoke_after: Some(4), ..ours.clone() },
+            wait(3),
+        ),
+        (
+            "and then without asking again",
+            Known { now: 4, revocations: 1, revoke_after: Some(4), ..ours },
+            Next::Revoke,
+        ),
+        ("after the acknowledgement it is asked", Known { now: 1, ..acknowledged.clone() }, Next::Probe),
+        ("one 401 is no proof", Known { now: 1, refused: Some((1, 1, 1)), ..acknowledged.clone() }, wait(1)),
+        (
+            "a second one is asked for a second later",
+            Known { now: 2, refused: Some((1, 1, 1)), ..acknowledged.clone() },
+            Next::Probe,
+        ),
+        (
+            "two 401 a second apart are the proof, whatever lists say",
+            Known {
+                now: 2,
+                refused: Some((2, 1, 2)),
+                list: Evidence::Shown { key_id: None },
+                ..acknowledged.clone()
+            },
+            Next::Dead,
+        ),
+        (
+            "401 from before the acknowledgement count for nothing",
+            Known { now: 5, acknowledged: Some(4), refused: Some((3, 1, 3)), ..acknowledged.clone() },
+            Next::Probe,
+        ),
+        (
+            "an answer that shows neither life nor death is asked for again later",
+            Known { now: 3, tried: Some(2), ..acknowledged },
+            wait(29),
+        ),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(with(&case, next), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_key_that_died_by_others_needs_two_answers_a_witness_and_the_list() {
+    let twice = Known { now: 40, acknowledged: Some(1), refused: Some((2, 2, 32)), ..known(40) };
+    let nobody = Known { witness: Witness::Nobody, ..twice.clone() };
+    let cases = [
+        (
+            "two 401 too close together wait for a third",
+            Known {
+                refused: Some((2, 2, 4)),
+                now: 5,
+                list: Evidence::None,
+                witness: Witness::Good,
+                ..twice.clone()
+            },
+            wait(27),
+        ),
+        ("then the list is asked", twice.clone(), Next::List),
+        ("and another key", Known { list: Evidence::Absent, ..twice.clone() }, Next::Witness("other".into())),
+        (
+            "all three agree",
+            Known { list: Evidence::Absent, witness: Witness::Good, ..twice.clone() },
+            Next::Dead,
+        ),
+        (
+            "where there is no list, the witness is enough",
+            Known { list: Evidence::None, witness: Witness::Good, ..twice.clone() },
+            Next::Dead,
+        ),
+        (
+            "where there is no witness, the list is enough",
+            Known { list: Evidence::Absent, ..nobody.clone() },
+            Next::Dead,
+        ),
+        (
+            "a list that shows it holds the slot",
+            Known { list: Evidence::Shown { key_id: None }, witness: Witness::Good, ..twice.clone() },
+            Next::Wait(None),
+        ),
+        (
+            "witnesses that answer 401 too hold the slot: something else is wrong",
+            Known {
+                list: Evidence::None,
+                witness: Witness::Later(Duration::from_secs(300)),
+                ..twice.clone()
+            },
+            wait(300),
+        ),
+        (
+            "with neither list nor witness the third answer comes after ten minutes",
+            Known { now: 302, list: Evidence::None, refused: Some((2, 2, 302)), ..nobody.clone() },
+            wait(300),
+        ),
+        (
+            "and the service must be there",
+            Known { now: 602, list: Evidence::None, refused: Some((3, 2, 602)), ..nobody.clone() },
+            Next::Ping,
+        ),
+        (
+            "a ping from before proves nothing",
+            Known {
+                now: 602,
+                list: Evidence::None,
+                refused: Some((3, 2, 602)),
+                pinged: Some(601),
+                ..nobody.clone()
+            },
+            Next::Ping,
+        ),
+        (
+            "then it is proven",
+            Known { now: 603, list: Evidence::None, refused: Some((3, 2, 602)), pinged: Some(603), ..nobody },
+            Next::Dead,
+        ),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(with(&case, next), expected, "{name}");
+    }
+}
+
+#[test]
+fn where_a_person_revokes_the_list_tells_or_the_key_is_asked_by_schedule() {
+    let person = |now| Known { way: Way::Person(PersonReason::NoEndpoint), ..known(now) };
+    let blind = |now, tried| Known { list: Evidence::None, witness: Witness::Nobody, tried, ..person(now) };
+    let cases = [
+        ("the ordinary lists are awaited", person(10), Next::Wait(None)),
+        (
+            "while they show it, it is not asked",
+            Known { list: Evidence::Shown { key_id: None }, ..person(9000) },
+            Next::Wait(None),
+        ),
+        (
+            "the first that lacks it is followed by a second",
+            Known { list: Evidence::Lacking(Duration::from_secs(30)), ..person(600) },
+            wait(30),
+        ),
+        (
+            "at once when it is time",
+            Known { list: Evidence::Lacking(Duration::ZERO), ..person(630) },
+            Next::List,
+        ),
+        (
+            "absence is confirmed by the key itself",
+            Known { list: Evidence::Absent, ..person(630) },
+            Next::Probe,
+        ),
+        (
+            "a key that works although it is not listed is asked again later",
+            Known { list: Evidence::Absent, tried: Some(630), ..person(631) },
+            wait(299),
+        ),
+        ("without a list it is asked after a minute", blind(10, None), wait(50)),
+        ("then", blind(60, None), Next::Probe),
+        ("then after five", blind(61, Some(60)), wait(239)),
+        ("then after fifteen", blind(300, Some(300)), wait(600)),
+        ("then after an hour", blind(900, Some(900)), wait(2700)),
+        ("then every hour", blind(3600, Some(3600)), wait(3600)),
+        ("for ever", blind(90_000, Some(86_400)), Next::Probe),
+        (
+            "a first 401 makes it quicker",
+            Known { refused: Some((1, 900, 900)), ..blind(901, None) },
+            wait(299),
+        ),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(with(&case, next), expected, "{name}");
+        assert_eq!(with(&case, needs_person), Some(PersonReason::NoEndpoint), "{name}");
+    }
+}
+
+#[test]
+fn a_key_whose_value_is_lost_dies_by_lists_or_by_a_persons_word() {
+    let lost = |now| Known { value: false, ..known(now) };
+    let acknowledged = |now| Known { acknowledged: Some(1), ..lost(now) };
+    let cases = [
+        ("it is revoked without asking it", lost(0), Next::Revoke),
+        (
+            "its absence from lists is no proof before a revocation was tried",
+            Known { list: Evidence::Absent, ..lost(0) },
+            Next::Revoke,
+        ),
+        ("then a list is asked for", acknowledged(1), Next::List),
+        (
+            "and a second one",
+            Known { list: Evidence::Lacking(Duration::from_secs(30)), ..acknowledged(1) },
+            wait(30),
+        ),
+        ("two that lack it are the proof", Known { list: Evidence::Absent, ..acknowledged(40) }, Next::Dead),
+        (
+            "one that still shows it after ten minutes tells that nothing happened",
+            Known { list: Evidence::Shown { key_id: None }, ..acknowledged(601) },
+            Next::Ineffective,
+        ),
+        ("no list: a person", Known { list: Evidence::None, ..acknowledged(40) }, Next::Wait(None)),
+        (
+            "whose word is enough",
+            Known { list: Evidence::None, resolved: true, ..acknowledged(40) },
+            Next::Dead,
+        ),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(with(&case, next), expected, "{name}");
+    }
+    let unprovable = Known { list: Evidence::None, ..acknowledged(40) };
+    assert_eq!(with(&unprovable, needs_person), Some(PersonReason::NotProvable));
+}
+
+#[test]
+fn a_persons_word_is_checked_once_where_the_value_is_known() {
+    let resolved = |now| Known { resolved: true, list: Evidence::Shown { key_id: None }, ..known(now) };
+    let cases = [
+        ("the key is asked", resolved(10), Next::Probe),
+        ("it still works", Known { tried: Some(10), ..resolved(11) }, wait(299)),
+        ("it does not", Known { refused: Some((1, 11, 11)), ..resolved(11) }, Next::Dead),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(with(&case, next), expected, "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_id_is_looked_up_in_a_list_first() {
+    let unidentified = Known { way: Way::Unidentified, ..known(0) };
+    assert_eq!(with(&unidentified, next), Next::List);
+    let failing = Known { list: Evidence::Later(Duration::from_secs(8)), ..unidentified };
+    assert_eq!(with(&failing, next), wait(8));
+}
+
+#[test]
+fn pauses_double_up_to_their_bound() {
+    let pauses = [0, 1, 2, 3, 5, 6, 60].map(|count| pause(count, Duration::from_secs(30)).as_secs());
+    assert_eq!(pauses, [1, 1, 2, 4, 16, 30, 30]);
+}
+
+fn any_way() -> impl Strategy<Value = Way> {
+    prop_oneof![
+        Just(Way::Operator),
+        Just(Way::Unidentified),
+        Just(Way::Person(PersonReason::Mode)),
+        Just(Way::Person(PersonReason::NoKeyId)),
+    ]
+}
+
+fn any_list() -> impl Strategy<Value = Evidence> {
+    prop_oneof![
+        Just(Evidence::None),
+        Just(Evidence::Ask),
+        (1..60u64).prop_map(|seconds| Evidence::Later(Duration::from_secs(seconds))),
+        (0..60u64).prop_map(|seconds| Evidence::Lacking(Duration::from_secs(seconds))),
+        Just(Evidence::Shown { key_id: None }),
+        Just(Evidence::Absent),
+    ]
+}
+
+fn any_witness() -> impl Strategy<Value = Witness> {
+    prop_oneof![
+        Just(Witness::Good),
+        Just(Witness::Ask("other".into())),
+        (1..60u64).prop_map(|seconds| Witness::Later(Duration::from_secs(seconds))),
+        Just(Witness::Nobody),
+    ]
+}
+
+prop_compose! {
+    fn any_known()(
+        now in 0..10_000u64,
+        alive_before in any::<bool>(),
+        tried in proptest::option::of(0.0..1.0f64),
+        refused in proptest::option::of((1..5u32, 0.0..1.0f64, 0.0..1.0f64)),
+        acknowledged in proptest::option::of(0.0..1.0f64),
+        (revocations, revoke_after) in (0..4u32, proptest::option::of(0..20_000u64)),
+        (value, resolved) in any::<(bool, bool)>(),
+        (way, list, witness) in (any_way(), any_list(), any_witness()),
+        pinged in proptest::option::of(0.0..1.0f64),
+    ) -> Known {
+        let past = |share: f64| (share * now as f64) as u64;
+        Known {
+            now,
+            alive_before,
+            tried: tried.map(past),
+            refused: refused.map(|(count, a, b)| (count, past(a.min(b)), past(a.max(b)))),
+            acknowledged: acknowledged.map(past),
+            revocations,
+            revoke_after,
+            value,
+            way,
+            list,
+            witness,
+            resolved,
+            pinged: pinged.map(past),
+        }
+    }
+}
+
+/// §9 of the workflows, said in another way than the code says it.
+fn proof(known: &Known) -> bool {
+    let counted = known.refused.filter(|(_, first, _)| known.acknowledged.is_none_or(|at| *first >= at));
+    let (count, span) = counted.map_or((0, 0), |(count, first, last)| (count, last - first));
+    let last = counted.map(|(_, _, last)| last);
+    let by_person = known.resolved && (!known.value || count >= 1);
+    let ours = known.alive_before && known.acknowledged.is_some() && count >= 2 && span >= 1;
+    let lists_allow = matches!(known.list, Evidence::Absent | Evidence::None);
+    let by_witness = count >= 2 && span >= 30 && known.witness == Witness::Good && lists_allow;
+    let no_witness = known.witness == Witness::Nobody;
+    let by_list = count >= 2 && span >= 30 && known.list == Evidence::Absent && no_witness;
+    let by_time = count >= 3 && span >= 600 && no_witness && lists_allow && known.pinged >= last;
+    let without_value = !known.value && known.list == Evidence::Absent;
+    by_person || without_value || known.value && (ours || by_witness || by_list || by_time)
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_dead_without_a_proof(known in any_known()) {
+        if with(&known, next) == Next::Dead {
+            prop_assert!(proof(&known), "{known:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_revoked_that_a_person_must_revoke_or_that_is_acknowledged(known in any_known()) {
+        if with(&known, next) == Next::Revoke {
+            prop_assert_eq!(known.way, Way::Operator);
+            prop_assert_eq!(known.acknowledged, None);
+        }
+    }
+
+    #[test]
+    fn a_key_without_a_value_is_never_asked_and_waits_are_real(known in any_known()) {
+        match with(&known, next) {
+            Next::Probe => prop_assert!(known.value),
+            Next::Wait(Some(wait)) => prop_assert!(!wait.is_zero(), "{known:?}"),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_key_that_may_live_never_waits_for_nothing_unless_a_list_or_a_person_speaks(known in any_known()) {
+        if with(&known, next) == Next::Wait(None) {
+            let list = !matches!(known.list, Evidence::None);
+            prop_assert!(list || with(&known, needs_person).is_some() || known.way == Way::Unidentified, "{known:?}");
+        }
+    }
+}

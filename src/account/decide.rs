@@ -1,0 +1,400 @@
+//! What to do next for an account: one lookup or one effect, or how long to rest. Pure and total.
+//!
+//! The rules are asked in order and the first one that has something to do now is followed; then all is observed
+//! again. A rule that only waits yields to the later ones and contributes its deadline:
+//!
+//! 1. the ledger gets its installation, or is taken over on a person's word;
+//! 2. an account that is being deleted is let go once no slot is left, or on a person's word;
+//! 3. the finalizer;
+//! 4. a lost key is condemned;
+//! 5. a key in `Revoking` is revoked and proven dead (`death`);
+//! 6. a creation of unknown outcome is judged;
+//! 7. an unresolved key is resolved by lists or by a person;
+//! 8. a released key that is gone leaves its slot;
+//! 9. slots whose ApiKey vanished are given back, abandoned or condemned;
+//! 10. keystore Secrets without a slot are cleared away;
+//! 11. the list is asked for at the resync.
+//!
+//! In a ledger of another installation only rule 2 holds; where a slot is in a state of a newer version, rules 1, 2,
+//! 3 and 11.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+
+use super::{
+    death::{self, Evidence, Next, Witness},
+    judge::ListWay,
+    observe::{LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
+};
+use crate::{
+    api::{
+        FINALIZER,
+        account::{Installation, Owner, SlotState},
+        annotation,
+        name::cluster_mark,
+    },
+    ledger::Change,
+};
+
+/// Failure reason of a slot whose key belongs to another user of Bags: lists of this account say nothing about it.
+pub(super) const WRONG_USER: &str = "WrongUser";
+/// Failure reason of a creation whose outcome nobody can tell.
+pub(super) const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Decision {
+    /// Read something.
+    Look(Look),
+    /// Change something.
+    Act(Effect),
+    /// Nothing before this long from now; `None`: nothing until something changes.
+    Rest(Option<Duration>),
+}
+
+/// A lookup that costs a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Look {
+    /// The ApiKey of a slot, live.
+    Owner(Owner),
+    /// An attempt's keystore Secret, live.
+    Entry(String),
+    /// The account's list.
+    List,
+    /// Whether an attempt's key works.
+    Probe(String),
+    /// Whether the service is there.
+    Ping,
+}
+
+/// A change of the world.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Effect {
+    /// The ledger belongs to this installation.
+    Pin,
+    /// Puts the finalizer on.
+    AddFinalizer,
+    /// Takes the finalizer off: the account goes.
+    RemoveFinalizer,
+    /// Changes a slot.
+    Change(Change),
+    /// Deletes an attempt's empty keystore Secret, after which its value cannot arrive any more.
+    Close(String),
+    /// Deletes a keystore Secret that belongs to no slot.
+    Clear(String),
+    /// Asks Bags to revoke.
+    Revoke {
+        /// The attempt.
+        attempt: String,
+        /// The key's id.
+        key_id: String,
+    },
+    /// A revocation had no effect: it is sent again.
+    Ineffective(String),
+}
+
+/// Whose ledger it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nobody's yet, or a person gave it to this installation.
+    Takeable,
+    /// This installation's.
+    Ours,
+    /// Another's.
+    Foreign,
+}
+
+/// What a rule comes to.
+enum Turn {
+    Now(Decision),
+    In(Duration),
+    Nothing,
+}
+
+type Rule = fn(&Observation) -> Turn;
+
+/// Decides.
+pub(super) fn decide(seen: &Observation) -> Decision {
+    let all: [Rule; 11] =
+        [pin, let_go, finalizer, lost, revoking, judge, unresolved, released, orphans, loose, list_due];
+    let held: [Rule; 4] = [pin, let_go, finalizer, list_due];
+    let rules: &[Rule] = match (standing(seen), held_by_unknown_state(seen)) {
+        (Standing::Foreign, _) => &[let_go],
+        (Standing::Takeable | Standing::Ours, true) => &held,
+        (Standing::Takeable | Standing::Ours, false) => &all,
+    };
+    match first(rules.iter().map(|rule| rule(seen))) {
+        Turn::Now(decision) => decision,
+        Turn::In(wait) => Decision::Rest(Some(wait)),
+        Turn::Nothing => Decision::Rest(None),
+    }
+}
+
+/// The first that has something to do now, else the earliest deadline.
+fn first(turns: impl Iterator<Item = Turn>) -> Turn {
+    let mut earliest: Option<Duration> = None;
+    for turn in turns {
+        match turn {
+            Turn::Now(decision) => return Turn::Now(decision),
+            Turn::In(wait) => earliest = Some(earliest.map_or(wait, |known| known.min(wait))),
+            Turn::Nothing => {}
+        }
+    }
+    earliest.map_or(Turn::Nothing, Turn::In)
+}
+
+fn act(effect: Effect) -> Turn {
+    Turn::Now(Decision::Act(effect))
+}
+
+fn change(change: Change) -> Turn {
+    act(Effect::Change(change))
+}
+
+fn look(look: Look) -> Turn {
+    Turn::Now(Decision::Look(look))
+}
+
+/// Asks every slot in one state.
+fn each(seen: &Observation, state: &SlotState, rule: impl Fn(&SlotSeen, String) -> Turn) -> Turn {
+    let slots = seen.slots.iter().filter(|slot| slot.slot.state == *state);
+    first(slots.filter_map(|slot| Some(rule(slot, slot.attempt()?.to_owned()))))
+}
+
+/// Whose ledger it is. `take-over` names this cluster; where only the namespace differs, cluster and namespace as
+/// `<cluster>/<namespace>`, or both installations of one cluster would take it from each other in turn.
+pub(super) fn standing(seen: &Observation) -> Standing {
+    let Installation { cluster, namespace } = &seen.installation;
+    let pinned = seen.account.status.as_ref().and_then(|status| status.installation.as_ref());
+    let Some(pinned) = pinned else { return Standing::Takeable };
+    if *pinned == seen.installation {
+        return Standing::Ours;
+    }
+    let wanted = seen.annotation(annotation::TAKE_OVER).unwrap_or_default().trim();
+    let (wanted_cluster, wanted_namespace) = match wanted.split_once('/') {
+        Some((cluster, namespace)) => (cluster, Some(namespace)),
+        None => (wanted, None),
+    };
+    let this_cluster = wanted_cluster == cluster || wanted_cluster == cluster_mark(cluster);
+    let this_namespace = wanted_namespace.map_or(pinned.cluster != *cluster, |wanted| wanted == namespace);
+    if this_cluster && this_namespace { Standing::Takeable } else { Standing::Foreign }
+}
+
+/// Whether a slot is in a state that only a newer version knows.
+pub(super) fn held_by_unknown_state(seen: &Observation) -> bool {
+    seen.slots.iter().any(|slot| matches!(slot.slot.state, SlotState::Unknown(_)))
+}
+
+/// Whether a person lets the account go although slots are left.
+pub(super) fn forgotten(seen: &Observation) -> bool {
+    seen.annotation(annotation::FORGET).is_some_and(|value| value != "false")
+}
+
+fn pin(seen: &Observation) -> Turn {
+    match standing(seen) {
+        Standing::Takeable => act(Effect::Pin),
+        Standing::Ours | Standing::Foreign => Turn::Nothing,
+    }
+}
+
+fn let_go(seen: &Observation) -> Turn {
+    let deleting = seen.account.metadata.deletion_timestamp.is_some();
+    let finalized = seen.account.finalizers().iter().any(|name| name == FINALIZER);
+    let free = seen.slots.is_empty() || forgotten(seen);
+    if deleting && finalized && free && !seen.finalizer_done {
+        return act(Effect::RemoveFinalizer);
+    }
+    Turn::Nothing
+}
+
+fn finalizer(seen: &Observation) -> Turn {
+    let deleting = seen.account.metadata.deletion_timestamp.is_some();
+    let finalized = seen.account.finalizers().iter().any(|name| name == FINALIZER);
+    if deleting || finalized || seen.finalizer_done { Turn::Nothing } else { act(Effect::AddFinalizer) }
+}
+
+fn lost(seen: &Observation) -> Turn {
+    each(seen, &SlotState::Lost, |_, attempt| change(Change::Condemn { attempt, emergency: false }))
+}
+
+fn revoking(seen: &Observation) -> Turn {
+    each(seen, &SlotState::Revoking, |slot, attempt| match death::next(&seen.death(slot)) {
+        Next::Dead => bury(seen, slot, attempt),
+        Next::Probe => look(Look::Probe(attempt)),
+        Next::Revoke => match &slot.key_id {
+            Some(key_id) => act(Effect::Revoke { attempt, key_id: key_id.clone() }),
+            None => Turn::Nothing,
+        },
+        Next::Ineffective => act(Effect::Ineffective(attempt)),
+        Next::List => ask_list(seen),
+        Next::Witness(other) => look(Look::Probe(other)),
+        Next::Ping => look(Look::Ping),
+        Next::Wait(wait) => wait.map_or(Turn::Nothing, Turn::In),
+    })
+}
+
+/// A living owner keeps its place; whether it lives is read live, and only where its last slot goes.
+fn bury(seen: &Observation, slot: &SlotSeen, attempt: String) -> Turn {
+    let last = seen.slots.iter().filter(|other| other.slot.owner.uid == slot.slot.owner.uid).count() == 1;
+    let owner_lives = match slot.owner {
+        _ if !last => false,
+        OwnerSeen::Lives => true,
+        OwnerSeen::Deleting | OwnerSeen::Gone => false,
+        OwnerSeen::Cached | OwnerSeen::Missing(_) => return look(Look::Owner(slot.slot.owner.clone())),
+    };
+    change(Change::Bury { attempt, owner_lives })
+}
+
+/// Judges a creation of unknown outcome: first its value is made unable to arrive, then lists are asked.
+fn judge(seen: &Observation) -> Turn {
+    each(seen, &SlotState::Creating, |slot, attempt| {
+        let age = seen.age(slot.slot.since);
+        match slot.stored {
+            // Its save is running, or its value is there: the ApiKey's reconciler goes on with it.
+            _ if slot.running => return Turn::Nothing,
+            Stored::Value => return Turn::Nothing,
+            _ if age < seen.timings.judge_after => return Turn::In(seen.timings.judge_after - age),
+            _ if slot.memory.closed => {}
+            Stored::SurelyEmpty => return act(Effect::Close(attempt)),
+            Stored::Absent | Stored::Empty => return look(Look::Entry(attempt)),
+        }
+        match seen.evidence(slot) {
+            Evidence::Shown { key_id } => change(Change::Lose { attempt, key_id }),
+            Evidence::Absent => change(Change::NotMade { attempt, reason: OUTCOME_UNKNOWN }),
+            Evidence::None => change(Change::Doubt { attempt, reason: OUTCOME_UNKNOWN }),
+            Evidence::Ask => ask_list(seen),
+            Evidence::Lacking(wait) => ask_list_in(seen, wait),
+            Evidence::Later(wait) => Turn::In(wait),
+        }
+    })
+}
+
+fn unresolved(seen: &Observation) -> Turn {
+    each(seen, &SlotState::Unresolved, |slot, attempt| {
+        if seen.resolved(slot) {
+            return change(Change::Dismiss { attempt });
+        }
+        if slot.slot.failures.as_ref().is_some_and(|failures| failures.reason == WRONG_USER) {
+            return Turn::Nothing;
+        }
+        match seen.evidence(slot) {
+            Evidence::Shown { key_id } => change(Change::Lose { attempt, key_id }),
+            Evidence::Absent => change(Change::Dismiss { attempt }),
+            Evidence::Ask => ask_list(seen),
+            Evidence::Lacking(wait) => ask_list_in(seen, wait),
+            Evidence::Later(wait) => Turn::In(wait),
+            Evidence::None => Turn::Nothing,
+        }
+    })
+}
+
+/// Only the ordinary lists speak of a released key: nothing waits for its slot so urgently.
+fn released(seen: &Observation) -> Turn {
+    each(seen, &SlotState::Released, |slot, attempt| {
+        let gone = seen.resolved(slot) || seen.evidence(slot) == Evidence::Absent;
+        if gone { change(Change::Dismiss { attempt }) } else { Turn::Nothing }
+    })
+}
+
+fn orphans(seen: &Observation) -> Turn {
+    first(seen.slots.iter().map(|slot| {
+        let due = match orphaned(seen, slot) {
+            Some((due, _)) => due,
+            None => return Turn::Nothing,
+        };
+        match slot.owner {
+            OwnerSeen::Cached | OwnerSeen::Lives | OwnerSeen::Deleting => Turn::Nothing,
+            OwnerSeen::Missing(_) | OwnerSeen::Gone if !due.is_zero() => Turn::In(due),
+            OwnerSeen::Missing(_) => look(Look::Owner(slot.slot.owner.clone())),
+            OwnerSeen::Gone => orphaned(seen, slot).map_or(Turn::Nothing, |(_, next)| change(next)),
+        }
+    }))
+}
+
+/// In how long a slot whose owner is gone goes, and how.
+fn orphaned(seen: &Observation, slot: &SlotSeen) -> Option<(Duration, Change)> {
+    let owner_uid = slot.slot.owner.uid.clone();
+    let missing_for = || {
+        let since = seen.facts.missing.get(&owner_uid).copied();
+        since.map_or(Duration::ZERO, |since| seen.now.saturating_duration_since(since))
+    };
+    let rest = |term: Duration, passed: Duration| term.saturating_sub(passed);
+    match (&slot.slot.state, slot.attempt()) {
+        (SlotState::Reserved, _) => {
+            let due = rest(seen.timings.reserved_reap_after, seen.age(slot.slot.since));
+            Some((due, Change::GiveBack { owner_uid }))
+        }
+        (SlotState::Creating, Some(attempt)) if slot.stored == Stored::Value && !slot.running => {
+            Some((Duration::ZERO, Change::Abandon { attempt: attempt.to_owned() }))
+        }
+        (SlotState::Live, Some(attempt)) if !slot.current || alone(seen, slot) => {
+            let due = rest(seen.timings.orphan_after, missing_for());
+            Some((due, Change::Condemn { attempt: attempt.to_owned(), emergency: false }))
+        }
+        (
+            SlotState::Creating
+            | SlotState::Live
+            | SlotState::Lost
+            | SlotState::Unresolved
+            | SlotState::Revoking
+            | SlotState::Released
+            | SlotState::Unknown(_),
+            _,
+        ) => None,
+    }
+}
+
+/// Whether it is its owner's only live slot: the current key goes last.
+fn alone(seen: &Observation, slot: &SlotSeen) -> bool {
+    let live = |other: &&SlotSeen| {
+        other.slot.state == SlotState::Live && other.slot.owner.uid == slot.slot.owner.uid
+    };
+    seen.slots.iter().filter(live).count() == 1
+}
+
+/// A keystore Secret whose attempt left the ledger goes; so does an empty one that no licence can be taken for any
+/// more. One with a value and without a trace in the ledger is left to a person.
+fn loose(seen: &Observation) -> Turn {
+    first(seen.loose.iter().map(|entry| {
+        let LooseEntry { attempt, value, created, running } = entry;
+        let clear = || act(Effect::Clear(attempt.clone()));
+        match (seen.departed.contains(attempt), *value, created) {
+            _ if *running => Turn::Nothing,
+            (true, _, _) => clear(),
+            (false, true, _) | (false, false, None) => Turn::Nothing,
+            (false, false, Some(created)) => {
+                let rest = seen.timings.placeholder_reap_after.saturating_sub(seen.age(*created));
+                if rest.is_zero() { clear() } else { Turn::In(rest) }
+            }
+        }
+    }))
+}
+
+fn list_due(seen: &Observation) -> Turn {
+    let failed = seen.facts.list_failure.as_ref().map(|failure| failure.retry_at);
+    let listed = seen.list.as_ref().map(|list| list.at + seen.timings.resync);
+    let rest = match seen.list_way() {
+        ListWay::NoToken => return Turn::Nothing,
+        ListWay::Refused | ListWay::Failing(_) => failed,
+        ListWay::Open => listed,
+    };
+    let rest = rest.map_or(Duration::ZERO, |at| at.saturating_duration_since(seen.now));
+    if rest.is_zero() { look(Look::List) } else { Turn::In(rest) }
+}
+
+/// A list that is to decide something must show a key that answered lately: one is asked first.
+fn ask_list(seen: &Observation) -> Turn {
+    match seen.cover() {
+        Witness::Ask(attempt) => look(Look::Probe(attempt)),
+        Witness::Later(wait) => Turn::In(wait),
+        Witness::Good | Witness::Nobody => look(Look::List),
+    }
+}
+
+fn ask_list_in(seen: &Observation, wait: Duration) -> Turn {
+    if wait.is_zero() { ask_list(seen) } else { Turn::In(wait) }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

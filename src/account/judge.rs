@@ -1,0 +1,209 @@
+//! What lists and other keys can tell in an account, as the words that decisions are made from. Pure.
+
+use std::time::Duration;
+
+use super::{
+    death::{self, Evidence, PersonReason, Way, Witness},
+    lists::{Coverage, Verdict},
+    observe::{Observation, SlotSeen, Stored},
+};
+use crate::{
+    api::{
+        account::{Capability, RevocationMode, SlotState},
+        annotation,
+    },
+    bags::Reason,
+};
+
+/// Another key that did not answer 200 is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_mins(5);
+
+/// Whether the account's keys can be listed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ListWay {
+    /// There is no token, or it cannot be read.
+    NoToken,
+    /// The service does not accept the token.
+    Refused,
+    /// Not before this long from now.
+    Failing(Duration),
+    /// Yes.
+    Open,
+}
+
+impl Observation {
+    /// Whether the service refuses the token.
+    pub(super) fn token_refused(&self) -> bool {
+        let failure = self.facts.list_failure.as_ref();
+        self.credentials.token
+            && failure.is_some_and(|failure| failure.error.reason() == Reason::InvalidToken)
+    }
+
+    /// Whether the account's keys can be listed now.
+    pub(super) fn list_way(&self) -> ListWay {
+        if !self.credentials.token {
+            return ListWay::NoToken;
+        }
+        if self.token_refused() {
+            return ListWay::Refused;
+        }
+        match &self.facts.list_failure {
+            Some(failure) if failure.retry_at > self.now => {
+                ListWay::Failing(failure.retry_at.saturating_duration_since(self.now))
+            }
+            Some(_) | None => ListWay::Open,
+        }
+    }
+
+    /// What lists say of a slot's key.
+    pub(super) fn evidence(&self, seen: &SlotSeen) -> Evidence {
+        let way = self.list_way();
+        let open = |evidence| match way {
+            ListWay::NoToken | ListWay::Refused => Evidence::None,
+            ListWay::Failing(wait) => Evidence::Later(wait),
+            ListWay::Open => evidence,
+        };
+        match &seen.verdict {
+            Verdict::Shown { key_id } => Evidence::Shown { key_id: key_id.clone() },
+            Verdict::Absent => Evidence::Absent,
+            Verdict::Undecided { wait } if seen.listed_since => open(Evidence::Lacking(*wait)),
+            Verdict::Undecided { .. } => open(Evidence::Ask),
+            Verdict::NotCovered if self.may_cover_now() => open(Evidence::Ask),
+            Verdict::NotCovered => Evidence::None,
+        }
+    }
+
+    /// Whether a list could cover the account now although the last one did not.
+    fn may_cover_now(&self) -> bool {
+        let Some(last) = &self.list else { return true };
+        if self.now.saturating_duration_since(last.at) < self.timings.lists_apart {
+            return false;
+        }
+        match self.cover() {
+            Witness::Ask(_) => true,
+            Witness::Good => self.slots.iter().any(|seen| seen.memory.good > Some(last.at)),
+            Witness::Later(_) | Witness::Nobody => false,
+        }
+    }
+
+    /// A key that answered 200 within the last hour, which a list of the account must show.
+    pub(super) fn cover(&self) -> Witness {
+        let window = self.timings.cover_window;
+        let good = |seen: &SlotSeen| {
+            seen.memory.good.is_some_and(|at| self.now.saturating_duration_since(at) <= window)
+        };
+        if self.slots.iter().any(good) {
+            return Witness::Good;
+        }
+        self.ask_other(None, |seen| {
+            seen.memory.probed.is_some_and(|at| self.now.saturating_duration_since(at) <= ASK_AGAIN)
+        })
+    }
+
+    /// Another key of the account, asked since this one first answered 401.
+    pub(super) fn witness(&self, of: &SlotSeen) -> Witness {
+        let since = of.memory.refused_since;
+        let good = |seen: &SlotSeen| seen.slot.state == SlotState::Live && seen.memory.good >= since;
+        if since.is_some() && self.slots.iter().any(good) {
+            return Witness::Good;
+        }
+        self.ask_other(of.attempt(), |seen| {
+            let lately = |at| Some(at) >= since && self.now.saturating_duration_since(at) <= ASK_AGAIN;
+            seen.memory.probed.is_some_and(lately)
+        })
+    }
+
+    /// Which current key may be asked: one whose value is known and that was not asked in vain just now.
+    fn ask_other(&self, but: Option<&str>, in_vain: impl Fn(&SlotSeen) -> bool) -> Witness {
+        let mut wait: Option<Duration> = None;
+        let others = self.slots.iter().filter(|seen| seen.current && seen.stored == Stored::Value);
+        for seen in others {
+            let Some(attempt) = seen.attempt().filter(|attempt| Some(*attempt) != but) else { continue };
+            let resting =
+                seen.memory.probe_after.map(|at| at.saturating_duration_since(self.now)).unwrap_or_default();
+            let turn = if in_vain(seen) { resting.max(ASK_AGAIN) } else { resting };
+            if turn.is_zero() {
+                return Witness::Ask(attempt.to_owned());
+            }
+            wait = Some(wait.map_or(turn, |wait| wait.min(turn)));
+        }
+        wait.map_or(Witness::Nobody, Witness::Later)
+    }
+
+    /// Whether the revoke endpoint was found missing lately.
+    fn endpoint_missing(&self) -> bool {
+        let recorded = self.account.status.as_ref().map(|status| &status.capabilities);
+        let recorded = recorded.filter(|known| known.revoke == Capability::No);
+        let missing_since = match self.facts.endpoint {
+            Some(endpoint) => (!endpoint.found).then_some(endpoint.at),
+            None => recorded.and_then(|known| known.revoke_tried_at),
+        };
+        missing_since.is_some_and(|at| self.age(at) < self.timings.capability_retry)
+    }
+
+    /// Who revokes a slot's key.
+    pub(super) fn way(&self, seen: &SlotSeen) -> Way {
+        if self.account.revocation_mode() == RevocationMode::Person {
+            return Way::Person(PersonReason::Mode);
+        }
+        if self.credentials.problem.is_some() {
+            return Way::Person(PersonReason::CredentialsUnusable);
+        }
+        if !self.credentials.token {
+            return Way::Person(PersonReason::NoToken);
+        }
+        if self.token_refused() {
+            return Way::Person(PersonReason::TokenRefused);
+        }
+        if self.endpoint_missing() {
+            return Way::Person(PersonReason::NoEndpoint);
+        }
+        match (&seen.key_id, seen.listed_since) {
+            (Some(_), _) => Way::Operator,
+            (None, true) => Way::Person(PersonReason::NoKeyId),
+            (None, false) => Way::Unidentified,
+        }
+    }
+
+    /// What is known of a key in `Revoking`.
+    pub(super) fn death<'a>(&'a self, seen: &'a SlotSeen) -> death::Facts<'a> {
+        death::Facts {
+            memory: &seen.memory,
+            value: seen.stored == Stored::Value,
+            way: self.way(seen),
+            list: self.evidence(seen),
+            witness: self.witness(seen),
+            resolved: self.resolved(seen),
+            pinged: self.facts.pinged,
+            ping_after: self.facts.ping_after,
+            age: self.age(seen.slot.since),
+            now: self.now,
+            timings: &self.timings,
+        }
+    }
+
+    /// Whether a person said that a slot's key is removed.
+    pub(super) fn resolved(&self, seen: &SlotSeen) -> bool {
+        let Some(attempt) = seen.attempt() else { return false };
+        self.annotation(annotation::RESOLVED)
+            .is_some_and(|attempts| attempts.split(',').any(|resolved| resolved.trim() == attempt))
+    }
+
+    /// An annotation of the account.
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.account.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Whether the account's list can be relied on, and why; `None`: nothing is known yet.
+    pub(super) fn covers(&self) -> Option<bool> {
+        let last = self.list.as_ref()?;
+        let recorded = self.account.status.as_ref().and_then(|status| status.covering_token.as_ref());
+        let before = self.facts.covering_token.as_ref().or(recorded);
+        let covered = before.is_some() && before == self.credentials.token_version.as_ref();
+        match (last.coverage, last.shows_live) {
+            (Coverage::Covers, _) => Some(true),
+            (Coverage::Tentative | Coverage::No, Some(shown)) => Some(shown),
+            (Coverage::Tentative | Coverage::No, None) => covered.then_some(true),
+        }
+    }
+}

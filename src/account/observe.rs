@@ -1,0 +1,375 @@
+//! What the account's reconciler knows before it decides: caches and this process's memory. No request.
+//!
+//! A decision that needs more says so, and what was looked up comes back in [`Found`]: a run with nothing to do asks
+//! nobody anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use tokio::time::Instant;
+
+use super::{
+    credentials::CredentialProblem,
+    lists::{self, Coverage, Lists, Verdict},
+    memory::{AccountFacts, AccountMemory, KeyMemory},
+};
+use crate::{
+    api::{
+        ApiKey, BagsAccount,
+        account::{Installation, Owner, Slot, SlotState},
+        name::cluster_mark,
+    },
+    context::Context,
+    keystore::Entry,
+    ledger::Ledger,
+    timings::Timings,
+};
+
+/// What the decision is made from.
+#[derive(Clone, Debug)]
+pub(super) struct Observation {
+    pub(super) account: Arc<BagsAccount>,
+    /// In the ledger's order.
+    pub(super) slots: Vec<SlotSeen>,
+    pub(super) departed: Vec<String>,
+    pub(super) credentials: CredentialsSeen,
+    pub(super) facts: AccountFacts,
+    pub(super) list: Option<ListSeen>,
+    /// Keystore Secrets of the account whose attempt is in no slot.
+    pub(super) loose: Vec<LooseEntry>,
+    /// The finalizer was put on, or taken off, in this run.
+    pub(super) finalizer_done: bool,
+    /// No request to Bags before this, apart from revocations.
+    pub(super) paused_until: Option<Timestamp>,
+    /// This process's.
+    pub(super) installation: Installation,
+    pub(super) timings: Timings,
+    pub(super) now: Instant,
+    pub(super) wall: Timestamp,
+}
+
+/// A slot and what is known of its key.
+#[derive(Clone, Debug)]
+pub(super) struct SlotSeen {
+    pub(super) slot: Slot,
+    pub(super) memory: KeyMemory,
+    pub(super) stored: Stored,
+    /// Its creation runs in this process.
+    pub(super) running: bool,
+    pub(super) owner: OwnerSeen,
+    /// It is its owner's current key.
+    pub(super) current: bool,
+    /// What lists say of it, in the sense that its state asks for.
+    pub(super) verdict: Verdict,
+    /// Whether a list was asked for since that question arose.
+    pub(super) listed_since: bool,
+    /// The key's id, from wherever it is known.
+    pub(super) key_id: Option<String>,
+}
+
+/// A key's Secret in the keystore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// The cache has none.
+    Absent,
+    /// It has no value, as the cache says.
+    Empty,
+    /// It has no value, read live in this run.
+    SurelyEmpty,
+    /// It holds a value.
+    Value,
+}
+
+/// The ApiKey of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnerSeen {
+    /// The cache has it.
+    Cached,
+    /// The cache does not have it since then.
+    Missing(Instant),
+    /// It is there, read live in this run.
+    Lives,
+    /// It is there and being deleted, read live in this run.
+    Deleting,
+    /// It is not there, or another one is, read live in this run.
+    Gone,
+}
+
+/// The credentials, without themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct CredentialsSeen {
+    pub(super) problem: Option<CredentialProblem>,
+    pub(super) wallet: bool,
+    pub(super) token: bool,
+    pub(super) version: Option<String>,
+    pub(super) token_version: Option<String>,
+}
+
+/// The last list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ListSeen {
+    pub(super) at: Instant,
+    pub(super) coverage: Coverage,
+    /// Whether it shows a live key of ours; `None`: there is none to show.
+    pub(super) shows_live: Option<bool>,
+    pub(super) unmanaged: i64,
+    /// Names of keys with this cluster's mark and without a slot.
+    pub(super) stray: Vec<String>,
+}
+
+/// A keystore Secret without a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LooseEntry {
+    pub(super) attempt: String,
+    pub(super) value: bool,
+    pub(super) created: Option<Timestamp>,
+    pub(super) running: bool,
+}
+
+/// What was looked up or done in this run.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) owners: HashMap<String, OwnerSeen>,
+    /// Live reads of the keystore.
+    pub(super) entries: HashMap<String, Entry>,
+    /// Keystore Secrets that were removed in this run: the cache may still show them.
+    pub(super) removed: BTreeSet<String>,
+    pub(super) finalizer_done: bool,
+}
+
+/// Gathers what is known of an account.
+pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found: &Found) -> Observation {
+    let name = account.name_any();
+    let memory = context.memory_of(&name, &account);
+    let credentials = credentials(context, &account);
+    if start_over(&memory, &credentials) {
+        memory.lists.lock().await.clear();
+    }
+    let ledger = Ledger::of(account.status.as_ref());
+    let (now, wall) = (context.env.clock.monotonic(), context.env.clock.wall());
+    let owners = owners(context, &ledger, &memory, found, now);
+    let entries = entries(context, &name, found);
+    let lists = memory.lists.lock().await;
+    let timings = context.settings.timings.clone();
+    let look = Look { ledger: &ledger, lists: &lists, timings: &timings, now, wall };
+    let slots = ledger.slots.iter().map(|slot| {
+        let attempt = slot.attempt.as_deref().unwrap_or_default();
+        let memory = memory.key(attempt);
+        // A live read of this run is newer than the cache.
+        let entry = found.entries.get(attempt).or_else(|| entries.get(attempt));
+        let running = context.env.saves.running(attempt);
+        let owner = owners.get(&slot.owner.uid).copied().unwrap_or(OwnerSeen::Cached);
+        let stored = match entry {
+            None => Stored::Absent,
+            Some(entry) if entry.value().is_some() => Stored::Value,
+            Some(_) if found.entries.contains_key(attempt) => Stored::SurelyEmpty,
+            Some(_) => Stored::Empty,
+        };
+        look.slot(slot, memory, stored, entry.and_then(Entry::key_id), running, owner)
+    });
+    let slots = slots.collect();
+    let list = look.list(cluster_mark(&context.settings.installation.cluster));
+    let loose = loose(context, &entries, &ledger);
+    drop(lists);
+    Observation {
+        slots,
+        departed: ledger.departed,
+        credentials,
+        facts: memory.facts(),
+        list,
+        loose,
+        finalizer_done: found.finalizer_done,
+        paused_until: memory.budget.paused_until(),
+        installation: context.settings.installation.clone(),
+        timings,
+        now,
+        wall,
+        account,
+    }
+}
+
+fn credentials(context: &Context, account: &BagsAccount) -> CredentialsSeen {
+    match context.credentials(account) {
+        Ok(set) => CredentialsSeen {
+            problem: None,
+            wallet: set.wallet.is_some(),
+            token: set.token.is_some(),
+            version: Some(set.version),
+            token_version: set.token_version,
+        },
+        Err(problem) => CredentialsSeen { problem: Some(problem), ..CredentialsSeen::default() },
+    }
+}
+
+/// Other credentials may speak of another account: nothing that the old ones showed counts any more. Whether so.
+fn start_over(memory: &AccountMemory, credentials: &CredentialsSeen) -> bool {
+    let Some(version) = &credentials.version else { return false };
+    memory.note(|facts| {
+        let changed = facts.credentials.as_ref().is_some_and(|known| known != version);
+        if changed {
+            let missing = std::mem::take(&mut facts.missing);
+            *facts = AccountFacts { missing, ..AccountFacts::default() };
+        }
+        facts.credentials = Some(version.clone());
+        changed
+    })
+}
+
+/// Owners by uid, as the cache or a live read shows them; since when they are missing is remembered.
+fn owners(
+    context: &Context,
+    ledger: &Ledger,
+    memory: &AccountMemory,
+    found: &Found,
+    now: Instant,
+) -> BTreeMap<String, OwnerSeen> {
+    let owners: BTreeMap<&str, &Owner> =
+        ledger.slots.iter().map(|slot| (slot.owner.uid.as_str(), &slot.owner)).collect();
+    let missing: BTreeSet<&str> =
+        owners.values().filter(|owner| !cached(context, owner)).map(|owner| owner.uid.as_str()).collect();
+    let since = memory.note(|facts| {
+        facts.missing.retain(|uid, _| missing.contains(uid.as_str()));
+        for uid in &missing {
+            facts.missing.entry((*uid).to_owned()).or_insert(now);
+        }
+        facts.missing.clone()
+    });
+    let seen = |uid: &str| match (found.owners.get(uid), since.get(uid)) {
+        (Some(live), _) => *live,
+        (None, Some(since)) => OwnerSeen::Missing(*since),
+        (None, None) => OwnerSeen::Cached,
+    };
+    owners.into_keys().map(|uid| (uid.to_owned(), seen(uid))).collect()
+}
+
+fn cached(context: &Context, owner: &Owner) -> bool {
+    let seen = context.keys.get(&ObjectRef::<ApiKey>::new(&owner.name).within(&owner.namespace));
+    seen.is_some_and(|key| key.metadata.uid.as_deref() == Some(owner.uid.as_str()))
+}
+
+fn entries(context: &Context, account: &str, found: &Found) -> BTreeMap<String, Entry> {
+    let ours = context.keystore.all_cached().into_iter().filter(|entry| entry.account() == Some(account));
+    ours.filter_map(|entry| Some((entry.attempt()?.to_owned(), entry)))
+        .filter(|(attempt, _)| !found.removed.contains(attempt))
+        .collect()
+}
+
+fn loose(context: &Context, entries: &BTreeMap<String, Entry>, ledger: &Ledger) -> Vec<LooseEntry> {
+    let loose = entries.iter().filter(|(attempt, _)| ledger.by_attempt(attempt).is_none());
+    loose
+        .map(|(attempt, entry)| LooseEntry {
+            attempt: attempt.clone(),
+            value: entry.value().is_some(),
+            created: entry.created(),
+            running: context.env.saves.running(attempt),
+        })
+        .collect()
+}
+
+/// What a slot is looked at with.
+struct Look<'a> {
+    ledger: &'a Ledger,
+    lists: &'a Lists,
+    timings: &'a Timings,
+    now: Instant,
+    wall: Timestamp,
+}
+
+impl Look<'_> {
+    fn slot(
+        &self,
+        slot: &Slot,
+        memory: KeyMemory,
+        stored: Stored,
+        stored_id: Option<&str>,
+        running: bool,
+        owner: OwnerSeen,
+    ) -> SlotSeen {
+        let since = self.asked_since(slot, &memory);
+        let verdict = match slot.state {
+            SlotState::Revoking | SlotState::Released => {
+                self.lists.absence(slot, since, self.now, self.timings)
+            }
+            SlotState::Creating | SlotState::Unresolved => {
+                self.lists.verdict(slot, since, self.now, self.timings)
+            }
+            SlotState::Reserved | SlotState::Live | SlotState::Lost | SlotState::Unknown(_) => {
+                Verdict::NotCovered
+            }
+        };
+        let last = self.lists.last();
+        let listed_id = || last.and_then(|list| lists::find(&list.keys, slot)?.key_id.clone());
+        let key_id = slot.key_id.clone().or_else(|| stored_id.map(str::to_owned)).or_else(listed_id);
+        let current = self.ledger.current(&slot.owner.uid).is_some_and(|now| now.attempt == slot.attempt);
+        let listed_since = last.is_some_and(|list| list.wall >= since);
+        SlotSeen {
+            slot: slot.clone(),
+            memory,
+            stored,
+            running,
+            owner,
+            current,
+            verdict,
+            listed_since,
+            key_id,
+        }
+    }
+
+    /// Lists from before this say nothing about the question that a slot's state asks.
+    fn asked_since(&self, slot: &Slot, memory: &KeyMemory) -> Timestamp {
+        let acknowledged = memory.acknowledged.map(|at| {
+            let ago = self.now.saturating_duration_since(at);
+            self.wall.saturating_sub(signed(ago)).unwrap_or(Timestamp::MIN)
+        });
+        match slot.state {
+            SlotState::Creating => {
+                slot.since.saturating_add(signed(self.timings.judge_after)).unwrap_or(Timestamp::MAX)
+            }
+            SlotState::Revoking => slot.since.max(acknowledged.unwrap_or(Timestamp::MIN)),
+            SlotState::Reserved
+            | SlotState::Live
+            | SlotState::Lost
+            | SlotState::Unresolved
+            | SlotState::Released
+            | SlotState::Unknown(_) => slot.since,
+        }
+    }
+
+    fn list(&self, mark: &str) -> Option<ListSeen> {
+        let last = self.lists.last()?;
+        let unmanaged = lists::unmanaged(&last.keys, self.ledger);
+        let mark = format!("-{mark}-");
+        let marked = unmanaged.iter().filter(|key| key.name.contains(&mark));
+        Some(ListSeen {
+            at: last.at,
+            coverage: last.coverage,
+            shows_live: lists::shows_live(&last.keys, self.ledger),
+            stray: marked.map(|key| key.name.clone()).take(10).collect(),
+            unmanaged: i64::try_from(unmanaged.len()).unwrap_or(i64::MAX),
+        })
+    }
+}
+
+impl SlotSeen {
+    /// The attempt; a kept place has none.
+    pub(super) fn attempt(&self) -> Option<&str> {
+        self.slot.attempt.as_deref()
+    }
+}
+
+impl Observation {
+    /// How long ago that was, by the wall clock.
+    pub(super) fn age(&self, since: Timestamp) -> Duration {
+        Duration::try_from(self.wall.duration_since(since)).unwrap_or(Duration::ZERO)
+    }
+}
+
+/// A duration that the wall clock can be moved by.
+pub(super) fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}

@@ -1,0 +1,449 @@
+//! What an account's status says: conditions, capabilities, capacity, and which events their changes are. Pure.
+//!
+//! Only what a person reads or another rule needs; the slots are never touched here. A sentence with numbers stands
+//! only where it helps, as each change of it is a write.
+
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{
+    act::{PAGE, named},
+    death::{self, PersonReason},
+    decide::{Standing, WRONG_USER, held_by_unknown_state, standing},
+    judge::ListWay,
+    observe::{Observation, SlotSeen},
+};
+use crate::{
+    api::{
+        BagsAccount, BagsAccountStatus,
+        account::{Capabilities, Capability, SlotState},
+        annotation,
+        condition::{self, kind},
+    },
+    events::EventReason,
+    ledger::Room,
+};
+
+/// So many things are named in one message; the rest is counted.
+const NAMED: usize = 5;
+/// One failed list may be a hiccup.
+const FAILURES_SHOWN: u32 = 2;
+
+/// One condition's words; `None` in a list of them: the condition is absent.
+struct Word {
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+fn word(status: bool, reason: &'static str, message: impl Into<String>) -> Option<Word> {
+    Some(Word { status, reason, message: message.into() })
+}
+
+/// Writes into the status of our own account all that is known now.
+pub(super) fn show(
+    status: &mut BagsAccountStatus,
+    account: &BagsAccount,
+    seen: &Observation,
+    now: Timestamp,
+) {
+    if let Some(list) = &seen.list {
+        status.capabilities.list = Capability::Yes;
+        status.capacity.get_or_insert_default().unmanaged = list.unmanaged;
+    }
+    capabilities(&mut status.capabilities, seen);
+    if let Some(token) = &seen.facts.covering_token {
+        status.covering_token = Some(token.clone());
+    }
+    if seen.credentials.version.is_some() && status.distrusted_credentials != seen.credentials.version {
+        status.distrusted_credentials = None;
+    }
+    status.paused_until = paused_until(seen, status.paused_until);
+    let credentials = credentials(status, seen);
+    let ready = ready(status, account, seen, credentials.as_ref());
+    let words = [
+        (kind::READY, ready),
+        (kind::CREDENTIALS_VALID, credentials),
+        (kind::LIST_COVERS, list(seen)),
+        (kind::QUOTA_AVAILABLE, quota(status, account, seen)),
+        (kind::REVOCATION_NEEDS_PERSON, needs_person(seen)),
+        (kind::KEY_UNRESOLVED, key_unresolved(seen)),
+        (kind::STRAY_KEYS, stray_keys(seen)),
+        (kind::STRAY_VALUES, stray_values(seen)),
+    ];
+    write(status, account, words, now);
+}
+
+/// Writes into the status of another installation's account only that it is one.
+pub(super) fn show_foreign(
+    status: &mut BagsAccountStatus,
+    account: &BagsAccount,
+    seen: &Observation,
+    now: Timestamp,
+) {
+    let ready = ready(status, account, seen, None);
+    write(status, account, [(kind::READY, ready)], now);
+}
+
+fn write<const N: usize>(
+    status: &mut BagsAccountStatus,
+    account: &BagsAccount,
+    words: [(&str, Option<Word>); N],
+    now: Timestamp,
+) {
+    let generation = account.metadata.generation;
+    status.observed_generation = generation;
+    for (type_, word) in words {
+        match word {
+            Some(Word { status: state, reason, message }) => {
+                condition::set(&mut status.conditions, type_, state, reason, message, generation, now);
+            }
+            None => condition::remove(&mut status.conditions, type_),
+        }
+    }
+}
+
+/// What was tried. A wallet alone can neither list nor revoke.
+fn capabilities(known: &mut Capabilities, seen: &Observation) {
+    let live = seen.slots.iter().any(|slot| slot.slot.state == SlotState::Live);
+    let any_credential = seen.credentials.wallet || seen.credentials.token;
+    if live && any_credential {
+        known.create = Capability::Yes;
+    }
+    if seen.credentials.problem.is_some() {
+        return;
+    }
+    if !seen.credentials.token {
+        known.list = Capability::No;
+        known.last_used = Capability::No;
+        known.revoke = Capability::No;
+        known.revoke_tried_at = None;
+        return;
+    }
+    let untried = |capability: &mut Capability| {
+        if *capability == Capability::No {
+            *capability = Capability::Unknown;
+        }
+    };
+    untried(&mut known.list);
+    untried(&mut known.last_used);
+    if seen.facts.shows_last_use {
+        known.last_used = Capability::Yes;
+    }
+    match seen.facts.endpoint {
+        Some(endpoint) if endpoint.found => {
+            known.revoke = Capability::Yes;
+            known.revoke_tried_at = None;
+        }
+        Some(endpoint) => {
+            known.revoke = Capability::No;
+            known.revoke_tried_at = Some(seconds(endpoint.at));
+        }
+        None if known.revoke_tried_at.is_none() => untried(&mut known.revoke),
+        None => {}
+    }
+}
+
+/// Whole seconds, and not moved by the difference of two clocks, or each run would write it anew.
+fn paused_until(seen: &Observation, shown: Option<Timestamp>) -> Option<Timestamp> {
+    let until = seconds(seen.paused_until?);
+    let near = shown.filter(|shown| (until.as_second() - shown.as_second()).abs() <= 2);
+    Some(near.unwrap_or(until))
+}
+
+fn seconds(time: Timestamp) -> Timestamp {
+    let whole = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Trunc);
+    time.round(whole).unwrap_or(time)
+}
+
+fn ready(
+    status: &BagsAccountStatus,
+    account: &BagsAccount,
+    seen: &Observation,
+    credentials: Option<&Word>,
+) -> Option<Word> {
+    if account.metadata.deletion_timestamp.is_some() {
+        return word(false, "Deleting", deleting(status));
+    }
+    if standing(seen) == Standing::Foreign {
+        return word(false, "ForeignInstallation", foreign(status, seen));
+    }
+    if held_by_unknown_state(seen) {
+        return word(
+            false,
+            "UnknownSlotState",
+            "a slot is in a state that this version of the operator does not know; nothing is changed until a version \
+             runs that does",
+        );
+    }
+    if let Some(problem) = credentials.filter(|credentials| !credentials.status) {
+        return word(false, problem.reason, problem.message.clone());
+    }
+    word(true, "Usable", "ApiKeys can be served")
+}
+
+fn deleting(status: &BagsAccountStatus) -> String {
+    let owners = status
+        .slots
+        .iter()
+        .map(|slot| format!("{}/{} ({})", slot.owner.namespace, slot.owner.name, slot.state.as_str()));
+    format!(
+        "waits until no slot is left; {} left: {}. Delete these ApiKeys; or annotate this account {}: \"true\" to let it \
+         go and leave its keys to you",
+        status.slots.len(),
+        some_of(owners.collect()),
+        annotation::FORGET
+    )
+}
+
+fn foreign(status: &BagsAccountStatus, seen: &Observation) -> String {
+    let ours = &seen.installation;
+    let theirs = status.installation.as_ref().map_or_else(
+        || "another installation".to_owned(),
+        |theirs| format!("cluster {}, namespace {}", theirs.cluster, theirs.namespace),
+    );
+    format!(
+        "the ledger belongs to {theirs}; this is cluster {}, namespace {}: nothing is made or revoked. If that installation \
+         is gone for good, annotate this account {}: \"{}/{}\"",
+        ours.cluster,
+        ours.namespace,
+        annotation::TAKE_OVER,
+        ours.cluster,
+        ours.namespace
+    )
+}
+
+fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
+    if let Some(problem) = &seen.credentials.problem {
+        return word(false, problem.reason(), problem.to_string());
+    }
+    if status.distrusted_credentials.is_some() {
+        let expected = status.user.as_deref().map_or_else(String::new, |user| format!(" {user}"));
+        return word(
+            false,
+            "WrongUser",
+            format!(
+                "the credentials made a key for another user of Bags than this account's{expected}; nothing more is made with \
+                 them. Put the right wallet or token into the Secret that spec.credentials names"
+            ),
+        );
+    }
+    if seen.token_refused() {
+        let failure = seen.facts.list_failure.as_ref().map(|failure| failure.error.to_string());
+        return word(false, "TokenRefused", failure.unwrap_or_default());
+    }
+    if seen.facts.token_accepted || status.capabilities.create == Capability::Yes {
+        return word(true, "Accepted", "Bags accepts the credentials");
+    }
+    word(true, "Readable", "the credentials can be read; Bags has not been asked with them yet")
+}
+
+/// Only where there is a token, and once something is known.
+fn list(seen: &Observation) -> Option<Word> {
+    let failure = seen.facts.list_failure.as_ref();
+    match (seen.list_way(), failure) {
+        (ListWay::NoToken, _) => return None,
+        (ListWay::Refused, _) => {
+            return word(false, "TokenRefused", "the service does not accept the agent token");
+        }
+        (ListWay::Failing(_) | ListWay::Open, Some(failure)) if failure.count >= FAILURES_SHOWN => {
+            return word(false, failure.error.reason().name(), failure.error.to_string());
+        }
+        (ListWay::Failing(_) | ListWay::Open, _) => {}
+    }
+    match seen.covers() {
+        Some(true) => word(true, "Covers", "the list of the agent token shows this account's keys"),
+        Some(false) => word(
+            false,
+            "ListDoesNotCover",
+            "the list of the agent token shows none of this account's keys, so it proves nothing: is the token of the same \
+             user as the wallet?",
+        ),
+        None => None,
+    }
+}
+
+fn quota(status: &BagsAccountStatus, account: &BagsAccount, seen: &Observation) -> Option<Word> {
+    let mut shown = account.clone();
+    shown.status = Some(status.clone());
+    let capacity = Room::of(&shown, seen.wall, &seen.timings).capacity(&status.slots);
+    let (limit, used, reserved, unmanaged) =
+        (capacity.limit, capacity.used, capacity.reserved, capacity.unmanaged);
+    let sums =
+        format!("{used} of {limit} in use ({unmanaged} made elsewhere), {reserved} kept for rotations");
+    if used > limit {
+        let advice = "nothing is revoked for it, nothing more is made; delete ApiKeys or raise spec.limit if Bags allows more";
+        return word(false, "OverQuota", format!("{sums}: {advice}"));
+    }
+    if capacity.available > 0 {
+        return word(true, "SlotsAvailable", format!("another ApiKey fits into the limit of {limit}"));
+    }
+    word(false, "Full", format!("{sums}; delete an ApiKey, or raise spec.limit if Bags allows more"))
+}
+
+fn needs_person(seen: &Observation) -> Option<Word> {
+    if standing(seen) == Standing::Foreign || held_by_unknown_state(seen) {
+        return None;
+    }
+    let revoking = seen.slots.iter().filter(|slot| slot.slot.state == SlotState::Revoking);
+    let waiting: Vec<(PersonReason, String)> = revoking
+        .filter_map(|slot| {
+            let reason = death::needs_person(&seen.death(slot))?;
+            Some((reason, format!("{}: {}", named(&slot.slot), why(reason, slot, seen))))
+        })
+        .collect();
+    let (first, _) = waiting.first()?;
+    let reason = first.reason();
+    let keys = some_of(waiting.into_iter().map(|(_, text)| text).collect());
+    word(
+        true,
+        reason,
+        format!(
+            "revoke at {PAGE}: {keys}. The slot is free once the key is proven dead; to end the wait, annotate this account \
+             {}: <attempts>",
+            annotation::RESOLVED
+        ),
+    )
+}
+
+impl PersonReason {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Mode => "RevocationByPerson",
+            Self::CredentialsUnusable => "CredentialsUnusable",
+            Self::NoToken => "NoAgentToken",
+            Self::TokenRefused => "TokenRefused",
+            Self::NoEndpoint => "NoRevokeEndpoint",
+            Self::NoKeyId => "KeyIdUnknown",
+            Self::NotProvable => "ValueLost",
+        }
+    }
+}
+
+fn why(reason: PersonReason, slot: &SlotSeen, seen: &Observation) -> String {
+    let attempt = slot.attempt().unwrap_or_default();
+    let text = match reason {
+        PersonReason::Mode => "spec.revocation.mode is Person".to_owned(),
+        PersonReason::CredentialsUnusable => "the credentials cannot be used".to_owned(),
+        PersonReason::NoToken => "a wallet cannot revoke and there is no agent token".to_owned(),
+        PersonReason::TokenRefused => "the service refuses the agent token".to_owned(),
+        PersonReason::NoEndpoint => {
+            format!("the service has no endpoint {}", seen.account.revocation_path())
+        }
+        PersonReason::NoKeyId => "the service told no id of it".to_owned(),
+        PersonReason::NotProvable => {
+            "its value is lost and no list can show that it is gone, so only \"resolved\" ends this"
+                .to_owned()
+        }
+    };
+    format!("{text} (attempt {attempt})")
+}
+
+fn key_unresolved(seen: &Observation) -> Option<Word> {
+    let unresolved = seen.slots.iter().filter(|slot| slot.slot.state == SlotState::Unresolved);
+    let keys: Vec<String> = unresolved
+        .map(|slot| {
+            let attempt = slot.attempt().unwrap_or_default();
+            let failures = slot.slot.failures.as_ref();
+            let doubt = if failures.is_some_and(|failures| failures.reason == WRONG_USER) {
+                "belongs to another user of Bags than this account's"
+            } else {
+                "may or may not exist, as its creation was never answered"
+            };
+            format!("{} {doubt} (attempt {attempt})", named(&slot.slot))
+        })
+        .collect();
+    if keys.is_empty() {
+        return None;
+    }
+    word(
+        true,
+        "PersonNeeded",
+        format!(
+            "{}. Look for it by its name at {PAGE}, revoke it there if it exists, then annotate this account {}: <attempts>",
+            some_of(keys),
+            annotation::RESOLVED
+        ),
+    )
+}
+
+fn stray_keys(seen: &Observation) -> Option<Word> {
+    let stray = seen.list.as_ref().map(|list| list.stray.clone()).filter(|stray| !stray.is_empty())?;
+    word(
+        true,
+        "MarkedKeysWithoutSlot",
+        format!(
+            "keys at Bags carry this cluster's mark and are in no slot: {}. They count as made elsewhere and are never revoked \
+             by name; look whether another cluster or a restored one made them, and revoke what is unused at {PAGE}",
+            some_of(stray)
+        ),
+    )
+}
+
+fn stray_values(seen: &Observation) -> Option<Word> {
+    let stray = seen.loose.iter().filter(|entry| entry.value && !seen.departed.contains(&entry.attempt));
+    let names: Vec<String> = stray.map(|entry| format!("bags-key-{}", entry.attempt)).collect();
+    if names.is_empty() {
+        return None;
+    }
+    word(
+        true,
+        "ValuesWithoutSlot",
+        format!(
+            "Secrets in namespace \"{}\" hold values of keys that are in no slot: {}. They are never deleted; look for the keys \
+             at {PAGE}, revoke what is unused, then delete the Secrets",
+            seen.installation.namespace,
+            some_of(names)
+        ),
+    )
+}
+
+fn some_of(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let text = names.join("; ");
+    if more == 0 { text } else { format!("{text}; and {more} more") }
+}
+
+/// The events that the change from one set of conditions to the next is.
+pub(super) fn transitions(before: &[Condition], after: &[Condition]) -> Vec<(EventReason, String)> {
+    let changed = |condition: &&Condition| {
+        let old = before.iter().find(|old| old.type_ == condition.type_);
+        // These name keys: another key is another message.
+        let by_message =
+            [kind::REVOCATION_NEEDS_PERSON, kind::KEY_UNRESOLVED].contains(&condition.type_.as_str());
+        old.is_none_or(|old| {
+            (&old.status, &old.reason) != (&condition.status, &condition.reason)
+                || by_message && old.message != condition.message
+        })
+    };
+    let event = |condition: &Condition| {
+        let recovered = before.iter().any(|old| old.type_ == condition.type_ && old.status == "False");
+        let reason = event_of(&condition.type_, condition.status == "True", &condition.reason, recovered)?;
+        Some((reason, condition.message.clone()))
+    };
+    after.iter().filter(changed).filter_map(event).collect()
+}
+
+fn event_of(type_: &str, status: bool, reason: &str, recovered: bool) -> Option<EventReason> {
+    match (type_, status, reason) {
+        (kind::READY, false, "Deleting") => Some(EventReason::DeletionWaits),
+        (kind::READY, false, "ForeignInstallation") => Some(EventReason::ForeignInstallation),
+        (kind::CREDENTIALS_VALID, false, "TokenRefused") => Some(EventReason::CredentialsRefused),
+        (kind::CREDENTIALS_VALID, false, "WrongUser") => Some(EventReason::WrongUser),
+        (kind::CREDENTIALS_VALID, false, _) => Some(EventReason::CredentialsUnusable),
+        (kind::CREDENTIALS_VALID, true, _) => recovered.then_some(EventReason::CredentialsAccepted),
+        (kind::LIST_COVERS, false, "TokenRefused") => None,
+        (kind::LIST_COVERS, false, "ListDoesNotCover") => Some(EventReason::ListDoesNotCover),
+        (kind::LIST_COVERS, false, "RateLimited" | "BudgetSpent") => Some(EventReason::RateLimited),
+        (kind::LIST_COVERS, false, _) => Some(EventReason::BagsUnavailable),
+        (kind::LIST_COVERS, true, _) => recovered.then_some(EventReason::ListCovers),
+        (kind::QUOTA_AVAILABLE, false, "OverQuota") => Some(EventReason::OverQuota),
+        (kind::REVOCATION_NEEDS_PERSON, true, _) => Some(EventReason::RevocationNeedsPerson),
+        (kind::KEY_UNRESOLVED, true, _) => Some(EventReason::KeyUnresolved),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

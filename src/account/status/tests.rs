@@ -1,0 +1,262 @@
+//! What an account says of itself, case by case; and when it says it by event.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    account::{
+        credentials::CredentialProblem,
+        decide::tests::{account, seen},
+        lists::{Coverage, Verdict},
+        memory::{Endpoint, KeyMemory},
+        observe::{CredentialsSeen, LooseEntry, Observation, SlotSeen, Stored},
+    },
+    api::account::Installation,
+};
+
+/// The status after a run that saw this.
+fn shown(seen: &Observation) -> BagsAccountStatus {
+    let mut status = seen.account.status.clone().unwrap_or_default();
+    status.slots = seen.slots.iter().map(|slot| slot.slot.clone()).collect();
+    show(&mut status, &seen.account, seen, seen.wall);
+    status
+}
+
+fn said<'a>(status: &'a BagsAccountStatus, type_: &str) -> Option<(bool, &'a str, &'a str)> {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == type_)?;
+    Some((condition.status == "True", &condition.reason, &condition.message))
+}
+
+fn with(slots: impl IntoIterator<Item = SlotSeen>) -> Observation {
+    Observation { slots: slots.into_iter().collect(), ..account() }
+}
+
+#[test]
+fn a_healthy_account_is_ready_and_says_nothing_abnormal() {
+    let live = seen(0, SlotState::Live);
+    let mut account = with([live]);
+    if let Some(list) = &mut account.list {
+        (list.shows_live, list.unmanaged) = (Some(true), 2);
+    }
+    let status = shown(&account);
+    let conditions: Vec<(&str, &str, &str)> =
+        status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect();
+    assert_eq!(
+        conditions,
+        [
+            ("Ready", "True", "Usable"),
+            ("CredentialsValid", "True", "Accepted"),
+            ("ListCovers", "True", "Covers"),
+            ("QuotaAvailable", "True", "SlotsAvailable"),
+        ]
+    );
+    assert_eq!(status.capacity.unwrap().unmanaged, 2);
+    assert_eq!((status.capabilities.create, status.capabilities.list), (Capability::Yes, Capability::Yes));
+}
+
+#[test]
+fn what_was_said_once_is_not_written_again() {
+    let mut account = with([seen(0, SlotState::Live), seen(1, SlotState::Unresolved)]);
+    account.facts.endpoint = Some(Endpoint { found: false, at: account.wall });
+    account.paused_until = Some(account.wall + Duration::from_millis(90_400));
+    let first = shown(&account);
+    Arc::make_mut(&mut account.account).status = Some(first.clone());
+    account.wall += Duration::from_secs(3);
+    account.paused_until = account.paused_until.map(|until| until + Duration::from_millis(700));
+    assert_eq!(shown(&account), first);
+}
+
+#[test]
+fn bad_credentials_say_which_secret_and_what_to_do() {
+    let problem = CredentialProblem::FieldMissing {
+        secret: "bags-main".into(),
+        namespace: "bags".into(),
+        field: "token".into(),
+        present: "tokn".into(),
+    };
+    let credentials = CredentialsSeen { problem: Some(problem), ..CredentialsSeen::default() };
+    let status = shown(&Observation { credentials, ..account() });
+    for type_ in [kind::READY, kind::CREDENTIALS_VALID] {
+        let (ok, reason, message) = said(&status, type_).unwrap();
+        assert_eq!((ok, reason), (false, "CredentialsFieldMissing"));
+        assert!(message.contains("\"bags-main\"") && message.contains("tokn"), "{message}");
+    }
+    assert_eq!(said(&status, kind::LIST_COVERS), None);
+}
+
+#[test]
+fn distrusted_credentials_are_forgiven_once_they_change() {
+    let mut account = account();
+    let status = Arc::make_mut(&mut account.account).status.get_or_insert_default();
+    status.distrusted_credentials = account.credentials.version.clone();
+    assert_eq!(said(&shown(&account), kind::CREDENTIALS_VALID).unwrap().1, "WrongUser");
+    account.credentials.version = Some("bags-main@2".into());
+    let status = shown(&account);
+    assert_eq!(status.distrusted_credentials, None);
+    assert!(said(&status, kind::CREDENTIALS_VALID).unwrap().0);
+}
+
+#[test]
+fn a_list_without_our_keys_is_said_to_prove_nothing() {
+    let mut account = with([seen(0, SlotState::Live)]);
+    let cases = [
+        (Coverage::No, Some(false), Some((false, "ListDoesNotCover"))),
+        (Coverage::No, Some(true), Some((true, "Covers"))),
+        (Coverage::No, None, None),
+    ];
+    for (coverage, shows_live, expected) in cases {
+        if let Some(list) = &mut account.list {
+            (list.coverage, list.shows_live) = (coverage, shows_live);
+        }
+        let status = shown(&account);
+        let said = said(&status, kind::LIST_COVERS).map(|(ok, reason, _)| (ok, reason));
+        assert_eq!(said, expected, "{coverage:?} {shows_live:?}");
+    }
+}
+
+#[test]
+fn the_quota_is_told_with_numbers_once_it_is_used_up() {
+    let live = |count| with((0..count).map(|n| seen(n, SlotState::Live)));
+    let message = |account: &Observation| {
+        let status = shown(account);
+        let (ok, reason, message) = said(&status, kind::QUOTA_AVAILABLE).unwrap();
+        (ok, reason.to_owned(), message.to_owned())
+    };
+    assert!(message(&live(8)).0);
+    let (ok, reason, text) = message(&live(9));
+    assert_eq!((ok, reason.as_str()), (false, "Full"));
+    assert!(text.starts_with("9 of 10 in use (0 made elsewhere), 1 kept for rotations"), "{text}");
+    let mut over = live(9);
+    if let Some(list) = &mut over.list {
+        list.unmanaged = 2;
+    }
+    assert_eq!(message(&over).1, "OverQuota");
+}
+
+#[test]
+fn a_person_is_told_name_id_page_and_reason_of_every_key_to_revoke() {
+    let revoking = seen(0, SlotState::Revoking);
+    let (name, id) = (revoking.slot.key_name.clone().unwrap(), revoking.slot.key_id.clone().unwrap());
+    let mut account = with([revoking]);
+    assert_eq!(said(&shown(&account), kind::REVOCATION_NEEDS_PERSON), None);
+    account.facts.endpoint = Some(Endpoint { found: false, at: account.wall });
+    let status = shown(&account);
+    let (needed, reason, message) = said(&status, kind::REVOCATION_NEEDS_PERSON).unwrap();
+    assert_eq!((needed, reason), (true, "NoRevokeEndpoint"));
+    for part in [&name, &id, "https://dev.bags.fm", "shop/app-0", "/agent/dev/keys/revoke"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    assert_eq!(status.capabilities.revoke, Capability::No);
+    account.slots.clear();
+    assert_eq!(said(&shown(&account), kind::REVOCATION_NEEDS_PERSON), None);
+}
+
+#[test]
+fn a_lost_value_without_a_list_asks_for_a_persons_word() {
+    let lost = SlotSeen {
+        stored: Stored::Absent,
+        verdict: Verdict::NotCovered,
+        memory: KeyMemory { revocations: 1, ..KeyMemory::default() },
+        ..seen(0, SlotState::Revoking)
+    };
+    let status = shown(&with([lost]));
+    let (_, reason, message) = said(&status, kind::REVOCATION_NEEDS_PERSON).unwrap();
+    assert_eq!(reason, "ValueLost");
+    assert!(message.contains("keys.bags.fm/resolved"), "{message}");
+}
+
+#[test]
+fn an_unresolved_key_names_attempt_key_page_and_annotation() {
+    let unresolved = seen(0, SlotState::Unresolved);
+    let attempt = unresolved.slot.attempt.clone().unwrap();
+    let name = unresolved.slot.key_name.clone().unwrap();
+    let status = shown(&with([unresolved]));
+    let (_, _, message) = said(&status, kind::KEY_UNRESOLVED).unwrap();
+    for part in [&attempt, &name, "https://dev.bags.fm", "keys.bags.fm/resolved: <attempts>"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
+
+#[test]
+fn strays_are_reported_by_name() {
+    let mut account = account();
+    if let Some(list) = &mut account.list {
+        list.stray = vec!["Production-Web-01234567-abcdefghij".into()];
+    }
+    let entry =
+        |attempt: &str, value| LooseEntry { attempt: attempt.into(), value, created: None, running: false };
+    account.loose = vec![entry("kept", true), entry("empty", false)];
+    let status = shown(&account);
+    assert!(said(&status, kind::STRAY_KEYS).unwrap().2.contains("Production-Web-01234567-abcdefghij"));
+    let (_, _, values) = said(&status, kind::STRAY_VALUES).unwrap();
+    assert!(values.contains("bags-key-kept") && !values.contains("bags-key-empty"), "{values}");
+}
+
+#[test]
+fn a_deletion_counts_and_names_what_it_waits_for() {
+    let mut account = with([seen(0, SlotState::Live), seen(1, SlotState::Revoking)]);
+    let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
+    Arc::make_mut(&mut account.account).metadata.deletion_timestamp = Some(time);
+    let status = shown(&account);
+    let (ok, reason, message) = said(&status, kind::READY).unwrap();
+    assert_eq!((ok, reason), (false, "Deleting"));
+    for part in ["2 left", "shop/app-0 (Live)", "shop/app-1 (Revoking)", "keys.bags.fm/forget"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
+
+#[test]
+fn another_installations_account_is_only_said_to_be_one() {
+    let mut account = with([seen(0, SlotState::Unresolved)]);
+    let status = Arc::make_mut(&mut account.account).status.get_or_insert_default();
+    status.installation = Some(Installation { cluster: "89abcdef".into(), namespace: "there".into() });
+    let mut status = status.clone();
+    show_foreign(&mut status, &account.account, &account, account.wall);
+    assert_eq!(status.conditions.len(), 1);
+    let (ok, reason, message) = said(&status, kind::READY).unwrap();
+    assert_eq!((ok, reason), (false, "ForeignInstallation"));
+    assert!(message.contains("89abcdef") && message.contains("keys.bags.fm/take-over"), "{message}");
+}
+
+fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Condition {
+    serde_json::from_value(json!({
+        "type": type_, "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }))
+    .unwrap()
+}
+
+#[test]
+fn events_are_written_on_transitions_only() {
+    let refused = condition(kind::CREDENTIALS_VALID, "False", "TokenRefused", "no");
+    let accepted = condition(kind::CREDENTIALS_VALID, "True", "Accepted", "yes");
+    let person = |message| condition(kind::REVOCATION_NEEDS_PERSON, "True", "NoAgentToken", message);
+    let reasons = |before: &[Condition], after: &[Condition]| -> Vec<EventReason> {
+        transitions(before, after).into_iter().map(|(reason, _)| reason).collect()
+    };
+    let none: &[EventReason] = &[];
+    let cases: [(&str, &[Condition], &[Condition], &[EventReason]); 6] = [
+        ("the first good word is no news", &[], std::slice::from_ref(&accepted), none),
+        ("a refusal is", &[], std::slice::from_ref(&refused), &[EventReason::CredentialsRefused]),
+        (
+            "and its end",
+            std::slice::from_ref(&refused),
+            std::slice::from_ref(&accepted),
+            &[EventReason::CredentialsAccepted],
+        ),
+        ("what stays is not", std::slice::from_ref(&refused), std::slice::from_ref(&refused), none),
+        (
+            "another key for a person is",
+            &[person("one")],
+            &[person("two")],
+            &[EventReason::RevocationNeedsPerson],
+        ),
+        ("the same key is not", &[person("one")], &[person("one")], none),
+    ];
+    for (name, before, after, expected) in cases {
+        assert_eq!(reasons(before, after), expected, "{name}");
+    }
+}
