@@ -113,7 +113,10 @@ func janitorCommand(_ context.Context, arguments []string) error {
 	}
 	// At the end of input the tool is dead. Signals are for it, not for us: the context that they cancel is not looked at.
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	lock, err := tryLock(filepath.Join(arguments[0], lockName))
+	// The kernel closes the files of a dying process one after the other, the lock perhaps after our pipe.
+	patience, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	lock, err := lockFile(patience, filepath.Join(arguments[0], lockName))
 	if err != nil {
 		return nil // the folder is gone, or another cluster has it already and has swept
 	}
