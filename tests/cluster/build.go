@@ -40,6 +40,12 @@ func kubernetesProgram(name string) program {
 	return program{name: name, module: "kubernetes", pkg: "k8s.io/kubernetes/cmd/" + name, ldflags: kubernetesLdflags}
 }
 
+// These two are of our own, and become images.
+var (
+	pauseProgram    = program{name: "pause", module: "pause", pkg: "."}
+	consumerProgram = program{name: "consumer", module: "consumer", pkg: "."}
+)
+
 var etcdProgram = program{name: "etcd", module: "etcd", pkg: "."}
 
 // programsOf lists what a size needs, the longest to compile in the place where the others profit from it.
@@ -47,6 +53,7 @@ func programsOf(size size) []program {
 	programs := []program{etcdProgram, kubernetesProgram("kube-apiserver"), kubernetesProgram("kube-controller-manager"), kubernetesProgram("kubectl")}
 	if size == nodeSize {
 		programs = append(programs, kubernetesProgram("kube-scheduler"), kubernetesProgram("kubelet"), kubernetesProgram("kube-proxy"))
+		programs = append(programs, pauseProgram, consumerProgram)
 	}
 	return programs
 }

@@ -22,6 +22,8 @@ type controlPlane struct {
 	ports      portNumbers
 	// hosts are further names and addresses by which clients call the API server.
 	hosts []string
+	// outside is the API server's address for programs of this machine, where that is another.
+	outside string
 	// endpoint: the API server announces its address as the endpoints of the Service "kubernetes", which a loopback address cannot be.
 	endpoint bool
 	client   *http.Client
@@ -98,13 +100,24 @@ func (c *controlPlane) writeFiles() error {
 	if err != nil {
 		return err
 	}
-	if err := c.authority.kubeconfig(filepath.Join(c.folder, "kubeconfig"), c.server(), administrator); err != nil {
+	if err := c.writeKubeconfigs(administrator); err != nil {
 		return err
 	}
 	if c.client, err = c.newClient(administrator); err != nil {
 		return err
 	}
 	return writePrivate(c.config("audit-policy.yaml"), []byte(auditPolicy))
+}
+
+func (c *controlPlane) writeKubeconfigs(administrator identity) error {
+	path := filepath.Join(c.folder, "kubeconfig")
+	if c.outside == "" {
+		return c.authority.kubeconfig(path, c.server(), administrator)
+	}
+	if err := c.authority.kubeconfig(path+".inside", c.server(), administrator); err != nil {
+		return err
+	}
+	return c.authority.kubeconfig(path, c.outside, administrator)
 }
 
 func (c *controlPlane) config(name string) string { return filepath.Join(c.folder, "config", name) }
@@ -184,6 +197,7 @@ func (c *controlPlane) startControllerManager() error {
 		"--leader-elect=false",
 		"--service-account-private-key-file="+c.authority.keyFile(serviceAccountKey),
 		"--root-ca-file="+c.authority.certificateFile("ca"),
+		"--flex-volume-plugin-dir="+c.config("volume-plugins"), // else it makes /usr/libexec/kubernetes
 		"--cluster-signing-cert-file="+c.authority.certificateFile("ca"),
 		"--cluster-signing-key-file="+c.authority.keyFile("ca"),
 		"--kube-api-qps=200", // tests make and delete many namespaces at once
