@@ -48,7 +48,7 @@ var (
 
 var etcdProgram = program{name: "etcd", module: "etcd", pkg: "."}
 
-// programsOf lists what a size needs, the longest to compile in the place where the others profit from it.
+// programsOf lists what a size needs. kube-apiserver takes longest, for it compiles most of what the others share.
 func programsOf(size size) []program {
 	programs := []program{etcdProgram, kubernetesProgram("kube-apiserver"), kubernetesProgram("kube-controller-manager"), kubernetesProgram("kubectl")}
 	if size == nodeSize {
@@ -80,7 +80,7 @@ func ensurePrograms(ctx context.Context, size size) (programPaths, error) {
 		return paths, nil
 	}
 	began := time.Now()
-	say("compiling %d of the cluster's %d programs; with two cores the first time takes about ten minutes", len(missing), len(all))
+	say("compiling %d of the cluster's %d programs; the first time takes about ten minutes on two cores", len(missing), len(all))
 	for i, program := range missing {
 		if err := program.compile(ctx, paths[program.name], fmt.Sprintf("%d of %d", i+1, len(missing))); err != nil {
 			return nil, err
@@ -103,6 +103,9 @@ func (p program) path() (string, error) {
 		return "", fmt.Errorf("failed to find the Go module of %s in %s: run the tool through tests/cluster/run", p.name, sourceDirectory())
 	}
 	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
 		content, err := os.ReadFile(file)
 		if err != nil {
 			return "", fmt.Errorf("failed to read the Go module of %s: %w", p.name, err)
@@ -123,6 +126,9 @@ func (p program) compile(ctx context.Context, path, position string) error {
 	defer progress.stop()
 	lock, err := lockFile(ctx, filepath.Join(folder, "lock"))
 	if err != nil {
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
 		return fmt.Errorf("failed to lock the cache for %s: %w", p.name, err)
 	}
 	defer lock.Close()
@@ -149,7 +155,7 @@ func (p program) compile(ctx context.Context, path, position string) error {
 	command.Stdout, command.Stderr = output, output
 	if err := command.Run(); err != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("stopped while compiling %s", p.name)
+			return errInterrupted
 		}
 		return compileFailure(p.name, log, err)
 	}

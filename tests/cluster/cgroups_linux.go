@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,9 +41,38 @@ func makeControlGroups(name string) error {
 	if err != nil {
 		return err
 	}
+	if err := enableControllers(); err != nil {
+		return err
+	}
 	for _, folder := range folders {
 		if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("failed to make a control group: %w", err)
+		}
+	}
+	return nil
+}
+
+// enableControllers sees that, in the second version, groups below the root have every controller that the kubelet insists on. Systemd enables most of
+// them anyway. It is the one thing of the machine that may change and stay so, as it does with every kubelet.
+func enableControllers() error {
+	available, err := os.ReadFile(filepath.Join(controlGroupRoot, "cgroup.controllers"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the first version
+	}
+	if err != nil {
+		return fmt.Errorf("failed to read the controllers of control groups: %w", err)
+	}
+	subtree := filepath.Join(controlGroupRoot, "cgroup.subtree_control")
+	enabled, err := os.ReadFile(subtree)
+	if err != nil {
+		return fmt.Errorf("failed to read the enabled controllers of control groups: %w", err)
+	}
+	for _, controller := range []string{"cpu", "cpuset", "memory", "hugetlb", "pids"} {
+		if !slices.Contains(strings.Fields(string(available)), controller) || slices.Contains(strings.Fields(string(enabled)), controller) {
+			continue
+		}
+		if err := os.WriteFile(subtree, []byte("+"+controller), 0o644); err != nil {
+			return fmt.Errorf("failed to enable the controller %s of control groups (a container must share the machine's: --cgroupns=host): %w", controller, err)
 		}
 	}
 	return nil

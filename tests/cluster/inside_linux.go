@@ -80,16 +80,20 @@ func report(report nodeReport) {
 // scratch holds what needs no place on a disk. It is in memory and ends with the namespace.
 const scratch = "/run/bags-cluster"
 
-// The kubelet sets these of the machine's parameters, none of which belongs to a namespace, unless it finds them set already (its
-// pkg/util/sysctl): so it is shown files that say so, and the machine keeps its own.
-var kernelTunables = map[string]string{
+// shownFiles are read inside in place of the machine's. The kubelet sets these of the machine's parameters, none of which belongs to a namespace, unless
+// it finds them set already (its pkg/util/sysctl): so it finds them so, and the machine keeps its own. And there is no DNS inside: where nothing
+// listens, a name fails at once, instead of when the patience with an unreachable server is over.
+var shownFiles = map[string]string{
 	"/proc/sys/vm/overcommit_memory":      "1",
 	"/proc/sys/vm/panic_on_oom":           "0",
 	"/proc/sys/kernel/panic":              "10",
 	"/proc/sys/kernel/panic_on_oops":      "1",
 	"/proc/sys/kernel/keys/root_maxkeys":  "1000000",
 	"/proc/sys/kernel/keys/root_maxbytes": "25000000",
+	resolvConf:                            "nameserver " + nodeAddress,
 }
+
+const resolvConf = "/etc/resolv.conf"
 
 // prepareMounts gives the node the paths that its programs insist on, without touching those of the machine.
 func prepareMounts(spec nodeSpec) error {
@@ -120,7 +124,12 @@ func prepareMounts(spec nodeSpec) error {
 			return err
 		}
 	}
-	return shieldKernelTunables()
+	for path, content := range shownFiles {
+		if err := showFile(path, content); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func mount(source, target, kind string, flags uintptr, data string) func() error {
@@ -149,18 +158,17 @@ func overlay(folder string) func() error {
 	}
 }
 
-func shieldKernelTunables() error {
-	for path, value := range kernelTunables {
-		if _, err := os.Stat(path); err != nil {
-			continue // not in this kernel, so the kubelet cannot set it
-		}
-		shown := filepath.Join(scratch, strings.ReplaceAll(path[1:], "/", "."))
-		if err := os.WriteFile(shown, []byte(value+"\n"), 0o644); err != nil {
-			return fmt.Errorf("failed to write %s inside the node: %w", shown, err)
-		}
-		if err := syscall.Mount(shown, path, "", syscall.MS_BIND, ""); err != nil {
-			return fmt.Errorf("failed to shield %s: %w", path, err)
-		}
+// showFile has those inside read this content in place of the machine's file.
+func showFile(path, content string) error {
+	if _, err := os.Stat(path); err != nil {
+		return nil // a parameter that this kernel has not, so the kubelet cannot set it
+	}
+	shown := filepath.Join(scratch, strings.ReplaceAll(path[1:], "/", "."))
+	if err := os.WriteFile(shown, []byte(content+"\n"), 0o644); err != nil {
+		return fmt.Errorf("failed to write %s inside the node: %w", shown, err)
+	}
+	if err := syscall.Mount(shown, path, "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("failed to shield %s: %w", path, err)
 	}
 	return nil
 }

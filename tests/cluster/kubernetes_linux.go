@@ -220,7 +220,7 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 clusterDNS: [` + nodeAddress + `]
 clusterDomain: cluster.local
-resolvConf: %q
+resolvConf: ""
 volumePluginDir: /var/lib/kubelet/volume-plugins
 podLogsDir: /var/log/pods
 `
@@ -234,12 +234,8 @@ func (n *node) startKubelet() error {
 	if err := authority.server("kubelet", nodeName, nodeAddress); err != nil {
 		return err
 	}
-	resolv, err := n.config("resolv.conf", "nameserver "+nodeAddress+"\n") // there is no DNS: names fail at once
-	if err != nil {
-		return err
-	}
 	path, err := n.config("kubelet.yaml", fmt.Sprintf(kubeletConfig,
-		authority.certificateFile("ca"), authority.certificateFile("kubelet"), authority.keyFile("kubelet"), n.spec.ControlGroup, resolv))
+		authority.certificateFile("ca"), authority.certificateFile("kubelet"), authority.keyFile("kubelet"), n.spec.ControlGroup))
 	if err != nil {
 		return err
 	}

@@ -64,10 +64,7 @@ func upCommand(ctx context.Context, arguments []string) error {
 			cancel()
 		}()
 	}
-	if err := up(ctx, options); err != nil && ctx.Err() == nil {
-		return err
-	}
-	return nil
+	return up(ctx, options)
 }
 
 func up(ctx context.Context, options upOptions) error {
@@ -128,7 +125,7 @@ func upControlPlane(ctx context.Context, state *state, options upOptions, announ
 	}
 	select {
 	case <-ctx.Done():
-		return nil
+		return nil // what was asked for
 	case ended := <-supervisor.ended:
 		return ended.failed("keep up", "")
 	}
