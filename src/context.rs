@@ -61,14 +61,6 @@ pub struct Context {
 }
 
 impl Context {
-    /// Waits until every cache is filled: before that, what is missing may only not have been seen yet.
-    pub async fn synced(&self) {
-        // An error means that the watch ended, as at shutdown.
-        let _ = self.keys.wait_until_ready().await;
-        self.ledger.synced().await;
-        self.keystore.synced().await;
-    }
-
     /// What this process remembers of an account.
     #[must_use]
     pub fn memory_of(&self, name: &str, account: &BagsAccount) -> Arc<AccountMemory> {

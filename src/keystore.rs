@@ -118,11 +118,6 @@ impl Keystore {
         Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned(), seen }
     }
 
-    /// Waits until the cache of the watch is filled.
-    pub async fn synced(&self) {
-        let _ = self.seen.wait_until_ready().await;
-    }
-
     /// An attempt's entry as the watch saw it: may be behind.
     #[must_use]
     pub fn cached(&self, attempt: &str) -> Option<Entry> {

@@ -4,9 +4,10 @@
 //! account's change wakes the ApiKeys that wait for something of it, a keystore Secret wakes its ApiKey, credentials
 //! wake their account.
 
+mod synced;
 mod wake;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, channel::mpsc::UnboundedReceiver};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -25,7 +26,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use self::wake::Wake;
+use self::{synced::Synced, wake::Wake};
 use crate::{
     account,
     account::memory::Memory,
@@ -256,12 +257,13 @@ async fn controllers(
     let Watches {
         keys: (keys, key_writer),
         accounts: (accounts, account_writer),
-        secrets: (secrets, secret_writer),
+        secrets: (_, secret_writer),
     } = watches;
     let (wake, woken_keys, woken_accounts) = Wake::new(keys.clone(), accounts.clone(), context.clone());
     let namespace = context.settings.installation.namespace.clone();
+    let synced = Synced::new(readiness.clone());
 
-    let key_stream = watched(Api::all(client.clone()), key_writer, {
+    let key_stream = watched(Api::all(client.clone()), key_writer, "ApiKey", &synced, {
         let wake = wake.clone();
         move |event| wake.by_key(event)
     })
@@ -270,27 +272,29 @@ async fn controllers(
         predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
         PredicateConfig::default(),
     );
-    let account_stream = watched(Api::all(client.clone()), account_writer, {
+    let account_stream = watched(Api::all(client.clone()), account_writer, "BagsAccount", &synced, {
         let wake = wake.clone();
         move |event| wake.by_account(event)
     })
     .applied_objects();
     let secret_stream =
-        watched(Api::namespaced(client, &namespace), secret_writer, move |event| wake.by_secret(event));
+        watched(Api::namespaced(client, &namespace), secret_writer, "Secret", &synced, move |event| {
+            wake.by_secret(event);
+        });
 
-    let synced = ready(keys.clone(), accounts.clone(), secrets, readiness.clone());
+    let shared = Arc::new((context.clone(), synced));
     let run_keys = controller(key_stream, keys, woken_keys, concurrency, stop).run(
         reconcile_key,
         |_, error, _| match *error {},
-        context.clone(),
+        shared.clone(),
     );
     let run_accounts = controller(account_stream, accounts, woken_accounts, concurrency, stop).run(
         reconcile_account,
         |_, error, _| match *error {},
-        context.clone(),
+        shared,
     );
     let secrets = secret_stream.take_until(stop.cancelled()).for_each(|_| async {});
-    tokio::join!(drain(run_keys), drain(run_accounts), secrets, synced);
+    tokio::join!(drain(run_keys), drain(run_accounts), secrets);
 }
 
 fn controller<K>(
@@ -317,11 +321,13 @@ where
 }
 
 /// A watch that fills a cache and tells of each event after the cache has it.
-fn watched<K>(
+fn watched<K, F>(
     api: Api<K>,
     writer: Writer<K>,
-    tell: impl Fn(&watcher::Event<K>) + Send + 'static,
-) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+    kind: &'static str,
+    synced: &Synced,
+    tell: F,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K, F>
 where
     K: kube::Resource<DynamicType = ()>
         + Clone
@@ -330,37 +336,30 @@ where
         + Send
         + Sync
         + 'static,
+    F: Fn(&watcher::Event<K>) + Send + 'static,
 {
+    let synced = synced.clone();
     watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .inspect(move |event| match event {
-            Ok(event) => tell(event),
+            Ok(event) => {
+                tell(event);
+                if matches!(event, watcher::Event::InitDone) {
+                    synced.done(kind);
+                }
+            }
             // Only the kind of the failure: a text of the decoder may quote what it could not read.
-            Err(_) => warn!(kind = std::any::type_name::<K>(), "A watch failed; it is begun again"),
+            Err(_) => warn!(kind, "A watch failed; it is begun again"),
         })
 }
 
-async fn ready(
-    keys: Store<ApiKey>,
-    accounts: Store<BagsAccount>,
-    secrets: Store<Secret>,
-    readiness: Readiness,
-) {
-    let synced = |name: &'static str, done: bool| {
-        if done {
-            readiness.synced(name);
-        }
-    };
-    tokio::join!(
-        async { synced("ApiKey", keys.wait_until_ready().await.is_ok()) },
-        async { synced("BagsAccount", accounts.wait_until_ready().await.is_ok()) },
-        async { synced("Secret", secrets.wait_until_ready().await.is_ok()) },
-    );
-}
+/// What both controllers share.
+type Shared = (Arc<Context>, Synced);
 
-async fn reconcile_key(key: Arc<ApiKey>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+async fn reconcile_key(key: Arc<ApiKey>, shared: Arc<Shared>) -> Result<Action, Infallible> {
+    let (context, synced) = &*shared;
     let reference = ObjectRef::from_obj(&*key);
     let span = info_span!(
         "reconcile",
@@ -369,22 +368,20 @@ async fn reconcile_key(key: Arc<ApiKey>, context: Arc<Context>) -> Result<Action
         api_key.name = key.name_any(),
     );
     Ok(async {
-        context.synced().await;
-        apikey::reconcile(&context, &reference).await
+        synced.wait().await;
+        apikey::reconcile(context, &reference).await
     }
     .instrument(span)
     .await)
 }
 
-async fn reconcile_account(
-    account: Arc<BagsAccount>,
-    context: Arc<Context>,
-) -> Result<Action, std::convert::Infallible> {
+async fn reconcile_account(account: Arc<BagsAccount>, shared: Arc<Shared>) -> Result<Action, Infallible> {
+    let (context, synced) = &*shared;
     let name = account.name_any();
     let span = info_span!("reconcile", kind = "BagsAccount", account.name = name);
     Ok(async {
-        context.synced().await;
-        match account::reconcile(&context, &name).await {
+        synced.wait().await;
+        match account::reconcile(context, &name).await {
             account::Outcome::Wait(wait) => Action::requeue(wait),
             account::Outcome::Gone => Action::await_change(),
         }

@@ -119,11 +119,6 @@ impl LedgerStore {
         Self { api: Api::all(client), clock, timings, seen, acknowledged: Mutex::default() }
     }
 
-    /// Waits until the cache of the watch is filled.
-    pub async fn synced(&self) {
-        let _ = self.seen.wait_until_ready().await;
-    }
-
     /// The newest version that this process knows: the last acknowledged write, or what the watch saw since.
     /// `None`: there is no such account.
     pub async fn read(&self, name: &str) -> Option<Arc<BagsAccount>> {

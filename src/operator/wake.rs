@@ -19,6 +19,7 @@ use crate::{
     api::{
         ApiKey, BagsAccount,
         account::{Slot, SlotState},
+        mark,
     },
     context::Context,
     keystore::Entry,
@@ -91,11 +92,16 @@ impl Wake {
         }
     }
 
-    /// A keystore Secret concerns its ApiKey; any other one the accounts whose credentials it holds.
+    /// A keystore Secret concerns its ApiKey and, when it goes, its account; any other one concerns the accounts
+    /// whose credentials it holds.
     pub(super) fn by_secret(&self, event: &Event<Secret>) {
         let (Event::Apply(secret) | Event::Delete(secret)) = event else { return };
         if let Some((namespace, name)) = Entry::owner(secret) {
             let _ = self.to_keys.unbounded_send(ObjectRef::new(name).within(namespace));
+            // A value that has nowhere to go any more is the account's to clear away.
+            if let (Event::Delete(_), Some(account)) = (event, secret.labels().get(mark::ACCOUNT)) {
+                self.account(account);
+            }
             return;
         }
         let name = secret.name_any();
