@@ -26,7 +26,7 @@ use super::{
 use crate::{
     api::{
         ApiKey, BagsAccount, FINALIZER,
-        account::{Owner, Slot, SlotState},
+        account::{Owner, SlotState},
     },
     backoff::FailureClass,
     bags::{self, BagsClient, Probe, Revocation},
@@ -269,13 +269,13 @@ impl Actor<'_> {
             key.revocations = key.revocations.saturating_add(1);
             key.revoke_after = Some(now + death::pause(key.revocations, LONGEST_REVOCATION_PAUSE));
         });
-        let Some(SlotSeen { slot, .. }) = self.slot(attempt) else { return };
+        let Some(seen) = self.slot(attempt) else { return };
         let note = format!(
             "Bags acknowledged the revocation of {}, yet it still works; the revocation is sent again. If this goes on, \
              revoke it at {PAGE}",
-            named(slot)
+            named(seen)
         );
-        self.publish(slot, EventReason::RevocationHasNoEffect, &note).await;
+        self.publish(seen, EventReason::RevocationHasNoEffect, &note).await;
     }
 
     async fn pin(&self) -> Result<(), ActError> {
@@ -301,8 +301,9 @@ impl Actor<'_> {
         let api: Api<BagsAccount> = Api::all(self.context.env.kube.clone());
         let name = account.name_any();
         match call(api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await {
-            Ok(_) => {}
-            Err(error) if error.is_conflict() || error.is_not_found() => {}
+            Ok(_) => self.found.let_go = !present,
+            Err(error) if error.is_not_found() => self.found.let_go = !present,
+            Err(error) if error.is_conflict() => {}
             Err(error) => return Err(ActError::Finalizer(error)),
         }
         self.found.finalizer_done = true;
@@ -320,22 +321,21 @@ impl Actor<'_> {
 
     /// Says what a change means, and forgets keys that left.
     async fn tell(&self, change: &Change) {
-        let slot = |attempt: &str| self.slot(attempt).map(|seen| &seen.slot);
         match change {
             Change::Bury { attempt, .. } => {
                 self.memory.retain(|kept| kept != attempt);
-                if let Some(slot) = slot(attempt) {
-                    let note = format!("{} is revoked and proven dead", named(slot));
-                    self.publish(slot, EventReason::KeyRevoked, &note).await;
+                if let Some(seen) = self.slot(attempt) {
+                    let note = format!("{} is revoked and proven dead", named(seen));
+                    self.publish(seen, EventReason::KeyRevoked, &note).await;
                 }
             }
             Change::Dismiss { attempt } | Change::NotMade { attempt, .. } => {
                 self.memory.retain(|kept| kept != attempt);
             }
             Change::Lose { attempt, .. } => {
-                if let Some(slot) = slot(attempt) {
-                    let note = format!("{} was made, but its value is lost; it is revoked", named(slot));
-                    self.publish(slot, EventReason::KeyLost, &note).await;
+                if let Some(seen) = self.slot(attempt) {
+                    let note = format!("{} was made, but its value is lost; it is revoked", named(seen));
+                    self.publish(seen, EventReason::KeyLost, &note).await;
                 }
             }
             Change::Reserve { .. }
@@ -397,10 +397,10 @@ impl Actor<'_> {
     }
 
     /// An event on the ApiKey where the cache has it, else on the account.
-    async fn publish(&self, slot: &Slot, reason: EventReason, note: &str) {
-        let owner = ObjectRef::<ApiKey>::new(&slot.owner.name).within(&slot.owner.namespace);
-        let key = self.context.keys.get(&owner);
-        let key = key.filter(|key| key.metadata.uid.as_deref() == Some(slot.owner.uid.as_str()));
+    async fn publish(&self, seen: &SlotSeen, reason: EventReason, note: &str) {
+        let Owner { namespace, name, uid } = &seen.slot.owner;
+        let key = self.context.keys.get(&ObjectRef::<ApiKey>::new(name).within(namespace));
+        let key = key.filter(|key| key.metadata.uid.as_deref() == Some(uid.as_str()));
         let regarding = key.map_or_else(|| reference(&self.seen.account), |key| key.object_ref(&()));
         self.context.events.publish(&regarding, reason, note).await;
     }
@@ -415,8 +415,9 @@ pub(super) fn reference(account: &BagsAccount) -> ObjectReference {
 }
 
 /// A key by everything that a person can know it by.
-pub(super) fn named(slot: &Slot) -> String {
+pub(super) fn named(seen: &SlotSeen) -> String {
+    let SlotSeen { slot, key_id, .. } = seen;
     let name = slot.key_name.as_deref().unwrap_or("(no name yet)");
-    let id = slot.key_id.as_deref().map_or_else(String::new, |id| format!(" (id {id})"));
+    let id = key_id.as_deref().map_or_else(String::new, |id| format!(" (id {id})"));
     format!("key \"{name}\"{id} of ApiKey {}/{}", slot.owner.namespace, slot.owner.name)
 }

@@ -100,7 +100,7 @@ async fn steps(context: &Arc<Context>, account: Arc<BagsAccount>) -> (Observatio
         if let Err(failure) = done {
             return (seen, End::Failed(failure));
         }
-        if found.finalizer_done && seen.account.metadata.deletion_timestamp.is_some() {
+        if found.let_go {
             return (seen, End::Gone);
         }
         let Some(account) = context.ledger.read(&name).await else { return (seen, End::Gone) };
@@ -178,3 +178,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,7 +234,7 @@ impl Facts<'_> {
                 Some(from + span * refused.count.min(steps) / steps)
             }
             (None, _) if acknowledged.is_some() => tried
-                .filter(|tried| Some(*tried) >= acknowledged)
+                .filter(|tried| Some(*tried) > acknowledged)
                 .map(|tried| tried + self.timings.death_apart),
             (None, _) if self.resolved => tried.map(|tried| tried + ASK_AGAIN),
             (None, Evidence::Absent) => tried.map(|tried| tried + ASK_AGAIN),

@@ -275,7 +275,7 @@ fn unresolved(seen: &Observation) -> Turn {
         if seen.resolved(slot) {
             return change(Change::Dismiss { attempt });
         }
-        if slot.slot.failures.as_ref().is_some_and(|failures| failures.reason == WRONG_USER) {
+        if of_another_user(slot) {
             return Turn::Nothing;
         }
         match seen.evidence(slot) {
@@ -380,7 +380,33 @@ fn list_due(seen: &Observation) -> Turn {
         ListWay::Open => listed,
     };
     let rest = rest.map_or(Duration::ZERO, |at| at.saturating_duration_since(seen.now));
-    if rest.is_zero() { look(Look::List) } else { Turn::In(rest) }
+    match (rest.is_zero(), ordinary_lists_decide(seen), seen.cover()) {
+        (false, _, _) => Turn::In(rest),
+        (true, true, Witness::Ask(attempt)) => look(Look::Probe(attempt)),
+        (true, _, _) => look(Look::List),
+    }
+}
+
+/// Whether a slot waits for what the ordinary lists say. A released key counts only where its slot is missed: to ask
+/// another key every hour for its sake would spoil what is shown of that key's use.
+fn ordinary_lists_decide(seen: &Observation) -> bool {
+    let capacity = seen.account.status.as_ref().and_then(|status| status.capacity.as_ref());
+    let full = capacity.is_some_and(|capacity| capacity.available <= 0);
+    seen.slots.iter().any(|slot| match slot.slot.state {
+        SlotState::Revoking => true,
+        SlotState::Unresolved => !of_another_user(slot),
+        SlotState::Released => full,
+        SlotState::Reserved
+        | SlotState::Creating
+        | SlotState::Live
+        | SlotState::Lost
+        | SlotState::Unknown(_) => false,
+    })
+}
+
+/// Lists of this account say nothing about a key of another user.
+fn of_another_user(slot: &SlotSeen) -> bool {
+    slot.slot.failures.as_ref().is_some_and(|failures| failures.reason == WRONG_USER)
 }
 
 /// A list that is to decide something must show a key that answered lately: one is asked first.

@@ -68,21 +68,26 @@ impl Observation {
             Verdict::Absent => Evidence::Absent,
             Verdict::Undecided { wait } if seen.listed_since => open(Evidence::Lacking(*wait)),
             Verdict::Undecided { .. } => open(Evidence::Ask),
-            Verdict::NotCovered if self.may_cover_now() => open(Evidence::Ask),
-            Verdict::NotCovered => Evidence::None,
+            Verdict::NotCovered => match self.covers_in() {
+                None => Evidence::None,
+                Some(wait) if wait.is_zero() => open(Evidence::Ask),
+                Some(wait) => open(Evidence::Later(wait)),
+            },
         }
     }
 
-    /// Whether a list could cover the account now although the last one did not.
-    fn may_cover_now(&self) -> bool {
-        let Some(last) = &self.list else { return true };
-        if self.now.saturating_duration_since(last.at) < self.timings.lists_apart {
-            return false;
-        }
+    /// In how long a list may cover the account although the last one did not; `None`: not as things are.
+    fn covers_in(&self) -> Option<Duration> {
+        let Some(last) = &self.list else { return Some(Duration::ZERO) };
+        let apart = (last.at + self.timings.lists_apart).saturating_duration_since(self.now);
         match self.cover() {
-            Witness::Ask(_) => true,
-            Witness::Good => self.slots.iter().any(|seen| seen.memory.good > Some(last.at)),
-            Witness::Later(_) | Witness::Nobody => false,
+            Witness::Ask(_) => Some(apart),
+            Witness::Good => {
+                let since = self.slots.iter().any(|seen| seen.memory.good > Some(last.at));
+                since.then_some(apart)
+            }
+            Witness::Later(wait) => Some(wait.max(apart)),
+            Witness::Nobody => None,
         }
     }
 
@@ -95,8 +100,10 @@ impl Observation {
         if self.slots.iter().any(good) {
             return Witness::Good;
         }
+        // One that answered otherwise just now is no help.
         self.ask_other(None, |seen| {
-            seen.memory.probed.is_some_and(|at| self.now.saturating_duration_since(at) <= ASK_AGAIN)
+            let lately = |at| self.now.saturating_duration_since(at) <= ASK_AGAIN;
+            (!seen.memory.probed.is_some_and(lately)).then_some(Duration::ZERO)
         })
     }
 
@@ -107,27 +114,29 @@ impl Observation {
         if since.is_some() && self.slots.iter().any(good) {
             return Witness::Good;
         }
+        // One that answered otherwise is asked again: as long as none works, something else is wrong.
         self.ask_other(of.attempt(), |seen| {
-            let lately = |at| Some(at) >= since && self.now.saturating_duration_since(at) <= ASK_AGAIN;
-            seen.memory.probed.is_some_and(lately)
+            let answered = seen.memory.probed.filter(|at| Some(*at) >= since);
+            let again = answered.map(|at| (at + ASK_AGAIN).saturating_duration_since(self.now));
+            Some(again.unwrap_or_default())
         })
     }
 
-    /// Which current key may be asked: one whose value is known and that was not asked in vain just now.
-    fn ask_other(&self, but: Option<&str>, in_vain: impl Fn(&SlotSeen) -> bool) -> Witness {
-        let mut wait: Option<Duration> = None;
+    /// Which current key may be asked, or when; `usable` tells after how long, `None`: not at all.
+    fn ask_other(&self, but: Option<&str>, usable: impl Fn(&SlotSeen) -> Option<Duration>) -> Witness {
+        let mut earliest: Option<Duration> = None;
         let others = self.slots.iter().filter(|seen| seen.current && seen.stored == Stored::Value);
         for seen in others {
             let Some(attempt) = seen.attempt().filter(|attempt| Some(*attempt) != but) else { continue };
-            let resting =
-                seen.memory.probe_after.map(|at| at.saturating_duration_since(self.now)).unwrap_or_default();
-            let turn = if in_vain(seen) { resting.max(ASK_AGAIN) } else { resting };
-            if turn.is_zero() {
+            let Some(wait) = usable(seen) else { continue };
+            let resting = seen.memory.probe_after.map(|at| at.saturating_duration_since(self.now));
+            let wait = wait.max(resting.unwrap_or_default());
+            if wait.is_zero() {
                 return Witness::Ask(attempt.to_owned());
             }
-            wait = Some(wait.map_or(turn, |wait| wait.min(turn)));
+            earliest = Some(earliest.map_or(wait, |known| known.min(wait)));
         }
-        wait.map_or(Witness::Nobody, Witness::Later)
+        earliest.map_or(Witness::Nobody, Witness::Later)
     }
 
     /// Whether the revoke endpoint was found missing lately.

@@ -45,7 +45,7 @@ pub struct Snapshot {
 /// What the lists say of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A list that covers the account shows it.
+    /// A list shows it.
     Shown {
         /// Its id, where the list has one.
         key_id: Option<String>,
@@ -92,9 +92,8 @@ impl Lists {
     pub fn verdict(&self, slot: &Slot, since: Timestamp, now: Instant, timings: &Timings) -> Verdict {
         let after: Vec<&Snapshot> = self.history.iter().filter(|list| list.wall >= since).collect();
         let speaking = |coverage| after.iter().copied().filter(move |list| list.coverage == coverage);
-        let shown =
-            after.iter().filter(|list| list.coverage != Coverage::No).rev().find_map(|l| find(&l.keys, slot));
-        if let Some(key) = shown {
+        // Whatever else a list speaks of: a name that holds ten random characters of ours is nobody else's.
+        if let Some(key) = after.iter().rev().find_map(|list| find(&list.keys, slot)) {
             return Verdict::Shown { key_id: key.key_id.clone() };
         }
         if spans(speaking(Coverage::Covers), 2, timings.lists_apart) {
@@ -121,11 +120,13 @@ impl Lists {
     /// after the last one that showed it count.
     #[must_use]
     pub fn absence(&self, slot: &Slot, since: Timestamp, now: Instant, timings: &Timings) -> Verdict {
-        let speaking = || self.history.iter().filter(|list| list.coverage != Coverage::No);
-        let shown = speaking().rev().find(|list| find(&list.keys, slot).is_some());
-        let Some(shown) = shown else { return self.verdict(slot, since, now, timings) };
-        let latest = speaking().next_back().is_some_and(|last| last.at == shown.at);
-        if latest && shown.wall >= since {
+        let showing = |list: &&Snapshot| find(&list.keys, slot).is_some();
+        let Some(shown) = self.history.iter().rev().find(showing) else {
+            return self.verdict(slot, since, now, timings);
+        };
+        let contradicted =
+            self.history.iter().any(|list| list.at > shown.at && list.coverage != Coverage::No);
+        if !contradicted && shown.wall >= since {
             let key_id = find(&shown.keys, slot).and_then(|key| key.key_id.clone());
             return Verdict::Shown { key_id };
         }
@@ -262,6 +263,37 @@ mod tests {
             let lists = clock.lists(answers);
             let now = clock.0 + Duration::from_secs(answers.last().map_or(0, |(seconds, _, _)| *seconds));
             let verdict = lists.verdict(&lost, Timestamp::from_second(50).unwrap(), now, &Timings::default());
+            assert_eq!(verdict, *expected, "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused clock")]
+    async fn what_should_go_is_judged_by_the_lists_after_the_last_that_showed_it() {
+        use Coverage::{Covers, No};
+        let (dying, other) = (slot(&owner(0), SlotState::Revoking), slot(&owner(1), SlotState::Live));
+        let clock = Clock(Instant::now());
+        let (absent, present): (&[&Slot], &[&Slot]) = (&[&other], &[&dying, &other]);
+        let shown = Verdict::Shown { key_id: dying.key_id.clone() };
+        let undecided = |seconds| Verdict::Undecided { wait: Duration::from_secs(seconds) };
+        type Answer<'a> = (u64, Coverage, &'a [&'a Slot]);
+        let cases: &[(&str, &[Answer<'_>], Verdict)] = &[
+            ("the last one shows it", &[(100, Covers, absent), (200, Covers, present)], shown.clone()),
+            ("also one that does not cover", &[(200, No, present)], shown.clone()),
+            ("one since lacks it", &[(100, Covers, present), (200, Covers, absent)], undecided(30)),
+            (
+                "two since lack it",
+                &[(100, Covers, present), (200, Covers, absent), (230, Covers, absent)],
+                Verdict::Absent,
+            ),
+            ("one of somebody else says nothing", &[(100, Covers, present), (200, No, absent)], shown),
+            ("it was shown before the question arose only", &[(40, Covers, present)], undecided(0)),
+        ];
+        for (name, answers, expected) in cases {
+            let lists = clock.lists(answers);
+            let now = clock.0 + Duration::from_secs(answers.last().map_or(0, |(seconds, _, _)| *seconds));
+            let verdict =
+                lists.absence(&dying, Timestamp::from_second(50).unwrap(), now, &Timings::default());
             assert_eq!(verdict, *expected, "{name}");
         }
     }

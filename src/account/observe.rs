@@ -139,7 +139,10 @@ pub(super) struct Found {
     pub(super) entries: HashMap<String, Entry>,
     /// Keystore Secrets that were removed in this run: the cache may still show them.
     pub(super) removed: BTreeSet<String>,
+    /// The finalizer was asked to be put on or taken off.
     pub(super) finalizer_done: bool,
+    /// The account has no finalizer of ours any more.
+    pub(super) let_go: bool,
 }
 
 /// Gathers what is known of an account.

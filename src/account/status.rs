@@ -289,7 +289,7 @@ fn needs_person(seen: &Observation) -> Option<Word> {
     let waiting: Vec<(PersonReason, String)> = revoking
         .filter_map(|slot| {
             let reason = death::needs_person(&seen.death(slot))?;
-            Some((reason, format!("{}: {}", named(&slot.slot), why(reason, slot, seen))))
+            Some((reason, format!("{}: {}", named(slot), why(reason, slot, seen))))
         })
         .collect();
     let (first, _) = waiting.first()?;
@@ -350,7 +350,7 @@ fn key_unresolved(seen: &Observation) -> Option<Word> {
             } else {
                 "may or may not exist, as its creation was never answered"
             };
-            format!("{} {doubt} (attempt {attempt})", named(&slot.slot))
+            format!("{} {doubt} (attempt {attempt})", named(slot))
         })
         .collect();
     if keys.is_empty() {

@@ -238,7 +238,8 @@ fn events_are_written_on_transitions_only() {
         transitions(before, after).into_iter().map(|(reason, _)| reason).collect()
     };
     let none: &[EventReason] = &[];
-    let cases: [(&str, &[Condition], &[Condition], &[EventReason]); 6] = [
+    type Case<'a> = (&'a str, &'a [Condition], &'a [Condition], &'a [EventReason]);
+    let cases: [Case<'_>; 6] = [
         ("the first good word is no news", &[], std::slice::from_ref(&accepted), none),
         ("a refusal is", &[], std::slice::from_ref(&refused), &[EventReason::CredentialsRefused]),
         (

@@ -1,0 +1,483 @@
+//! Whole runs against a small API server and a small Bags, on a clock that jumps to the next deadline.
+
+use std::sync::{Mutex, MutexGuard};
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Client,
+    runtime::{
+        reflector::{self, store::Writer},
+        watcher,
+    },
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tower::util::BoxCloneSyncService;
+
+use super::*;
+use crate::{
+    account::memory::Memory,
+    api::{
+        ApiKey, FINALIZER,
+        account::{Capability, Installation, Slot, SlotState},
+        annotation, mark,
+    },
+    backoff::Backoff,
+    bags::{self, BaseUrl, Budget, Observer, Operation},
+    clock::{Clock, Randomness},
+    context::Settings,
+    env::Env,
+    events::Events,
+    keystore::Keystore,
+    ledger::{
+        LedgerStore,
+        slots::tests::{owner, slot},
+    },
+    saves::Saves,
+    timings::Timings,
+};
+
+const CLUSTER: &str = "01234567-89ab";
+
+/// Both clocks move when told to.
+struct HandClock {
+    start: Instant,
+    passed: Mutex<Duration>,
+}
+
+impl Clock for HandClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap() + *self.passed.lock().unwrap()
+    }
+
+    fn monotonic(&self) -> Instant {
+        self.start + Duration::from_secs(100_000) + *self.passed.lock().unwrap()
+    }
+}
+
+struct Uncounted;
+
+impl Observer for Uncounted {
+    fn request(&self, _: Operation, _: bags::Outcome, _: Duration) {}
+}
+
+/// A key at Bags.
+struct Key {
+    id: String,
+    name: String,
+    value: String,
+    alive: bool,
+}
+
+/// What there is outside of the operator.
+struct World {
+    account: BagsAccount,
+    accounts: Writer<BagsAccount>,
+    owners: Vec<String>,
+    secrets: Vec<Secret>,
+    stored: Writer<Secret>,
+    keys: Vec<Key>,
+    can_revoke: bool,
+    /// Method and path of every request but events.
+    requests: Vec<String>,
+    events: Vec<String>,
+}
+
+impl World {
+    fn changed(&mut self) {
+        let version = self.account.resource_version().unwrap().parse::<u64>().unwrap() + 1;
+        self.account.metadata.resource_version = Some(version.to_string());
+        self.accounts.apply_watcher_event(&watcher::Event::Apply(self.account.clone()));
+    }
+
+    fn kube(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+        let name = path.rsplit('/').next().unwrap().to_owned();
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        if path.ends_with("/events") {
+            self.events.push(sent["reason"].as_str().unwrap().to_owned());
+            return (201, sent);
+        }
+        self.requests.push(format!("{method} {path}"));
+        let version = sent["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+        if path.contains("/bagsaccounts/") && method != Method::GET {
+            if version != self.account.resource_version() {
+                return (409, Value::Null);
+            }
+            if path.ends_with("/status") {
+                self.account.status = serde_json::from_value(sent["status"].clone()).unwrap();
+            } else {
+                self.account.metadata.finalizers =
+                    serde_json::from_value(sent["metadata"]["finalizers"].clone()).unwrap();
+            }
+            self.changed();
+        }
+        if path.contains("/bagsaccounts/") {
+            return (200, serde_json::to_value(&self.account).unwrap());
+        }
+        if path.contains("/apikeys/") {
+            let found = self.owners.contains(&name);
+            return if found { (200, api_key(&name)) } else { (404, Value::Null) };
+        }
+        let Some(index) = self.secrets.iter().position(|secret| secret.name_any() == name) else {
+            return (404, Value::Null);
+        };
+        let secret = self.secrets[index].clone();
+        if method == Method::DELETE {
+            let preconditions = &sent["preconditions"];
+            if preconditions["uid"].as_str().map(str::to_owned) != secret.uid() {
+                return (409, Value::Null);
+            }
+            self.secrets.remove(index);
+            self.stored.apply_watcher_event(&watcher::Event::Delete(secret.clone()));
+        }
+        (200, serde_json::to_value(&secret).unwrap())
+    }
+
+    fn bags(&mut self, path: &str, key: Option<&str>, body: &[u8]) -> (u16, Value) {
+        self.requests.push(format!("BAGS {path}"));
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        match path {
+            "/api/v1/auth/me" => {
+                match self.keys.iter().any(|known| known.alive && Some(&*known.value) == key) {
+                    true => (200, json!({"success": true, "response": {"user": {"uuid": "user-1"}}})),
+                    false => (401, json!({"success": false, "error": "Invalid API key."})),
+                }
+            }
+            "/api/v1/agent/dev/keys" => {
+                let alive = self.keys.iter().filter(|key| key.alive);
+                let listed = alive.map(|key| json!({"keyId": key.id, "name": key.name, "status": "active"}));
+                (200, json!({"success": true, "response": listed.collect::<Vec<_>>()}))
+            }
+            "/api/v1/agent/dev/keys/revoke" if self.can_revoke => {
+                for key in self.keys.iter_mut().filter(|key| sent["keyId"] == key.id.as_str()) {
+                    key.alive = false;
+                }
+                (200, json!({"success": true, "response": {}}))
+            }
+            _ => (404, json!({"success": false, "error": "Not found"})),
+        }
+    }
+}
+
+fn api_key(name: &str) -> Value {
+    json!({
+        "apiVersion": "keys.bags.fm/v1alpha1",
+        "kind": "ApiKey",
+        "metadata": {"name": name, "namespace": "shop", "uid": name.replace("app", "uid")},
+        "spec": {"accountRef": {"name": "main"}, "environment": "production"},
+    })
+}
+
+/// The operator and its world.
+struct Stage {
+    context: Arc<Context>,
+    clock: Arc<HandClock>,
+    world: Arc<Mutex<World>>,
+    keys: Writer<ApiKey>,
+}
+
+/// An account with a token, or else a wallet that nobody asks for, and these slots.
+#[expect(clippy::disallowed_methods, reason = "an arbitrary beginning: an Instant has no other")]
+fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
+    let clock = Arc::new(HandClock { start: Instant::now(), passed: Mutex::default() });
+    let installation = Installation { cluster: CLUSTER.into(), namespace: "bags".into() };
+    let credentials = if with_token { json!({"agentToken": {"secretName": "bags-main"}}) } else { json!({}) };
+    let account: BagsAccount = serde_json::from_value(json!({
+        "apiVersion": "keys.bags.fm/v1alpha1",
+        "kind": "BagsAccount",
+        "metadata": {"name": "main", "uid": "uid-main", "resourceVersion": "1", "finalizers": [FINALIZER]},
+        "spec": {"credentials": credentials},
+        "status": {"installation": installation, "slots": slots},
+    }))
+    .unwrap();
+    let (seen_accounts, mut accounts) = reflector::store();
+    let (seen_secrets, mut stored) = reflector::store();
+    let (seen_keys, keys) = reflector::store();
+    accounts.apply_watcher_event(&watcher::Event::Apply(account.clone()));
+    let token = json!({
+        "metadata": {"name": "bags-main", "namespace": "bags", "resourceVersion": "1"},
+        "data": {"token": k8s_openapi::ByteString(b"token-for-tests".to_vec())},
+    });
+    stored.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(token).unwrap()));
+    let world = World {
+        account,
+        accounts,
+        owners: vec![],
+        secrets: vec![],
+        stored,
+        keys: vec![],
+        can_revoke: true,
+        requests: vec![],
+        events: vec![],
+    };
+    let world = Arc::new(Mutex::new(world));
+    let client = Client::new(kube_service(world.clone()), "unused");
+    let timings = Timings::default();
+    let budget = |clock: Arc<HandClock>| Arc::new(Budget::per_hour(2500, clock));
+    let context = Context {
+        env: Env {
+            kube: client.clone(),
+            bags: bags_service(world.clone()),
+            clock: clock.clone(),
+            randomness: Randomness::from_seed(1),
+            saves: Saves::default(),
+        },
+        settings: Settings {
+            installation,
+            bags_url: BaseUrl::parse("https://bags.test/api/v1", false).unwrap(),
+            consumer_bags_url: "https://bags.test/api/v1".into(),
+            request_deadline: Duration::from_secs(30),
+            timings: timings.clone(),
+        },
+        keys: seen_keys,
+        ledger: LedgerStore::new(client.clone(), clock.clone(), timings.clone(), seen_accounts),
+        keystore: Keystore::new(client.clone(), "bags", seen_secrets),
+        memory: Memory::default(),
+        operator_budget: budget(clock.clone()),
+        observer: Arc::new(Uncounted),
+        events: Events::new(client, clock.clone(), "replica".into()),
+        backoff: Backoff::new(Randomness::from_seed(2), timings.resync),
+    };
+    Stage { context: Arc::new(context), clock, world, keys }
+}
+
+fn kube_service(
+    world: Arc<Mutex<World>>,
+) -> impl tower::Service<
+    Request<kube::client::Body>,
+    Response = Response<kube::client::Body>,
+    Error = tower::BoxError,
+    Future: Send,
+> + Clone {
+    tower::service_fn(move |request: Request<kube::client::Body>| {
+        let world = world.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let (code, mut answer) = world.lock().unwrap().kube(&parts.method, parts.uri.path(), &body);
+            if answer.is_null() {
+                let reason = if code == 404 { "NotFound" } else { "Conflict" };
+                answer = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code});
+            }
+            let body = kube::client::Body::from(serde_json::to_vec(&answer)?);
+            Ok(Response::builder().status(code).body(body)?)
+        }
+    })
+}
+
+fn bags_service(world: Arc<Mutex<World>>) -> bags::BagsService {
+    BoxCloneSyncService::new(tower::service_fn(move |request: Request<bags::Body>| {
+        let world = world.clone();
+        async move {
+            let key = request.headers().get("x-api-key").map(|key| key.to_str().unwrap().to_owned());
+            let path = request.uri().path().to_owned();
+            let (code, answer) = world.lock().unwrap().bags(&path, key.as_deref(), request.body().as_bytes());
+            let body = bags::Body::from(serde_json::to_vec(&answer).unwrap());
+            let answer = Response::builder().status(code).header("content-type", "application/json");
+            Ok(answer.body(body).unwrap())
+        }
+    }))
+}
+
+impl Stage {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// An ApiKey that exists, and that the cache knows.
+    fn owner(&mut self, n: usize) {
+        let name = owner(n).name;
+        let key: ApiKey = serde_json::from_value(api_key(&name)).unwrap();
+        self.keys.apply_watcher_event(&watcher::Event::Apply(key));
+        self.world().owners.push(name);
+    }
+
+    /// A slot's key exists at Bags; with its keystore Secret, and the value in it, or not.
+    fn key(&self, slot: &Slot, value: Option<bool>) {
+        let attempt = slot.attempt.clone().unwrap();
+        let mut world = self.world();
+        world.keys.push(Key {
+            id: slot.key_id.clone().unwrap(),
+            name: slot.key_name.clone().unwrap(),
+            value: format!("value-of-{attempt}"),
+            alive: true,
+        });
+        let Some(value) = value else { return };
+        let data = value
+            .then(|| json!({"value": k8s_openapi::ByteString(format!("value-of-{attempt}").into_bytes())}));
+        let secret: Secret = serde_json::from_value(json!({
+            "metadata": {
+                "name": format!("bags-key-{attempt}"), "namespace": "bags", "uid": attempt, "resourceVersion": "1",
+                "labels": {mark::ATTEMPT: attempt, mark::ACCOUNT: "main"},
+            },
+            "data": data,
+        }))
+        .unwrap();
+        world.stored.apply_watcher_event(&watcher::Event::Apply(secret.clone()));
+        world.secrets.push(secret);
+    }
+
+    fn annotate(&self, key: &str, value: &str) {
+        let mut world = self.world();
+        world.account.annotations_mut().insert(key.to_owned(), value.to_owned());
+        world.changed();
+    }
+
+    /// Runs, and jumps to the next deadline, until it is so; gives the time that passed.
+    async fn until(&self, longest: Duration, so: impl Fn(&World) -> bool) -> Duration {
+        let begun = *self.clock.passed.lock().unwrap();
+        loop {
+            let outcome = reconcile(&self.context, "main").await;
+            let passed = *self.clock.passed.lock().unwrap() - begun;
+            if so(&self.world()) {
+                return passed;
+            }
+            let Outcome::Wait(wait) = outcome else { panic!("the account is gone") };
+            assert!(passed < longest, "not so after {passed:?}: {:?}", self.world().account.status);
+            assert!(!wait.is_zero(), "a hot loop");
+            *self.clock.passed.lock().unwrap() += wait;
+        }
+    }
+}
+
+fn states(world: &World) -> Vec<SlotState> {
+    world.account.status.iter().flat_map(|status| &status.slots).map(|slot| slot.state.clone()).collect()
+}
+
+fn condition<'a>(world: &'a World, type_: &str) -> Option<&'a Condition> {
+    world.account.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+const MINUTES: Duration = Duration::from_mins(30);
+
+fn aged(n: usize, state: SlotState) -> Slot {
+    Slot { since: Timestamp::from_second(1_800_000_000 - 3600).unwrap(), ..slot(&owner(n), state) }
+}
+
+#[tokio::test]
+async fn an_idle_account_lists_at_the_resync_and_asks_nobody_else_anything() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    assert!(matches!(reconcile(&stage.context, "main").await, Outcome::Wait(_)));
+    let first = std::mem::take(&mut stage.world().requests);
+    assert_eq!(
+        first,
+        ["BAGS /api/v1/agent/dev/keys", "PUT /apis/keys.bags.fm/v1alpha1/bagsaccounts/main/status"]
+    );
+    for _ in 0..3 {
+        reconcile(&stage.context, "main").await;
+    }
+    assert_eq!(stage.world().requests, [""; 0]);
+    stage.until(Duration::from_hours(2), |world| world.requests.len() == 6).await;
+    assert!(*stage.clock.passed.lock().unwrap() >= Duration::from_mins(60));
+    assert!(stage.world().requests.iter().all(|request| request == "BAGS /api/v1/agent/dev/keys"));
+    assert_eq!(stage.world().events, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_condemned_key_is_revoked_and_gone_within_seconds() {
+    let mut dying = aged(0, SlotState::Revoking);
+    dying.since = Timestamp::from_second(1_800_000_000).unwrap();
+    let mut stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    stage.owner(0);
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Reserved]).await;
+    assert_eq!(took, Duration::from_secs(1));
+    let world = stage.world();
+    let asked = |path: &str| world.requests.iter().filter(|request| request.ends_with(path)).count();
+    assert_eq!((asked("/auth/me"), asked("/keys/revoke")), (3, 1));
+    assert!(world.secrets.is_empty() && !world.keys[0].alive);
+    assert_eq!(world.events, ["KeyRevoked"]);
+    assert_eq!(world.account.status.as_ref().unwrap().capabilities.revoke, Capability::Yes);
+}
+
+#[tokio::test]
+async fn a_lost_key_is_revoked_and_proven_gone_by_two_lists() {
+    let (lost, live) = (aged(0, SlotState::Lost), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![lost.clone(), live.clone()]);
+    stage.key(&lost, None);
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!((Duration::from_secs(30)..Duration::from_secs(40)).contains(&took), "{took:?}");
+    let world = stage.world();
+    assert_eq!(world.keys.iter().map(|key| key.alive).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(world.account.status.as_ref().unwrap().covering_token.as_deref(), Some("bags-main@1"));
+}
+
+#[tokio::test]
+async fn a_creation_that_made_a_key_unseen_is_found_by_its_name_and_revoked() {
+    let made = Slot { key_id: None, ..aged(0, SlotState::Creating) };
+    let mut stage = stage(true, vec![made.clone()]);
+    stage.key(&Slot { key_id: Some("id-7".into()), ..made }, Some(false));
+    stage.owner(0);
+    stage.until(MINUTES, |world| states(world) == [SlotState::Revoking]).await;
+    assert!(stage.world().secrets.is_empty());
+    assert!(stage.world().events.contains(&"KeyLost".to_owned()));
+    stage.until(MINUTES, |world| !world.keys[0].alive).await;
+}
+
+#[tokio::test]
+async fn without_a_list_an_unanswered_creation_waits_for_a_person() {
+    let unanswered = aged(0, SlotState::Creating);
+    let mut stage = stage(false, vec![unanswered.clone()]);
+    stage.owner(0);
+    stage.until(MINUTES, |world| states(world) == [SlotState::Unresolved]).await;
+    let attempt = unanswered.attempt.unwrap();
+    assert!(condition(&stage.world(), "KeyUnresolved").unwrap().message.contains(&attempt));
+    assert_eq!(stage.world().events, ["KeyUnresolved"]);
+    stage.annotate(annotation::RESOLVED, &attempt);
+    stage.until(MINUTES, |world| states(world).is_empty()).await;
+    assert!(condition(&stage.world(), "KeyUnresolved").is_none());
+}
+
+#[tokio::test]
+async fn where_bags_cannot_revoke_a_person_is_asked_and_their_deed_noticed() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    stage.world().can_revoke = false;
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    assert!(stage.world().events.contains(&"RevocationNeedsPerson".to_owned()));
+    let still = Duration::from_hours(3);
+    let begun = *stage.clock.passed.lock().unwrap();
+    while *stage.clock.passed.lock().unwrap() - begun < still {
+        let Outcome::Wait(wait) = reconcile(&stage.context, "main").await else { panic!("gone") };
+        *stage.clock.passed.lock().unwrap() += wait;
+    }
+    assert_eq!(states(&stage.world()), [SlotState::Revoking, SlotState::Live]);
+    stage.world().keys[0].alive = false;
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!(took < Duration::from_mins(15), "{took:?}");
+    assert!(condition(&stage.world(), "RevocationNeedsPerson").is_none());
+}
+
+#[tokio::test]
+async fn a_vanished_owners_place_is_given_back_and_its_key_revoked_after_an_hour() {
+    let stage = stage(true, vec![aged(0, SlotState::Reserved), aged(1, SlotState::Live)]);
+    stage.key(&aged(1, SlotState::Live), Some(true));
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert_eq!(took, Duration::ZERO);
+    let took = stage.until(Duration::from_hours(2), |world| states(world).is_empty()).await;
+    assert!(took >= Duration::from_hours(1), "{took:?}");
+    assert!(!stage.world().keys[0].alive);
+}
+
+#[tokio::test]
+async fn a_deleted_account_goes_when_its_last_slot_is_gone() {
+    let dying = aged(0, SlotState::Revoking);
+    let stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
+    stage.world().account.metadata.deletion_timestamp = Some(now);
+    stage.world().changed();
+    stage.until(MINUTES, |world| world.account.finalizers().is_empty()).await;
+    assert!(states(&stage.world()).is_empty());
+}
