@@ -81,6 +81,10 @@ struct World {
     stored: Writer<Secret>,
     keys: Vec<Key>,
     can_revoke: bool,
+    /// Revocations are acknowledged and have no effect.
+    deaf: bool,
+    refuses_token: bool,
+    down: bool,
     /// Method and path of every request but events.
     requests: Vec<String>,
     events: Vec<String>,
@@ -139,6 +143,12 @@ impl World {
     fn bags(&mut self, path: &str, key: Option<&str>, body: &[u8]) -> (u16, Value) {
         self.requests.push(format!("BAGS {path}"));
         let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        if self.down {
+            return (503, json!({"success": false, "error": "down"}));
+        }
+        if self.refuses_token && sent["token"] == "token-for-tests" {
+            return (400, json!({"success": false, "response": "Invalid token"}));
+        }
         match path {
             "/api/v1/auth/me" => {
                 match self.keys.iter().any(|known| known.alive && Some(&*known.value) == key) {
@@ -153,7 +163,7 @@ impl World {
             }
             "/api/v1/agent/dev/keys/revoke" if self.can_revoke => {
                 for key in self.keys.iter_mut().filter(|key| sent["keyId"] == key.id.as_str()) {
-                    key.alive = false;
+                    key.alive = self.deaf;
                 }
                 (200, json!({"success": true, "response": {}}))
             }
@@ -210,6 +220,9 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         stored,
         keys: vec![],
         can_revoke: true,
+        deaf: false,
+        refuses_token: false,
+        down: false,
         requests: vec![],
         events: vec![],
     };
@@ -480,4 +493,66 @@ async fn a_deleted_account_goes_when_its_last_slot_is_gone() {
     stage.world().changed();
     stage.until(MINUTES, |world| world.account.finalizers().is_empty()).await;
     assert!(states(&stage.world()).is_empty());
+}
+
+#[tokio::test]
+async fn a_revocation_without_effect_is_told_and_sent_again_until_it_works() {
+    let dying = aged(0, SlotState::Revoking);
+    let stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    stage.world().deaf = true;
+    let sent = |world: &World| world.requests.iter().filter(|request| request.ends_with("/revoke")).count();
+    let took = stage.until(MINUTES, |world| sent(world) == 6).await;
+    assert!(took >= Duration::from_secs(1 + 2 + 4 + 8 + 16), "{took:?}");
+    assert_eq!(states(&stage.world()), [SlotState::Revoking]);
+    assert!(stage.world().events.contains(&"RevocationHasNoEffect".to_owned()));
+    stage.world().deaf = false;
+    stage.until(MINUTES, |world| states(world).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_refused_token_is_told_and_forgotten_when_its_secret_changes() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    stage.world().refuses_token = true;
+    reconcile(&stage.context, "main").await;
+    let refused = condition(&stage.world(), "CredentialsValid").unwrap().clone();
+    assert_eq!((refused.status.as_str(), refused.reason.as_str()), ("False", "TokenRefused"));
+    assert_eq!(stage.world().events, ["CredentialsRefused"]);
+    let requests = stage.world().requests.len();
+    reconcile(&stage.context, "main").await;
+    assert_eq!(stage.world().requests.len(), requests, "a refused token is not tried again at once");
+    let token = json!({
+        "metadata": {"name": "bags-main", "namespace": "bags", "resourceVersion": "2"},
+        "data": {"token": k8s_openapi::ByteString(b"another-for-tests".to_vec())},
+    });
+    let token = watcher::Event::Apply(serde_json::from_value(token).unwrap());
+    stage.world().stored.apply_watcher_event(&token);
+    reconcile(&stage.context, "main").await;
+    assert_eq!(condition(&stage.world(), "CredentialsValid").unwrap().status, "True");
+    assert_eq!(condition(&stage.world(), "Ready").unwrap().status, "True");
+    assert_eq!(stage.world().events, ["CredentialsRefused", "CredentialsAccepted", "ListCovers"]);
+}
+
+#[tokio::test]
+async fn while_bags_is_down_an_account_asks_ever_more_rarely_and_says_so() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.world().down = true;
+    let hour = Duration::from_hours(1);
+    while *stage.clock.passed.lock().unwrap() < hour {
+        let Outcome::Wait(wait) = reconcile(&stage.context, "main").await else { panic!("gone") };
+        *stage.clock.passed.lock().unwrap() += wait;
+    }
+    let sent = stage.world().requests.iter().filter(|request| request.starts_with("BAGS")).count();
+    assert!((100..200).contains(&sent), "{sent}: revocations every 30 s, the rest every five minutes");
+    let listed = condition(&stage.world(), "ListCovers").unwrap().clone();
+    assert_eq!((listed.status.as_str(), listed.reason.as_str()), ("False", "ServerError"));
+    stage.world().down = false;
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
 }
