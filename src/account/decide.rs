@@ -6,17 +6,18 @@
 //! 1. the ledger gets its installation, or is taken over on a person's word;
 //! 2. an account that is being deleted is let go once no slot is left, or on a person's word;
 //! 3. the finalizer;
-//! 4. a lost key is condemned;
-//! 5. a key in `Revoking` is revoked and proven dead (`death`);
-//! 6. a creation of unknown outcome is judged;
-//! 7. an unresolved key is resolved by lists or by a person;
-//! 8. a released key that is gone leaves its slot;
-//! 9. slots whose ApiKey vanished are given back, abandoned or condemned;
-//! 10. keystore Secrets without a slot are cleared away;
-//! 11. the list is asked for at the resync.
+//! 4. an id that became known by a list is written down;
+//! 5. a lost key is condemned;
+//! 6. a key in `Revoking` is revoked and proven dead (`death`);
+//! 7. a creation of unknown outcome is judged;
+//! 8. an unresolved key is resolved by lists or by a person;
+//! 9. a released key that is gone leaves its slot;
+//! 10. slots whose ApiKey vanished are given back, abandoned or condemned;
+//! 11. keystore Secrets without a slot are cleared away;
+//! 12. the list is asked for at the resync.
 //!
 //! In a ledger of another installation only rule 2 holds; where a slot is in a state of a newer version, rules 1, 2,
-//! 3 and 11.
+//! 3 and 12.
 
 use std::time::Duration;
 
@@ -116,8 +117,10 @@ type Rule = fn(&Observation) -> Turn;
 
 /// Decides.
 pub(super) fn decide(seen: &Observation) -> Decision {
-    let all: [Rule; 11] =
-        [pin, let_go, finalizer, lost, revoking, judge, unresolved, released, orphans, loose, list_due];
+    let all: [Rule; 12] = [
+        pin, let_go, finalizer, identified, lost, revoking, judge, unresolved, released, orphans, loose,
+        list_due,
+    ];
     let held: [Rule; 4] = [pin, let_go, finalizer, list_due];
     let rules: &[Rule] = match (standing(seen), held_by_unknown_state(seen)) {
         (Standing::Foreign, _) => &[let_go],
@@ -212,6 +215,16 @@ fn finalizer(seen: &Observation) -> Turn {
     let deleting = seen.account.metadata.deletion_timestamp.is_some();
     let finalized = seen.account.finalizers().iter().any(|name| name == FINALIZER);
     if deleting || finalized || seen.finalizer_done { Turn::Nothing } else { act(Effect::AddFinalizer) }
+}
+
+/// An answer to a creation may lack the id; a list tells it later. An attempt under way gets it when it is published.
+fn identified(seen: &Observation) -> Turn {
+    let nameless = seen.slots.iter().filter(|slot| slot.slot.key_id.is_none());
+    let settled = nameless.filter(|slot| slot.slot.state != SlotState::Creating);
+    first(settled.filter_map(|slot| {
+        let (attempt, key_id) = (slot.attempt()?.to_owned(), slot.key_id.clone()?);
+        Some(change(Change::Identify { attempt, key_id }))
+    }))
 }
 
 fn lost(seen: &Observation) -> Turn {

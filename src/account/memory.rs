@@ -48,6 +48,8 @@ pub struct AccountFacts {
     pub covering_token: Option<String>,
     /// The revoke endpoint as it was last tried.
     pub endpoint: Option<Endpoint>,
+    /// Version of the credentials with which a creation was last refused for them.
+    pub refused_credentials: Option<String>,
     /// When the service last answered a ping.
     pub pinged: Option<Instant>,
     /// No ping before this, as the last one failed.

@@ -94,13 +94,14 @@ impl From<bags::Error> for Problem {
                 message: error.to_string(),
                 class: FailureClass::RateLimited(until),
             },
-            bags::Class::Refused => {
-                let reason = match error.reason() {
-                    bags::Reason::InvalidToken => Reason::CredentialsRefused,
-                    _ => Reason::BagsRefused,
-                };
-                Self::transient(reason, error.to_string())
+            // A change of the credentials wakes whoever waits for it; asking again with the same ones only
+            // spends the account's requests.
+            bags::Class::Refused if error.reason() == bags::Reason::InvalidToken => {
+                let message =
+                    format!("{error}; the platform team has to put a valid token into the account's Secret");
+                Self::terminal(Reason::CredentialsRefused, message)
             }
+            bags::Class::Refused => Self::transient(Reason::BagsRefused, error.to_string()),
             bags::Class::NotDone | bags::Class::Unknown => {
                 Self::transient(Reason::BagsUnavailable, error.to_string())
             }
@@ -145,13 +146,10 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     let memory = context.memory_of(&view.account.name_any(), &view.account);
     let answer = context.client(&memory).me(&value).await?;
     let now = context.env.clock.monotonic();
-    memory.remember(&attempt, |known| {
-        known.probed = Some(now);
-        match &answer {
-            Probe::Alive { .. } => (known.good, known.refused_since) = (Some(now), None),
-            Probe::Dead => known.refused_since = known.refused_since.or(Some(now)),
-            Probe::Forbidden | Probe::UserGone => {}
-        }
+    memory.remember(&attempt, |known| match &answer {
+        Probe::Alive { .. } => drop(known.answered_alive(now, false)),
+        Probe::Dead => known.answered_dead(now, None),
+        Probe::Forbidden | Probe::UserGone => known.answered(now),
     });
     if matches!(answer, Probe::Alive { .. }) {
         context.metrics.key(KeyStep::Verified);

@@ -13,6 +13,7 @@ mod creation;
 mod deletion;
 mod words;
 
+pub(crate) use creation::speaks_of_credentials;
 pub(crate) use words::{LIMIT_REACHED, foreign_secret};
 
 use std::time::Duration;

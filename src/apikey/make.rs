@@ -14,7 +14,7 @@ use tracing::{Instrument, error, info, warn};
 
 use super::{
     act::{Problem, ensure_finalizer, is_race, refresh, secret_refused},
-    decide::LIMIT_REACHED,
+    decide::{self, LIMIT_REACHED},
     hold::Reason,
     observe::{AccountView, Observation, Run},
 };
@@ -372,6 +372,9 @@ async fn not_made(context: &Context, job: &Job, why: &NotMade) {
         NotMade::NoCredentials => "NoCredentials",
     };
     let change = Change::NotMade { attempt: job.attempt.clone(), reason };
+    if decide::speaks_of_credentials(reason) {
+        job.memory.note(|facts| facts.refused_credentials = Some(job.credentials.version.clone()));
+    }
     let timings = &context.settings.timings;
     let mut pause = SAVE_PAUSES.0;
     loop {

@@ -79,6 +79,8 @@ pub struct AccountView {
     pub paused_until: Option<Timestamp>,
     /// Its credentials.
     pub credentials: Result<CredentialSet, CredentialProblem>,
+    /// Version of the credentials with which a creation was last refused for them.
+    pub refused_credentials: Option<String>,
     /// Whether the ledger belongs to this installation; `None`: nobody pinned it yet.
     pub ours: Option<bool>,
 }
@@ -200,6 +202,7 @@ fn view(
         use_rival: others.iter().find(|other| holds_use_before(&ledger, other, key)).map(|other| path(other)),
         paused_until: memory.budget.paused_until().filter(|until| *until > now),
         credentials: context.credentials(&account),
+        refused_credentials: memory.facts().refused_credentials,
         ours: installation.map(|installation| *installation == context.settings.installation),
         ledger,
         account,

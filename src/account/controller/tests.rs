@@ -26,7 +26,7 @@ use crate::{
         annotation, mark,
     },
     backoff::Backoff,
-    bags::{self, BaseUrl, Budget, Observer, Operation},
+    bags::{self, BaseUrl, Budget},
     clock::{Clock, Randomness},
     context::Settings,
     env::Env,
@@ -56,12 +56,6 @@ impl Clock for HandClock {
     fn monotonic(&self) -> Instant {
         self.start + Duration::from_secs(100_000) + *self.passed.lock().unwrap()
     }
-}
-
-struct Uncounted;
-
-impl Observer for Uncounted {
-    fn request(&self, _: Operation, _: bags::Outcome, _: Duration) {}
 }
 
 /// A key at Bags.
@@ -250,7 +244,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         keystore: Keystore::new(client.clone(), "bags", seen_secrets),
         memory: Memory::default(),
         operator_budget: budget(clock.clone()),
-        observer: Arc::new(Uncounted),
+        metrics: crate::metrics::Metrics::new(),
         events: Events::new(client, clock.clone(), "replica".into()),
         backoff: Backoff::new(Randomness::from_seed(2), timings.resync),
     };

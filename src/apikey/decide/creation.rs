@@ -19,6 +19,8 @@ use crate::{
 const ATTEMPTS_WITHOUT_OUTCOME: usize = 2;
 /// The longest pause between refused attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// The longest pause between attempts that were never sent.
+const LONGEST_PAUSE_UNASKED: Duration = Duration::from_secs(300);
 
 pub(super) fn rule(o: &Observation) -> Rule {
     // Without an account, or with a key or an attempt under way, the rules before this one have spoken.
@@ -59,7 +61,7 @@ fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
     }
     if let Some(failures) = &place.failures {
         let left = refusal_pause(failures, &o.timings).saturating_sub(since(o.now, failures.at));
-        if !left.is_zero() {
+        if !left.is_zero() && !credentials_changed(failures, view) {
             let (reason, message) = words::refused(failures, view, left);
             return Rule::Wait(Hold::new(reason, message).after(left));
         }
@@ -105,10 +107,31 @@ fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
     Rule::change(Change::ReserveFurther { owner: o.owner.clone(), key_use: o.key.key_use() })
 }
 
-/// 1 min·2ⁿ, an hour at most.
+/// Whether the last attempt was refused for credentials that have changed since. Their version is remembered by this
+/// process only: after a restart one attempt is made at once.
+fn credentials_changed(failures: &Failures, view: &AccountView) -> bool {
+    let now = view.credentials.as_ref().ok().map(|credentials| &credentials.version);
+    speaks_of_credentials(&failures.reason) && now.is_some() && now != view.refused_credentials.as_ref()
+}
+
+/// Whether an attempt that failed for this reason needs other credentials.
+pub(crate) fn speaks_of_credentials(reason: &str) -> bool {
+    matches!(
+        reason,
+        "InvalidToken"
+            | "InvalidSignature"
+            | "InvalidMfa"
+            | "MfaRequired"
+            | "MfaUnsupported"
+            | "NoCredentials"
+    )
+}
+
+/// 1 min·2ⁿ: an hour at most; five minutes where Bags was never asked, as nobody refused anything.
 pub(super) fn refusal_pause(failures: &Failures, timings: &Timings) -> Duration {
     let doublings = u32::try_from(failures.count.saturating_sub(1).clamp(0, 20)).unwrap_or(20);
-    timings.refusal_backoff.saturating_mul(1 << doublings).min(LONGEST_PAUSE.max(timings.refusal_backoff))
+    let longest = if words::never_asked(&failures.reason) { LONGEST_PAUSE_UNASKED } else { LONGEST_PAUSE };
+    timings.refusal_backoff.saturating_mul(1 << doublings).min(longest.max(timings.refusal_backoff))
 }
 
 fn until_then(now: Timestamp, then: Timestamp) -> Duration {

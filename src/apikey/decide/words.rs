@@ -235,6 +235,23 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, left: Duration) -
     }
 }
 
+/// Whether an attempt that failed for this reason never reached Bags, or got no answer to a question that makes nothing.
+pub(super) fn never_asked(reason: &str) -> bool {
+    matches!(
+        reason,
+        "Dns"
+            | "Connect"
+            | "Tls"
+            | "Timeout"
+            | "Broken"
+            | "ServerError"
+            | "Unreadable"
+            | "OutcomeUnknown"
+            | "LicenceExpired"
+            | "ShuttingDown"
+    )
+}
+
 pub(super) fn unresolved(view: &AccountView, slots: &[&&Slot]) -> String {
     let names: Vec<&str> = slots.iter().map(|slot| key_name(slot)).collect();
     let attempts: Vec<&str> = slots.iter().filter_map(|slot| slot.attempt.as_deref()).collect();
