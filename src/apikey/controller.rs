@@ -111,14 +111,7 @@ async fn write_status(
     if next == before {
         return Ok(());
     }
-    let reason_of = |status: &ApiKeyStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == condition::kind::READY)
-            .map(|c| (c.reason.clone(), c.status.clone()))
-    };
-    let changed = reason_of(&next) != reason_of(&before);
+    let changed = told(&next) != told(&before);
     for _ in 0..2 {
         let key = ApiKey { status: Some(next.clone()), ..(*run.key).clone() };
         let options = PostParams::default();
@@ -137,4 +130,11 @@ async fn write_status(
         context.events.publish(&reference(&run.key), event, word.message).await;
     }
     Ok(())
+}
+
+/// What a person was last told: an event is written when it changes.
+fn told(status: &ApiKeyStatus) -> Vec<(&str, &str, &str)> {
+    let spoken = [condition::kind::READY, condition::kind::STALLED, condition::kind::RECONCILING];
+    let conditions = status.conditions.iter().filter(|c| spoken.contains(&c.type_.as_str()));
+    conditions.map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect()
 }

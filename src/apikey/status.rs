@@ -60,7 +60,8 @@ fn conditions(status: &mut ApiKeyStatus, o: &Observation, word: &Word<'_>, ready
     };
     let settled = word.reason.kind() == Kind::Settled;
     let issued = Reason::Issued.as_str();
-    if ready && !settled {
+    let deleting = o.key.metadata.deletion_timestamp.is_some();
+    if ready && !settled && !deleting {
         set(kind::READY, true, issued, &format!("the key works and is in the Secret; {}", word.message));
     } else {
         set(kind::READY, ready, reason, word.message);
