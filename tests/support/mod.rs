@@ -6,6 +6,12 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+pub(crate) mod ledgers;
+pub(crate) mod operator;
+pub(crate) mod sandbox;
+pub(crate) mod scene;
+pub(crate) mod world;
+
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
