@@ -6,5 +6,13 @@
 
 mod support;
 
+#[path = "operator/alone.rs"]
+mod alone;
+#[path = "operator/deletion.rs"]
+mod deletion;
 #[path = "operator/main_job.rs"]
 mod main_job;
+#[path = "operator/quota.rs"]
+mod quota;
+#[path = "operator/trouble.rs"]
+mod trouble;

@@ -72,3 +72,41 @@ async fn a_key_made_with_a_wallet_and_a_second_factor_arrives_in_its_secret_and_
 async fn a_key_made_with_a_wallet_beside_a_token_arrives_in_its_secret_and_works() {
     a_key_arrives(Way::WalletAndToken, UserOptions::default()).await;
 }
+
+#[tokio::test]
+async fn kubectl_tells_the_story_in_its_columns() {
+    let world = World::shared().await;
+    let scene = Scene::new(world, Way::Token, UserOptions::default()).await;
+    scene.apply("web-dashboard", json!({})).await;
+    scene.ready("web-dashboard").await;
+    let key_id = scene.made()[0].id.clone();
+    let rows = |arguments: &[&str]| {
+        let kubectl = std::process::Command::new(&world.cluster.kubectl)
+            .arg(format!("--kubeconfig={}", world.cluster.kubeconfig.display()))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(kubectl.status.success(), "{}", String::from_utf8_lossy(&kubectl.stderr));
+        String::from_utf8(kubectl.stdout).unwrap()
+    };
+    let table = rows(&["get", "bkey", "-n", &scene.name]);
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let header = lines.next().unwrap();
+    assert_eq!(
+        header,
+        ["NAME", "ACCOUNT", "ENVIRONMENT", "SECRET", "READY", "REASON", "LAST", "USED", "AGE"]
+    );
+    let row = lines.next().unwrap();
+    assert_eq!(row[..6], ["web-dashboard", &scene.name, "production", "web-dashboard", "True", "Issued"]);
+    let wide = rows(&["get", "apikeys", "-n", &scene.name, "-o", "wide"]);
+    assert!(wide.contains(&key_id) && wide.contains("Production-Web-Dashboard-"), "{wide}");
+    scene.account_where("Ready", |account| holds(account, "Ready", "True")).await;
+    let accounts = rows(&["get", "bacct", &scene.name]);
+    let row: Vec<_> = accounts.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        (row[0], row[1], &row[3..6]),
+        (scene.name.as_str(), "True", ["1", "10", "9"].as_slice()),
+        "{accounts}"
+    );
+    scene.end().await;
+}
