@@ -6,6 +6,8 @@
 pub mod act;
 pub mod controller;
 pub mod decide;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod hold;
 pub mod make;
 pub mod observe;

@@ -53,6 +53,14 @@ pub struct Desired<'a> {
     pub base_url: &'a str,
 }
 
+#[cfg(test)]
+impl Found {
+    /// The Secret as it should be, for tests of what looks at it.
+    pub(crate) fn synced(desired: &Desired<'_>) -> Self {
+        Self::Ours(Box::new(project(&blank(desired.key), desired)))
+    }
+}
+
 /// The Secrets of one ApiKey's namespace.
 pub struct ConsumerSecret {
     api: Api<Secret>,

@@ -72,6 +72,17 @@ pub enum SaveError {
 }
 
 impl Entry {
+    /// An entry as the watch would show it, for tests of what looks at entries.
+    #[cfg(test)]
+    pub(crate) fn of_tests(value: Option<&KeyValue>, key_id: Option<&str>) -> Self {
+        let data = value.map(|value| {
+            BTreeMap::from([(FIELD.to_owned(), ByteString(value.expose().as_bytes().to_vec()))])
+        });
+        let annotations = key_id.map(|id| BTreeMap::from([(mark::KEY_ID.to_owned(), id.to_owned())]));
+        let metadata = ObjectMeta { annotations, ..ObjectMeta::default() };
+        Self { secret: Arc::new(Secret { metadata, data, ..Secret::default() }) }
+    }
+
     /// The attempt that it belongs to.
     #[must_use]
     pub fn attempt(&self) -> Option<&str> {

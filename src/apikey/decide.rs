@@ -128,7 +128,7 @@ fn unfinished(o: &Observation) -> Rule {
         let hold = Hold::new(Reason::OutcomeUnknown, words::outcome_unknown(&view.slot, judged));
         return Rule::Wait(hold.after(judged.max(Duration::from_secs(5))));
     };
-    if let Rule::Wait(hold) = blocked(o) {
+    if let Rule::Wait(hold) = standing(o) {
         return Rule::Wait(hold);
     }
     match &view.probe {
@@ -141,7 +141,11 @@ fn unfinished(o: &Observation) -> Rule {
         Some(Probe::Alive { user })
             if expected_user(account).is_some_and(|expected| expected != user.as_str()) =>
         {
-            Rule::Act(Decision::Distrust { attempt })
+            match &account.credentials {
+                Ok(_) => Rule::Act(Decision::Distrust { attempt }),
+                // They are gone already: nothing can be made with them.
+                Err(_) => Rule::change(Change::Doubt { attempt, reason: words::WRONG_USER }),
+            }
         }
         Some(Probe::Alive { user }) => Rule::Act(Decision::Publish {
             attempt,
@@ -156,17 +160,19 @@ fn unfinished(o: &Observation) -> Rule {
             Rule::Wait(Hold::new(Reason::KeyNotAccepted, words::not_accepted(view, o)).after(wait))
         }
         Some(Probe::Forbidden | Probe::UserGone) => Rule::Wait(
-            Hold::new(Reason::KeyForbidden, words::forbidden(account)).after(o.timings.propagation),
+            Hold::new(Reason::KeyForbidden, words::forbidden(account))
+                .after(o.timings.propagation.max(LONGEST_PROBE_PAUSE)),
         ),
     }
 }
 
 const FIRST_PROBE_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(10);
 
 /// A key that answered 401 is asked again after as long as it has been refused, 1 s to 10 s.
 fn pause_between_probes(view: &CreatingView) -> Option<Duration> {
     let refused = view.refused_for?;
-    let pause = refused.clamp(FIRST_PROBE_PAUSE, Duration::from_secs(10));
+    let pause = refused.clamp(FIRST_PROBE_PAUSE, LONGEST_PROBE_PAUSE);
     let left = pause.saturating_sub(view.probed_ago.unwrap_or(pause));
     (!left.is_zero()).then_some(left)
 }
@@ -180,9 +186,6 @@ fn expected_user(view: &AccountView) -> Option<&str> {
 /// Rule 3: the consumer Secret holds the current key. Goes on without account or permission; suspension stops it.
 fn drift(o: &Observation) -> Rule {
     let Some(slot) = o.current() else { return Rule::Pass };
-    if o.key.suspended() {
-        return Rule::Pass;
-    }
     let Some(value) = &o.current_value else {
         return Rule::wait(Reason::ValueMissing, words::value_missing(slot));
     };
@@ -194,7 +197,10 @@ fn drift(o: &Observation) -> Rule {
             Rule::Wait(hold.after(Duration::from_mins(1)))
         }
         Some(found @ (Found::Missing | Found::Ours(_))) if !consumer_secret::in_sync(found, &desired) => {
-            Rule::Act(Decision::Project)
+            match o.key.suspended() {
+                true => Rule::wait(Reason::Suspended, words::suspended_drift(&o.key)),
+                false => Rule::Act(Decision::Project),
+            }
         }
         Some(Found::Missing | Found::Ours(_)) | None => Rule::Pass,
     }
@@ -202,9 +208,11 @@ fn drift(o: &Observation) -> Rule {
 
 /// Rule 4: what stops new keys and switches. A published key stays as it is.
 fn blocked(o: &Observation) -> Rule {
-    if o.current().is_some() {
-        return Rule::Pass;
-    }
+    if o.current().is_some() { Rule::Pass } else { standing(o) }
+}
+
+/// What the account, and the ApiKey itself, say to a new key or a switch.
+fn standing(o: &Observation) -> Rule {
     let Some(view) = &o.account else {
         return Rule::wait(Reason::AccountNotFound, words::account_not_found(&o.key));
     };
@@ -254,7 +262,7 @@ fn blocked(o: &Observation) -> Rule {
 fn idle(o: &Observation) -> Hold {
     match o.current() {
         Some(slot) => Hold::new(Reason::Issued, words::issued(&o.key, slot)),
-        None => Hold::new(Reason::WaitingForAccount, "waiting for the account"),
+        None => Hold::new(Reason::WaitingForAccount, words::waiting(&o.key)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The ApiKey's status, computed from what was observed. Pure; written once a run, and only if it differs.
 
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 
 use super::{
     hold::{Kind, Reason},
@@ -12,8 +13,10 @@ use crate::{
         account::{Slot, SlotState},
         apikey::{Binding, CurrentKey, EffectiveValues, KeySummary, Switch},
         condition::{self, kind},
+        mark,
     },
-    consumer_secret::{Foreign, Found},
+    bags::KeyValue,
+    consumer_secret::Found,
 };
 
 /// Last use is written at most so often, or each request of an application would become a write.
@@ -77,10 +80,10 @@ fn conditions(status: &mut ApiKeyStatus, o: &Observation, word: &Word<'_>, ready
         ),
         false => set(kind::QUOTA_AVAILABLE, false, reason, word.message),
     }
-    match (published(o), &o.consumer) {
+    match (published(o), o.current()) {
         (true, _) => set(kind::SECRET_SYNCED, true, "Synced", "the Secret holds the current key"),
-        (false, Some(Found::Foreign(_))) => set(kind::SECRET_SYNCED, false, reason, word.message),
-        (false, _) => set(kind::SECRET_SYNCED, false, "NotPublished", "no key has been published yet"),
+        (false, None) => set(kind::SECRET_SYNCED, false, "NotPublished", "no key has been published yet"),
+        (false, Some(_)) => set(kind::SECRET_SYNCED, false, reason, word.message),
     }
     // kstatus: present while it is so, and only then.
     for (type_, kind) in [(kind::RECONCILING, Kind::Progressing), (kind::STALLED, Kind::Stalled)] {
@@ -99,9 +102,17 @@ fn conditions(status: &mut ApiKeyStatus, o: &Observation, word: &Word<'_>, ready
     }
 }
 
-/// Whether the consumer Secret holds the current key, as far as this run saw.
+/// Whether the consumer Secret holds the current key, as far as this run saw: by its value, or, where the keystore
+/// has lost that, by the Secret's own word.
 fn published(o: &Observation) -> bool {
-    matches!((&o.consumer, o.current()), (Some(Found::Ours(_) | Found::Foreign(Foreign::Immutable)), Some(_)))
+    let (Some(Found::Ours(secret)), Some(slot)) = (&o.consumer, o.current()) else { return false };
+    match &o.current_value {
+        Some(value) => {
+            let held = secret.data.as_ref().and_then(|data| data.get(o.key.api_key_field()));
+            held.and_then(|held| KeyValue::parse(&held.0).ok()).as_ref() == Some(value)
+        }
+        None => secret.annotations().get(mark::SWITCH_ATTEMPT) == slot.attempt.as_ref(),
+    }
 }
 
 /// Reasons that speak against the current key itself, not against a next one.
@@ -169,17 +180,4 @@ fn to_seconds(time: Timestamp) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn last_use_moves_at_most_once_an_hour_and_never_back() {
-        let at = |minutes: i64| Some(Timestamp::from_second(minutes * 60).unwrap());
-        assert_eq!(last_used(None, None), None);
-        assert_eq!(last_used(None, at(1)), at(1));
-        assert_eq!(last_used(at(1), None), at(1));
-        assert_eq!(last_used(at(1), at(60)), at(1));
-        assert_eq!(last_used(at(1), at(61)), at(61));
-        assert_eq!(last_used(at(61), at(1)), at(61));
-    }
-}
+mod tests;

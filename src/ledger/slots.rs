@@ -261,6 +261,11 @@ impl Ledger {
         let uid = slot.owner.uid.clone();
         if self.owned_by(&uid).count() > 1 {
             self.depart(attempt);
+            // The slot goes and the refusal stays, or the next further slot would be taken without a pause.
+            let left = self.slots.iter_mut().find(|slot| slot.owner.uid == uid);
+            if let Some(slot) = left {
+                slot.failures = Some(failed(slot.failures.as_ref(), reason, now));
+            }
             return Ok(());
         }
         let slot = self.slot_mut(attempt).ok_or(Refusal::NotInState)?;

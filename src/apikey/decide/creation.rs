@@ -15,8 +15,9 @@ use crate::{
     timings::Timings,
 };
 
-/// Attempts of unknown outcome after which a person has to look first.
-const ATTEMPTS_WITHOUT_OUTCOME: usize = 2;
+/// Slots of keys that never worked (unknown outcome, lost, refused by Bags) after which no further one is taken before
+/// one of them is settled.
+const ATTEMPTS_WITHOUT_SUCCESS: usize = 2;
 /// The longest pause between refused attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// The longest pause between attempts that were never sent.
@@ -52,19 +53,11 @@ fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
     if let Some(rival) = &o.secret_rival {
         return Rule::wait(Reason::SecretConflict, words::secret_rival(&o.key, rival));
     }
-    let status = view.account.status.as_ref();
-    let distrusted = status.and_then(|status| status.distrusted_credentials.as_ref());
-    if let (Some(distrusted), Ok(credentials)) = (distrusted, &view.credentials)
-        && *distrusted == credentials.version
-    {
+    if distrusted(view) {
         return Rule::wait(Reason::WrongUser, words::wrong_user(view));
     }
-    if let Some(failures) = &place.failures {
-        let left = refusal_pause(failures, &o.timings).saturating_sub(since(o.now, failures.at));
-        if !left.is_zero() && !credentials_changed(failures, view) {
-            let (reason, message) = words::refused(failures, view, left);
-            return Rule::Wait(Hold::new(reason, message).after(left));
-        }
+    if let Some(hold) = place.failures.as_ref().and_then(|failures| pause(o, view, failures)) {
+        return Rule::Wait(hold);
     }
     if let Some(until) = view.paused_until {
         let hold = Hold::new(Reason::RateLimited, words::paused(view, until));
@@ -72,7 +65,7 @@ fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
     }
     if let Some(open) = view.ledger.open_licence(o.now, o.timings.licence_term) {
         let left = o.timings.licence_term.saturating_sub(since(o.now, open.since));
-        let hold = Hold::new(Reason::WaitingForAccount, words::licence_open(open));
+        let hold = Hold::new(Reason::WaitingForAccount, words::licence_open(view, open));
         return Rule::Wait(hold.after(left.max(Duration::from_secs(1))));
     }
     if !view.room.fits_creation(&view.ledger.slots, place) {
@@ -81,16 +74,20 @@ fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
     Rule::Act(Decision::Make)
 }
 
-/// Every slot of the ApiKey is out of use: one more attempt, if a slot is free; then a person.
+/// Whether the credentials are those that led to another user.
+fn distrusted(view: &AccountView) -> bool {
+    let status = view.account.status.as_ref();
+    let distrusted = status.and_then(|status| status.distrusted_credentials.as_ref());
+    let version = view.credentials.as_ref().ok().map(|credentials| &credentials.version);
+    distrusted.is_some() && distrusted == version
+}
+
+/// Every slot of the ApiKey is out of use: one more attempt, if a slot is free; then it waits, or one ApiKey could
+/// fill its account with keys that never worked.
 fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
     let unresolved: Vec<&&Slot> = slots.iter().filter(|slot| slot.state == SlotState::Unresolved).collect();
-    let wrong_user =
-        slots.iter().any(|slot| slot.failures.as_ref().is_some_and(|f| f.reason == words::WRONG_USER));
-    if wrong_user {
+    if distrusted(view) {
         return Rule::wait(Reason::WrongUser, words::wrong_user(view));
-    }
-    if unresolved.len() >= ATTEMPTS_WITHOUT_OUTCOME {
-        return Rule::wait(Reason::Unresolved, words::unresolved(view, &unresolved));
     }
     if slots
         .iter()
@@ -98,13 +95,30 @@ fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
     {
         return Rule::Pass;
     }
-    if !view.room.fits_extra(&view.ledger.slots) {
+    let never_worked = slots.iter().filter(|slot| slot.published.is_none()).count();
+    if never_worked >= ATTEMPTS_WITHOUT_SUCCESS || !view.room.fits_extra(&view.ledger.slots) {
         return match unresolved.is_empty() {
-            true => Rule::wait(Reason::Revoking, words::revoking(slots)),
+            true => Rule::wait(Reason::Revoking, words::revoking(view, slots)),
             false => Rule::wait(Reason::Unresolved, words::unresolved(view, &unresolved)),
         };
     }
+    // A further slot that was refused is gone; the refusal stands at another slot of its owner.
+    let refusals = slots.iter().filter_map(|slot| slot.failures.as_ref()).filter(|f| !words::is_doubt(f));
+    if let Some(hold) = refusals.filter_map(|failures| pause(o, view, failures)).max_by_key(|hold| hold.wait)
+    {
+        return Rule::Wait(hold);
+    }
     Rule::change(Change::ReserveFurther { owner: o.owner.clone(), key_use: o.key.key_use() })
+}
+
+/// What is left of the pause after a refused attempt; nothing once the cause is gone.
+fn pause(o: &Observation, view: &AccountView, failures: &Failures) -> Option<Hold> {
+    let left = refusal_pause(failures, &o.timings).saturating_sub(since(o.now, failures.at));
+    if left.is_zero() || credentials_changed(failures, view) {
+        return None;
+    }
+    let (reason, message) = words::refused(failures, view, left);
+    Some(Hold::new(reason, message).after(left))
 }
 
 /// Whether the last attempt was refused for credentials that have changed since. Their version is remembered by this

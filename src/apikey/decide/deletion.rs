@@ -85,8 +85,8 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
         DeletionPolicy::Revoke => {
             let advice = o.timings.deletion_advice.saturating_sub(deleting_for);
             let left = o.timings.handover.saturating_sub(deleting_for);
-            let message =
-                words::deletion_waits(&o.key, &live, view, o.namespace_terminating, advice.is_zero());
+            let terminating = o.namespace_terminating.then_some(left);
+            let message = words::deletion_waits(&o.key, &live, view, terminating, advice.is_zero());
             let wait = [advice, left].into_iter().filter(|wait| !wait.is_zero()).min();
             Some(Rule::Wait(Hold { wait, ..Hold::new(Reason::DeletionWaits, message) }))
         }

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use crate::{
     api::{
         ApiKey,
-        account::{Failures, Slot},
+        account::{Failures, Slot, SlotState},
         duration::GoDuration,
     },
     apikey::{
@@ -22,6 +22,11 @@ use crate::{
 pub(super) const WRONG_USER: &str = "WrongUser";
 /// `failures.reason` of a slot for which Bags had no room.
 pub(crate) const LIMIT_REACHED: &str = "LimitReached";
+
+/// Whether an attempt failed by doubt, not by a refusal.
+pub(super) fn is_doubt(failures: &Failures) -> bool {
+    [WRONG_USER, "OutcomeUnknown"].contains(&failures.reason.as_str())
+}
 
 /// Where a person sees the account's keys.
 const PAGE: &str = "https://dev.bags.fm";
@@ -96,6 +101,14 @@ pub(crate) fn foreign_secret(key: &ApiKey, foreign: Foreign) -> String {
     }
 }
 
+pub(super) fn suspended_drift(key: &ApiKey) -> String {
+    format!(
+        "Secret \"{}\" does not hold what it should; it is written again when spec.suspend of ApiKey \"{}\" is false",
+        key.secret_name(),
+        key.name_any()
+    )
+}
+
 pub(super) fn secret_rival(key: &ApiKey, rival: &str) -> String {
     format!(
         "ApiKey \"{rival}\" came first to Secret \"{}\"; make this ApiKey with another spec.secret.name",
@@ -168,10 +181,12 @@ pub(super) fn no_room(view: &AccountView) -> String {
     )
 }
 
-pub(super) fn licence_open(open: &Slot) -> String {
+pub(super) fn licence_open(view: &AccountView, open: &Slot) -> String {
     format!(
-        "a key of this account is being made for ApiKey {}/{}; one is made at a time",
-        open.owner.namespace, open.owner.name
+        "a key of account \"{}\" is being made for ApiKey {}/{}; one is made at a time",
+        account_name(view),
+        open.owner.namespace,
+        open.owner.name
     )
 }
 
@@ -185,7 +200,7 @@ pub(super) fn paused(view: &AccountView, until: Timestamp) -> String {
 pub(super) fn wrong_user(view: &AccountView) -> String {
     format!(
         "the credentials of BagsAccount \"{}\" lead to another user of Bags than the account's; a platform person has to \
-         correct the credentials' Secret or spec.expectedUser; nothing is made before",
+         correct spec.expectedUser or the credentials' Secret, and write that Secret again; nothing is made before",
         account_name(view)
     )
 }
@@ -199,11 +214,15 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, left: Duration) -
         LIMIT_REACHED => (
             Reason::LimitReached,
             format!(
-                "Bags says that account \"{account}\" has reached its maximum of keys although the ledger counts {} of {}; \
+                "Bags says that account \"{account}\" has reached its maximum of keys although ApiKeys have {} of {}; \
                  remove keys made elsewhere at {PAGE}, or set spec.unmanagedKeys; {again}",
-                view.room.used(&view.ledger.slots) - 1,
+                view.ledger.slots.iter().filter(|slot| slot.state != SlotState::Reserved).count(),
                 view.room.limit
             ),
+        ),
+        "NoCredentials" => (
+            Reason::CredentialsMissing,
+            format!("account \"{account}\" has neither a wallet nor an agent token: {secret}; {again}"),
         ),
         "InvalidToken" => (
             Reason::CredentialsRefused,
@@ -226,11 +245,14 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, left: Duration) -
         "Dns" | "Connect" | "Tls" | "Timeout" | "Broken" | "ServerError" | "Unreadable"
         | "OutcomeUnknown" | "LicenceExpired" | "ShuttingDown" => (
             Reason::BagsUnavailable,
-            format!("Bags could not be asked for a key ({}); nothing was made; {again}", failures.reason),
+            format!(
+                "Bags could not be asked for a key of account \"{account}\" ({}); nothing was made; {again}",
+                failures.reason
+            ),
         ),
         other => (
             Reason::BagsRefused,
-            format!("Bags refused to make the key ({other}); nothing was made; {again}"),
+            format!("no key could be made in account \"{account}\" ({other}); nothing was made; {again}"),
         ),
     }
 }
@@ -264,15 +286,22 @@ pub(super) fn unresolved(view: &AccountView, slots: &[&&Slot]) -> String {
     )
 }
 
-pub(super) fn revoking(slots: &[&Slot]) -> String {
+pub(super) fn revoking(view: &AccountView, slots: &[&Slot]) -> String {
     let names: Vec<&str> = slots.iter().map(|slot| key_name(slot)).collect();
-    format!("waiting until {} is proven dead; then another key is made", names.join(", "))
+    format!(
+        "waiting until {} is proven dead; then another key is made; BagsAccount \"{}\" says whether a person has to act",
+        names.join(", "),
+        account_name(view)
+    )
 }
 
 pub(super) fn issued(key: &ApiKey, slot: &Slot) -> String {
-    let suspended =
-        if key.suspended() { "; spec.suspend is true: the Secret is not kept in step" } else { "" };
+    let suspended = if key.suspended() { "; spec.suspend is true: it is not kept in step" } else { "" };
     format!("key {} works and is in Secret \"{}\"{suspended}", key_name(slot), key.secret_name())
+}
+
+pub(super) fn waiting(key: &ApiKey) -> String {
+    format!("waiting for BagsAccount \"{}\"", key.spec.account_ref.name)
 }
 
 pub(super) fn deletion_open(slot: &Slot) -> String {
@@ -291,7 +320,7 @@ pub(super) fn deletion_waits(
     key: &ApiKey,
     live: &[&Slot],
     view: &AccountView,
-    terminating: bool,
+    terminating: Option<Duration>,
     advise: bool,
 ) -> String {
     let names: Vec<&str> = live.iter().map(|slot| key_name(slot)).collect();
@@ -301,9 +330,11 @@ pub(super) fn deletion_waits(
         key.namespace().unwrap_or_default()
     );
     let advice = match (terminating, advise) {
-        (true, _) => "; the namespace is terminating: it is revoked in at most 15m",
-        (false, true) => "; it has waited long: are its consumers in a later GitOps wave?",
-        (false, false) => "",
+        (Some(left), _) => {
+            format!("; the namespace is terminating: it is revoked in {} at the latest", seconds(left))
+        }
+        (None, true) => "; it has waited long: are its consumers in a later GitOps wave?".to_owned(),
+        (None, false) => String::new(),
     };
     format!(
         "key {} of account \"{}\" was published and may be in use; when nothing reads Secret \"{}\" any more, revoke it \

@@ -92,14 +92,16 @@ fn a_refused_attempt_keeps_its_place_and_counts_its_failures() {
 }
 
 #[test]
-fn a_refused_further_attempt_gives_its_slot_back() {
+fn a_refused_further_attempt_gives_its_slot_back_and_leaves_a_trace() {
     let start = ledger(vec![slot(&owner(0), SlotState::Unresolved)]);
     let further = Change::ReserveFurther { owner: owner(0), key_use: "production/app".into() };
     let two = start.apply(&further, &terms(10, 0)).unwrap();
     assert_eq!(two.slots[1].revision, 2);
     let licensed = two.apply(&license(0, "b"), &terms(10, 0)).unwrap();
     let refused = Change::NotMade { attempt: "b".into(), reason: "Refused" };
-    assert_eq!(licensed.apply(&refused, &terms(10, 1)).unwrap().slots, start.slots);
+    let mut left = start.slots;
+    left[0].failures = Some(failed(None, "Refused", terms(10, 1).now));
+    assert_eq!(licensed.apply(&refused, &terms(10, 1)).unwrap().slots, left);
 }
 
 #[test]

@@ -1,0 +1,388 @@
+//! What holds for every observation, and where decisions lead.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    api::{
+        account::{Capability, Failures, Revocation, RevocationMode},
+        annotation::DELETE_NOW,
+        apikey::DeletionPolicy,
+    },
+    apikey::fixtures::{CREDENTIALS, SECOND, named, no_credentials, value},
+    keystore::Entry,
+    ledger::{Ledger, Room, invariants::violations, slots::Terms},
+};
+
+mod model;
+
+fn any_state() -> impl Strategy<Value = SlotState> {
+    use SlotState::{Creating, Live, Lost, Released, Reserved, Revoking, Unknown, Unresolved};
+    prop_oneof![
+        3 => Just(Reserved), 3 => Just(Creating), 3 => Just(Live), 2 => Just(Lost), 2 => Just(Unresolved),
+        2 => Just(Revoking), 1 => Just(Released), 1 => Just(Unknown("Quarantined".into())),
+    ]
+}
+
+fn any_time() -> impl Strategy<Value = Timestamp> {
+    (-600..7200_i64).prop_map(|age| seen().now.checked_sub(jiff::SignedDuration::from_secs(age)).unwrap())
+}
+
+fn any_seconds() -> impl Strategy<Value = Duration> {
+    (0..90_u64).prop_map(Duration::from_secs)
+}
+
+fn any_failures() -> impl Strategy<Value = Failures> {
+    let reasons = vec!["LimitReached", "InvalidToken", "Connect", "WrongUser", "OutcomeUnknown", "Elsewhere"];
+    (-1..70_i64, any_time(), prop::sample::select(reasons)).prop_map(|(count, at, reason)| Failures {
+        count,
+        at,
+        reason: reason.into(),
+    })
+}
+
+fn any_slot() -> impl Strategy<Value = Slot> {
+    let failures = prop::option::weighted(0.3, any_failures());
+    let published = prop::option::of(0..4_i64);
+    (0..3_usize, any_state(), any_time(), published, failures, any::<bool>()).prop_map(
+        |(n, state, since, published, failures, known)| {
+            let slot = theirs(n, state);
+            Slot {
+                published: if slot.state == SlotState::Live { published.or(Some(1)) } else { published },
+                key_id: slot.key_id.clone().filter(|_| known),
+                since,
+                failures,
+                ..slot
+            }
+        },
+    )
+}
+
+fn any_probe() -> impl Strategy<Value = Probe> {
+    prop_oneof![
+        Just(alive("user-1")),
+        Just(alive("user-2")),
+        Just(Probe::Dead),
+        Just(Probe::Forbidden),
+        Just(Probe::UserGone)
+    ]
+}
+
+fn any_permission() -> impl Strategy<Value = Permission> {
+    prop_oneof![
+        6 => Just(Permission::Granted),
+        1 => Just(Permission::Namespace),
+        1 => Just(Permission::Environment(vec!["staging".into()])),
+        1 => Just(Permission::Max(1)),
+    ]
+}
+
+/// A change of an observation.
+struct Twist(Box<dyn Fn(Observation) -> Observation>);
+
+impl std::fmt::Debug for Twist {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Twist")
+    }
+}
+
+fn twist(change: impl Fn(Observation) -> Observation + 'static) -> Twist {
+    Twist(Box::new(change))
+}
+
+fn of_account() -> impl Strategy<Value = Twist> {
+    let user = || prop::option::of(prop::sample::select(vec!["user-1", "user-2", ""]));
+    let known = (any::<[bool; 6]>(), user(), user());
+    let room = (0..8_i64, 0..3_i64, 0..3_i64, 0..3_usize);
+    let until = prop::option::weighted(0.2, any_time());
+    let ours = prop_oneof![8 => Just(Some(true)), 1 => Just(Some(false)), 1 => Just(None)];
+    (known, room, until, ours, any_permission()).prop_map(|(known, room, until, ours, permission)| {
+        let ([rival, readable, distrusted, dying, person, revokes], expected, pinned) = known;
+        let (limit, rotation_reserve, unmanaged, ahead) = room;
+        twist(move |o| {
+            let o = o.account(|account| {
+                account.spec.expected_user = expected.map(str::to_owned);
+                let mode = person.then_some(RevocationMode::Person);
+                account.spec.revocation = Some(Revocation { mode, path: None });
+                if dying && rival {
+                    account.metadata.deletion_timestamp =
+                        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(ago(MINUTE)));
+                }
+                let status = account.status.get_or_insert_default();
+                status.user = pinned.map(str::to_owned);
+                status.distrusted_credentials = (distrusted && rival).then(|| CREDENTIALS.to_owned());
+                status.capabilities.revoke = if revokes { Capability::Yes } else { Capability::No };
+            });
+            o.view(|view| {
+                view.room = Room { limit, rotation_reserve, unmanaged };
+                view.ahead = ahead;
+                view.paused_until = until;
+                view.ours = ours;
+                view.permission = permission.clone();
+                view.use_rival = (rival && !readable).then(|| "shop/app-9".to_owned());
+                if !readable {
+                    view.credentials = Err(no_credentials());
+                }
+            })
+        })
+    })
+}
+
+fn of_attempt() -> impl Strategy<Value = Twist> {
+    let ages = (prop::option::of(any_seconds()), prop::option::of(any_seconds()));
+    (any::<[bool; 3]>(), prop::option::of(any_probe()), ages).prop_map(|([a, b, c], probe, ages)| {
+        twist(move |mut o| {
+            if let Some(view) = &mut o.creating {
+                view.running = a && b;
+                view.saved = (b || c).then(|| Entry::of_tests(Some(&value()), c.then_some("key-id-1")));
+                view.probe = probe.clone();
+                (view.refused_for, view.probed_ago) = ages;
+            }
+            o
+        })
+    })
+}
+
+fn of_key() -> impl Strategy<Value = Twist> {
+    let deleted = prop::option::weighted(0.4, any_time());
+    let word = prop::option::of(prop::sample::select(vec!["true", "false", ""]));
+    (deleted, word, any::<[bool; 5]>()).prop_map(|(deleted, word, [a, b, orphan, terminating, d])| {
+        twist(move |o| {
+            let mut o = o.key(|key| {
+                key.metadata.deletion_timestamp =
+                    deleted.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time);
+                key.spec.suspend = Some(a && b);
+                key.spec.deletion_policy = orphan.then_some(DeletionPolicy::Orphan);
+                if a && d {
+                    key.metadata.finalizers = None;
+                }
+            });
+            if let Some(word) = word {
+                o = o.annotated(DELETE_NOW, word);
+            }
+            Observation {
+                namespace_terminating: terminating,
+                secret_rival: (b && d).then(|| "app-9".to_owned()),
+                ..o
+            }
+        })
+    })
+}
+
+fn of_world() -> impl Strategy<Value = Twist> {
+    let flags = any::<[bool; 3]>();
+    (0..9_usize, prop::option::weighted(0.9, Just(())), flags).prop_map(|(found, account, [a, b, c])| {
+        twist(move |mut o| {
+            let foreign = [Foreign::Unmarked, Foreign::Immutable, Foreign::Type, Foreign::LaterSwitch];
+            if o.current().is_some() {
+                o = match found {
+                    0 => Observation { consumer: None, ..o },
+                    1 => o.with_consumer(Found::Missing),
+                    2 | 3 => o.edited(),
+                    4..=7 => o.with_consumer(Found::Foreign(foreign[found - 4])),
+                    _ => o,
+                };
+            }
+            if a && b {
+                o.current_value = None;
+            }
+            if a && c {
+                (o.timings.propagation, o.timings.handover) = (Duration::ZERO, Duration::ZERO);
+            }
+            if account.is_none() {
+                (o.account, o.creating, o.current_value) = (None, None, None);
+            }
+            o
+        })
+    })
+}
+
+fn any_observation() -> impl Strategy<Value = Observation> {
+    let slots = prop::collection::vec(any_slot(), 0..6);
+    (slots, of_account(), of_attempt(), of_key(), of_world()).prop_map(
+        |(slots, account, attempt, key, world)| {
+            let slots = slots.into_iter().enumerate().map(|(n, slot)| match slot.attempt {
+                Some(_) => named(&format!("attempt-{n}"), slot),
+                None => slot,
+            });
+            let bare = slots.fold(seen(), Observation::with_slot);
+            [account, attempt, key, world].into_iter().fold(bare, |o, Twist(change)| change(o))
+        },
+    )
+}
+
+fn terms(o: &Observation, view: &AccountView) -> Terms {
+    Terms { room: view.room, now: o.now, licence_term: o.timings.licence_term }
+}
+
+/// Every change of a decision is accepted by the ledger it was decided on.
+fn accepted(o: &Observation, changes: &[Change]) -> Result<Ledger, TestCaseError> {
+    let view = o.account.as_ref().expect("a change needs an account");
+    let mut ledger = view.ledger.clone();
+    for change in changes {
+        ledger = ledger.apply(change, &terms(o, view)).map_err(|refusal| {
+            TestCaseError::fail(format!("{change:?} is refused: {refusal}\n{:#?}", view.ledger))
+        })?;
+    }
+    Ok(ledger)
+}
+
+/// Whether published keys of the ApiKey may be condemned.
+fn may_condemn(o: &Observation) -> bool {
+    let Some(deleted) = &o.key.metadata.deletion_timestamp else { return false };
+    let word = o.key.metadata.annotations.iter().flatten().any(|(k, v)| k == DELETE_NOW && v != "false");
+    let long = since(o.now, deleted.0) >= o.timings.handover;
+    o.key.deletion_policy() == DeletionPolicy::Revoke && (word || (o.namespace_terminating && long))
+}
+
+/// Whether the account and the ApiKey let a new key be made or published.
+fn allowed(o: &Observation) -> bool {
+    let view = o.account.as_ref().expect("an account");
+    view.ours == Some(true)
+        && view.permission == Permission::Granted
+        && view.account.metadata.deletion_timestamp.is_none()
+        && !view.ledger.unknown_state()
+        && !o.key.suspended()
+        && o.key.metadata.deletion_timestamp.is_none()
+}
+
+fn judge_changes(o: &Observation, changes: &[Change]) -> Result<(), TestCaseError> {
+    let view = o.account.as_ref().expect("a change needs an account");
+    prop_assert!(!changes.is_empty());
+    prop_assert!(view.ours != Some(false), "another installation's ledger");
+    accepted(o, changes)?;
+    for change in changes {
+        match change {
+            Change::Condemn { emergency, .. } => prop_assert!(!emergency && may_condemn(o)),
+            Change::Release { .. } => prop_assert!(
+                o.key.metadata.deletion_timestamp.is_some()
+                    && o.key.deletion_policy() == DeletionPolicy::Orphan
+            ),
+            Change::Reserve { owner, .. } | Change::ReserveFurther { owner, .. } => {
+                prop_assert!(allowed(o) && *owner == o.owner);
+            }
+            Change::GiveBack { owner_uid } => prop_assert_eq!(owner_uid, &o.owner.uid),
+            Change::Abandon { attempt } | Change::Doubt { attempt, .. } => {
+                let creating = o.creating.as_ref().expect("an attempt");
+                prop_assert!(!creating.running && creating.saved.is_some());
+                prop_assert_eq!(Some(attempt), creating.slot.attempt.as_ref());
+            }
+            other => prop_assert!(false, "not an ApiKey's to propose: {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn judge_making(o: &Observation) -> Result<(), TestCaseError> {
+    let view = o.account.as_ref().expect("an account");
+    let place = o.slots().into_iter().find(|slot| slot.state == SlotState::Reserved);
+    prop_assert!(allowed(o));
+    prop_assert!(o.current().is_none() && o.creating.is_none() && o.secret_rival.is_none());
+    prop_assert!(view.paused_until.is_none());
+    prop_assert!(view.ledger.open_licence(o.now, o.timings.licence_term).is_none());
+    prop_assert!(place.is_some_and(|place| view.room.fits_creation(&view.ledger.slots, place)));
+    let licence = Change::License {
+        owner_uid: o.owner.uid.clone(),
+        attempt: "fresh".into(),
+        key_name: "Production-App-0-fresh".into(),
+    };
+    accepted(o, &[licence]).map(drop)
+}
+
+fn judge_publication(o: &Observation, user: &str) -> Result<(), TestCaseError> {
+    let (view, creating) =
+        (o.account.as_ref().expect("an account"), o.creating.as_ref().expect("an attempt"));
+    prop_assert!(allowed(o));
+    prop_assert!(!creating.running && creating.saved.is_some());
+    prop_assert_eq!(&creating.probe, &Some(alive(user)));
+    let expected = view.account.spec.expected_user.as_deref().filter(|user| !user.is_empty());
+    prop_assert!(expected.is_none_or(|expected| expected == user));
+    Ok(())
+}
+
+fn judge_leaving(o: &Observation) -> Result<(), TestCaseError> {
+    prop_assert!(o.key.metadata.deletion_timestamp.is_some() && o.has_finalizer());
+    let Some(view) = &o.account else { return Ok(()) };
+    let foreign = view.ours == Some(false) || view.ledger.unknown_state();
+    let kept = [SlotState::Live, SlotState::Reserved];
+    prop_assert!(foreign || o.slots().iter().all(|slot| !kept.contains(&slot.state)));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn whatever_is_seen_a_decision_is_sound(o in any_observation()) {
+        match decide(&o) {
+            Decision::Change(changes) => judge_changes(&o, &changes)?,
+            Decision::Make => judge_making(&o)?,
+            Decision::Publish { user, .. } => judge_publication(&o, &user)?,
+            Decision::Finish { .. } => judge_leaving(&o)?,
+            Decision::Probe { attempt } | Decision::Distrust { attempt } => {
+                prop_assert!(allowed(&o));
+                let creating = o.creating.as_ref().expect("an attempt");
+                prop_assert!(!creating.running && creating.saved.is_some());
+                prop_assert_eq!(Some(&attempt), creating.slot.attempt.as_ref());
+            }
+            Decision::Project => {
+                prop_assert!(o.current().is_some() && o.current_value.is_some() && !o.key.suspended());
+                prop_assert!(matches!(o.consumer, Some(Found::Missing | Found::Ours(_))));
+            }
+            Decision::Wait(hold) => fit_for_a_person("arbitrary", &hold),
+        }
+    }
+}
+
+#[test]
+fn the_arbitrary_observations_reach_every_decision() {
+    use proptest::{strategy::ValueTree, test_runner::TestRunner};
+    let mut runner = TestRunner::deterministic();
+    let mut reached = std::collections::BTreeSet::new();
+    for _ in 0..20_000 {
+        let decision = decide(&any_observation().new_tree(&mut runner).unwrap().current());
+        let word = told(&decision);
+        reached.insert(word.split([' ', ',']).next().unwrap_or_default().to_owned());
+    }
+    for word in [
+        "Reserve",
+        "ReserveFurther",
+        "GiveBack",
+        "Abandon",
+        "Doubt",
+        "Condemn",
+        "Release",
+        "Make",
+        "Probe",
+        "Publish",
+        "Distrust",
+        "Project",
+        "Finish",
+        "DeletionWaits",
+        "Deleting",
+        "Creating",
+        "OutcomeUnknown",
+        "KeyNotAccepted",
+        "KeyForbidden",
+        "ValueMissing",
+        "SecretConflict",
+        "Suspended",
+        "AccountNotFound",
+        "AccountDeleting",
+        "ForeignInstallation",
+        "NewerLedger",
+        "NamespaceNotAllowed",
+        "EnvironmentNotAllowed",
+        "NamespaceQuotaExceeded",
+        "DuplicateUse",
+        "QuotaExceeded",
+        "WrongUser",
+        "RateLimited",
+        "WaitingForAccount",
+        "Unresolved",
+        "Revoking",
+        "Issued",
+    ] {
+        assert!(reached.contains(word), "no observation led to {word}: {reached:?}");
+    }
+}

@@ -1,0 +1,278 @@
+//! What a person, or a GitOps tool, reads of each situation.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    apikey::fixtures::{HOUR, MINUTE, aged, ago, mine, named, now, seen},
+    consumer_secret::Foreign,
+};
+
+fn live() -> Observation {
+    seen().with_slot(mine(SlotState::Live))
+}
+
+fn after(o: &Observation, reason: Reason) -> ApiKeyStatus {
+    status(o, &Word { reason, message: "message of the word" })
+}
+
+/// The same observation, of an ApiKey that has this status.
+fn with(o: Observation, status: ApiKeyStatus) -> Observation {
+    o.key(|key| key.status = Some(status))
+}
+
+fn condition<'a>(status: &'a ApiKeyStatus, type_: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Ready, Reconciling, Stalled, QuotaAvailable, SecretSynced as `T`, `F` or `-`; then the phase.
+fn told(status: &ApiKeyStatus) -> String {
+    let types = [kind::READY, kind::RECONCILING, kind::STALLED, kind::QUOTA_AVAILABLE, kind::SECRET_SYNCED];
+    let letters = types.map(|type_| condition(status, type_).map_or("-", |c| &c.status[..1]));
+    format!("{} {}", letters.concat(), status.phase.as_deref().unwrap_or("none"))
+}
+
+#[test]
+fn each_situation_reads_as_it_is() {
+    let creating = || seen().with_slot(mine(SlotState::Creating));
+    let with_state = |state| seen().with_slot(mine(state));
+    let foreign = |foreign| live().with_consumer(Found::Foreign(foreign));
+    let missing = || live().with_consumer(Found::Missing);
+    let lost = |o: Observation| Observation { current_value: None, ..o };
+    let other_key =
+        |o: Observation| o.view(|view| view.ledger.slots[0] = named("another", view.ledger.slots[0].clone()));
+    let cases: Vec<(&str, Observation, Reason, &str)> = vec![
+        ("nothing yet", seen(), Reason::WaitingForAccount, "FT-TF Pending"),
+        ("there is no account", seen().without_account(), Reason::AccountNotFound, "F-TTF Pending"),
+        ("no slot is free", seen(), Reason::QuotaExceeded, "F-TFF Pending"),
+        ("the namespace has its share", seen(), Reason::NamespaceQuotaExceeded, "F-TFF Pending"),
+        ("Bags has no room", with_state(SlotState::Reserved), Reason::LimitReached, "F-TFF Pending"),
+        ("the rate limit is used up", with_state(SlotState::Reserved), Reason::RateLimited, "FT-TF Pending"),
+        ("being made", creating().running(), Reason::Creating, "FT-TF Creating"),
+        ("of unknown outcome", creating(), Reason::OutcomeUnknown, "FT-TF Creating"),
+        ("being verified", creating().saved(), Reason::KeyNotAccepted, "FT-TF Verifying"),
+        ("refused for good", creating().saved(), Reason::KeyForbidden, "F-TTF Verifying"),
+        ("unresolved", with_state(SlotState::Unresolved), Reason::Unresolved, "F-TTF Unresolved"),
+        ("lost", with_state(SlotState::Lost), Reason::Revoking, "FT-TF Revoking"),
+        ("being revoked", with_state(SlotState::Revoking), Reason::Revoking, "FT-TF Revoking"),
+        ("issued", live(), Reason::Issued, "T--TT Ready"),
+        ("issued, and suspended since", live().suspended(), Reason::Issued, "T--TT Ready"),
+        ("issued, and the API server is away", live(), Reason::ApiServerUnavailable, "TT-TT Ready"),
+        ("published, and not in the Secret yet", missing(), Reason::ApiServerUnavailable, "FT-TF Publishing"),
+        ("the API server does not take the Secret", missing(), Reason::SecretRefused, "F-TTF Publishing"),
+        (
+            "the Secret was edited and cannot be written",
+            live().edited(),
+            Reason::SecretRefused,
+            "F-TTF Publishing",
+        ),
+        (
+            "the Secret was edited while suspended",
+            live().edited().suspended(),
+            Reason::Suspended,
+            "F-TTF Publishing",
+        ),
+        (
+            "the Secret was removed while suspended",
+            missing().suspended(),
+            Reason::Suspended,
+            "F-TTF Publishing",
+        ),
+        (
+            "the Secret's name is taken",
+            foreign(Foreign::Unmarked),
+            Reason::SecretConflict,
+            "F-TTF Publishing",
+        ),
+        ("the Secret is immutable", foreign(Foreign::Immutable), Reason::SecretConflict, "F-TTF Publishing"),
+        (
+            "the value is lost and the Secret says that it holds the key",
+            lost(live()),
+            Reason::ValueMissing,
+            "T-TTT Ready",
+        ),
+        (
+            "the value is lost and the Secret says that it holds another key",
+            lost(other_key(live())),
+            Reason::ValueMissing,
+            "F-TTF Publishing",
+        ),
+        ("the value is lost and so is the Secret", lost(missing()), Reason::ValueMissing, "F-TTF Publishing"),
+        ("deleted, and the key works", live().deleted(MINUTE), Reason::DeletionWaits, "T-TTT Deleting"),
+        (
+            "deleted, and the key is revoked",
+            with_state(SlotState::Revoking).deleted(MINUTE),
+            Reason::Deleting,
+            "FT-TF Deleting",
+        ),
+    ];
+    for (name, observation, reason, expected) in cases {
+        assert_eq!(told(&after(&observation, reason)), expected, "{name}");
+    }
+}
+
+#[test]
+fn every_reason_is_settled_under_way_or_stalled_and_never_two_of_them() {
+    for reason in Reason::ALL {
+        for observation in [seen(), live(), live().edited()] {
+            let status = after(&observation, *reason);
+            let ready = condition(&status, kind::READY).unwrap();
+            let holds = |type_| condition(&status, type_).is_some();
+            let kinds = (holds(kind::RECONCILING), holds(kind::STALLED));
+            let expected = match reason.kind() {
+                Kind::Settled => (false, false),
+                Kind::Progressing => (true, false),
+                Kind::Stalled => (false, true),
+            };
+            assert_eq!(kinds, expected, "{reason:?}");
+            assert!(ready.status == "False" || ready.reason == "Issued", "{reason:?}: {ready:?}");
+            assert!(ready.message.ends_with("message of the word"), "{reason:?}: {ready:?}");
+        }
+    }
+}
+
+#[test]
+fn every_condition_speaks_of_the_observed_generation() {
+    for (reason, observation) in [(Reason::Issued, live()), (Reason::QuotaExceeded, seen())] {
+        let old = after(&observation, reason);
+        let next = after(&with(observation.key(|key| key.metadata.generation = Some(4)), old), reason);
+        assert_eq!(next.observed_generation, Some(4));
+        assert!(next.conditions.iter().all(|c| c.observed_generation == Some(4)), "{:#?}", next.conditions);
+    }
+}
+
+#[test]
+fn a_transition_time_moves_only_with_the_status() {
+    let later = |o: Observation| Observation { now: now() + SignedDuration::from_mins(5), ..o };
+    let first = after(&seen(), Reason::QuotaExceeded);
+    let since = |status: &ApiKeyStatus, type_| condition(status, type_).unwrap().last_transition_time.0;
+    let second = after(&later(with(seen(), first.clone())), Reason::NamespaceNotAllowed);
+    let moved = now() + SignedDuration::from_mins(5);
+    assert_eq!(since(&second, kind::READY), now(), "still False, for another reason");
+    assert_eq!(condition(&second, kind::READY).unwrap().reason, "NamespaceNotAllowed");
+    assert_eq!(since(&second, kind::STALLED), now());
+    assert_eq!(since(&second, kind::QUOTA_AVAILABLE), moved, "from False to True");
+    let third = after(&later(with(live(), first)), Reason::Issued);
+    assert_eq!(since(&third, kind::READY), moved);
+    assert_eq!(since(&third, kind::SECRET_SYNCED), moved);
+}
+
+#[test]
+fn the_current_key_is_shown_and_each_slot() {
+    let o = live().with_slot(named("lost", aged(MINUTE, mine(SlotState::Lost))));
+    let status = after(&Observation { last_used: Some(ago(MINUTE)), ..o }, Reason::Issued);
+    let current = status.current.unwrap();
+    assert_eq!((current.revision, current.attempt.as_str()), (1, "attempt-uid-0-Live"));
+    assert_eq!(current.key_id.as_deref(), Some("id-attempt-uid-0-Live"));
+    assert_eq!((current.published_at, current.last_used_at), (Some(ago(HOUR)), Some(ago(MINUTE))));
+    let states: Vec<&str> = status.keys.iter().map(|key| key.state.as_str()).collect();
+    assert_eq!(states, ["Live", "Lost"]);
+    assert_eq!(status.switch.unwrap().count, 1);
+    assert_eq!(status.binding.unwrap().name, "app-0-bags");
+    let effective = status.effective.unwrap();
+    assert_eq!((effective.application.as_str(), effective.key_name.as_str()), ("app-0", "Production-App-0"));
+}
+
+#[test]
+fn binding_and_switch_outlive_a_missing_secret() {
+    let issued = after(&live(), Reason::Issued);
+    let gone = after(&with(live().with_consumer(Found::Missing), issued.clone()), Reason::SecretRefused);
+    assert_eq!((gone.binding, gone.switch), (issued.binding, issued.switch));
+    let never = after(&live().with_consumer(Found::Missing), Reason::SecretRefused);
+    assert_eq!((never.binding, never.switch), (None, None));
+}
+
+#[test]
+fn the_last_use_of_another_key_is_not_taken_over() {
+    let used = Observation { last_used: Some(ago(MINUTE)), ..live() };
+    let before = after(&used, Reason::Issued);
+    let next = live().view(|view| view.ledger.slots[0] = named("next", view.ledger.slots[0].clone()));
+    let status = after(&with(next, before), Reason::Issued);
+    assert_eq!(status.current.unwrap().last_used_at, None);
+}
+
+#[test]
+fn times_are_in_whole_seconds_as_the_api_server_gives_them_back() {
+    let precise = Timestamp::new(1_799_999_000, 123_456_000).unwrap();
+    let slot = Slot { since: precise, ..mine(SlotState::Live) };
+    let o = Observation { last_used: Some(precise), ..seen().with_slot(slot) };
+    let status = after(&o, Reason::Issued);
+    let stored: ApiKeyStatus =
+        serde_json::from_value(serde_json::to_value(&status).expect("a status")).expect("the same");
+    assert_eq!(stored, status);
+}
+
+#[test]
+fn last_use_moves_at_most_once_an_hour_and_never_back() {
+    let at = |minutes: i64| Some(Timestamp::from_second(minutes * 60).unwrap());
+    assert_eq!(last_used(None, None), None);
+    assert_eq!(last_used(None, at(1)), at(1));
+    assert_eq!(last_used(at(1), None), at(1));
+    assert_eq!(last_used(at(1), at(60)), at(1));
+    assert_eq!(last_used(at(1), at(61)), at(61));
+    assert_eq!(last_used(at(61), at(1)), at(61));
+}
+
+fn any_observation() -> impl Strategy<Value = Observation> {
+    use SlotState::{Creating, Live, Lost, Reserved, Revoking, Unresolved};
+    let states = prop::sample::subsequence(vec![Reserved, Creating, Live, Lost, Unresolved, Revoking], 0..4);
+    (states, 0..5_usize, any::<[bool; 4]>(), prop::option::of(0..7200_u64)).prop_map(
+        |(states, found, [saved, lost, deleted, suspended], used)| {
+            let mut o = states.into_iter().fold(seen(), |o, state| o.with_slot(mine(state)));
+            if o.current().is_some() {
+                o = match found {
+                    0 => o.with_consumer(Found::Missing),
+                    1 => o.edited(),
+                    2 => o.with_consumer(Found::Foreign(Foreign::Unmarked)),
+                    _ => o,
+                };
+            }
+            if saved && o.creating.is_some() {
+                o = o.saved();
+            }
+            if lost {
+                o.current_value = None;
+            }
+            if deleted {
+                o = o.deleted(MINUTE);
+            }
+            o.last_used = used.map(|age| ago(std::time::Duration::from_secs(age)));
+            if suspended { o.suspended() } else { o }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_status_that_stands_is_not_written_again(
+        o in any_observation(),
+        before in prop::sample::select(Reason::ALL),
+        reason in prop::sample::select(Reason::ALL),
+        later in 0..3000_i64,
+    ) {
+        let first = after(&o, before);
+        let o = with(o, first);
+        let second = after(&o, reason);
+        let o = with(o, second.clone());
+        let o = Observation { now: o.now + SignedDuration::from_secs(later), ..o };
+        prop_assert_eq!(after(&o, reason), second);
+    }
+
+    #[test]
+    fn ready_means_that_the_secret_holds_the_current_key(
+        o in any_observation(),
+        reason in prop::sample::select(Reason::ALL),
+    ) {
+        let status = after(&o, reason);
+        if condition(&status, kind::READY).unwrap().status == "True" {
+            prop_assert!(o.current().is_some());
+            prop_assert!(matches!(o.consumer, Some(Found::Ours(_))));
+            prop_assert_eq!(&condition(&status, kind::SECRET_SYNCED).unwrap().status, "True");
+            prop_assert!(status.binding.is_some() && status.switch.is_some());
+        }
+        let types: std::collections::BTreeSet<&str> =
+            status.conditions.iter().map(|condition| condition.type_.as_str()).collect();
+        prop_assert_eq!(types.len(), status.conditions.len());
+    }
+}
