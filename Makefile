@@ -1,0 +1,46 @@
+# What can be done here. Everything but `bench` uses one cargo profile, `ci`, so that nothing is compiled twice.
+# Each step prints what it is and how many seconds it took.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test e2e bench cluster crds lint clean
+
+cargo := cargo
+profile := --profile ci --locked
+step := .ci/step
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: ## the whole story on a real cluster, until Ctrl-C; DEMO_ONCE=1 ends by itself, DEMO_SIZE=control-plane needs no root
+	@demo/run
+
+test: ## pure tests, and those against a real control plane (no root)
+	@$(step) "build the cluster's programs" tests/cluster/run build
+	@$(step) "test the cluster tool" sh -c 'cd tests/cluster && go test ./...'
+	@$(step) "build the tests" $(cargo) test $(profile) --no-run
+	@$(step) "test" $(cargo) test $(profile)
+
+e2e: ## what needs a real node (root, Linux): the demo, with an application under way, asserting all that it shows
+	@$(step) "e2e" env DEMO_ONCE=1 DEMO_SIZE=node demo/run
+
+bench: ## how fast and how frugal, beside a baseline
+	@$(step) "bench" benches/run
+
+cluster: ## a cluster to play with, until Ctrl-C; SIZE=node as root for one that runs pods
+	@demo/cluster
+
+crds: ## writes crds/ from src/api
+	@$(step) "write crds/" $(cargo) run --quiet $(profile) --bin crdgen
+
+lint: ## formats, lints, documentation, generated files; shell scripts and licences where the tools are installed
+	@$(step) "rustfmt" $(cargo) fmt --check
+	@$(step) "clippy" $(cargo) clippy $(profile) --all-targets -- --deny warnings
+	@$(step) "rustdoc" env RUSTDOCFLAGS="--deny warnings" $(cargo) doc $(profile) --no-deps --document-private-items
+	@$(step) "crds/ are what src/api says" $(cargo) run --quiet $(profile) --bin crdgen -- --check
+	@$(step) "gofmt" sh -c 'test -z "$$(gofmt -l tests/cluster | tee /dev/stderr)"'
+	@$(step) "go vet" sh -c 'cd tests/cluster && go vet ./...'
+	@.ci/optional shellcheck $(step) "shellcheck" shellcheck .ci/run .ci/step .ci/optional demo/run demo/cluster tests/cluster/run
+	@.ci/optional cargo-deny $(step) "cargo-deny" $(cargo) deny --offline check bans licenses sources
+
+clean: ## removes what was built here; the cluster's programs are kept in the user's cache (docs/cluster.md)
+	@$(cargo) clean

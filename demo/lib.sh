@@ -1,0 +1,151 @@
+# What demo/run and demo/cluster share: words for people, a cluster, programs beside it, and an orderly end.
+# Sourced by bash (3.2 or later); the sourcing script has `set -euo pipefail`.
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/bags-demo.XXXXXX")
+shown=$work/shown.txt
+running=()
+
+# --- Words ---------------------------------------------------------------------------------------------------------
+
+# Prints, and keeps what was printed: at the end it is searched for values of keys.
+say() { printf '%s\n' "$*" | tee -a "$shown"; }
+
+chapter() { say "" && say "" && say "== $*"; }
+
+fail() {
+	say "" && say "FAILED: $*"
+	exit 1
+}
+
+# Runs kubectl as a person would, and prints the command with its output.
+show() {
+	say "" && say "\$ kubectl$(quoted "$@")"
+	kubectl "$@" 2>&1 | tee -a "$shown"
+}
+
+# Words as they can be pasted into a shell.
+quoted() {
+	local word
+	for word; do
+		case $word in
+		*[!A-Za-z0-9_./:=,-]*) printf " '%s'" "$word" ;;
+		*) printf ' %s' "$word" ;;
+		esac
+	done
+}
+
+# await SECONDS WHAT COMMAND...: until the command succeeds.
+await() {
+	local limit=$1 what=$2 begin=$SECONDS
+	shift 2
+	until "$@" >/dev/null 2>&1; do
+		[ $((SECONDS - begin)) -lt "$limit" ] || fail "$what: not within $limit s"
+		all_running
+		sleep 0.2
+	done
+}
+
+# expect WHAT ACTUAL EXPECTED
+expect() {
+	[ "$2" = "$3" ] || fail "$1: expected \"$3\", found \"$2\""
+}
+
+# timed NAME COMMAND...: for what takes long.
+timed() {
+	local name=$1 begin=$SECONDS
+	shift
+	say "-- $name ..."
+	"$@" || fail "$name: see above"
+	say "-- $name: $((SECONDS - begin)) s"
+}
+
+# --- Programs ------------------------------------------------------------------------------------------------------
+
+# start NAME COMMAND...: in the background, with output in NAME.log, in a process group of its own: Ctrl-C is for this
+# script, which ends the programs in the right order. Descriptor 9 stays here: its end tells the others that we are gone.
+start() {
+	local name=$1
+	shift
+	set -m
+	"$@" >"$work/$name.log" 2>&1 <"$work/alive" 9>&- &
+	set +m
+	running+=("$name:$!")
+	printf '%s\n' "$!" >>"$work/pids"
+}
+
+all_running() {
+	local program
+	for program in "${running[@]}"; do
+		kill -0 "${program#*:}" 2>/dev/null || fail "${program%%:*} ended by itself; its last words are in $work/${program%%:*}.log:
+$(tail -n 5 "$work/${program%%:*}.log")"
+	done
+}
+
+# Ends programs, the last one first.
+stop_all() {
+	local index program
+	for ((index = ${#running[@]} - 1; index >= 0; index--)); do
+		program=${running[$index]}
+		kill -TERM "${program#*:}" 2>/dev/null || true
+		wait "${program#*:}" 2>/dev/null || true
+	done
+	running=()
+	rm -f "$work/pids"
+}
+
+# Should this script be killed, its programs end and its files go: a pipe that only it holds open is closed then. After an
+# orderly end there is no list of programs any more, and nothing to do.
+guard() {
+	mkfifo "$work/alive"
+	: >"$work/pids"
+	(
+		trap '' INT TERM HUP
+		read -r _ <"$work/alive" || true
+		[ -e "$work/pids" ] || exit 0
+		while read -r pid; do kill -TERM "$pid" || true; done <"$work/pids"
+		rm -rf "$work"
+	) >/dev/null 2>&1 &
+	exec 9>"$work/alive"
+}
+
+leave() {
+	local code=$?
+	trap '' INT TERM HUP
+	stop_all
+	if [ "$code" -eq 0 ]; then
+		rm -rf "$work"
+	else
+		printf 'The logs are in %s\n' "$work" >&2
+	fi
+	exit "$code"
+}
+
+# --- The cluster ---------------------------------------------------------------------------------------------------
+
+# The size asked for, or the largest that this user and machine can have.
+cluster_size() {
+	local asked=$1
+	if [ "$(id -u)" -eq 0 ] && [ "$(uname -s)" = Linux ]; then
+		printf '%s\n' "${asked:-node}"
+	elif [ "$asked" = node ]; then
+		return 1
+	else
+		printf 'control-plane\n'
+	fi
+}
+
+# boot SIZE FORWARD: sets `ready` (one line of JSON) and exports KUBECONFIG.
+boot() {
+	start cluster "$root/tests/cluster/run" up --size "$1" --state "$work/cluster" ${2:+--forward "$2"}
+	await 120 "the cluster is ready (see $work/cluster.log)" grep -q '^{' "$work/cluster.log"
+	ready=$(grep '^{' "$work/cluster.log")
+	KUBECONFIG=$(member kubeconfig)
+	export KUBECONFIG
+	kubectl_program=$(member kubectl)
+}
+
+# A member of `ready` that is a string or a number.
+member() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p" <<<"$ready"; }
+
+kubectl() { "$kubectl_program" "$@"; }
