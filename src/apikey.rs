@@ -13,5 +13,6 @@ pub mod make;
 pub mod observe;
 pub mod permission;
 pub mod status;
+pub mod written;
 
 pub use controller::reconcile;

@@ -11,6 +11,7 @@ use crate::{
         memory::{AccountMemory, Memory},
     },
     api::{ApiKey, BagsAccount, account::Installation},
+    apikey::written::Written,
     backoff::Backoff,
     bags::{BagsClient, BaseUrl, Budget},
     env::Env,
@@ -44,6 +45,8 @@ pub struct Context {
     pub settings: Settings,
     /// Cache of the watch on ApiKeys.
     pub keys: Store<ApiKey>,
+    /// ApiKeys as this process last wrote them.
+    pub written: Written,
     /// The ledgers, with the cache of the watch on BagsAccounts.
     pub ledger: LedgerStore,
     /// The keystore, with the cache of the watch on Secrets of the operator's namespace.

@@ -4,7 +4,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use kube::Client;
+use kube::{Client, ResourceExt};
 
 use crate::{bags::BagsService, clock::Clock, clock::Randomness, saves::Saves};
 
@@ -75,6 +75,13 @@ fn explain(error: &kube::Error) -> String {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     }
+}
+
+/// An object's version, to tell the newer one of two of the same object. Resource versions are comparable as numbers
+/// (KEP-5504); one that is no number counts as oldest, so that the worst that follows is a conflict and a live read.
+#[must_use]
+pub fn version<K: ResourceExt>(object: &K) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// Sends a request to the API server, within its deadline.

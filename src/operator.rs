@@ -32,7 +32,7 @@ use crate::{
     account::memory::Memory,
     admin::{AdminError, AdminServer, AdminState, Heartbeat, Readiness},
     api::{ApiKey, BagsAccount, account::Installation},
-    apikey,
+    apikey::{self, written::Written},
     backoff::Backoff,
     bags::{self, Budget, HttpsError},
     clock::{Clock, Randomness, SystemClock},
@@ -227,6 +227,7 @@ fn context(config: &Config, env: Env, installation: Installation, watches: &Watc
     let (kube, clock) = (env.kube.clone(), env.clock.clone());
     Context {
         keys: watches.keys.0.clone(),
+        written: Written::default(),
         ledger: LedgerStore::new(kube.clone(), clock.clone(), timings.clone(), watches.accounts.0.clone()),
         keystore: Keystore::new(kube.clone(), &installation.namespace, watches.secrets.0.clone()),
         memory: Memory::default(),

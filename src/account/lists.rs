@@ -178,10 +178,11 @@ pub fn coverage(
     }
 }
 
-/// Whether a list shows a key of ours that is in use; `None` where there is none to show.
+/// Whether a list asked for at `wall` shows a key of ours that was in use by then; `None` where there was none to show.
 #[must_use]
-pub fn shows_live(keys: &[ListedKey], ledger: &Ledger) -> Option<bool> {
-    let mut live = ledger.slots.iter().filter(|slot| slot.state == SlotState::Live).peekable();
+pub fn shows_live(keys: &[ListedKey], ledger: &Ledger, wall: Timestamp) -> Option<bool> {
+    let live = ledger.slots.iter().filter(|slot| slot.state == SlotState::Live && slot.since < wall);
+    let mut live = live.peekable();
     live.peek()?;
     Some(live.any(|slot| find(keys, slot).is_some()))
 }

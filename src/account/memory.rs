@@ -29,6 +29,9 @@ pub struct AccountMemory {
     per_hour: i64,
     /// Its lists; held while one is being fetched, so that all who need one share it.
     pub lists: tokio::sync::Mutex<Lists>,
+    /// Held by the one ApiKey that prepares an attempt: of many that prepare, one gets the licence, and what the
+    /// others did would be undone.
+    pub preparing: tokio::sync::Mutex<()>,
     keys: Mutex<HashMap<String, KeyMemory>>,
     facts: Mutex<AccountFacts>,
 }
@@ -124,6 +127,7 @@ impl Memory {
             budget: Arc::new(budget()),
             per_hour,
             lists: tokio::sync::Mutex::default(),
+            preparing: tokio::sync::Mutex::default(),
             keys: Mutex::new(keys),
             facts: Mutex::new(facts),
         });

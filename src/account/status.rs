@@ -64,7 +64,7 @@ pub(super) fn show(
     let words = [
         (kind::READY, ready),
         (kind::CREDENTIALS_VALID, credentials),
-        (kind::LIST_COVERS, list(seen)),
+        (kind::LIST_COVERS, list(status, seen)),
         (kind::QUOTA_AVAILABLE, quota(status, account, seen)),
         (kind::REVOCATION_NEEDS_PERSON, needs_person(seen)),
         (kind::KEY_UNRESOLVED, key_unresolved(seen)),
@@ -239,7 +239,7 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
 }
 
 /// Only where there is a token, and once something is known.
-fn list(seen: &Observation) -> Option<Word> {
+fn list(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
     let failure = seen.facts.list_failure.as_ref();
     match (seen.list_way(), failure) {
         (ListWay::NoToken, _) => return None,
@@ -250,6 +250,10 @@ fn list(seen: &Observation) -> Option<Word> {
             return word(false, failure.error.reason().name(), failure.error.to_string());
         }
         (ListWay::Failing(_) | ListWay::Open, _) => {}
+    }
+    // Without a living key there is nothing that a list could show.
+    if !status.slots.iter().any(|slot| slot.state == SlotState::Live) {
+        return None;
     }
     match seen.covers() {
         Some(true) => word(true, "Covers", "the list of the agent token shows this account's keys"),

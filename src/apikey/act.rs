@@ -124,7 +124,13 @@ pub async fn act(
         Decision::Change(changes) => lost_race(context.ledger.change(account, &changes).await.map(drop)),
         Decision::Make => make::make(context, o, run).await,
         Decision::Probe { attempt } => probe(context, o, attempt, run).await,
-        Decision::Publish { attempt, key_id, user } => publish(context, account, attempt, key_id, user).await,
+        Decision::Publish { attempt, key_id, user } => {
+            publish(context, account, attempt, key_id, user).await?;
+            // The first publication: the Secret is not there yet, as the dry-run saw. If it is, its creation says so.
+            let first = o.slots().iter().all(|slot| slot.published.is_none() && slot.last_switch.is_none());
+            run.consumer = first.then_some(Found::Missing);
+            Ok(())
+        }
         Decision::Distrust { attempt } => distrust(context, o, account, attempt).await,
         Decision::Project => project(context, o, run).await,
         Decision::Finish { remove_secret } => finish(context, o, remove_secret, run).await,
@@ -261,7 +267,10 @@ async fn finish(
     let finalizers: Vec<&String> =
         o.key.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
     match patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await {
-        Ok(key) => run.key = Arc::new(key),
+        Ok(key) => {
+            run.key = Arc::new(key);
+            context.written.note(&run.key);
+        }
         Err(error) if error.is_not_found() => run.key = Arc::new(without_finalizers(&o.key)),
         Err(error) if error.is_conflict() => refresh(context, run).await?,
         Err(error) => return Err(error.into()),

@@ -29,6 +29,7 @@ const ROUNDS: usize = 16;
 /// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Action`].
 pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Action {
     let Some(key) = context.keys.get(reference) else { return Action::await_change() };
+    let key = context.written.newest(key);
     let begun = context.env.clock.monotonic();
     let (action, outcome) = run_once(context, key).await;
     let took = context.env.clock.monotonic().saturating_duration_since(begun);
@@ -48,6 +49,12 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Action, Reconcil
                 return (Action::await_change(), ReconcileOutcome::Done);
             }
             let word = Word { reason: hold.reason, message: &hold.message };
+            if hold.quiet {
+                return (
+                    Action::requeue(context.backoff.after_success(&uid, hold.wait)),
+                    ReconcileOutcome::Waiting,
+                );
+            }
             if let Err(problem) = write_status(context, &mut run, &observation, &word).await {
                 return after_problem(context, &uid, &problem);
             }
@@ -118,6 +125,7 @@ async fn write_status(
         match call(api(context, &key).replace_status(&key.name_any(), &options, &key)).await {
             Ok(written) => {
                 run.key = Arc::new(written);
+                context.written.note(&run.key);
                 break;
             }
             Err(error) if error.is_not_found() => return Ok(()),

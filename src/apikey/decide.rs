@@ -119,11 +119,11 @@ pub fn decide(observation: &Observation) -> Decision {
 fn unfinished(o: &Observation) -> Rule {
     let (Some(view), Some(account)) = (&o.creating, &o.account) else { return Rule::Pass };
     let attempt = view.slot.attempt.clone().unwrap_or_default();
-    if view.running {
-        let hold = Hold::new(Reason::Creating, words::creating(&view.slot));
-        return Rule::Wait(hold.after(o.timings.answer_deadline));
-    }
+    // A value that is saved is there to be verified, even if its save has not quite ended.
     let Some(saved) = &view.saved else {
+        if view.running {
+            return Rule::Wait(under_way(o, view));
+        }
         let judged = o.timings.judge_after.saturating_sub(since(o.now, view.slot.since));
         let hold = Hold::new(Reason::OutcomeUnknown, words::outcome_unknown(&view.slot, judged));
         return Rule::Wait(hold.after(judged.max(Duration::from_secs(5))));
@@ -166,6 +166,18 @@ fn unfinished(o: &Observation) -> Rule {
     }
 }
 
+/// A creation that is about to be answered is not worth a word; one that takes its time is.
+fn under_way(o: &Observation, view: &CreatingView) -> Hold {
+    let hold = Hold::new(Reason::Creating, words::creating(&view.slot));
+    let age = since(o.now, view.slot.since);
+    if age < WORTH_A_WORD {
+        return Hold { quiet: true, ..hold.after(WORTH_A_WORD) };
+    }
+    hold.after(o.timings.answer_deadline)
+}
+
+/// A creation that takes longer is shown.
+const WORTH_A_WORD: Duration = Duration::from_secs(1);
 const FIRST_PROBE_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(10);
 

@@ -125,6 +125,7 @@ pub(crate) fn seen() -> Observation {
             paused_until: None,
             credentials: Ok(credentials()),
             refused_credentials: Some(CREDENTIALS.into()),
+            preparing: false,
             ours: Some(true),
         }),
         creating: None,

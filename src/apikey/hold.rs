@@ -126,13 +126,15 @@ pub struct Hold {
     pub message: String,
     /// When to look again at the latest; `None`: at the resync, or when something changes.
     pub wait: Option<Duration>,
+    /// Over in a moment: not worth a write of the status.
+    pub quiet: bool,
 }
 
 impl Hold {
     /// Waits for a change.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), wait: None }
+        Self { reason, message: message.into(), wait: None, quiet: false }
     }
 
     /// Looks again after `wait`.

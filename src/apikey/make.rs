@@ -82,13 +82,18 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
     };
     let attempt = context.env.randomness.base32(10);
     let memory = context.memory_of(&view.account.name_any(), &view.account);
+    // Another one was faster: observe again.
+    let Ok(_preparing) = memory.preparing.try_lock() else { return Ok(()) };
     let placed_at = context.env.clock.monotonic();
     let (placeholder, checks) =
         tokio::join!(place(context, o, &attempt), checks(context, o, view, &memory, &credentials));
     let placeholder = placeholder?;
     let listed = match checks {
         Ok((key, listed)) => {
-            run.key = key.map_or_else(|| run.key.clone(), Arc::new);
+            if let Some(key) = key {
+                run.key = Arc::new(key);
+                context.written.note(&run.key);
+            }
             listed
         }
         Err(problem) => {
@@ -105,7 +110,15 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
         return Ok(());
     };
     let account = view.account.name_any();
-    let job = Job { account, attempt: attempt.clone(), key_name, placeholder, credentials, memory, licensed };
+    let job = Job {
+        account,
+        attempt: attempt.clone(),
+        key_name,
+        placeholder,
+        credentials,
+        memory: memory.clone(),
+        licensed,
+    };
     let span = tracing::info_span!("save", attempt = %job.attempt, key_name = %job.key_name);
     let save = carry_out(context.clone(), job).instrument(span);
     if context.env.saves.spawn(attempt.clone(), save).is_err() {

@@ -81,6 +81,8 @@ pub struct AccountView {
     pub credentials: Result<CredentialSet, CredentialProblem>,
     /// Version of the credentials with which a creation was last refused for them.
     pub refused_credentials: Option<String>,
+    /// Another ApiKey of the account is about to take the licence.
+    pub preparing: bool,
     /// Whether the ledger belongs to this installation; `None`: nobody pinned it yet.
     pub ours: Option<bool>,
 }
@@ -203,6 +205,7 @@ fn view(
         paused_until: memory.budget.paused_until().filter(|until| *until > now),
         credentials: context.credentials(&account),
         refused_credentials: memory.facts().refused_credentials,
+        preparing: memory.preparing.try_lock().is_err(),
         ours: installation.map(|installation| *installation == context.settings.installation),
         ledger,
         account,

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     api::{BagsAccount, BagsAccountStatus},
     clock::Clock,
+    env::version,
     timings::Timings,
 };
 
@@ -224,7 +225,7 @@ impl LedgerStore {
     fn newest(&self, name: &str, acknowledged: Option<Arc<BagsAccount>>) -> Option<Arc<BagsAccount>> {
         let seen = self.seen.get(&ObjectRef::new(name))?;
         match acknowledged {
-            Some(ours) if ours.metadata.uid == seen.metadata.uid && version(&ours) >= version(&seen) => {
+            Some(ours) if ours.metadata.uid == seen.metadata.uid && version(&*ours) >= version(&*seen) => {
                 Some(ours)
             }
             Some(_) | None => Some(seen),
@@ -235,12 +236,6 @@ impl LedgerStore {
         let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(name.to_owned()).or_default().clone()
     }
-}
-
-/// Resource versions of one kind are comparable as numbers (KEP-5504); one that is no number counts as oldest,
-/// so that the worst that follows is a conflict and a live read.
-fn version(account: &BagsAccount) -> u64 {
-    account.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// What the API server will give back, so that a comparison with it holds.

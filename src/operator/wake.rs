@@ -59,6 +59,9 @@ impl Wake {
         if !leaving {
             return;
         }
+        if matches!(event, Event::Delete(_)) {
+            self.context.written.forget(&gone.uid().unwrap_or_default());
+        }
         self.account(&gone.spec.account_ref.name);
         let waiting = self.keys.state_filter(|key| {
             let same_use = key.spec.account_ref == gone.spec.account_ref && key.key_use() == gone.key_use();

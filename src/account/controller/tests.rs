@@ -245,6 +245,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         memory: Memory::default(),
         operator_budget: budget(clock.clone()),
         metrics: crate::metrics::Metrics::new(),
+        written: crate::apikey::written::Written::default(),
         events: Events::new(client, clock.clone(), "replica".into()),
         backoff: Backoff::new(Randomness::from_seed(2), timings.resync),
     };

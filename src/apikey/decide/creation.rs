@@ -18,6 +18,8 @@ use crate::{
 /// Slots of keys that never worked (unknown outcome, lost, refused by Bags) after which no further one is taken before
 /// one of them is settled.
 const ATTEMPTS_WITHOUT_SUCCESS: usize = 2;
+/// A preparation seldom takes longer.
+const PREPARATION: Duration = Duration::from_secs(1);
 /// The longest pause between refused attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// The longest pause between attempts that were never sent.
@@ -65,11 +67,17 @@ fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
     }
     if let Some(open) = view.ledger.open_licence(o.now, o.timings.licence_term) {
         let left = o.timings.licence_term.saturating_sub(since(o.now, open.since));
-        let hold = Hold::new(Reason::WaitingForAccount, words::licence_open(view, open));
+        let hold = Hold::new(Reason::WaitingForAccount, words::licence_open(view));
         return Rule::Wait(hold.after(left.max(Duration::from_secs(1))));
     }
     if !view.room.fits_creation(&view.ledger.slots, place) {
         return Rule::wait(Reason::QuotaExceeded, words::no_room(view));
+    }
+    if view.preparing {
+        // Its licence wakes this one; a preparation that fails wakes nobody.
+        return Rule::Wait(
+            Hold::new(Reason::WaitingForAccount, words::licence_open(view)).after(PREPARATION),
+        );
     }
     Rule::Act(Decision::Make)
 }

@@ -181,13 +181,9 @@ pub(super) fn no_room(view: &AccountView) -> String {
     )
 }
 
-pub(super) fn licence_open(view: &AccountView, open: &Slot) -> String {
-    format!(
-        "a key of account \"{}\" is being made for ApiKey {}/{}; one is made at a time",
-        account_name(view),
-        open.owner.namespace,
-        open.owner.name
-    )
+/// Names no other ApiKey: that changes with each key made, and with it the status of all that wait.
+pub(super) fn licence_open(view: &AccountView) -> String {
+    format!("another key of account \"{}\" is being made; one is made at a time", account_name(view))
 }
 
 pub(super) fn paused(view: &AccountView, until: Timestamp) -> String {

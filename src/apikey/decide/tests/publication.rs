@@ -6,6 +6,9 @@ use crate::{
     apikey::fixtures::{SECOND, no_credentials},
 };
 
+/// A saved key is asked whether it works.
+const PROBE: &str = "Probe attempt-uid-0-Creating";
+
 #[test]
 fn an_attempt_is_verified_published_or_given_up() {
     let begun = |age| seen().with_slot(aged(age, mine(SlotState::Creating)));
@@ -14,11 +17,12 @@ fn an_attempt_is_verified_published_or_given_up() {
     at_once.timings.propagation = Duration::ZERO;
     check(vec![
         ("while it runs it is left alone", begun(SECOND).running(), "Creating, 1m"),
-        ("while it runs it is left alone, whatever came of it", made().running(), "Creating, 1m"),
+        ("a value that is there is verified, though its save has not quite ended", made().running(), PROBE),
         ("while it runs it is left alone, however long", begun(HOUR).running(), "Creating, 1m"),
         ("without a value it is judged after 4m, by the account", begun(MINUTE), "OutcomeUnknown, 3m"),
         ("without a value and overdue it is looked at soon", begun(HOUR), "OutcomeUnknown, 5s"),
-        ("a saved key is probed", made(), "Probe attempt-uid-0-Creating"),
+        ("a saved key is probed", made(), PROBE),
+        ("a moment after it began it is not worth a word", begun(Duration::ZERO).running(), "Creating, 1s"),
         (
             "a key that works is published, with the id that came with it",
             made().probed(alive("user-1")),
