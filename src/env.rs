@@ -50,6 +50,19 @@ impl CallError {
         }
     }
 
+    /// What kind of failure it is, without the API server's words: a policy's may quote what was sent, and what was
+    /// sent may hold a value.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Kube(error) => match &**error {
+                kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
+                _ => "the API server could not be reached".to_owned(),
+            },
+            Self::Timeout => self.to_string(),
+        }
+    }
+
     /// Another writer was first, or the object exists already.
     #[must_use]
     pub fn is_conflict(&self) -> bool {

@@ -67,8 +67,8 @@ pub enum SaveError {
     #[error("the attempt was judged before its value arrived")]
     Judged,
     /// The API server did not take it.
-    #[error("failed to write the keystore Secret")]
-    Call(#[source] CallError),
+    #[error("failed to write the keystore Secret: {}", .0.kind())]
+    Call(CallError),
 }
 
 impl Entry {
@@ -176,11 +176,8 @@ impl Keystore {
     /// # Errors
     /// See [`SaveError`].
     pub async fn save(&self, entry: &Entry, value: &KeyValue, key_id: Option<&str>) -> Result<(), SaveError> {
-        let error = match call(self.replace(&entry.secret, value, key_id)).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_conflict() || error.is_not_found() => error,
-            Err(error) => return Err(SaveError::Call(error)),
-        };
+        let Err(error) = call(self.replace(&entry.secret, value, key_id)).await else { return Ok(()) };
+        // Whatever the answer was, an earlier write may have been applied: what is there tells.
         let now = call(self.api.get_opt(&entry.secret.name_any())).await.map_err(SaveError::Call)?;
         match now.map(|secret| Entry { secret: Arc::new(secret) }) {
             Some(entry) if entry.value().as_ref() == Some(value) => Ok(()),

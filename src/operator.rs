@@ -165,7 +165,7 @@ async fn end(
         () = stop.cancelled() => {
             readiness.shut_down();
             if tokio::time::timeout(GRACE, controllers).await.is_err() {
-                warn!("Reconciles were still running and are dropped, as by a crash");
+                warn!("Reconciles are still running; they end with the process, as by a crash");
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     api::{ApiKey, FINALIZER, account::Capability},
     backoff::FailureClass,
     bags::{self, Probe},
-    consumer_secret::{ConsumerSecret, Desired, Found},
+    consumer_secret::{ConsumerSecret, Desired, Found, in_sync},
     context::Context,
     env::{CallError, call},
     events::EventReason,
@@ -178,7 +178,10 @@ async fn publish(
                 draft.apply(&Change::Identify { attempt: attempt.clone(), key_id: key_id.clone() })?;
             }
             draft.apply(&Change::Publish { attempt: attempt.clone() })?;
-            draft.status.user.get_or_insert_with(|| user.clone());
+            // Another key may have pinned another user since this one was asked whose it is.
+            if *draft.status.user.get_or_insert_with(|| user.clone()) != user {
+                return Err(Refusal::NotInState);
+            }
             draft.status.capabilities.create = Capability::Yes;
             draft.status.refusal = None;
             Ok(())
@@ -213,7 +216,11 @@ async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<()
     });
     match ConsumerSecret::of(context.env.kube.clone(), &o.key).write(found, &desired).await {
         Ok(Some(secret)) => {
-            run.consumer = Some(Found::Ours(Box::new(secret)));
+            let written = Found::Ours(Box::new(secret));
+            if !in_sync(&written, &desired) {
+                return Err(changed_on_the_way(&o.key));
+            }
+            run.consumer = Some(written);
             if !restored {
                 context.metrics.key(KeyStep::Published);
             }
@@ -232,15 +239,28 @@ async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<()
             run.consumer = None;
             Ok(())
         }
-        Err(error) if error.is_refusal() => Err(secret_refused(&o.key, &error)),
-        Err(error) => Err(error.into()),
+        Err(error) if error.is_refusal() => Err(secret_refused(&o.key, &error.kind())),
+        Err(error) => Err(Problem::transient(
+            Reason::ApiServerUnavailable,
+            format!("Secret \"{}\" could not be written: {}", o.key.secret_name(), error.kind()),
+        )),
     }
 }
 
-/// The API server does not take the consumer Secret: permissions, quota, a policy.
-pub(super) fn secret_refused(key: &ApiKey, error: &CallError) -> Problem {
+/// Something in the cluster changes what is written: writing it again would go on for ever.
+fn changed_on_the_way(key: &ApiKey) -> Problem {
     let message = format!(
-        "the API server would not take Secret \"{}\" in namespace \"{}\": {error}; lift what stands against it, and the key \
+        "something in the cluster changes what is written into Secret \"{}\", as a mutating webhook does; let it leave \
+         the Secret alone, or take what it changes out of spec.secret",
+        key.secret_name()
+    );
+    Problem::transient(Reason::SecretConflict, message)
+}
+
+/// The API server does not take the consumer Secret: permissions, quota, a policy.
+pub(super) fn secret_refused(key: &ApiKey, said: &str) -> Problem {
+    let message = format!(
+        "the API server would not take Secret \"{}\" in namespace \"{}\": {said}; lift what stands against it, and the key \
          is made",
         key.secret_name(),
         key.namespace().unwrap_or_default()
@@ -269,7 +289,10 @@ async fn finish(
     match patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await {
         Ok(key) => {
             run.key = Arc::new(key);
-            context.written.note(&run.key);
+            // One without finalizers is gone; the watch may have told so by now.
+            if !run.key.finalizers().is_empty() {
+                context.written.note(&run.key);
+            }
         }
         Err(error) if error.is_not_found() => run.key = Arc::new(without_finalizers(&o.key)),
         Err(error) if error.is_conflict() => refresh(context, run).await?,

@@ -34,7 +34,7 @@ use crate::{
     context::Context,
     events::EventReason,
     keystore::{Entry, Placeholder, SaveError},
-    ledger::{Change, StoreError},
+    ledger::{Change, Ledger, Refusal, StoreError},
     metrics::KeyStep,
 };
 
@@ -51,6 +51,18 @@ struct Job {
     memory: Arc<AccountMemory>,
     /// Both clocks, read before the licence was written.
     licensed: (Timestamp, Instant),
+    /// Whether the licence was acknowledged: only then anything is sent.
+    acknowledged: bool,
+}
+
+/// What came of asking for the licence.
+enum Licence {
+    /// Acknowledged; both clocks, read before it was written.
+    Taken((Timestamp, Instant)),
+    /// Perhaps written: it must be given back.
+    Unacknowledged((Timestamp, Instant), Problem),
+    /// The ledger moved on: observe again.
+    Moved,
 }
 
 /// Why nothing was created, for certain.
@@ -105,9 +117,14 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
         }
     };
     let key_name = full_key_name(&o.key.key_name(), &context.settings.installation.cluster, &attempt);
-    let Some(licensed) = license(context, o, &attempt, &key_name, listed.as_ref(), placed_at).await? else {
-        discard(context, &placeholder).await;
-        return Ok(());
+    let licence = license(context, o, view, &attempt, &key_name, listed.as_ref(), placed_at).await?;
+    let (licensed, problem) = match licence {
+        Licence::Taken(licensed) => (licensed, None),
+        Licence::Unacknowledged(licensed, problem) => (licensed, Some(problem)),
+        Licence::Moved => {
+            discard(context, &placeholder).await;
+            return Ok(());
+        }
     };
     let account = view.account.name_any();
     let job = Job {
@@ -118,6 +135,7 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
         credentials,
         memory: memory.clone(),
         licensed,
+        acknowledged: problem.is_none(),
     };
     let span = tracing::info_span!("save", attempt = %job.attempt, key_name = %job.key_name);
     let save = carry_out(context.clone(), job).instrument(span);
@@ -128,7 +146,7 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
             warn!(%error, "Failed to give a licence back at shutdown");
         }
     }
-    Ok(())
+    problem.map_or(Ok(()), Err)
 }
 
 async fn place(context: &Context, o: &Observation, attempt: &str) -> Result<Entry, Problem> {
@@ -182,7 +200,7 @@ async fn checks(
         Ok(()) => {}
         Err(error) if error.is_conflict() => existing(&consumer, o, view).await?,
         Err(error) if error.is_refusal() || error.is_not_found() => {
-            return Err(secret_refused(&o.key, &error).into());
+            return Err(secret_refused(&o.key, &error.to_string()).into());
         }
         Err(error) => return Err(error.into()),
     }
@@ -202,27 +220,34 @@ async fn existing(consumer: &ConsumerSecret, o: &Observation, view: &AccountView
     }
 }
 
-/// Takes the licence. `None`: the ledger moved on.
+/// Takes the licence: on the account as it was observed, as a change of it may have withdrawn the permission, and in
+/// time, as others may have held the ledger for long.
 async fn license(
     context: &Context,
     o: &Observation,
+    view: &AccountView,
     attempt: &str,
     key_name: &str,
     listed: Option<&Listed>,
     placed_at: Instant,
-) -> Result<Option<(Timestamp, Instant)>, Problem> {
+) -> Result<Licence, Problem> {
     let clock = &context.env.clock;
     let change = Change::License {
         owner_uid: o.owner.uid.clone(),
         attempt: attempt.to_owned(),
         key_name: key_name.to_owned(),
     };
-    if clock.monotonic().saturating_duration_since(placed_at) > context.settings.timings.placeholder_fresh {
-        return Ok(None);
-    }
     let mut licensed = (clock.wall(), clock.monotonic());
     let written = context.ledger.update(&o.key.spec.account_ref.name, |draft| {
         licensed = (draft.now(), clock.monotonic());
+        let waited = licensed.1.saturating_duration_since(placed_at);
+        let installation = draft.status.installation.as_ref();
+        if waited > context.settings.timings.placeholder_fresh
+            || draft.account.metadata.generation != view.account.metadata.generation
+            || installation != Some(&context.settings.installation)
+        {
+            return Err(Refusal::NotInState);
+        }
         if let Some(listed) = listed {
             draft.status.capabilities.list = Capability::Yes;
             draft.status.capacity.get_or_insert_default().unmanaged = listed.unmanaged;
@@ -230,14 +255,10 @@ async fn license(
         draft.apply(&change)
     });
     match written.await {
-        Ok(_) => Ok(Some(licensed)),
-        Err(StoreError::Refused(refusal)) if is_race(refusal) => Ok(None),
+        Ok(_) => Ok(Licence::Taken(licensed)),
+        Err(StoreError::Refused(refusal)) if is_race(refusal) => Ok(Licence::Moved),
         Err(error @ (StoreError::Timeout | StoreError::Kube(_))) => {
-            // The licence may stand although nobody will use it: give it back, as certainly nothing was sent.
-            let back = Change::NotMade { attempt: attempt.to_owned(), reason: "LicenceExpired" };
-            let given_back = context.ledger.change(&o.key.spec.account_ref.name, &[back]).await;
-            info!(given_back = given_back.is_ok(), "A licence was not acknowledged");
-            Err(error.into())
+            Ok(Licence::Unacknowledged(licensed, error.into()))
         }
         Err(error) => Err(error.into()),
     }
@@ -252,6 +273,9 @@ async fn discard(context: &Context, placeholder: &Entry) {
 
 /// The detached task: one request, then the keystore.
 async fn carry_out(context: Arc<Context>, job: Job) {
+    if !job.acknowledged {
+        return not_made(&context, &job, &NotMade::LicenceExpired).await;
+    }
     match create(&context, &job).await {
         Outcome::Made(created) => save(&context, &job, created).await,
         Outcome::NotMade(why) => not_made(&context, &job, &why).await,
@@ -267,7 +291,10 @@ async fn create(context: &Context, job: &Job) -> Outcome {
     match (wallet, token) {
         (Some((wallet, totp)), _) => match client.challenge(wallet).await {
             Ok(challenge) => {
-                let request = client.create_with_wallet(wallet, challenge, totp.as_ref(), &job.key_name);
+                let request =
+                    client.create_with_wallet(wallet, challenge, totp.as_ref(), &job.key_name, || {
+                        time_left(context, job).is_some()
+                    });
                 send(context, job, request).await
             }
             // A challenge makes nothing, whatever became of it.
@@ -365,10 +392,11 @@ async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
     );
     let note = format!("key {} was made and its value could not be saved", job.key_name);
     report(context, job, EventReason::KeyLost, &note).await;
-    let judged = matches!(recorded, Err(StoreError::Refused(_)));
+    // A key that is in a slot is not this task's to revoke: its value may have arrived by a write without an answer,
+    // and it may be published by now.
+    let Ok(account) = context.ledger.read_live(&job.account).await else { return };
+    let judged = Ledger::of(account.status.as_ref()).by_attempt(&job.attempt).is_none();
     if let (true, Some(token), Some(key_id)) = (judged, &job.credentials.token, key_id) {
-        let account = context.ledger.read(&job.account).await;
-        let Some(account) = account else { return };
         let client = context.client(&job.memory).urgent();
         match client.revoke(token, account.revocation_path(), &key_id).await {
             Ok(outcome) => info!(?outcome, "Revoked a key whose attempt had been judged"),

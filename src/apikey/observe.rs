@@ -200,7 +200,13 @@ fn view(
     AccountView {
         room: Room::of(&account, now, &context.settings.timings),
         permission: permission(&account, &ledger, key, labels),
-        ahead: others.iter().filter(|other| waits_before(&account, &ledger, other, key)).count(),
+        ahead: others
+            .iter()
+            .filter(|other| waits_before(&account, &ledger, other, key))
+            .filter(|other| {
+                !others.iter().any(|third| third != *other && holds_use_before(&ledger, third, other))
+            })
+            .count(),
         use_rival: others.iter().find(|other| holds_use_before(&ledger, other, key)).map(|other| path(other)),
         paused_until: memory.budget.paused_until().filter(|until| *until > now),
         credentials: context.credentials(&account),

@@ -118,7 +118,8 @@ impl BagsClient {
     }
 
     /// Makes a key with a signed challenge, and a one-time code where the account asks for one. Only the last
-    /// request makes the key; none is sent twice.
+    /// request makes the key; none is sent twice. `may_send` is asked before a further request: at its no nothing
+    /// more is sent, and nothing was made.
     ///
     /// # Errors
     /// [`Class::Unknown`] means that a key may exist, every other class that none was made.
@@ -128,6 +129,7 @@ impl BagsClient {
         challenge: Challenge,
         totp: Option<&TotpSecret>,
         name: &str,
+        may_send: impl Fn() -> bool + Send,
     ) -> Result<CreatedKey, Error> {
         let operation = Operation::CreateWithWallet;
         if challenge.could_be_a_transaction_of(wallet) {
@@ -150,6 +152,9 @@ impl BagsClient {
             WalletStep::CodeWanted { auth_code } => auth_code,
         };
         let totp = totp.ok_or_else(|| Error::new(operation, Class::Refused, Reason::MfaRequired))?;
+        if !may_send() {
+            return Err(Error::new(operation, Class::NotDone, Reason::OutOfTime));
+        }
         let mfa_code = totp.code(self.clock.wall());
         let request = wire::CodeRequest { auth_code: &auth_code, mfa_code: &mfa_code, key_name: name };
         self.exchange(self.post(operation, "/agent/v2/auth/callback", &request), |answer| {

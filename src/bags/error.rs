@@ -139,11 +139,13 @@ pub enum Reason {
     Connect,
     /// The TLS handshake failed.
     Tls,
+    /// Not sent: the caller's time for it was over.
+    OutOfTime,
 }
 
 impl Reason {
     /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidToken,
         Self::InvalidSignature,
         Self::NonceExpired,
@@ -167,6 +169,7 @@ impl Reason {
         Self::Dns,
         Self::Connect,
         Self::Tls,
+        Self::OutOfTime,
     ];
 
     /// The metric label.
@@ -257,6 +260,9 @@ impl Reason {
             Self::Dns => ("dns", "Dns", "the service's host name has no address"),
             Self::Connect => ("connect", "Connect", "the service's host does not accept connections"),
             Self::Tls => ("tls", "Tls", "the TLS handshake failed; is the certificate's CA trusted here?"),
+            Self::OutOfTime => {
+                ("out_of_time", "OutOfTime", "the time for it was over before it could be sent")
+            }
         }
     }
 }
@@ -372,7 +378,7 @@ mod tests {
         let labels: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         let names: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
         let operations: BTreeSet<_> = Operation::ALL.iter().map(|operation| operation.label()).collect();
-        assert_eq!((labels.len(), names.len(), operations.len()), (23, 23, 7));
+        assert_eq!((labels.len(), names.len(), operations.len()), (24, 24, 7));
         assert!(
             labels
                 .iter()

@@ -161,9 +161,10 @@ pub(super) fn challenge() -> Challenge {
 pub(super) async fn perform(client: &BagsClient, operation: Operation) -> Result<(), Error> {
     match operation {
         Operation::Challenge => client.challenge(&wallet()).await.map(drop),
-        Operation::CreateWithWallet => {
-            client.create_with_wallet(&wallet(), challenge(), Some(&totp()), "Web-Shop-x-y").await.map(drop)
-        }
+        Operation::CreateWithWallet => client
+            .create_with_wallet(&wallet(), challenge(), Some(&totp()), "Web-Shop-x-y", || true)
+            .await
+            .map(drop),
         Operation::CreateWithToken => client.create_with_token(&token(), "Web-Shop-x-y").await.map(drop),
         Operation::List => client.list(&token()).await.map(drop),
         Operation::Me => client.me(&key_value()).await.map(drop),

@@ -28,7 +28,7 @@ pub fn violations(before: &Ledger, after: &Ledger, terms: &Terms, emergency: boo
             birth(attempt, new, before, after, terms, &mut found);
         }
     }
-    condemned_currents(before, &now, emergency, &mut found);
+    condemned_currents(before, after, &now, emergency, &mut found);
     found
 }
 
@@ -130,19 +130,20 @@ fn birth(attempt: &str, new: &Slot, before: &Ledger, after: &Ledger, terms: &Ter
     }
 }
 
-/// The protection of the current key.
+/// The protection of the current key: it does not go while another one of its owner stays.
 fn condemned_currents(
     before: &Ledger,
+    after: &Ledger,
     now: &BTreeMap<&str, &Slot>,
     emergency: bool,
     found: &mut Vec<String>,
 ) {
-    for slot in &before.slots {
+    for slot in before.slots.iter().filter(|slot| slot.state == SlotState::Live && !emergency) {
         let Some(attempt) = slot.attempt.as_deref() else { continue };
-        let current = before.current(&slot.owner.uid).is_some_and(|c| c.attempt == slot.attempt);
-        let others = before.owned_by(&slot.owner.uid).filter(|s| s.state == SlotState::Live).count() > 1;
+        let current = before.current(&slot.owner.uid).is_some_and(|current| current.attempt == slot.attempt);
+        let others = after.owned_by(&slot.owner.uid).any(|other| other.state == SlotState::Live);
         let revoked = now.get(attempt).is_some_and(|new| new.state == SlotState::Revoking);
-        if slot.state == SlotState::Live && current && others && revoked && !emergency {
+        if current && others && revoked {
             found.push(format!("I3: {attempt} is its owner's current key and another one is live"));
         }
     }
@@ -178,6 +179,15 @@ mod tests {
     /// `slot` in another state, but the same key.
     fn turned(slot: &Slot, state: SlotState) -> Slot {
         Slot { state, ..slot.clone() }
+    }
+
+    #[test]
+    fn every_key_of_an_owner_may_be_condemned_at_once() {
+        let old = slot(&owner(0), Live);
+        let mut new = slot(&owner(0), Live);
+        (new.attempt, new.published) = (Some("second".into()), Some(2));
+        let after = of(&[turned(&old, Revoking), turned(&new, Revoking)]);
+        assert_eq!(violations(&of(&[old, new]), &after, &terms(), false), Vec::<String>::new());
     }
 
     #[test]

@@ -314,7 +314,16 @@ impl Ledger {
     }
 
     fn depart(&mut self, attempt: &str) {
-        self.slots.retain(|slot| slot.attempt.as_deref() != Some(attempt));
+        if let Some(uid) = self.by_attempt(attempt).map(|slot| slot.owner.uid.clone()) {
+            let number = self.last_switch(&uid);
+            self.slots.retain(|slot| slot.attempt.as_deref() != Some(attempt));
+            // A switch number is never used again: one that leaves is kept by a slot that stays.
+            if number > self.last_switch(&uid)
+                && let Some(stays) = self.slots.iter_mut().find(|slot| slot.owner.uid == uid)
+            {
+                stays.last_switch = number;
+            }
+        }
         self.remember(attempt);
     }
 

@@ -102,7 +102,19 @@ impl Draft<'_> {
     }
 }
 
-type Acknowledged = Arc<tokio::sync::Mutex<Option<Arc<BagsAccount>>>>;
+/// What is known of an account's last write.
+#[derive(Default)]
+enum Known {
+    /// Nothing but what the watch shows.
+    #[default]
+    Nothing,
+    /// The version that was acknowledged.
+    Acknowledged(Arc<BagsAccount>),
+    /// A write whose outcome is not known: only a live read tells.
+    Doubtful,
+}
+
+type Last = Arc<tokio::sync::Mutex<Known>>;
 
 /// The ledgers of all accounts.
 pub struct LedgerStore {
@@ -110,23 +122,39 @@ pub struct LedgerStore {
     clock: Arc<dyn Clock>,
     timings: Timings,
     seen: Store<BagsAccount>,
-    acknowledged: Mutex<HashMap<String, Acknowledged>>,
+    last: Mutex<HashMap<String, Last>>,
 }
 
 impl LedgerStore {
     /// `seen` is the cache of the watch on accounts.
     #[must_use]
     pub fn new(client: Client, clock: Arc<dyn Clock>, timings: Timings, seen: Store<BagsAccount>) -> Self {
-        Self { api: Api::all(client), clock, timings, seen, acknowledged: Mutex::default() }
+        Self { api: Api::all(client), clock, timings, seen, last: Mutex::default() }
     }
 
     /// The newest version that this process knows: the last acknowledged write, or what the watch saw since.
     /// `None`: there is no such account.
     pub async fn read(&self, name: &str) -> Option<Arc<BagsAccount>> {
-        let slot = self.slot(name);
-        let mut acknowledged = slot.lock().await;
-        *acknowledged = self.newest(name, acknowledged.take());
-        acknowledged.clone()
+        let seen = self.seen.get(&ObjectRef::new(name))?;
+        let last = self.last(name);
+        let mut last = last.lock().await;
+        if let Known::Doubtful = *last
+            && let Ok(account) = self.get(name).await
+        {
+            *last = Known::Acknowledged(account);
+        }
+        match &*last {
+            Known::Acknowledged(ours) => Some(newer(ours, seen)),
+            Known::Nothing | Known::Doubtful => Some(seen),
+        }
+    }
+
+    /// An account as it is now.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn read_live(&self, name: &str) -> Result<Arc<BagsAccount>, StoreError> {
+        self.get(name).await
     }
 
     /// Applies changes in one write.
@@ -147,41 +175,46 @@ impl LedgerStore {
         name: &str,
         mut decide: impl FnMut(&mut Draft<'_>) -> Result<(), Refusal>,
     ) -> Result<Arc<BagsAccount>, StoreError> {
-        let slot = self.slot(name);
-        let mut acknowledged = slot.lock().await;
+        let last = self.last(name);
+        let mut last = last.lock().await;
         for _ in 0..TRIES {
-            let account = match self.newest(name, acknowledged.take()) {
-                Some(account) => account,
-                None => self.get(name).await?,
-            };
-            *acknowledged = Some(account.clone());
+            let account = self.start(name, &last).await?;
+            *last = Known::Acknowledged(account.clone());
             let Some(next) = self.draft(&account, &mut decide)? else { return Ok(account) };
             let options = PostParams::default();
             let write = self.api.replace_status(name, &options, &next);
             match tokio::time::timeout(WRITE_DEADLINE, write).await {
                 Ok(Ok(written)) => {
                     let written = Arc::new(written);
-                    *acknowledged = Some(written.clone());
+                    *last = Known::Acknowledged(written.clone());
                     return Ok(written);
                 }
-                Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {
-                    *acknowledged = Some(self.get(name).await?);
-                }
+                Ok(Err(kube::Error::Api(status))) if status.is_conflict() => *last = Known::Doubtful,
                 Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+                    *last = Known::Nothing;
                     return Err(StoreError::NoAccount(name.to_owned()));
                 }
-                // What became of the write is not known: the next caller starts from a live read.
+                // What became of the write is not known: whoever comes next starts from a live read.
                 Ok(Err(error)) => {
-                    *acknowledged = self.get(name).await.ok();
+                    *last = Known::Doubtful;
                     return Err(StoreError::Kube(Box::new(error)));
                 }
                 Err(_) => {
-                    *acknowledged = self.get(name).await.ok();
+                    *last = Known::Doubtful;
                     return Err(StoreError::Timeout);
                 }
             }
         }
         Err(StoreError::Contended)
+    }
+
+    /// The version that a write starts from.
+    async fn start(&self, name: &str, last: &Known) -> Result<Arc<BagsAccount>, StoreError> {
+        match (last, self.seen.get(&ObjectRef::new(name))) {
+            (Known::Acknowledged(ours), Some(seen)) => Ok(newer(ours, seen)),
+            (Known::Nothing, Some(seen)) => Ok(seen),
+            (Known::Doubtful, _) | (_, None) => self.get(name).await,
+        }
     }
 
     /// The next version, checked; `None` if nothing changes.
@@ -220,21 +253,19 @@ impl LedgerStore {
         }
     }
 
-    /// The newer one of the last acknowledged version and the one that the watch saw. An account that the watch
-    /// no longer knows, or that was made anew under the same name, is the watch's to tell.
-    fn newest(&self, name: &str, acknowledged: Option<Arc<BagsAccount>>) -> Option<Arc<BagsAccount>> {
-        let seen = self.seen.get(&ObjectRef::new(name))?;
-        match acknowledged {
-            Some(ours) if ours.metadata.uid == seen.metadata.uid && version(&*ours) >= version(&*seen) => {
-                Some(ours)
-            }
-            Some(_) | None => Some(seen),
-        }
-    }
-
-    fn slot(&self, name: &str) -> Acknowledged {
-        let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+    fn last(&self, name: &str) -> Last {
+        let mut all = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(name.to_owned()).or_default().clone()
+    }
+}
+
+/// The newer one of the last acknowledged version and the one that the watch saw. An account that was made anew under
+/// the same name is the watch's to tell.
+fn newer(ours: &Arc<BagsAccount>, seen: Arc<BagsAccount>) -> Arc<BagsAccount> {
+    if ours.metadata.uid == seen.metadata.uid && version(&**ours) >= version(&*seen) {
+        ours.clone()
+    } else {
+        seen
     }
 }
 
@@ -242,3 +273,6 @@ impl LedgerStore {
 fn to_microseconds(time: jiff::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
+
+#[cfg(test)]
+mod tests;

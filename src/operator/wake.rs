@@ -24,6 +24,7 @@ use crate::{
     context::Context,
     keystore::Entry,
     ledger::Ledger,
+    metrics::Kind,
 };
 
 /// Wakes objects that a change of another one concerns.
@@ -60,7 +61,10 @@ impl Wake {
             return;
         }
         if matches!(event, Event::Delete(_)) {
-            self.context.written.forget(&gone.uid().unwrap_or_default());
+            let uid = gone.uid().unwrap_or_default();
+            self.context.written.forget(&uid);
+            self.context.backoff.forget(&uid);
+            self.context.metrics.problem(Kind::ApiKey, &uid, None);
         }
         self.account(&gone.spec.account_ref.name);
         let waiting = self.keys.state_filter(|key| {

@@ -239,7 +239,7 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, left: Duration) -
             (Reason::RateLimited, format!("the rate limit of account \"{account}\" was used up; {again}"))
         }
         "Dns" | "Connect" | "Tls" | "Timeout" | "Broken" | "ServerError" | "Unreadable"
-        | "OutcomeUnknown" | "LicenceExpired" | "ShuttingDown" => (
+        | "OutcomeUnknown" | "LicenceExpired" | "OutOfTime" | "ShuttingDown" => (
             Reason::BagsUnavailable,
             format!(
                 "Bags could not be asked for a key of account \"{account}\" ({}); nothing was made; {again}",

@@ -9,7 +9,7 @@ const MFA: fn() -> Act =
     || success(&json!({"mfaRequired": true, "mfaMethod": "totp", "authCode": "auth-code-for-tests"}));
 
 async fn with_wallet(script: &Script, totp: Option<&TotpSecret>) -> Result<CreatedKey, Error> {
-    script.client().create_with_wallet(&wallet(), challenge(), totp, "Web-Shop-x-y").await
+    script.client().create_with_wallet(&wallet(), challenge(), totp, "Web-Shop-x-y", || true).await
 }
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn the_wallet_way_signs_the_bytes_of_the_challenge() {
     ]);
     let client = script.client();
     let challenge = client.challenge(&wallet()).await.unwrap();
-    let key = client.create_with_wallet(&wallet(), challenge, None, "Web-Shop-x-y").await.unwrap();
+    let key = client.create_with_wallet(&wallet(), challenge, None, "Web-Shop-x-y", || true).await.unwrap();
 
     assert_eq!((key.value, key.key_id.as_deref(), key.signed_up), (key_value(), Some("key-1"), false));
     assert_eq!(script.lines(), ["POST https://bags.example/api/v1/agent/v2/auth/init", CALLBACK]);
@@ -52,6 +52,16 @@ async fn the_second_step_sends_the_code_of_the_clocks_time() {
         json!({"authCode": "auth-code-for-tests", "mfaCode": code.as_str(), "keyName": "Web-Shop-x-y"})
     );
     assert_eq!(script.lines(), [CALLBACK, CALLBACK]);
+}
+
+#[tokio::test]
+async fn the_second_step_is_not_sent_when_its_time_is_over() {
+    let script = Script::new([MFA()]);
+    let (client, wallet, totp) = (script.client(), wallet(), totp());
+    let made = client.create_with_wallet(&wallet, challenge(), Some(&totp), "Web-Shop-x-y", || false);
+    let error = made.await.unwrap_err();
+    assert_eq!((error.class(), error.reason()), (Class::NotDone, Reason::OutOfTime));
+    assert_eq!(script.lines(), [CALLBACK]);
 }
 
 #[tokio::test]
@@ -100,7 +110,11 @@ async fn a_transaction_is_not_signed() {
     let message = [&[1, 0, 1, 2][..], &key, &[7; 64]].concat();
     let challenge = Challenge { message: message.into(), nonce: "nonce-for-tests".to_owned().into() };
     let script = Script::default();
-    let error = script.client().create_with_wallet(&wallet(), challenge, None, "Web-Shop").await.unwrap_err();
+    let error = script
+        .client()
+        .create_with_wallet(&wallet(), challenge, None, "Web-Shop", || true)
+        .await
+        .unwrap_err();
     assert_eq!((error.class(), error.reason()), (Class::Refused, Reason::UnsafeChallenge));
     assert!(script.lines().is_empty());
 }

@@ -102,7 +102,8 @@ async fn only_short_plain_words_of_the_service_are_shown() {
 async fn nothing_that_holds_a_secret_shows_it_in_debug() {
     let answer = || success(&json!({"apiKey": "value-one-for-tests", "keyId": "key-1"}));
     let script = Script::new([answer()]);
-    let key = script.client().create_with_wallet(&wallet(), challenge(), None, "Web-Shop").await.unwrap();
+    let key =
+        script.client().create_with_wallet(&wallet(), challenge(), None, "Web-Shop", || true).await.unwrap();
     let shown = format!(
         "{key:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         challenge(),

@@ -156,6 +156,17 @@ fn the_current_key_is_safe_while_another_one_is_live_but_for_an_emergency() {
 }
 
 #[test]
+fn a_switch_number_that_leaves_is_kept_by_a_slot_that_stays() {
+    let mut leaving = slot(&owner(0), SlotState::Revoking);
+    leaving.published = Some(7);
+    let start = ledger(vec![leaving.clone(), slot(&owner(0), SlotState::Creating)]);
+    let bury = Change::Bury { attempt: leaving.attempt.unwrap(), owner_lives: true };
+    let left = start.apply(&bury, &terms(10, 0)).unwrap();
+    let publish = Change::Publish { attempt: attempt(0, SlotState::Creating) };
+    assert_eq!(left.apply(&publish, &terms(10, 1)).unwrap().slots[0].published, Some(8));
+}
+
+#[test]
 fn a_ledger_with_a_state_of_a_newer_version_is_left_alone() {
     let state = SlotState::from("Quarantined".to_owned());
     let start = ledger(vec![slot(&owner(1), state.clone()), slot(&owner(0), SlotState::Reserved)]);

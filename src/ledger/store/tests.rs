@@ -1,0 +1,100 @@
+//! What the store does when an answer does not come: an API server of a few lines, told what to answer.
+
+use std::pin::pin;
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use kube::{client::Body, runtime::reflector};
+use serde_json::{Value, json};
+use tower_test::mock;
+
+use super::*;
+use crate::{
+    api::account::{Owner, SlotState},
+    clock::SystemClock,
+};
+
+type Server = mock::Handle<Request<Body>, Response<Body>>;
+
+fn account(version: u64, slots: Value) -> Value {
+    json!({
+        "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount",
+        "metadata": {"name": "main", "uid": "uid-main", "resourceVersion": version.to_string()},
+        "spec": {"credentials": {}},
+        "status": {"slots": slots},
+    })
+}
+
+/// A store whose watch has seen version 1, without slots, and the server behind it.
+fn store() -> (LedgerStore, Server) {
+    let (service, server) = mock::pair();
+    let (seen, mut writer) = reflector::store();
+    let first: BagsAccount = serde_json::from_value(account(1, json!([]))).unwrap();
+    writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(first));
+    let client = Client::new(service, "default");
+    (LedgerStore::new(client, Arc::new(SystemClock), Timings::default(), seen), server)
+}
+
+fn reserve() -> Change {
+    let owner = Owner { namespace: "shop".into(), name: "web".into(), uid: "uid-web".into() };
+    Change::Reserve { owner, key_use: "production/web".into(), ahead: 0 }
+}
+
+/// Takes the next request and answers it; returns its method and body.
+async fn answer(server: &mut Server, code: u16, body: Value) -> (Method, Option<Value>) {
+    let (request, respond) = server.next_request().await.expect("a request");
+    let method = request.method().clone();
+    let sent = request.into_body().collect().await.unwrap().to_bytes();
+    let response =
+        Response::builder().status(code).body(Body::from(serde_json::to_vec(&body).unwrap())).unwrap();
+    respond.send_response(response);
+    (method, serde_json::from_slice(&sent).ok())
+}
+
+fn failure(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no"})
+}
+
+#[tokio::test]
+async fn after_a_write_of_unknown_outcome_the_next_one_starts_from_a_live_read() {
+    let (store, server) = store();
+    let mut server = pin!(server);
+    let reserve = [reserve()];
+    let (first, _) = tokio::join!(
+        store.change("main", &reserve),
+        answer(&mut server, 500, failure(500, "InternalError")),
+    );
+    assert!(matches!(first, Err(StoreError::Kube(_))));
+
+    // The write had been applied: from the watch's version the change would seem possible once more.
+    let slots = json!([{
+        "owner": {"namespace": "shop", "name": "web", "uid": "uid-web"}, "use": "production/web",
+        "revision": 1, "state": "Reserved", "since": "2026-01-01T00:00:00Z",
+    }]);
+    let (second, (method, _)) =
+        tokio::join!(store.change("main", &reserve), answer(&mut server, 200, account(2, slots)));
+    assert_eq!(method, Method::GET);
+    assert!(matches!(second, Err(StoreError::Refused(Refusal::HasPlace))));
+    let known = store.read("main").await.expect("the account");
+    assert_eq!(known.status.as_ref().unwrap().slots[0].state, SlotState::Reserved);
+}
+
+#[tokio::test]
+async fn after_a_conflict_the_decision_is_made_again_on_what_is_there() {
+    let (store, server) = store();
+    let mut server = pin!(server);
+    let reserve = [reserve()];
+    let script = async {
+        let (_, first) = answer(&mut server, 409, failure(409, "Conflict")).await;
+        assert_eq!(answer(&mut server, 200, account(5, json!([]))).await.0, Method::GET);
+        let (_, second) = answer(&mut server, 200, account(6, json!([]))).await;
+        (first.unwrap(), second.unwrap())
+    };
+    let (outcome, (first, second)) = tokio::join!(store.change("main", &reserve), script);
+    assert!(outcome.is_ok());
+    assert_eq!(
+        (&first["metadata"]["resourceVersion"], &second["metadata"]["resourceVersion"]),
+        (&json!("1"), &json!("5"))
+    );
+    assert_eq!(second["status"]["slots"][0]["state"], "Reserved");
+}
