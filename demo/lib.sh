@@ -113,10 +113,11 @@ leave() {
 	local code=$?
 	trap '' INT TERM HUP
 	stop_all
-	if [ "$code" -eq 0 ]; then
-		rm -rf "$work"
-	else
+	# 130: a person ended it. Logs are for those who ask why it failed.
+	if [ "$code" -ne 0 ] && [ "$code" -ne 130 ] && ls "$work"/*.log >/dev/null 2>&1; then
 		printf 'The logs are in %s\n' "$work" >&2
+	else
+		rm -rf "$work"
 	fi
 	exit "$code"
 }
