@@ -43,6 +43,9 @@ pub(super) const WRONG_USER: &str = "WrongUser";
 /// Failure reason of a creation whose outcome nobody can tell.
 pub(super) const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
 
+/// A creation that still runs although it should be judged is looked at again after this.
+const AFTER_SAVE: Duration = Duration::from_secs(1);
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Decision {
@@ -264,9 +267,12 @@ fn judge(seen: &Observation) -> Turn {
     each(seen, &SlotState::Creating, |slot, attempt| {
         let age = seen.age(slot.slot.since);
         match slot.stored {
-            // Its save is running, or its value is there: the ApiKey's reconciler goes on with it.
-            _ if slot.running => return Turn::Nothing,
+            // Its value is there: the ApiKey's reconciler goes on with it.
             Stored::Value => return Turn::Nothing,
+            // Its save is running. Where that ends without an answer it writes nothing: nothing else would wake us.
+            _ if slot.running => {
+                return Turn::In(seen.timings.judge_after.saturating_sub(age).max(AFTER_SAVE));
+            }
             _ if age < seen.timings.judge_after => return Turn::In(seen.timings.judge_after - age),
             _ if slot.memory.closed => {}
             Stored::SurelyEmpty => return act(Effect::Close(attempt)),

@@ -287,8 +287,13 @@ fn a_creation_of_unknown_outcome_is_judged_once_its_value_cannot_arrive() {
         ("its value arrived", with([creating(300, Stored::Value)]), rest(RESYNC)),
         (
             "its save runs here",
+            with([SlotSeen { running: true, ..creating(100, Stored::Empty) }]),
+            rest(140),
+        ),
+        (
+            "its save still runs here",
             with([SlotSeen { running: true, ..creating(300, Stored::Empty) }]),
-            rest(RESYNC),
+            rest(1),
         ),
         ("it may still be saved", with([creating(239, Stored::Empty)]), rest(1)),
         (
