@@ -15,7 +15,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Where only the key itself can tell: it is asked so long after `Revoking`, then every hour.
 const SCHEDULE: [Duration; 4] = [MINUTE, Duration::from_mins(5), Duration::from_mins(15), HOUR];
 const HOUR: Duration = Duration::from_hours(1);
-/// A key that contradicts what was said of it is asked again after this.
+/// The longest pause before a key that contradicts what was said of it is asked again.
 const ASK_AGAIN: Duration = Duration::from_mins(5);
 
 /// Who revokes a key.
@@ -227,6 +227,11 @@ impl Facts<'_> {
         }
         let KeyMemory { tried, acknowledged, .. } = *self.memory;
         let refused = self.refused();
+        // As long again as it had been `Revoking` then: who is quick to revoke it need not wait long.
+        let asked = tried.and_then(|tried| {
+            let age = self.age.checked_sub(self.now.saturating_duration_since(tried))?;
+            Some(tried + age.min(ASK_AGAIN).max(self.timings.death_apart))
+        });
         let due = match (refused.from, &self.list) {
             (Some(from), _) => {
                 let (count, span) = self.wanted();
@@ -236,8 +241,8 @@ impl Facts<'_> {
             (None, _) if acknowledged.is_some() => tried
                 .filter(|tried| Some(*tried) > acknowledged)
                 .map(|tried| tried + self.timings.death_apart),
-            (None, _) if self.resolved => tried.map(|tried| tried + ASK_AGAIN),
-            (None, Evidence::Absent) => tried.map(|tried| tried + ASK_AGAIN),
+            (None, _) if self.resolved => asked,
+            (None, Evidence::Absent) => asked,
             (None, Evidence::None) => Some(self.now + self.scheduled()),
             // The list will tell.
             (None, Evidence::Ask | Evidence::Later(_) | Evidence::Lacking(_) | Evidence::Shown { .. }) => {

@@ -301,7 +301,9 @@ fn a_persons_word_is_checked_once_where_the_value_is_known() {
     let resolved = |now| Known { resolved: true, list: Evidence::Shown { key_id: None }, ..known(now) };
     let cases = [
         ("the key is asked", resolved(10), Next::Probe),
-        ("it still works", Known { tried: Some(10), ..resolved(11) }, wait(299)),
+        ("it still works", Known { tried: Some(10), ..resolved(11) }, wait(29)),
+        ("it still works after a minute", Known { tried: Some(60), ..resolved(61) }, wait(59)),
+        ("it still works after a day", Known { tried: Some(86_400), ..resolved(86_401) }, wait(299)),
         ("it does not", Known { refused: Some((1, 11, 11)), ..resolved(11) }, Next::Dead),
     ];
     for (name, case, expected) in cases {
