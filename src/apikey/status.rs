@@ -37,12 +37,20 @@ pub fn status(o: &Observation, word: &Word<'_>) -> ApiKeyStatus {
     let slots = o.slots();
     let current = o.current();
     let ready = current.is_some() && published(o) && !is_problem_of_current(word.reason);
+    // Without an account there is no ledger to read: what was known of the keys is all that anybody still has.
+    let unknown = o.account.is_none();
     let mut next = ApiKeyStatus {
         observed_generation: o.key.metadata.generation,
         conditions: before.conditions.clone(),
         phase: Some(phase(o, ready).to_owned()),
-        current: current.map(|slot| current_key(slot, o, before.current.as_ref())),
-        keys: slots.iter().map(|slot| summary(slot)).collect(),
+        current: match unknown {
+            true => before.current.clone(),
+            false => current.map(|slot| current_key(slot, o, before.current.as_ref())),
+        },
+        keys: match unknown {
+            true => before.keys.clone(),
+            false => slots.iter().map(|slot| summary(slot)).collect(),
+        },
         switch: current.filter(|_| published(o)).and_then(switch).or(before.switch),
         effective: Some(EffectiveValues {
             application: o.key.application(),
