@@ -243,8 +243,13 @@ impl Operator {
 
     /// The last lines of its log, for messages of failed tests.
     pub(crate) fn tail(&self) -> String {
+        self.tail_about("")
+    }
+
+    /// The last lines of its log that speak of something.
+    pub(crate) fn tail_about(&self, what: &str) -> String {
         let log = self.launch.log();
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(what)).collect();
         let last = lines.iter().skip(lines.len().saturating_sub(60));
         last.fold(String::new(), |text, line| format!("{text}\n{line}"))
     }

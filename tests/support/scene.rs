@@ -307,13 +307,26 @@ impl<'w> Scene<'w> {
                 let present = api.get_opt(name).await.unwrap();
                 let shown = serde_json::to_value(present).unwrap();
                 let (spec, status) = (&shown["spec"], &shown["status"]);
-                let tail = self.world.operator.as_ref().map(super::operator::Operator::tail);
-                panic!(
-                    "{name} is not {what} in time; spec: {spec:#}, status: {status:#}{}",
-                    tail.unwrap_or_default()
-                )
+                let requests = self.last_requests();
+                let tail = self.world.operator.as_ref().map(|operator| operator.tail_about(&self.name));
+                let tail = tail.unwrap_or_default();
+                panic!("{name} is not {what} in time; spec: {spec:#}, status: {status:#}{requests}{tail}")
             }
         }
+    }
+
+    /// The user's last requests, for messages of failed tests.
+    fn last_requests(&self) -> String {
+        let page = self.world.sandbox.sandbox.requests(0, usize::MAX).requests;
+        let ours: Vec<_> = page
+            .iter()
+            .filter(|request| request.user.as_ref().is_none_or(|user| *user == self.user.id))
+            .collect();
+        let last = ours.iter().skip(ours.len().saturating_sub(30));
+        last.fold(String::new(), |text, request| {
+            let route = request.route.as_deref().unwrap_or("?");
+            format!("{text}\n{} {route}: {:?}", request.time, request.status)
+        })
     }
 
     // ---- the end

@@ -285,11 +285,7 @@ fn a_creation_of_unknown_outcome_is_judged_once_its_value_cannot_arrive() {
     let id = Some("id-1".to_owned());
     let cases = [
         ("its value arrived", with([creating(300, Stored::Value)]), rest(RESYNC)),
-        (
-            "its save runs here",
-            with([SlotSeen { running: true, ..creating(100, Stored::Empty) }]),
-            rest(140),
-        ),
+        ("its save runs here", with([SlotSeen { running: true, ..creating(100, Stored::Empty) }]), rest(140)),
         (
             "its save still runs here",
             with([SlotSeen { running: true, ..creating(300, Stored::Empty) }]),
