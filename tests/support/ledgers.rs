@@ -51,7 +51,6 @@ struct Version {
 
 impl LedgerWatch {
     /// Begins to watch; `timings` are those of the operator that writes.
-    #[expect(clippy::disallowed_methods, reason = "the watch belongs to this runtime and ends with it")]
     pub(crate) fn start(cluster: &Cluster, timings: Timings) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

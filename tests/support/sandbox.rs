@@ -29,7 +29,6 @@ impl SandboxServer {
     }
 
     /// Listens (again), on the same address as before.
-    #[expect(clippy::disallowed_methods, reason = "the server belongs to this runtime and ends with it")]
     pub(crate) fn up(&mut self) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
