@@ -65,7 +65,7 @@ impl World {
     }
 
     /// A world for tests that take turns: they order faults, or start and end the operator. The cluster is one for
-    /// all of them, the rest is new.
+    /// all of them, the rest is new. The flags take the place of those of [`QUICK`], or come after them.
     pub(crate) async fn alone(flags: &[&str]) -> Alone {
         static TURN: Mutex<Option<Cluster>> = Mutex::const_new(None);
         let mut turn = TURN.lock().await;
@@ -74,7 +74,10 @@ impl World {
             *turn = Some(boot.await.expect("the cluster boots; its own words are above"));
         }
         let cluster = turn.clone().expect("it was just booted");
-        let flags: Vec<&str> = QUICK.iter().chain(flags).copied().collect();
+        let name = |flag: &str| flag.split_once('=').map_or(flag.to_owned(), |(name, _)| name.to_owned());
+        let replaced = |quick: &&&str| flags.iter().any(|flag| name(flag) == name(quick));
+        let quick = QUICK.iter().filter(|quick| !replaced(quick));
+        let flags: Vec<&str> = quick.chain(flags).copied().collect();
         Alone { world: Self::start(cluster, &flags).await, _turn: turn }
     }
 
