@@ -6,7 +6,6 @@ use bags_operator::{
     api::account::SlotState,
     sandbox::{KeyState, UserOptions},
 };
-use kube::ResourceExt;
 use serde_json::json;
 
 use crate::{
@@ -38,7 +37,7 @@ async fn ten_keys_fit_and_the_eleventh_is_served_when_another_goes() {
     ];
     let trouble = Trouble { reason: "QuotaExceeded", event: Some("QuotaExceeded"), words: &words };
     trouble.shows(&scene, "the-eleventh").await;
-    apply_later(&scene, "the-twelfth", "the-eleventh").await;
+    scene.apply_after("the-eleventh", "the-twelfth", json!({})).await;
     trouble.shows(&scene, "the-twelfth").await;
     let eleventh = scene.keys().get("the-eleventh").await.unwrap();
     assert!(holds(&eleventh, "QuotaAvailable", "False"));
@@ -61,15 +60,6 @@ async fn ten_keys_fit_and_the_eleventh_is_served_when_another_goes() {
     assert!(!attempts.contains(&gone.attempt));
     assert_eq!((scene.working().len(), scene.made().len()), (10, 11));
     scene.end().await;
-}
-
-/// Applies an ApiKey that is younger than another one by the API server's clock, which counts whole seconds.
-async fn apply_later(scene: &Scene<'_>, name: &str, than: &str) {
-    let earlier = scene.keys().get(than).await.unwrap().creation_timestamp();
-    while scene.apply(name, json!({})).await.creation_timestamp() == earlier {
-        scene.delete(name).await;
-        scene.gone(name).await;
-    }
 }
 
 #[tokio::test]

@@ -387,7 +387,7 @@ async fn of_two_apikeys_with_one_secret_name_the_first_has_it() {
     let fields = |application: &str| json!({"application": application, "secret": {"name": "shared"}});
     scene.apply("first-come", fields("orders")).await;
     scene.ready("first-come").await;
-    scene.apply(NAME, fields("returns")).await;
+    scene.apply_after("first-come", NAME, fields("returns")).await;
     let words = ["\"first-come\"", "\"shared\"", "spec.secret.name"];
     let trouble = Trouble { reason: "SecretConflict", event: Some("SecretConflict"), words: &words };
     trouble.shows(&scene, NAME).await;

@@ -131,13 +131,29 @@ impl<'w> Scene<'w> {
 
     /// Applies an ApiKey for production with further fields of its spec.
     pub(crate) async fn apply(&self, name: &str, fields: Value) -> ApiKey {
+        let key = self.new_key(name, fields);
+        self.keys().create(&PostParams::default(), &key).await.unwrap()
+    }
+
+    /// Applies an ApiKey that is younger than another one by the API server's clock, which counts whole seconds.
+    pub(crate) async fn apply_after(&self, earlier: &str, name: &str, fields: Value) -> ApiKey {
+        let earlier = self.keys().get(earlier).await.unwrap().creation_timestamp();
+        let key = self.new_key(name, fields);
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        let mut pause = tokio::time::interval(Duration::from_millis(50));
+        while self.keys().create(&dry_run, &key).await.unwrap().creation_timestamp() == earlier {
+            pause.tick().await;
+        }
+        self.keys().create(&PostParams::default(), &key).await.unwrap()
+    }
+
+    fn new_key(&self, name: &str, fields: Value) -> ApiKey {
         let mut spec = json!({"accountRef": {"name": self.name}, "environment": "production"});
         spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        let key = typed(json!({
+        typed(json!({
             "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
             "metadata": {"name": name, "namespace": self.name}, "spec": spec,
-        }));
-        self.keys().create(&PostParams::default(), &key).await.unwrap()
+        }))
     }
 
     /// Merges into an ApiKey.
