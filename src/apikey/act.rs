@@ -49,6 +49,30 @@ impl Problem {
     pub fn terminal(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), class: FailureClass::Terminal }
     }
+
+    /// What Bags answered, or did not, to a question about an account.
+    #[must_use]
+    pub fn of_bags(account: &str, error: &bags::Error) -> Self {
+        let said = format!("Bags, asked about BagsAccount \"{account}\": {error}");
+        match error.class() {
+            bags::Class::RateLimited { until } => Self {
+                reason: Reason::RateLimited,
+                message: format!("{said}; it is asked again after {until}"),
+                class: FailureClass::RateLimited(until),
+            },
+            // A change of the credentials wakes whoever waits for it; asking again with the same ones only
+            // spends the account's requests.
+            bags::Class::Refused if error.reason() == bags::Reason::InvalidToken => Self::terminal(
+                Reason::CredentialsRefused,
+                format!("{said}; the platform team has to put a valid token into the account's Secret"),
+            ),
+            bags::Class::Refused => Self::transient(Reason::BagsRefused, said),
+            bags::Class::NotDone | bags::Class::Unknown => Self::transient(
+                Reason::BagsUnavailable,
+                format!("{said}; it is asked again until it answers"),
+            ),
+        }
+    }
 }
 
 impl From<CallError> for Problem {
@@ -83,29 +107,6 @@ impl From<CredentialProblem> for Problem {
             CredentialProblem::Unreadable { .. } => Reason::CredentialsUnreadable,
         };
         Self::terminal(reason, format!("for the platform team: {problem}"))
-    }
-}
-
-impl From<bags::Error> for Problem {
-    fn from(error: bags::Error) -> Self {
-        match error.class() {
-            bags::Class::RateLimited { until } => Self {
-                reason: Reason::RateLimited,
-                message: error.to_string(),
-                class: FailureClass::RateLimited(until),
-            },
-            // A change of the credentials wakes whoever waits for it; asking again with the same ones only
-            // spends the account's requests.
-            bags::Class::Refused if error.reason() == bags::Reason::InvalidToken => {
-                let message =
-                    format!("{error}; the platform team has to put a valid token into the account's Secret");
-                Self::terminal(Reason::CredentialsRefused, message)
-            }
-            bags::Class::Refused => Self::transient(Reason::BagsRefused, error.to_string()),
-            bags::Class::NotDone | bags::Class::Unknown => {
-                Self::transient(Reason::BagsUnavailable, error.to_string())
-            }
-        }
     }
 }
 
@@ -150,7 +151,8 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     let (Some(view), Some(creating)) = (&o.account, &o.creating) else { return Ok(()) };
     let Some(value) = creating.saved.as_ref().and_then(|entry| entry.value()) else { return Ok(()) };
     let memory = context.memory_of(&view.account.name_any(), &view.account);
-    let answer = context.client(&memory).me(&value).await?;
+    let asked = context.client(&memory).me(&value).await;
+    let answer = asked.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
     let now = context.env.clock.monotonic();
     memory.remember(&attempt, |known| match &answer {
         Probe::Alive { .. } => drop(known.answered_alive(now, false)),

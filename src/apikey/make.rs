@@ -204,7 +204,8 @@ async fn checks(
         }
         Err(error) => return Err(error.into()),
     }
-    Ok((key, listed?))
+    let listed = listed.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
+    Ok((key, listed))
 }
 
 /// The consumer Secret is there already: it must be ours.
