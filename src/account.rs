@@ -14,6 +14,7 @@ pub mod listing;
 pub mod lists;
 pub mod memory;
 mod observe;
+mod orphans;
 mod status;
 
 pub use controller::{Outcome, reconcile};

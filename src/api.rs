@@ -29,7 +29,8 @@ pub const FINALIZER: &str = "keys.bags.fm/keys";
 pub mod annotation {
     /// On an ApiKey being deleted: revoke at once, although workloads may still read the Secret. Any value but `false`.
     pub const DELETE_NOW: &str = "keys.bags.fm/delete-now";
-    /// On a BagsAccount: comma-separated attempts whose keys a person has removed at Bags.
+    /// On a BagsAccount: comma-separated attempts whose keys a person has removed at Bags. Of a published key whose
+    /// ApiKey vanished (`OrphanedKeys`) it says that nothing uses it any more: it may go, and is revoked where it works.
     pub const RESOLVED: &str = "keys.bags.fm/resolved";
     /// On a BagsAccount: the cluster (first 8 characters of the uid of `kube-system`) that takes the account over.
     pub const TAKE_OVER: &str = "keys.bags.fm/take-over";

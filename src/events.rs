@@ -135,6 +135,8 @@ reasons! {
     KeyLost: Warning, "Judge";
     /// Whether a key exists is not known; a person has to look.
     KeyUnresolved: Warning, "Judge";
+    /// A published key's ApiKey vanished; a person says when the key may go.
+    KeyOrphaned: Warning, "Judge";
     /// A key does not work any more although nobody here revoked it.
     KeyFoundDead: Warning, "Check";
     /// A person has to revoke a key on Bags' page.

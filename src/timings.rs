@@ -82,7 +82,7 @@ timings! {
     propagation = "60s";
     /// A kept place whose owner does not exist is dropped after this.
     reserved_reap_after = "120s";
-    /// A live key whose owner vanished is revoked after this.
+    /// A live key whose owner vanished is revoked once its namespace has been gone for so long.
     orphan_after = "1h";
     /// An empty keystore Secret without a slot is deleted after this.
     placeholder_reap_after = "10m";

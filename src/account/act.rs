@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -20,7 +20,7 @@ use super::{
     death,
     decide::{Effect, Look},
     listing,
-    memory::{AccountMemory, Endpoint, class_of},
+    memory::{AccountMemory, Endpoint, NamespaceSeen, class_of},
     observe::{Found, Observation, OwnerSeen, SlotSeen},
 };
 use crate::{
@@ -103,6 +103,10 @@ impl Actor<'_> {
     pub(super) async fn look(&mut self, look: Look) -> Result<(), ActError> {
         match look {
             Look::Owner(owner) => self.read_owner(owner).await,
+            Look::Namespace(name) => {
+                self.read_namespace(name).await;
+                Ok(())
+            }
             Look::Entry(attempt) => self.read_entry(attempt).await,
             Look::List => {
                 self.list().await;
@@ -152,6 +156,24 @@ impl Actor<'_> {
         Ok(())
     }
 
+    /// What cannot be read counts as there: nothing is revoked for want of an answer.
+    async fn read_namespace(&self, name: String) {
+        let api: Api<Namespace> = Api::all(self.context.env.kube.clone());
+        let there = match call(api.get_metadata_opt(&name)).await {
+            Ok(namespace) => namespace.is_some(),
+            Err(error) => {
+                warn!(%error, namespace = name, "Namespace could not be read");
+                true
+            }
+        };
+        let asked = self.context.env.clock.monotonic();
+        self.memory.note(|facts| {
+            let before = facts.namespaces.get(&name).and_then(|known| known.gone_since);
+            let gone_since = if there { None } else { before.or(Some(asked)) };
+            facts.namespaces.insert(name, NamespaceSeen { asked, gone_since });
+        });
+    }
+
     async fn read_entry(&mut self, attempt: String) -> Result<(), ActError> {
         match self.context.keystore.live(&attempt).await {
             Ok(Some(entry)) => {
@@ -187,7 +209,7 @@ impl Actor<'_> {
         let now = clock.monotonic();
         let floor = slot
             .filter(|_| revoking)
-            .and_then(|seen| death::floor(&seen.memory, now, self.seen.age(seen.slot.since)));
+            .and_then(|seen| death::floor(&seen.memory, now, self.seen.age_of(seen)));
         let ineffective = match answer {
             Ok(Probe::Alive { user: _ }) => {
                 let mut ineffective = false;
@@ -237,7 +259,10 @@ impl Actor<'_> {
         let answer = self.client(true).revoke(&token, path, key_id).await;
         let (now, at) = (clock.monotonic(), clock.wall());
         self.memory.remember(attempt, |key| key.sent = Some(sent));
-        let endpoint = |found| self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at }));
+        let endpoint = |found| {
+            let with = self.seen.endpoint();
+            self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at, with }));
+        };
         match answer {
             Ok(Revocation::Acknowledged) => {
                 info!(attempt, "Revocation was acknowledged");

@@ -84,6 +84,16 @@ impl CredentialProblem {
     }
 }
 
+/// What is trusted, or not, to lead to the account's user: the credentials of this version, and the user that
+/// `spec.expectedUser` names. Whoever corrects either of them is trusted anew.
+#[must_use]
+pub fn trust_of(account: &BagsAccount, version: &str) -> String {
+    match account.spec.expected_user.as_deref().filter(|user| !user.is_empty()) {
+        Some(user) => format!("{version}|{user}"),
+        None => version.to_owned(),
+    }
+}
+
 /// Reads an account's credentials.
 ///
 /// # Errors

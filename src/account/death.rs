@@ -210,7 +210,9 @@ impl Facts<'_> {
     }
 
     fn revocation(&self) -> Option<Turn> {
-        if self.resolved || self.memory.acknowledged.is_some() || self.way != Way::Operator {
+        // A person's word that the key is gone is not taken for more than the key's own that it is not.
+        let gone = self.resolved && !(self.value && self.memory.alive_before_revocation);
+        if gone || self.memory.acknowledged.is_some() || self.way != Way::Operator {
             return None;
         }
         let begun = floor(self.memory, self.now, self.age);

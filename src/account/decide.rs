@@ -12,7 +12,7 @@
 //! 7. a creation of unknown outcome is judged;
 //! 8. an unresolved key is resolved by lists or by a person;
 //! 9. a released key that is gone leaves its slot;
-//! 10. slots whose ApiKey vanished are given back, abandoned or condemned;
+//! 10. slots whose ApiKey vanished are given back, abandoned or condemned (`orphans`);
 //! 11. keystore Secrets without a slot are cleared away;
 //! 12. the list is asked for at the resync.
 //!
@@ -27,6 +27,7 @@ use super::{
     death::{self, Evidence, Next, Witness},
     judge::ListWay,
     observe::{LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
+    orphans::orphans,
 };
 use crate::{
     api::{
@@ -35,11 +36,9 @@ use crate::{
         annotation,
         name::cluster_mark,
     },
-    ledger::Change,
+    ledger::{Change, WRONG_USER},
 };
 
-/// Failure reason of a slot whose key belongs to another user of Bags: lists of this account say nothing about it.
-pub(super) const WRONG_USER: &str = "WrongUser";
 /// Failure reason of a creation whose outcome nobody can tell.
 pub(super) const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
 
@@ -62,6 +61,8 @@ pub(super) enum Decision {
 pub(super) enum Look {
     /// The ApiKey of a slot, live.
     Owner(Owner),
+    /// Whether a namespace is there, live.
+    Namespace(String),
     /// An attempt's keystore Secret, live.
     Entry(String),
     /// The account's list.
@@ -110,9 +111,12 @@ pub(super) enum Standing {
 }
 
 /// What a rule comes to.
-enum Turn {
+pub(super) enum Turn {
+    /// This, at once.
     Now(Decision),
+    /// Something, in so long.
     In(Duration),
+    /// Nothing until something changes.
     Nothing,
 }
 
@@ -138,7 +142,7 @@ pub(super) fn decide(seen: &Observation) -> Decision {
 }
 
 /// The first that has something to do now, else the earliest deadline.
-fn first(turns: impl Iterator<Item = Turn>) -> Turn {
+pub(super) fn first(turns: impl Iterator<Item = Turn>) -> Turn {
     let mut earliest: Option<Duration> = None;
     for turn in turns {
         match turn {
@@ -154,11 +158,11 @@ fn act(effect: Effect) -> Turn {
     Turn::Now(Decision::Act(effect))
 }
 
-fn change(change: Change) -> Turn {
+pub(super) fn change(change: Change) -> Turn {
     act(Effect::Change(change))
 }
 
-fn look(look: Look) -> Turn {
+pub(super) fn look(look: Look) -> Turn {
     Turn::Now(Decision::Look(look))
 }
 
@@ -265,7 +269,7 @@ fn bury(seen: &Observation, slot: &SlotSeen, attempt: String) -> Turn {
 /// Judges a creation of unknown outcome: first its value is made unable to arrive, then lists are asked.
 fn judge(seen: &Observation) -> Turn {
     each(seen, &SlotState::Creating, |slot, attempt| {
-        let age = seen.age(slot.slot.since);
+        let age = seen.age_of(slot);
         match slot.stored {
             // Its value is there: the ApiKey's reconciler goes on with it.
             Stored::Value => return Turn::Nothing,
@@ -314,62 +318,6 @@ fn released(seen: &Observation) -> Turn {
         let gone = seen.resolved(slot) || seen.evidence(slot) == Evidence::Absent;
         if gone { change(Change::Dismiss { attempt }) } else { Turn::Nothing }
     })
-}
-
-fn orphans(seen: &Observation) -> Turn {
-    first(seen.slots.iter().map(|slot| {
-        let due = match orphaned(seen, slot) {
-            Some((due, _)) => due,
-            None => return Turn::Nothing,
-        };
-        match slot.owner {
-            OwnerSeen::Cached | OwnerSeen::Lives | OwnerSeen::Deleting => Turn::Nothing,
-            OwnerSeen::Missing(_) | OwnerSeen::Gone if !due.is_zero() => Turn::In(due),
-            OwnerSeen::Missing(_) => look(Look::Owner(slot.slot.owner.clone())),
-            OwnerSeen::Gone => orphaned(seen, slot).map_or(Turn::Nothing, |(_, next)| change(next)),
-        }
-    }))
-}
-
-/// In how long a slot whose owner is gone goes, and how.
-fn orphaned(seen: &Observation, slot: &SlotSeen) -> Option<(Duration, Change)> {
-    let owner_uid = slot.slot.owner.uid.clone();
-    let missing_for = || {
-        let since = seen.facts.missing.get(&owner_uid).copied();
-        since.map_or(Duration::ZERO, |since| seen.now.saturating_duration_since(since))
-    };
-    let rest = |term: Duration, passed: Duration| term.saturating_sub(passed);
-    match (&slot.slot.state, slot.attempt()) {
-        (SlotState::Reserved, _) => {
-            let due = rest(seen.timings.reserved_reap_after, seen.age(slot.slot.since));
-            Some((due, Change::GiveBack { owner_uid }))
-        }
-        (SlotState::Creating, Some(attempt)) if slot.stored == Stored::Value && !slot.running => {
-            Some((Duration::ZERO, Change::Abandon { attempt: attempt.to_owned() }))
-        }
-        (SlotState::Live, Some(attempt)) if !slot.current || alone(seen, slot) => {
-            let due = rest(seen.timings.orphan_after, missing_for());
-            Some((due, Change::Condemn { attempt: attempt.to_owned(), emergency: false }))
-        }
-        (
-            SlotState::Creating
-            | SlotState::Live
-            | SlotState::Lost
-            | SlotState::Unresolved
-            | SlotState::Revoking
-            | SlotState::Released
-            | SlotState::Unknown(_),
-            _,
-        ) => None,
-    }
-}
-
-/// Whether it is its owner's only live slot: the current key goes last.
-fn alone(seen: &Observation, slot: &SlotSeen) -> bool {
-    let live = |other: &&SlotSeen| {
-        other.slot.state == SlotState::Live && other.slot.owner.uid == slot.slot.owner.uid
-    };
-    seen.slots.iter().filter(live).count() == 1
 }
 
 /// A keystore Secret whose attempt left the ledger goes; so does an empty one that no licence can be taken for any
@@ -423,9 +371,11 @@ fn ordinary_lists_decide(seen: &Observation) -> bool {
     })
 }
 
-/// Lists of this account say nothing about a key of another user.
-fn of_another_user(slot: &SlotSeen) -> bool {
-    slot.slot.failures.as_ref().is_some_and(|failures| failures.reason == WRONG_USER)
+/// Lists of this account say nothing about a key of another user. Only such a key is unresolved although its value is
+/// known: whoever judges makes sure first that none can arrive.
+pub(super) fn of_another_user(slot: &SlotSeen) -> bool {
+    let said = slot.slot.failures.as_ref().is_some_and(|failures| failures.reason == WRONG_USER);
+    slot.slot.state == SlotState::Unresolved && (said || slot.stored == Stored::Value)
 }
 
 /// A list that is to decide something must show a key that answered lately: one is asked first.

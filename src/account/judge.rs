@@ -139,11 +139,20 @@ impl Observation {
         earliest.map_or(Witness::Nobody, Witness::Later)
     }
 
+    /// The revoke endpoint as revocations are sent now: its path, and whose token.
+    pub(super) fn endpoint(&self) -> String {
+        let token = self.credentials.token_version.as_deref().unwrap_or_default();
+        format!("{} {token}", self.account.revocation_path())
+    }
+
     /// Whether the revoke endpoint was found missing lately.
     fn endpoint_missing(&self) -> bool {
+        let with = self.endpoint();
         let recorded = self.account.status.as_ref().map(|status| &status.capabilities);
-        let recorded = recorded.filter(|known| known.revoke == Capability::No);
-        let missing_since = match self.facts.endpoint {
+        let recorded = recorded.filter(|known| {
+            known.revoke == Capability::No && known.revoke_tried_with.as_deref() == Some(with.as_str())
+        });
+        let missing_since = match self.facts.endpoint.as_ref().filter(|endpoint| endpoint.with == with) {
             Some(endpoint) => (!endpoint.found).then_some(endpoint.at),
             None => recorded.and_then(|known| known.revoke_tried_at),
         };
@@ -185,7 +194,7 @@ impl Observation {
             resolved: self.resolved(seen),
             pinged: self.facts.pinged,
             ping_after: self.facts.ping_after,
-            age: self.age(seen.slot.since),
+            age: self.age_of(seen),
             now: self.now,
             timings: &self.timings,
         }

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::{
@@ -61,6 +61,26 @@ pub enum Verdict {
     NotCovered,
 }
 
+/// From when on lists count. The wall clock alone cannot tell, as it may be set back; the other one knows nothing of the
+/// time before this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    /// By the wall clock.
+    pub wall: Timestamp,
+    /// When this process first saw the slot in its state: no list from before counts.
+    pub entered: Instant,
+    /// A list from then on counts, whatever the wall clock says.
+    pub surely: Instant,
+}
+
+impl Since {
+    /// Whether a list was asked for since.
+    #[must_use]
+    pub fn admits(&self, list: &Snapshot) -> bool {
+        list.at >= self.entered && (list.wall >= self.wall || list.at >= self.surely)
+    }
+}
+
 /// The last lists of an account, oldest first.
 #[derive(Default)]
 pub struct Lists {
@@ -89,49 +109,50 @@ impl Lists {
 
     /// What the lists asked for since `since` say of a slot's key.
     #[must_use]
-    pub fn verdict(&self, slot: &Slot, since: Timestamp, now: Instant, timings: &Timings) -> Verdict {
-        let after: Vec<&Snapshot> = self.history.iter().filter(|list| list.wall >= since).collect();
-        let speaking = |coverage| after.iter().copied().filter(move |list| list.coverage == coverage);
-        // Whatever else a list speaks of: a name that holds ten random characters of ours is nobody else's.
-        if let Some(key) = after.iter().rev().find_map(|list| find(&list.keys, slot)) {
-            return Verdict::Shown { key_id: key.key_id.clone() };
-        }
-        if spans(speaking(Coverage::Covers), 2, timings.lists_apart) {
-            return Verdict::Absent;
-        }
-        if spans(speaking(Coverage::Tentative), 3, timings.cover_without_key) {
-            return Verdict::Absent;
-        }
-        match after.last() {
-            None => Verdict::Undecided { wait: Duration::ZERO },
-            Some(list) => match list.coverage {
-                Coverage::No => Verdict::NotCovered,
-                Coverage::Covers => Verdict::Undecided { wait: remaining(list.at, timings.lists_apart, now) },
-                Coverage::Tentative => {
-                    Verdict::Undecided { wait: remaining(list.at, timings.cover_without_key / 2, now) }
-                }
-            },
-        }
+    pub fn verdict(&self, slot: &Slot, since: Since, now: Instant, timings: &Timings) -> Verdict {
+        verdict(self.history.iter().filter(|list| since.admits(list)).collect(), slot, now, timings)
     }
-}
 
-impl Lists {
     /// What the lists say of a key that was there and should go: like [`verdict`](Self::verdict), but only the lists
     /// after the last one that showed it count.
     #[must_use]
-    pub fn absence(&self, slot: &Slot, since: Timestamp, now: Instant, timings: &Timings) -> Verdict {
+    pub fn absence(&self, slot: &Slot, since: Since, now: Instant, timings: &Timings) -> Verdict {
         let showing = |list: &&Snapshot| find(&list.keys, slot).is_some();
         let Some(shown) = self.history.iter().rev().find(showing) else {
             return self.verdict(slot, since, now, timings);
         };
-        let contradicted =
-            self.history.iter().any(|list| list.at > shown.at && list.coverage != Coverage::No);
-        if !contradicted && shown.wall >= since {
+        let later = || self.history.iter().filter(|list| list.at > shown.at);
+        let contradicted = later().any(|list| list.coverage != Coverage::No);
+        if !contradicted && since.admits(shown) {
             let key_id = find(&shown.keys, slot).and_then(|key| key.key_id.clone());
             return Verdict::Shown { key_id };
         }
-        let after = shown.wall.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MAX);
-        self.verdict(slot, since.max(after), now, timings)
+        verdict(later().filter(|list| since.admits(list)).collect(), slot, now, timings)
+    }
+}
+
+/// What these lists say of a slot's key.
+fn verdict(after: Vec<&Snapshot>, slot: &Slot, now: Instant, timings: &Timings) -> Verdict {
+    let speaking = |coverage| after.iter().copied().filter(move |list| list.coverage == coverage);
+    // Whatever else a list speaks of: a name that holds ten random characters of ours is nobody else's.
+    if let Some(key) = after.iter().rev().find_map(|list| find(&list.keys, slot)) {
+        return Verdict::Shown { key_id: key.key_id.clone() };
+    }
+    if spans(speaking(Coverage::Covers), 2, timings.lists_apart) {
+        return Verdict::Absent;
+    }
+    if spans(speaking(Coverage::Tentative), 3, timings.cover_without_key) {
+        return Verdict::Absent;
+    }
+    match after.last() {
+        None => Verdict::Undecided { wait: Duration::ZERO },
+        Some(list) => match list.coverage {
+            Coverage::No => Verdict::NotCovered,
+            Coverage::Covers => Verdict::Undecided { wait: remaining(list.at, timings.lists_apart, now) },
+            Coverage::Tentative => {
+                Verdict::Undecided { wait: remaining(list.at, timings.cover_without_key / 2, now) }
+            }
+        },
     }
 }
 
@@ -218,6 +239,11 @@ mod tests {
     struct Clock(Instant);
 
     impl Clock {
+        fn since(&self, seconds: u64) -> Since {
+            let (wall, entered) = (i64::try_from(seconds).unwrap(), self.0 + Duration::from_secs(seconds));
+            Since { wall: Timestamp::from_second(wall).unwrap(), entered, surely: entered }
+        }
+
         fn lists(&self, answers: &[(u64, Coverage, &[&Slot])]) -> Lists {
             let mut lists = Lists::default();
             for (seconds, coverage, slots) in answers {
@@ -263,7 +289,7 @@ mod tests {
         for (name, answers, expected) in cases {
             let lists = clock.lists(answers);
             let now = clock.0 + Duration::from_secs(answers.last().map_or(0, |(seconds, _, _)| *seconds));
-            let verdict = lists.verdict(&lost, Timestamp::from_second(50).unwrap(), now, &Timings::default());
+            let verdict = lists.verdict(&lost, clock.since(50), now, &Timings::default());
             assert_eq!(verdict, *expected, "{name}");
         }
     }
@@ -293,9 +319,31 @@ mod tests {
         for (name, answers, expected) in cases {
             let lists = clock.lists(answers);
             let now = clock.0 + Duration::from_secs(answers.last().map_or(0, |(seconds, _, _)| *seconds));
-            let verdict =
-                lists.absence(&dying, Timestamp::from_second(50).unwrap(), now, &Timings::default());
+            let verdict = lists.absence(&dying, clock.since(50), now, &Timings::default());
             assert_eq!(verdict, *expected, "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused clock")]
+    async fn lists_count_from_the_question_on_also_where_the_wall_clock_was_set_back() {
+        let clock = Clock(Instant::now());
+        let at = |seconds: u64| clock.0 + Duration::from_secs(seconds);
+        let list = |wall, seconds| Snapshot {
+            at: at(seconds),
+            wall: Timestamp::from_second(wall).unwrap(),
+            keys: vec![],
+            coverage: Coverage::Covers,
+        };
+        let since = Since { wall: Timestamp::from_second(5000).unwrap(), entered: at(100), surely: at(340) };
+        let cases = [
+            ("before the question", list(4999, 339), false),
+            ("after it, by the wall clock", list(5000, 101), true),
+            ("after it, by a wall clock that was set back", list(1000, 340), true),
+            ("before it, by a wall clock that was ahead", list(9000, 99), false),
+        ];
+        for (name, list, counts) in cases {
+            assert_eq!(since.admits(&list), counts, "{name}");
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::lists::Lists;
 use crate::{
+    api::account::SlotState,
     backoff::FailureClass,
     bags::{self, Budget},
 };
@@ -59,6 +60,30 @@ pub struct AccountFacts {
     pub ping_after: Option<Instant>,
     /// Owners of slots that the watch on ApiKeys does not know, and since when: by uid.
     pub missing: HashMap<String, Instant>,
+    /// Namespaces of published keys whose ApiKey is missing.
+    pub namespaces: HashMap<String, NamespaceSeen>,
+    /// Slots as this process first saw them in their state: by attempt, a kept place by its owner's uid.
+    pub entered: HashMap<String, Entered>,
+}
+
+/// A namespace as it was last read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceSeen {
+    /// When it was read.
+    pub asked: Instant,
+    /// Since when it has not been there; `None`: it is there.
+    pub gone_since: Option<Instant>,
+}
+
+/// A slot as this process first saw it in its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// The state.
+    pub state: SlotState,
+    /// Since when, as the ledger says.
+    pub since: Timestamp,
+    /// When this process saw it.
+    pub at: Instant,
 }
 
 /// Why there is no newer list.
@@ -73,12 +98,14 @@ pub struct ListFailure {
 }
 
 /// The revoke endpoint as it was last tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Whether it was there.
     pub found: bool,
     /// When, by the wall clock.
     pub at: Timestamp,
+    /// Path and token, as `judge::endpoint` names them: it says nothing of others.
+    pub with: String,
 }
 
 /// What this process saw of one key.

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::{
     credentials::CredentialProblem,
-    lists::{self, Coverage, Lists, Verdict},
-    memory::{AccountFacts, AccountMemory, KeyMemory},
+    lists::{self, Coverage, Lists, Since, Verdict},
+    memory::{AccountFacts, AccountMemory, Entered, KeyMemory},
 };
 use crate::{
     api::{
@@ -62,6 +62,8 @@ pub(super) struct SlotSeen {
     /// Its creation runs in this process.
     pub(super) running: bool,
     pub(super) owner: OwnerSeen,
+    /// For how long this process has seen it in its state.
+    pub(super) watched: Duration,
     /// It is its owner's current key.
     pub(super) current: bool,
     /// What lists say of it, in the sense that its state asks for.
@@ -156,10 +158,11 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
     let ledger = Ledger::of(account.status.as_ref());
     let (now, wall) = (context.env.clock.monotonic(), context.env.clock.wall());
     let owners = owners(context, &ledger, &memory, found, now);
+    let entered = entered(&ledger, &memory, now);
     let entries = entries(context, &name, found);
     let lists = memory.lists.lock().await;
     let timings = context.settings.timings.clone();
-    let look = Look { ledger: &ledger, lists: &lists, timings: &timings, now, wall };
+    let look = Look { ledger: &ledger, lists: &lists, timings: &timings, entered: &entered, now, wall };
     let slots = ledger.slots.iter().map(|slot| {
         let attempt = slot.attempt.as_deref().unwrap_or_default();
         let memory = memory.key(attempt);
@@ -215,8 +218,8 @@ fn start_over(memory: &AccountMemory, credentials: &CredentialsSeen) -> bool {
     memory.note(|facts| {
         let changed = facts.credentials.as_ref().is_some_and(|known| known != version);
         if changed {
-            let missing = std::mem::take(&mut facts.missing);
-            *facts = AccountFacts { missing, ..AccountFacts::default() };
+            let AccountFacts { missing, namespaces, entered, .. } = std::mem::take(facts);
+            *facts = AccountFacts { missing, namespaces, entered, ..AccountFacts::default() };
         }
         facts.credentials = Some(version.clone());
         changed
@@ -237,6 +240,10 @@ fn owners(
         owners.values().filter(|owner| !cached(context, owner)).map(|owner| owner.uid.as_str()).collect();
     let since = memory.note(|facts| {
         facts.missing.retain(|uid, _| missing.contains(uid.as_str()));
+        let bereft = |name: &String| {
+            owners.values().any(|owner| owner.namespace == *name && missing.contains(owner.uid.as_str()))
+        };
+        facts.namespaces.retain(|name, _| bereft(name));
         for uid in &missing {
             facts.missing.entry((*uid).to_owned()).or_insert(now);
         }
@@ -248,6 +255,25 @@ fn owners(
         (None, None) => OwnerSeen::Cached,
     };
     owners.into_keys().map(|uid| (uid.to_owned(), seen(uid))).collect()
+}
+
+/// When this process first saw each slot in its state. The wall clock may be set back; this one goes on.
+fn entered(ledger: &Ledger, memory: &AccountMemory, now: Instant) -> HashMap<String, Entered> {
+    memory.note(|facts| {
+        let mut before = std::mem::take(&mut facts.entered);
+        let entered = ledger.slots.iter().map(|slot| {
+            let (id, state, since) = (place_of(slot).to_owned(), slot.state.clone(), slot.since);
+            let known = before.remove(&id).filter(|known| known.state == state && known.since == since);
+            (id, known.unwrap_or(Entered { state, since, at: now }))
+        });
+        facts.entered = entered.collect();
+        facts.entered.clone()
+    })
+}
+
+/// An owner has one kept place at most.
+fn place_of(slot: &Slot) -> &str {
+    slot.attempt.as_deref().unwrap_or(&slot.owner.uid)
 }
 
 fn cached(context: &Context, owner: &Owner) -> bool {
@@ -279,6 +305,7 @@ struct Look<'a> {
     ledger: &'a Ledger,
     lists: &'a Lists,
     timings: &'a Timings,
+    entered: &'a HashMap<String, Entered>,
     now: Instant,
     wall: Timestamp,
 }
@@ -293,7 +320,8 @@ impl Look<'_> {
         running: bool,
         owner: OwnerSeen,
     ) -> SlotSeen {
-        let since = self.asked_since(slot, &memory);
+        let entered = self.entered.get(place_of(slot)).map_or(self.now, |entered| entered.at);
+        let since = self.asked_since(slot, entered, &memory);
         let verdict = match slot.state {
             SlotState::Revoking | SlotState::Released => {
                 self.lists.absence(slot, since, self.now, self.timings)
@@ -309,13 +337,14 @@ impl Look<'_> {
         let listed_id = || last.and_then(|list| lists::find(&list.keys, slot)?.key_id.clone());
         let key_id = slot.key_id.clone().or_else(|| stored_id.map(str::to_owned)).or_else(listed_id);
         let current = self.ledger.current(&slot.owner.uid).is_some_and(|now| now.attempt == slot.attempt);
-        let listed_since = last.is_some_and(|list| list.wall >= since);
+        let listed_since = last.is_some_and(|list| since.admits(list));
         SlotSeen {
             slot: slot.clone(),
             memory,
             stored,
             running,
             owner,
+            watched: self.now.saturating_duration_since(entered),
             current,
             verdict,
             listed_since,
@@ -324,22 +353,28 @@ impl Look<'_> {
     }
 
     /// Lists from before this say nothing about the question that a slot's state asks.
-    fn asked_since(&self, slot: &Slot, memory: &KeyMemory) -> Timestamp {
+    fn asked_since(&self, slot: &Slot, entered: Instant, memory: &KeyMemory) -> Since {
         let acknowledged = memory.acknowledged.map(|at| {
             let ago = self.now.saturating_duration_since(at);
             self.wall.saturating_sub(signed(ago)).unwrap_or(Timestamp::MIN)
         });
         match slot.state {
-            SlotState::Creating => {
-                slot.since.saturating_add(signed(self.timings.judge_after)).unwrap_or(Timestamp::MAX)
-            }
-            SlotState::Revoking => slot.since.max(acknowledged.unwrap_or(Timestamp::MIN)),
+            SlotState::Creating => Since {
+                wall: slot.since.saturating_add(signed(self.timings.judge_after)).unwrap_or(Timestamp::MAX),
+                entered,
+                surely: entered + self.timings.judge_after,
+            },
+            SlotState::Revoking => Since {
+                wall: slot.since.max(acknowledged.unwrap_or(Timestamp::MIN)),
+                entered,
+                surely: memory.acknowledged.map_or(entered, |at| at.max(entered)),
+            },
             SlotState::Reserved
             | SlotState::Live
             | SlotState::Lost
             | SlotState::Unresolved
             | SlotState::Released
-            | SlotState::Unknown(_) => slot.since,
+            | SlotState::Unknown(_) => Since { wall: slot.since, entered, surely: entered },
         }
     }
 
@@ -369,6 +404,11 @@ impl Observation {
     /// How long ago that was, by the wall clock.
     pub(super) fn age(&self, since: Timestamp) -> Duration {
         Duration::try_from(self.wall.duration_since(since)).unwrap_or(Duration::ZERO)
+    }
+
+    /// For how long a slot has been in its state, also where the wall clock was set back meanwhile.
+    pub(super) fn age_of(&self, slot: &SlotSeen) -> Duration {
+        self.age(slot.slot.since).max(slot.watched)
     }
 }
 

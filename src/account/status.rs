@@ -8,10 +8,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
     act::{PAGE, named},
+    credentials::trust_of,
     death::{self, PersonReason},
-    decide::{Standing, WRONG_USER, held_by_unknown_state, standing},
+    decide::{Standing, held_by_unknown_state, of_another_user, standing},
     judge::ListWay,
-    observe::{Observation, SlotSeen},
+    observe::{Observation, SlotSeen, Stored},
+    orphans,
 };
 use crate::{
     api::{
@@ -19,6 +21,7 @@ use crate::{
         account::{Capabilities, Capability, SlotState},
         annotation,
         condition::{self, kind},
+        duration::GoDuration,
     },
     events::EventReason,
     ledger::Room,
@@ -55,7 +58,8 @@ pub(super) fn show(
     if let Some(token) = &seen.facts.covering_token {
         status.covering_token = Some(token.clone());
     }
-    if seen.credentials.version.is_some() && status.distrusted_credentials != seen.credentials.version {
+    let trust = seen.credentials.version.as_deref().map(|version| trust_of(account, version));
+    if trust.is_some() && status.distrusted_credentials != trust {
         status.distrusted_credentials = None;
     }
     status.paused_until = paused_until(seen, status.paused_until);
@@ -68,6 +72,7 @@ pub(super) fn show(
         (kind::QUOTA_AVAILABLE, quota(status, account, seen)),
         (kind::REVOCATION_NEEDS_PERSON, needs_person(seen)),
         (kind::KEY_UNRESOLVED, key_unresolved(seen)),
+        (kind::ORPHANED_KEYS, orphaned_keys(seen)),
         (kind::STRAY_KEYS, stray_keys(seen)),
         (kind::STRAY_VALUES, stray_values(seen)),
     ];
@@ -117,7 +122,7 @@ fn capabilities(known: &mut Capabilities, seen: &Observation) {
         known.list = Capability::No;
         known.last_used = Capability::No;
         known.revoke = Capability::No;
-        known.revoke_tried_at = None;
+        (known.revoke_tried_at, known.revoke_tried_with) = (None, None);
         return;
     }
     let untried = |capability: &mut Capability| {
@@ -130,16 +135,20 @@ fn capabilities(known: &mut Capabilities, seen: &Observation) {
     if seen.facts.shows_last_use {
         known.last_used = Capability::Yes;
     }
-    match seen.facts.endpoint {
+    let with = Some(seen.endpoint());
+    match seen.facts.endpoint.as_ref().filter(|endpoint| Some(&endpoint.with) == with.as_ref()) {
         Some(endpoint) if endpoint.found => {
             known.revoke = Capability::Yes;
-            known.revoke_tried_at = None;
+            (known.revoke_tried_at, known.revoke_tried_with) = (None, None);
         }
         Some(endpoint) => {
             known.revoke = Capability::No;
-            known.revoke_tried_at = Some(seconds(endpoint.at));
+            (known.revoke_tried_at, known.revoke_tried_with) = (Some(seconds(endpoint.at)), with);
         }
-        None if known.revoke_tried_at.is_none() => untried(&mut known.revoke),
+        None if known.revoke_tried_with != with => {
+            untried(&mut known.revoke);
+            (known.revoke_tried_at, known.revoke_tried_with) = (None, None);
+        }
         None => {}
     }
 }
@@ -224,7 +233,7 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
             "WrongUser",
             format!(
                 "the credentials made a key for another user of Bags than this account's{expected}; nothing more is made with \
-                 them. Put the right wallet or token into the Secret that spec.credentials names"
+                 them. Put the right wallet or token into the Secret that spec.credentials names, or correct spec.expectedUser"
             ),
         );
     }
@@ -348,8 +357,7 @@ fn key_unresolved(seen: &Observation) -> Option<Word> {
     let keys: Vec<String> = unresolved
         .map(|slot| {
             let attempt = slot.attempt().unwrap_or_default();
-            let failures = slot.slot.failures.as_ref();
-            let doubt = if failures.is_some_and(|failures| failures.reason == WRONG_USER) {
+            let doubt = if of_another_user(slot) {
                 "belongs to another user of Bags than this account's"
             } else {
                 "may or may not exist, as its creation was never answered"
@@ -366,6 +374,34 @@ fn key_unresolved(seen: &Observation) -> Option<Word> {
         format!(
             "{}. Look for it by its name at {PAGE}, revoke it there if it exists, then annotate this account {}: <attempts>",
             some_of(keys),
+            annotation::RESOLVED
+        ),
+    )
+}
+
+/// Keys that work, that pods may use, and that nobody looks after.
+fn orphaned_keys(seen: &Observation) -> Option<Word> {
+    let keys = orphans::kept(seen).map(|slot| {
+        let attempt = slot.attempt().unwrap_or_default();
+        let first = match slot.stored {
+            Stored::Value => "",
+            Stored::Absent | Stored::Empty | Stored::SurelyEmpty => {
+                "; its value is lost: revoke it there first"
+            }
+        };
+        format!("{} (attempt {attempt}{first})", named(slot))
+    });
+    let keys: Vec<String> = keys.collect();
+    if keys.is_empty() {
+        return None;
+    }
+    word(
+        true,
+        "ApiKeyVanished",
+        format!(
+            "their ApiKeys are gone without a deletion of the keys, and pods may still use them: {}. They go when their              namespace is gone for {}; once nothing uses them, annotate this account {}: <attempts> to have them revoked.              Keys are seen at {PAGE}",
+            some_of(keys),
+            GoDuration(seen.timings.orphan_after),
             annotation::RESOLVED
         ),
     )
@@ -414,8 +450,8 @@ pub(super) fn transitions(before: &[Condition], after: &[Condition]) -> Vec<(Eve
     let changed = |condition: &&Condition| {
         let old = before.iter().find(|old| old.type_ == condition.type_);
         // These name keys: another key is another message.
-        let by_message =
-            [kind::REVOCATION_NEEDS_PERSON, kind::KEY_UNRESOLVED].contains(&condition.type_.as_str());
+        let by_message = [kind::REVOCATION_NEEDS_PERSON, kind::KEY_UNRESOLVED, kind::ORPHANED_KEYS]
+            .contains(&condition.type_.as_str());
         old.is_none_or(|old| {
             (&old.status, &old.reason) != (&condition.status, &condition.reason)
                 || by_message && old.message != condition.message
@@ -445,6 +481,7 @@ fn event_of(type_: &str, status: bool, reason: &str, recovered: bool) -> Option<
         (kind::QUOTA_AVAILABLE, false, "OverQuota") => Some(EventReason::OverQuota),
         (kind::REVOCATION_NEEDS_PERSON, true, _) => Some(EventReason::RevocationNeedsPerson),
         (kind::KEY_UNRESOLVED, true, _) => Some(EventReason::KeyUnresolved),
+        (kind::ORPHANED_KEYS, true, _) => Some(EventReason::KeyOrphaned),
         _ => None,
     }
 }

@@ -206,7 +206,8 @@ pub struct BagsAccountStatus {
     /// What a refusal of Bags taught about keys made elsewhere, where the account cannot list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<LimitRefusal>,
-    /// Version (`<Secret>@<resourceVersion>`, comma-separated) of credentials that led to another user: nothing is made with them.
+    /// Version (`<Secret>@<resourceVersion>`, comma-separated) of credentials that led to another user, with
+    /// `|<expectedUser>` where one was set: nothing is made until either changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distrusted_credentials: Option<String>,
     /// Version of the token Secret whose list was last seen to cover the account.
@@ -330,6 +331,9 @@ pub struct Capabilities {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub revoke_tried_at: Option<Timestamp>,
+    /// Path and version of the token Secret with which it was found missing; with others it is tried at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_tried_with: Option<String>,
 }
 
 /// Whether an account can do something.

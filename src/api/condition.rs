@@ -23,6 +23,8 @@ pub mod kind {
     pub const REVOCATION_NEEDS_PERSON: &str = "RevocationNeedsPerson";
     /// Whether some keys exist is not known: a person has to look. Absent where it is.
     pub const KEY_UNRESOLVED: &str = "KeyUnresolved";
+    /// Published keys whose ApiKey vanished: a person says when they may go. Absent where there are none.
+    pub const ORPHANED_KEYS: &str = "OrphanedKeys";
     /// Keys that carry this cluster's mark are in no slot. Absent where there are none.
     pub const STRAY_KEYS: &str = "StrayKeys";
     /// Keystore Secrets hold values of keys that are in no slot. Absent where there are none.

@@ -14,7 +14,7 @@ use super::{
     observe::{Observation, Run},
 };
 use crate::{
-    account::credentials::CredentialProblem,
+    account::credentials::{CredentialProblem, trust_of},
     api::{ApiKey, FINALIZER, account::Capability},
     backoff::FailureClass,
     bags::{self, Probe},
@@ -193,15 +193,15 @@ async fn publish(
 }
 
 async fn distrust(context: &Context, o: &Observation, account: &str, attempt: String) -> Result<(), Problem> {
-    let Some(Ok(credentials)) = o.account.as_ref().map(|view| view.credentials.as_ref()) else {
-        return Ok(());
-    };
-    let version = credentials.version.clone();
+    let Some(view) = &o.account else { return Ok(()) };
+    let Ok(credentials) = &view.credentials else { return Ok(()) };
+    // As they were when the key was made: what was corrected since is not distrusted.
+    let distrusted = trust_of(&view.account, &credentials.version);
     let outcome = context
         .ledger
         .update(account, |draft| {
             draft.apply(&Change::Doubt { attempt: attempt.clone(), reason: "WrongUser" })?;
-            draft.status.distrusted_credentials = Some(version.clone());
+            draft.status.distrusted_credentials = Some(distrusted.clone());
             Ok(())
         })
         .await;

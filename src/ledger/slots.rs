@@ -13,6 +13,8 @@ use crate::api::{
     account::{Failures, Owner, Slot, SlotState},
 };
 
+/// Failure reason of a slot whose key belongs to another user of Bags.
+pub const WRONG_USER: &str = "WrongUser";
 /// How many departed attempts are remembered.
 const DEPARTED: usize = 20;
 
@@ -264,6 +266,9 @@ impl Ledger {
             // The slot goes and the refusal stays, or the next further slot would be taken without a pause.
             let left = self.slots.iter_mut().find(|slot| slot.owner.uid == uid);
             if let Some(slot) = left {
+                // That a key is another user's is said here only, and no list may dismiss it for want of that word.
+                let doubt = slot.failures.as_ref().filter(|known| known.reason == WRONG_USER);
+                let reason = if doubt.is_some() { WRONG_USER } else { reason };
                 slot.failures = Some(failed(slot.failures.as_ref(), reason, now));
             }
             return Ok(());

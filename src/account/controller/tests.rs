@@ -46,11 +46,14 @@ const CLUSTER: &str = "01234567-89ab";
 struct HandClock {
     start: Instant,
     passed: Mutex<Duration>,
+    /// The wall clock was set back by so much.
+    back: Mutex<Duration>,
 }
 
 impl Clock for HandClock {
     fn wall(&self) -> Timestamp {
         Timestamp::from_second(1_800_000_000).unwrap() + *self.passed.lock().unwrap()
+            - *self.back.lock().unwrap()
     }
 
     fn monotonic(&self) -> Instant {
@@ -71,6 +74,8 @@ struct World {
     account: BagsAccount,
     accounts: Writer<BagsAccount>,
     owners: Vec<String>,
+    /// The namespace of all ApiKeys is there.
+    namespace: bool,
     secrets: Vec<Secret>,
     stored: Writer<Secret>,
     keys: Vec<Key>,
@@ -118,6 +123,10 @@ impl World {
         if path.contains("/apikeys/") {
             let found = self.owners.contains(&name);
             return if found { (200, api_key(&name)) } else { (404, Value::Null) };
+        }
+        if path == "/api/v1/namespaces/shop" {
+            let metadata = json!({"kind": "PartialObjectMetadata", "metadata": {"name": "shop"}});
+            return if self.namespace { (200, metadata) } else { (404, Value::Null) };
         }
         let Some(index) = self.secrets.iter().position(|secret| secret.name_any() == name) else {
             return (404, Value::Null);
@@ -186,7 +195,8 @@ struct Stage {
 /// An account with a token, or else a wallet that nobody asks for, and these slots.
 #[expect(clippy::disallowed_methods, reason = "an arbitrary beginning: an Instant has no other")]
 fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
-    let clock = Arc::new(HandClock { start: Instant::now(), passed: Mutex::default() });
+    let clock =
+        Arc::new(HandClock { start: Instant::now(), passed: Mutex::default(), back: Mutex::default() });
     let installation = Installation { cluster: CLUSTER.into(), namespace: "bags".into() };
     let credentials = if with_token { json!({"agentToken": {"secretName": "bags-main"}}) } else { json!({}) };
     let account: BagsAccount = serde_json::from_value(json!({
@@ -210,6 +220,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         account,
         accounts,
         owners: vec![],
+        namespace: true,
         secrets: vec![],
         stored,
         keys: vec![],
@@ -334,6 +345,15 @@ impl Stage {
         world.changed();
     }
 
+    /// Runs, and jumps from deadline to deadline, for so long.
+    async fn pass(&self, time: Duration) {
+        let begun = *self.clock.passed.lock().unwrap();
+        while *self.clock.passed.lock().unwrap() - begun < time {
+            let Outcome::Wait(wait) = reconcile(&self.context, "main").await else { panic!("gone") };
+            *self.clock.passed.lock().unwrap() += wait;
+        }
+    }
+
     /// Runs, and jumps to the next deadline, until it is so; gives the time that passed.
     async fn until(&self, longest: Duration, so: impl Fn(&World) -> bool) -> Duration {
         let begun = *self.clock.passed.lock().unwrap();
@@ -454,12 +474,7 @@ async fn where_bags_cannot_revoke_a_person_is_asked_and_their_deed_noticed() {
     stage.world().can_revoke = false;
     stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
     assert!(stage.world().events.contains(&"RevocationNeedsPerson".to_owned()));
-    let still = Duration::from_hours(3);
-    let begun = *stage.clock.passed.lock().unwrap();
-    while *stage.clock.passed.lock().unwrap() - begun < still {
-        let Outcome::Wait(wait) = reconcile(&stage.context, "main").await else { panic!("gone") };
-        *stage.clock.passed.lock().unwrap() += wait;
-    }
+    stage.pass(Duration::from_hours(3)).await;
     assert_eq!(states(&stage.world()), [SlotState::Revoking, SlotState::Live]);
     stage.world().keys[0].alive = false;
     let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
@@ -468,14 +483,71 @@ async fn where_bags_cannot_revoke_a_person_is_asked_and_their_deed_noticed() {
 }
 
 #[tokio::test]
-async fn a_vanished_owners_place_is_given_back_and_its_key_revoked_after_an_hour() {
+async fn a_vanished_owners_place_is_given_back_and_its_key_revoked_an_hour_after_its_namespace_went() {
     let stage = stage(true, vec![aged(0, SlotState::Reserved), aged(1, SlotState::Live)]);
     stage.key(&aged(1, SlotState::Live), Some(true));
     let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
     assert_eq!(took, Duration::ZERO);
+    stage.pass(Duration::from_hours(5)).await;
+    assert_eq!(states(&stage.world()), [SlotState::Live]);
+    assert!(condition(&stage.world(), "OrphanedKeys").unwrap().message.contains("shop/app-1"));
+    assert_eq!(stage.world().events, ["KeyOrphaned"]);
+    stage.world().namespace = false;
     let took = stage.until(Duration::from_hours(2), |world| states(world).is_empty()).await;
     assert!(took >= Duration::from_hours(1), "{took:?}");
     assert!(!stage.world().keys[0].alive);
+    assert!(condition(&stage.world(), "OrphanedKeys").is_none());
+}
+
+#[tokio::test]
+async fn a_vanished_owners_key_is_revoked_on_a_persons_word() {
+    let live = aged(0, SlotState::Live);
+    let stage = stage(true, vec![live.clone()]);
+    stage.key(&live, Some(true));
+    stage.until(MINUTES, |world| condition(world, "OrphanedKeys").is_some()).await;
+    let asked = |world: &World| world.requests.iter().filter(|of| of.contains("/apikeys/")).count();
+    stage.pass(Duration::from_hours(1)).await;
+    assert_eq!(asked(&stage.world()), 0, "who waits for a person asks for no owner");
+    stage.annotate(annotation::RESOLVED, &live.attempt.unwrap());
+    let took = stage.until(MINUTES, |world| states(world).is_empty()).await;
+    assert!(took < Duration::from_mins(1), "{took:?}");
+    assert!(!stage.world().keys[0].alive);
+    assert!(stage.world().requests.contains(&"BAGS /api/v1/agent/dev/keys/revoke".to_owned()));
+}
+
+#[tokio::test]
+async fn a_creation_is_judged_also_when_the_wall_clock_was_set_back() {
+    let made = Slot { since: Timestamp::from_second(1_800_000_000).unwrap(), ..aged(0, SlotState::Creating) };
+    let live = aged(1, SlotState::Live);
+    let mut stage = stage(true, vec![made.clone(), live.clone()]);
+    stage.key(&made, Some(false));
+    stage.key(&live, Some(true));
+    stage.owner(0);
+    stage.owner(1);
+    stage.world().keys.remove(0);
+    stage.pass(Duration::from_secs(10)).await;
+    *stage.clock.back.lock().unwrap() = Duration::from_hours(5);
+    let took = stage.until(MINUTES, |world| states(world)[0] == SlotState::Reserved).await;
+    assert!(took < Duration::from_mins(20), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_revoke_endpoint_is_tried_again_once_its_path_is_corrected() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    let path = |stage: &Stage, path: &str| {
+        let mut world = stage.world();
+        world.account.spec.revocation = serde_json::from_value(json!({"path": path})).unwrap();
+        world.changed();
+    };
+    path(&stage, "/wrong");
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    path(&stage, "/agent/dev/keys/revoke");
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!(took < Duration::from_mins(1), "{took:?}");
 }
 
 #[tokio::test]

@@ -305,6 +305,21 @@ fn a_persons_word_is_checked_once_where_the_value_is_known() {
         ("it still works after a minute", Known { tried: Some(60), ..resolved(61) }, wait(59)),
         ("it still works after a day", Known { tried: Some(86_400), ..resolved(86_401) }, wait(299)),
         ("it does not", Known { refused: Some((1, 11, 11)), ..resolved(11) }, Next::Dead),
+        (
+            "where it works and can be revoked, it is",
+            Known { tried: Some(10), alive_before: true, ..resolved(11) },
+            Next::Revoke,
+        ),
+        (
+            "where only a person can, it is asked again",
+            Known {
+                tried: Some(10),
+                alive_before: true,
+                way: Way::Person(PersonReason::NoEndpoint),
+                ..resolved(11)
+            },
+            wait(29),
+        ),
     ];
     for (name, case, expected) in cases {
         assert_eq!(with(&case, next), expected, "{name}");

@@ -11,16 +11,19 @@ use super::*;
 use crate::{
     account::{
         lists::{Coverage, Verdict},
-        memory::{AccountFacts, Endpoint, KeyMemory},
+        memory::{AccountFacts, Endpoint, KeyMemory, NamespaceSeen},
         observe::{CredentialsSeen, ListSeen},
     },
-    api::{BagsAccount, BagsAccountStatus, account::Slot},
+    api::{
+        BagsAccount, BagsAccountStatus,
+        account::{Capability, Slot},
+    },
     ledger::slots::tests::{owner, slot},
     timings::Timings,
 };
 
 /// The wall clock at the time of decision; slots are in their state since `SINCE`.
-const NOW: i64 = 1_000_000;
+pub(in crate::account) const NOW: i64 = 1_000_000;
 const SINCE: i64 = NOW - 10;
 
 fn ours() -> Installation {
@@ -81,6 +84,7 @@ pub(in crate::account) fn seen(n: usize, state: SlotState) -> SlotSeen {
         stored: Stored::Value,
         running: false,
         owner: OwnerSeen::Cached,
+        watched: Duration::ZERO,
         current: state == SlotState::Live,
         verdict: Verdict::Undecided { wait: Duration::ZERO },
         listed_since: false,
@@ -89,15 +93,15 @@ pub(in crate::account) fn seen(n: usize, state: SlotState) -> SlotSeen {
     }
 }
 
-fn with(slots: impl IntoIterator<Item = SlotSeen>) -> Observation {
+pub(in crate::account) fn with(slots: impl IntoIterator<Item = SlotSeen>) -> Observation {
     Observation { slots: slots.into_iter().collect(), ..account() }
 }
 
-fn attempt(n: usize, state: SlotState) -> String {
+pub(in crate::account) fn attempt(n: usize, state: SlotState) -> String {
     slot(&owner(n), state).attempt.unwrap()
 }
 
-fn annotated(mut account: Observation, key: &str, value: &str) -> Observation {
+pub(in crate::account) fn annotated(mut account: Observation, key: &str, value: &str) -> Observation {
     let annotations = Arc::make_mut(&mut account.account).metadata.annotations.get_or_insert_default();
     annotations.insert(key.to_owned(), value.to_owned());
     account
@@ -116,15 +120,15 @@ fn pinned(mut account: Observation, cluster: &str, namespace: &str) -> Observati
     account
 }
 
-fn change_of(change: Change) -> Decision {
+pub(in crate::account) fn change_of(change: Change) -> Decision {
     Decision::Act(Effect::Change(change))
 }
 
-fn rest(seconds: u64) -> Decision {
+pub(in crate::account) fn rest(seconds: u64) -> Decision {
     Decision::Rest(Some(Duration::from_secs(seconds)))
 }
 
-const RESYNC: u64 = 600;
+pub(in crate::account) const RESYNC: u64 = 600;
 
 #[test]
 fn an_account_is_pinned_finalized_listed_and_let_go() {
@@ -229,8 +233,10 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
     };
     let (at, key_id) = (Timestamp::from_second(NOW - 60).unwrap(), slot.key_id.clone().unwrap());
     let revoke = Decision::Act(Effect::Revoke { attempt: attempt(0, SlotState::Revoking), key_id });
-    let endpoint =
-        |found, at| AccountFacts { endpoint: Some(Endpoint { found, at }), ..AccountFacts::default() };
+    let endpoint = |found, at| AccountFacts {
+        endpoint: Some(Endpoint { found, at, with: account().endpoint() }),
+        ..AccountFacts::default()
+    };
     let mut by_person = with([slot.clone()]);
     let spec = &mut Arc::make_mut(&mut by_person.account).spec;
     spec.revocation = serde_json::from_value(json!({"mode": "Person"})).unwrap();
@@ -238,6 +244,23 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
     let verdict = Verdict::Shown { key_id: None };
     let looked_up = SlotSeen { listed_since: true, verdict, ..unnamed.clone() };
     let day = Timestamp::from_second(NOW - 86_400).unwrap();
+    let recorded = |mut account: Observation| {
+        let with = account.endpoint();
+        let status = Arc::make_mut(&mut account.account).status.get_or_insert_default();
+        status.capabilities.revoke = Capability::No;
+        status.capabilities.revoke_tried_at = Some(at);
+        status.capabilities.revoke_tried_with = Some(with);
+        account
+    };
+    let moved = |mut account: Observation| {
+        let spec = &mut Arc::make_mut(&mut account.account).spec;
+        spec.revocation = serde_json::from_value(json!({"path": "/elsewhere"})).unwrap();
+        account
+    };
+    let retokened = |mut account: Observation| {
+        account.credentials.token_version = Some("bags-main@2".into());
+        account
+    };
     let cases = [
         ("the operator", with([slot.clone()]), revoke.clone()),
         ("a person, if so wished", by_person, rest(RESYNC)),
@@ -251,7 +274,23 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
             Observation { facts: endpoint(false, day), ..with([slot.clone()]) },
             revoke.clone(),
         ),
-        ("or knows better", Observation { facts: endpoint(true, at), ..with([slot]) }, revoke),
+        (
+            "or knows better",
+            Observation { facts: endpoint(true, at), ..with([slot.clone()]) },
+            revoke.clone(),
+        ),
+        ("what was recorded holds", recorded(with([slot.clone()])), rest(RESYNC)),
+        ("another path is another endpoint", moved(recorded(with([slot.clone()]))), revoke.clone()),
+        (
+            "also in this process's memory",
+            moved(Observation { facts: endpoint(false, at), ..with([slot.clone()]) }),
+            revoke.clone(),
+        ),
+        (
+            "another token may be let in",
+            retokened(Observation { facts: endpoint(false, at), ..recorded(with([slot.clone()])) }),
+            revoke,
+        ),
         ("an unknown id is looked up", with([unnamed]), Decision::Look(Look::List)),
         ("and if no list tells it, a person", with([looked_up]), rest(RESYNC)),
     ];
@@ -274,6 +313,7 @@ fn a_creation_of_unknown_outcome_is_judged_once_its_value_cannot_arrive() {
         listed_since: true,
         ..creating(240, Stored::Absent)
     };
+    let watched = |seconds, seen| SlotSeen { watched: Duration::from_secs(seconds), ..seen };
     let name = || attempt.clone();
     let other = SlotSeen { memory: KeyMemory::default(), ..seen(1, SlotState::Live) };
     let undecided = |seconds| Verdict::Undecided { wait: Duration::from_secs(seconds) };
@@ -292,6 +332,16 @@ fn a_creation_of_unknown_outcome_is_judged_once_its_value_cannot_arrive() {
             rest(1),
         ),
         ("it may still be saved", with([creating(239, Stored::Empty)]), rest(1)),
+        (
+            "also if the wall clock was set back",
+            with([watched(239, creating(-5000, Stored::Empty))]),
+            rest(1),
+        ),
+        (
+            "which does not keep it from being judged",
+            with([watched(240, creating(-5000, Stored::Empty))]),
+            Decision::Look(Look::Entry(name())),
+        ),
         (
             "its Secret is read live",
             with([creating(240, Stored::Empty)]),
@@ -344,13 +394,15 @@ fn a_creation_of_unknown_outcome_is_judged_once_its_value_cannot_arrive() {
 fn unresolved_and_released_keys_leave_by_lists_or_by_a_persons_word() {
     let unresolved = attempt(0, SlotState::Unresolved);
     let released = attempt(0, SlotState::Released);
-    let slot = |state, verdict| SlotSeen { verdict, listed_since: true, ..seen(0, state) };
-    let wrong_user = || {
-        let mut seen = slot(SlotState::Unresolved, Verdict::Absent);
-        let failures = json!({"count": 1, "at": "2026-01-01T00:00:00Z", "reason": WRONG_USER});
+    let slot =
+        |state, verdict| SlotSeen { verdict, listed_since: true, stored: Stored::Absent, ..seen(0, state) };
+    let failed = |reason, stored| {
+        let mut seen = SlotSeen { stored, ..slot(SlotState::Unresolved, Verdict::Absent) };
+        let failures = json!({"count": 1, "at": "2026-01-01T00:00:00Z", "reason": reason});
         seen.slot.failures = serde_json::from_value(failures).unwrap();
         with([seen])
     };
+    let wrong_user = || failed(WRONG_USER, Stored::Absent);
     let dismiss = |attempt: &str| change_of(Change::Dismiss { attempt: attempt.to_owned() });
     let not_covered = |state| with([slot(state, Verdict::NotCovered)]);
     let cases = [
@@ -367,6 +419,11 @@ fn unresolved_and_released_keys_leave_by_lists_or_by_a_persons_word() {
             dismiss(&unresolved),
         ),
         ("another user's key is in no list of ours", wrong_user(), rest(RESYNC)),
+        (
+            "whose value is known is another user's, whatever failed since",
+            failed("Connect", Stored::Value),
+            rest(RESYNC),
+        ),
         (
             "a person tells of it",
             annotated(wrong_user(), annotation::RESOLVED, &unresolved),
@@ -392,64 +449,6 @@ fn unresolved_and_released_keys_leave_by_lists_or_by_a_persons_word() {
             "an attempt that is not there changes nothing",
             annotated(account(), annotation::RESOLVED, "gone"),
             rest(RESYNC),
-        ),
-    ];
-    for (name, case, expected) in cases {
-        assert_eq!(decide(&case), expected, "{name}");
-    }
-}
-
-/// A slot of an owner that the cache has missed for so long.
-fn orphan(state: SlotState, age: i64, missing: u64, found: Option<OwnerSeen>) -> Observation {
-    let mut account = account();
-    let since = account.now.checked_sub(Duration::from_secs(missing)).unwrap();
-    account.facts.missing.insert(owner(0).uid, since);
-    let mut slot = SlotSeen { owner: found.unwrap_or(OwnerSeen::Missing(since)), ..seen(0, state) };
-    slot.slot.since = Timestamp::from_second(NOW - age).unwrap();
-    Observation { slots: vec![slot], ..account }
-}
-
-#[test]
-fn a_slot_without_an_owner_goes_after_its_time_and_a_live_read() {
-    use SlotState::{Creating, Live, Reserved};
-    let ask = Decision::Look(Look::Owner(owner(0)));
-    let live = attempt(0, Live);
-    let mut two = orphan(Live, 9000, 3600, Some(OwnerSeen::Gone));
-    let mut older = two.slots[0].clone();
-    older.slot.attempt = Some("older".into());
-    older.current = false;
-    two.slots.push(older);
-    let cases = [
-        ("a place waits", orphan(Reserved, 119, 9000, None), rest(1)),
-        ("then its owner is looked for", orphan(Reserved, 120, 0, None), ask.clone()),
-        (
-            "and it is given back",
-            orphan(Reserved, 120, 0, Some(OwnerSeen::Gone)),
-            change_of(Change::GiveBack { owner_uid: owner(0).uid }),
-        ),
-        ("unless its owner is there", orphan(Reserved, 120, 0, Some(OwnerSeen::Lives)), rest(RESYNC)),
-        (
-            "one that is being deleted gives it back itself",
-            orphan(Reserved, 120, 0, Some(OwnerSeen::Deleting)),
-            rest(RESYNC),
-        ),
-        ("a living key waits", orphan(Live, 9000, 3599, None), rest(1)),
-        ("then its owner is looked for too", orphan(Live, 9000, 3600, None), ask.clone()),
-        (
-            "and it is condemned",
-            orphan(Live, 9000, 3600, Some(OwnerSeen::Gone)),
-            change_of(Change::Condemn { attempt: live, emergency: false }),
-        ),
-        (
-            "the older one first",
-            two,
-            change_of(Change::Condemn { attempt: "older".into(), emergency: false }),
-        ),
-        ("a made key waits for nothing", orphan(Creating, 20, 0, None), ask),
-        (
-            "and is never published",
-            orphan(Creating, 20, 0, Some(OwnerSeen::Gone)),
-            change_of(Change::Abandon { attempt: attempt(0, Creating) }),
         ),
     ];
     for (name, case, expected) in cases {
@@ -556,8 +555,13 @@ prop_compose! {
     fn any_account()(
         slots in proptest::collection::vec(any_slot(), 0..6),
         (token, foreign, resolved, going, listed) in any::<(bool, bool, bool, bool, bool)>(),
+        namespace in proptest::option::of(proptest::option::of(0..7200u64)),
     ) -> Observation {
         let mut account = account();
+        if let Some(gone) = namespace {
+            let gone_since = gone.and_then(|ago| account.now.checked_sub(Duration::from_secs(ago)));
+            account.facts.namespaces.insert("shop".into(), NamespaceSeen { asked: account.now, gone_since });
+        }
         account.credentials.token = token;
         for (n, (mut slot, _)) in slots.into_iter().enumerate() {
             slot.slot.owner = owner(n % 3);
@@ -594,8 +598,10 @@ fn justified(account: &Observation, change: &Change) -> bool {
         }
         Change::Condemn { attempt, emergency } => {
             let seen = of(attempt);
-            !emergency
-                && (seen.slot.state == SlotState::Lost || seen.slot.state == SlotState::Live && gone(seen))
+            let namespace = account.facts.namespaces.get(&seen.slot.owner.namespace);
+            let may_go = account.resolved(seen) || namespace.is_some_and(|known| known.gone_since.is_some());
+            let orphan = seen.slot.state == SlotState::Live && gone(seen) && may_go;
+            !emergency && (seen.slot.state == SlotState::Lost || orphan)
         }
         Change::GiveBack { owner_uid } => account.slots.iter().any(|seen| {
             seen.slot.owner.uid == *owner_uid && seen.slot.state == SlotState::Reserved && gone(seen)
@@ -608,7 +614,8 @@ fn justified(account: &Observation, change: &Change) -> bool {
         Change::Doubt { attempt, .. } => of(attempt).memory.closed && of(attempt).stored != Stored::Value,
         Change::Lose { attempt, .. } => matches!(of(attempt).verdict, Verdict::Shown { .. }),
         Change::Dismiss { attempt } => {
-            of(attempt).verdict == Verdict::Absent || account.resolved(of(attempt))
+            let seen = of(attempt);
+            account.resolved(seen) || seen.verdict == Verdict::Absent && !of_another_user(seen)
         }
         Change::Reserve { .. }
         | Change::ReserveFurther { .. }

@@ -11,8 +11,8 @@ use crate::{
         credentials::CredentialProblem,
         decide::tests::{account, seen},
         lists::{Coverage, Verdict},
-        memory::{Endpoint, KeyMemory},
-        observe::{CredentialsSeen, LooseEntry, Observation, SlotSeen, Stored},
+        memory::{Endpoint, KeyMemory, NamespaceSeen},
+        observe::{CredentialsSeen, LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
     },
     api::account::Installation,
 };
@@ -60,7 +60,7 @@ fn a_healthy_account_is_ready_and_says_nothing_abnormal() {
 #[test]
 fn what_was_said_once_is_not_written_again() {
     let mut account = with([seen(0, SlotState::Live), seen(1, SlotState::Unresolved)]);
-    account.facts.endpoint = Some(Endpoint { found: false, at: account.wall });
+    account.facts.endpoint = Some(Endpoint { found: false, at: account.wall, with: account.endpoint() });
     account.paused_until = Some(account.wall + Duration::from_millis(90_400));
     let first = shown(&account);
     Arc::make_mut(&mut account.account).status = Some(first.clone());
@@ -97,6 +97,62 @@ fn distrusted_credentials_are_forgiven_once_they_change() {
     let status = shown(&account);
     assert_eq!(status.distrusted_credentials, None);
     assert!(said(&status, kind::CREDENTIALS_VALID).unwrap().0);
+}
+
+#[test]
+fn credentials_are_forgiven_once_the_expected_user_is_corrected() {
+    let mut account = account();
+    let version = account.credentials.version.clone().unwrap();
+    let expecting = |account: &mut Observation, user: &str| {
+        Arc::make_mut(&mut account.account).spec.expected_user = Some(user.into());
+    };
+    expecting(&mut account, "user-1");
+    let distrusted = trust_of(&account.account, &version);
+    Arc::make_mut(&mut account.account).status.get_or_insert_default().distrusted_credentials =
+        Some(distrusted.clone());
+    assert_eq!(shown(&account).distrusted_credentials, Some(distrusted));
+    expecting(&mut account, "user-2");
+    assert_eq!(shown(&account).distrusted_credentials, None);
+    expecting(&mut account, "");
+    assert_eq!(trust_of(&account.account, &version), version);
+}
+
+#[test]
+fn a_missing_revoke_endpoint_is_forgotten_once_path_or_token_change() {
+    let mut account = account();
+    let endpoint = Endpoint { found: false, at: account.wall, with: account.endpoint() };
+    account.facts.endpoint = Some(endpoint);
+    Arc::make_mut(&mut account.account).status = Some(shown(&account));
+    account.facts.endpoint = None;
+    let status = shown(&account);
+    assert_eq!(status.capabilities.revoke, Capability::No);
+    assert!(status.capabilities.revoke_tried_at.is_some());
+    account.credentials.token_version = Some("bags-main@2".into());
+    let known = shown(&account).capabilities;
+    assert_eq!(
+        (known.revoke, known.revoke_tried_at, known.revoke_tried_with),
+        (Capability::Unknown, None, None)
+    );
+}
+
+#[test]
+fn a_key_without_an_apikey_names_itself_and_the_way_out_until_it_is_on_its_way() {
+    let orphan = SlotSeen { owner: OwnerSeen::Gone, ..seen(0, SlotState::Live) };
+    let attempt = orphan.slot.attempt.clone().unwrap();
+    let name = orphan.slot.key_name.clone().unwrap();
+    let mut account = with([orphan, seen(1, SlotState::Live)]);
+    let status = shown(&account);
+    let (orphaned, _, message) = said(&status, kind::ORPHANED_KEYS).unwrap();
+    assert!(orphaned);
+    for part in ["shop/app-0", &attempt, &name, "keys.bags.fm/resolved: <attempts>", "1h"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    assert!(!message.contains("app-1") && !message.contains("value is lost"), "{message}");
+    account.slots[0].stored = Stored::Absent;
+    assert!(said(&shown(&account), kind::ORPHANED_KEYS).unwrap().2.contains("value is lost"));
+    let gone = NamespaceSeen { asked: account.now, gone_since: Some(account.now) };
+    account.facts.namespaces.insert("shop".into(), gone);
+    assert_eq!(said(&shown(&account), kind::ORPHANED_KEYS), None);
 }
 
 #[test]
@@ -142,7 +198,7 @@ fn a_person_is_told_name_id_page_and_reason_of_every_key_to_revoke() {
     let (name, id) = (revoking.slot.key_name.clone().unwrap(), revoking.slot.key_id.clone().unwrap());
     let mut account = with([revoking]);
     assert_eq!(said(&shown(&account), kind::REVOCATION_NEEDS_PERSON), None);
-    account.facts.endpoint = Some(Endpoint { found: false, at: account.wall });
+    account.facts.endpoint = Some(Endpoint { found: false, at: account.wall, with: account.endpoint() });
     let status = shown(&account);
     let (needed, reason, message) = said(&status, kind::REVOCATION_NEEDS_PERSON).unwrap();
     assert_eq!((needed, reason), (true, "NoRevokeEndpoint"));

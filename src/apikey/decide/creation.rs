@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{Decision, Rule, is_in, since, words};
 use crate::{
+    account::credentials::trust_of,
     api::account::{Failures, Slot, SlotState},
     apikey::{
         hold::{Hold, Reason},
@@ -82,12 +83,13 @@ fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
     Rule::Act(Decision::Make)
 }
 
-/// Whether the credentials are those that led to another user.
+/// Whether the credentials are those that led to another user than the one still expected.
 fn distrusted(view: &AccountView) -> bool {
     let status = view.account.status.as_ref();
     let distrusted = status.and_then(|status| status.distrusted_credentials.as_ref());
-    let version = view.credentials.as_ref().ok().map(|credentials| &credentials.version);
-    distrusted.is_some() && distrusted == version
+    let credentials = view.credentials.as_ref().ok();
+    let trust = credentials.map(|credentials| trust_of(&view.account, &credentials.version));
+    distrusted.is_some() && distrusted == trust.as_ref()
 }
 
 /// Every slot of the ApiKey is out of use: one more attempt, if a slot is free; then it waits, or one ApiKey could
@@ -111,7 +113,10 @@ fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
         };
     }
     // A further slot that was refused is gone; the refusal stands at another slot of its owner.
-    let refusals = slots.iter().filter_map(|slot| slot.failures.as_ref()).filter(|f| !words::is_doubt(f));
+    let refusals = slots.iter().filter_map(|slot| {
+        // A doubt dates from when its slot became unresolved; a later time is a refusal's.
+        slot.failures.as_ref().filter(|failures| !words::is_doubt(failures) || failures.at > slot.since)
+    });
     if let Some(hold) = refusals.filter_map(|failures| pause(o, view, failures)).max_by_key(|hold| hold.wait)
     {
         return Rule::Wait(hold);

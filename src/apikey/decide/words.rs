@@ -196,7 +196,7 @@ pub(super) fn paused(view: &AccountView, until: Timestamp) -> String {
 pub(super) fn wrong_user(view: &AccountView) -> String {
     format!(
         "the credentials of BagsAccount \"{}\" lead to another user of Bags than the account's; a platform person has to \
-         correct spec.expectedUser or the credentials' Secret, and write that Secret again; nothing is made before",
+         correct spec.expectedUser or the credentials' Secret; nothing is made before",
         account_name(view)
     )
 }

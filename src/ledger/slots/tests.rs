@@ -105,6 +105,20 @@ fn a_refused_further_attempt_gives_its_slot_back_and_leaves_a_trace() {
 }
 
 #[test]
+fn a_refused_further_attempt_does_not_cover_up_that_a_key_is_another_users() {
+    let start = ledger(vec![slot(&owner(0), SlotState::Creating)]);
+    let doubt = Change::Doubt { attempt: attempt(0, SlotState::Creating), reason: WRONG_USER };
+    let further = Change::ReserveFurther { owner: owner(0), key_use: "production/app".into() };
+    let refused = Change::NotMade { attempt: "b".into(), reason: "Connect" };
+    let changes = [(doubt, 1), (further, 2), (license(0, "b"), 3), (refused, 4)];
+    let end = changes.iter().fold(start, |state, (change, at)| state.apply(change, &terms(10, *at)).unwrap());
+    let failures = end.slots[0].failures.as_ref().unwrap();
+    assert_eq!((failures.reason.as_str(), failures.count), (WRONG_USER, 2));
+    // The time is the refusal's: the next further attempt waits.
+    assert_eq!((failures.at.as_second(), end.slots[0].since.as_second()), (4, 1));
+}
+
+#[test]
 fn a_further_slot_needs_every_other_one_of_the_owner_to_be_out_of_use() {
     let further = Change::ReserveFurther { owner: owner(0), key_use: "production/app".into() };
     for (state, allowed) in [

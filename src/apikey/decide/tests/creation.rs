@@ -217,7 +217,9 @@ fn a_refused_attempt_pauses_and_says_whose_turn_it_is() {
 fn an_owner_whose_keys_are_out_of_use_gets_one_more_attempt() {
     let with = |state| seen().with_slot(mine(state));
     let never = |o: Observation, state| o.with_slot(Slot { published: None, ..named("b", mine(state)) });
-    let doubted = |age, reason| seen().with_slot(failing(1, age, reason, mine(SlotState::Unresolved)));
+    let doubted = |age, reason| {
+        seen().with_slot(failing(1, age, reason, aged(SECOND * 40, mine(SlotState::Unresolved))))
+    };
     let emergency = || {
         seen()
             .with_slot(Slot { published: Some(1), ..named("a", mine(SlotState::Revoking)) })
@@ -253,10 +255,21 @@ fn an_owner_whose_keys_are_out_of_use_gets_one_more_attempt() {
         ),
         (
             "the credentials that led to another user were replaced",
-            distrusting(doubted(SECOND, "WrongUser"), "bags-main@0"),
+            distrusting(doubted(SECOND * 40, "WrongUser"), "bags-main@0"),
             FURTHER,
         ),
-        ("the unknown outcome itself is no refusal", doubted(SECOND, "OutcomeUnknown"), FURTHER),
+        (
+            "a further attempt was refused, and the first key is still another user's",
+            distrusting(doubted(SECOND * 20, "WrongUser"), "bags-main@0"),
+            "BagsRefused, 40s",
+        ),
+        (
+            "another user is expected now",
+            distrusting(with(SlotState::Unresolved), CREDENTIALS)
+                .account(|account| account.spec.expected_user = Some("user-2".into())),
+            FURTHER,
+        ),
+        ("the unknown outcome itself is no refusal", doubted(SECOND * 40, "OutcomeUnknown"), FURTHER),
         ("a further attempt was just refused", doubted(SECOND * 20, "Connect"), "BagsUnavailable, 40s"),
         ("a further attempt was refused a while ago", doubted(MINUTE, "Connect"), FURTHER),
         ("its only key was left to people", with(SlotState::Released), "WaitingForAccount"),
