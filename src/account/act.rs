@@ -35,6 +35,7 @@ use crate::{
     events::EventReason,
     keystore::Removal,
     ledger::{Change, StoreError},
+    metrics::KeyStep,
 };
 
 /// The longest pause between two revocations of one key.
@@ -348,6 +349,7 @@ impl Actor<'_> {
     async fn tell(&self, change: &Change) {
         match change {
             Change::Bury { attempt, .. } => {
+                self.context.metrics.key(KeyStep::Revoked);
                 self.memory.retain(|kept| kept != attempt);
                 if let Some(seen) = self.slot(attempt) {
                     let note = format!("{} is revoked and proven dead", named(seen));
@@ -357,7 +359,9 @@ impl Actor<'_> {
             Change::Dismiss { attempt } | Change::NotMade { attempt, .. } => {
                 self.memory.retain(|kept| kept != attempt);
             }
+            Change::Doubt { .. } => self.context.metrics.key(KeyStep::Unresolved),
             Change::Lose { attempt, .. } => {
+                self.context.metrics.key(KeyStep::Lost);
                 if let Some(seen) = self.slot(attempt) {
                     let note = format!("{} was made, but its value is lost; it is revoked", named(seen));
                     self.publish(seen, EventReason::KeyLost, &note).await;
@@ -371,7 +375,6 @@ impl Actor<'_> {
             | Change::Publish { .. }
             | Change::SwitchBack { .. }
             | Change::Abandon { .. }
-            | Change::Doubt { .. }
             | Change::Condemn { .. }
             | Change::Release { .. } => {}
         }

@@ -22,6 +22,7 @@ use crate::{
     context::Context,
     events::EventReason,
     ledger::{Refusal, StoreError},
+    metrics::{Kind, ReconcileOutcome},
 };
 
 /// So many steps make one run: whatever goes round in circles, does so slowly.
@@ -62,25 +63,32 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
         context.memory.forget(name);
         return Outcome::Gone;
     };
+    let begun = context.env.clock.monotonic();
     let uid = account.uid().unwrap_or_default();
     let before = account.status.clone().unwrap_or_default().conditions;
     let (seen, end) = steps(context, account).await;
-    let end = match end {
-        End::Gone => {
-            context.backoff.forget(&uid);
-            return Outcome::Gone;
-        }
-        End::Failed(failure) => failed(context, &seen, failure).await,
-        End::Rest(wait) => match write_status(context, &seen, &before).await {
-            Ok(()) => rest(context, &seen, &uid, wait),
-            Err(failure) => failed(context, &seen, failure).await,
-        },
-        End::CutShort => match write_status(context, &seen, &before).await {
-            Ok(()) => GO_ON,
-            Err(failure) => failed(context, &seen, failure).await,
-        },
+    let written = match &end {
+        End::Rest(_) | End::CutShort => write_status(context, &seen, &before).await,
+        End::Gone | End::Failed(_) => Ok(()),
     };
-    Outcome::Wait(end)
+    let (outcome, how) = match (end, written) {
+        (End::Gone, _) => {
+            context.backoff.forget(&uid);
+            (Outcome::Gone, ReconcileOutcome::Done)
+        }
+        (End::Failed(failure), _) | (_, Err(failure)) => {
+            (Outcome::Wait(failed(context, &seen, failure).await), ReconcileOutcome::Failed)
+        }
+        (End::Rest(wait), Ok(())) => {
+            (Outcome::Wait(rest(context, &seen, &uid, wait)), ReconcileOutcome::Done)
+        }
+        (End::CutShort, Ok(())) => (Outcome::Wait(GO_ON), ReconcileOutcome::Waiting),
+    };
+    let took = context.env.clock.monotonic().saturating_duration_since(begun);
+    context.metrics.reconciled(Kind::BagsAccount, how, took);
+    let budget = context.memory_of(name, &seen.account).budget.remaining();
+    context.metrics.budget(name, i64::from(budget));
+    outcome
 }
 
 async fn steps(context: &Arc<Context>, account: Arc<BagsAccount>) -> (Observation, End) {
@@ -152,6 +160,7 @@ async fn write_status(context: &Context, seen: &Observation, before: &[Condition
 /// The wait after a failed run.
 async fn failed(context: &Context, seen: &Observation, failure: ActError) -> Duration {
     let class = failure.class();
+    context.metrics.failed(Kind::BagsAccount, class, "ReconcileFailed");
     match (&failure, class) {
         // Someone else was first: all is decided again.
         (ActError::Ledger(StoreError::Refused(Refusal::NotInState)), _) => {}
