@@ -37,7 +37,7 @@ lint: ## formats, lints, documentation, generated files; shell scripts and licen
 	@$(step) "clippy" $(cargo) clippy $(profile) --all-targets -- --deny warnings
 	@$(step) "rustdoc" env RUSTDOCFLAGS="--deny warnings" $(cargo) doc $(profile) --no-deps --document-private-items
 	@$(step) "crds/ are what src/api says" $(cargo) run --quiet $(profile) --bin crdgen -- --check
-	@$(step) "gofmt" sh -c 'test -z "$$(gofmt -l tests/cluster | tee /dev/stderr)"'
+	@$(step) "gofmt" sh -c '! gofmt -l tests/cluster | grep .'
 	@$(step) "go vet" sh -c 'cd tests/cluster && go vet ./...'
 	@.ci/optional shellcheck $(step) "shellcheck" shellcheck .ci/run .ci/step .ci/optional demo/run demo/cluster tests/cluster/run
 	@.ci/optional cargo-deny $(step) "cargo-deny" $(cargo) deny --offline check bans licenses sources
