@@ -82,15 +82,19 @@ $(tail -n 5 "$work/${program%%:*}.log")"
 	done
 }
 
-# Ends programs, the last one first.
+# Ends the program that was started last; its exit status is the program's.
+stop_last() {
+	local last=$((${#running[@]} - 1)) code=0
+	local pid=${running[$last]#*:}
+	unset "running[$last]"
+	kill -TERM "$pid" 2>/dev/null || true
+	wait "$pid" 2>/dev/null || code=$?
+	return "$code"
+}
+
+# Ends all programs, the last one first.
 stop_all() {
-	local index program
-	for ((index = ${#running[@]} - 1; index >= 0; index--)); do
-		program=${running[$index]}
-		kill -TERM "${program#*:}" 2>/dev/null || true
-		wait "${program#*:}" 2>/dev/null || true
-	done
-	running=()
+	while [ "${#running[@]}" -gt 0 ]; do stop_last || true; done
 	rm -f "$work/pids"
 }
 
