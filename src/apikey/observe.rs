@@ -93,7 +93,7 @@ pub struct CreatingView {
     pub slot: Slot,
     /// Its save runs in this process.
     pub running: bool,
-    /// Its keystore Secret, where the watch saw a value.
+    /// Its keystore Secret, where that has a value.
     pub saved: Option<Entry>,
     /// What its key answered in this run.
     pub probe: Option<Probe>,
@@ -162,10 +162,10 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
     Ok(Observation {
         now: context.env.clock.wall(),
         timings: context.settings.timings.clone(),
-        creating: slots
-            .iter()
-            .find(|slot| slot.state == SlotState::Creating)
-            .map(|slot| creating(context, run, account.as_ref(), slot)),
+        creating: match slots.iter().find(|slot| slot.state == SlotState::Creating) {
+            Some(slot) => Some(creating(context, run, account.as_ref(), slot).await?),
+            None => None,
+        },
         current_value: current_attempt.and_then(|attempt| context.keystore.cached(attempt)?.value()),
         last_used,
         consumer,
@@ -253,19 +253,31 @@ fn path(key: &ApiKey) -> String {
     format!("{}/{}", key.namespace().unwrap_or_default(), key.name_any())
 }
 
-fn creating(context: &Context, run: &Run, account: Option<&AccountView>, slot: &Slot) -> CreatingView {
+async fn creating(
+    context: &Context,
+    run: &Run,
+    account: Option<&AccountView>,
+    slot: &Slot,
+) -> Result<CreatingView, CallError> {
     let attempt = slot.attempt.clone().unwrap_or_default();
     let now = context.env.clock.monotonic();
     let known = account.map(|view| context.memory_of(&view.account.name_any(), &view.account).key(&attempt));
     let known = known.unwrap_or_default();
     let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
     let probe = run.probe.as_ref().filter(|(probed, _)| *probed == attempt).map(|(_, probe)| probe.clone());
-    CreatingView {
+    let running = context.env.saves.running(&attempt);
+    let valued = |entry: Option<Entry>| entry.filter(|entry| entry.value().is_some());
+    let saved = match valued(context.keystore.cached(&attempt)) {
+        // The watch may not have shown yet what a save that just ended wrote.
+        None if !running => valued(context.keystore.live(&attempt).await?),
+        saved => saved,
+    };
+    Ok(CreatingView {
         slot: slot.clone(),
-        running: context.env.saves.running(&attempt),
-        saved: context.keystore.cached(&attempt).filter(|entry| entry.value().is_some()),
+        running,
+        saved,
         probe,
         refused_for: ago(known.refused_since),
         probed_ago: ago(known.probed),
-    }
+    })
 }
