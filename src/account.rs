@@ -15,6 +15,8 @@ pub mod lists;
 pub mod memory;
 mod observe;
 mod orphans;
+mod rebuild;
+mod remnants;
 mod status;
 
-pub use controller::{Outcome, reconcile};
+pub use controller::reconcile;

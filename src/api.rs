@@ -52,6 +52,10 @@ pub mod mark {
     pub const OWNER_NAMESPACE: &str = "keys.bags.fm/owner-namespace";
     /// Annotation of a keystore Secret and of a consumer Secret: name of its ApiKey.
     pub const OWNER_NAME: &str = "keys.bags.fm/owner-name";
+    /// Annotation of a keystore Secret: what its key is for, as `<environment>/<application>`.
+    pub const USE: &str = "keys.bags.fm/use";
+    /// Annotation of a keystore Secret: the full name of its key at Bags.
+    pub const KEY_NAME: &str = "keys.bags.fm/key-name";
     /// Annotation of a keystore Secret: the key's id at Bags, once known.
     pub const KEY_ID: &str = "keys.bags.fm/key-id";
     /// Annotation of a keystore Secret: uid of `kube-system` and the operator's namespace, as `<uid>/<namespace>`.

@@ -154,6 +154,14 @@ pub fn in_sync(found: &Found, desired: &Desired<'_>) -> bool {
     }
 }
 
+/// Number and attempt of the switch that wrote the Secret.
+#[must_use]
+pub fn switch_of(found: &Found) -> Option<(i64, String)> {
+    let Found::Ours(secret) = found else { return None };
+    let number = secret.annotations().get(mark::SWITCH)?.parse().ok()?;
+    Some((number, secret.annotations().get(mark::SWITCH_ATTEMPT)?.clone()))
+}
+
 fn judge(secret: Secret, uid: &str, known: i64) -> Found {
     let written = secret.annotations().get(mark::SWITCH).and_then(|count| count.parse::<i64>().ok());
     if !marked(&secret, uid) {

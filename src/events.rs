@@ -151,6 +151,8 @@ reasons! {
     ListDoesNotCover: Warning, "List";
     /// The list of the account's keys can be relied on again.
     ListCovers: Normal, "List";
+    /// The account's status was lost; its slots were put back from the keystore.
+    LedgerRebuilt: Warning, "Rebuild";
     /// More keys than the limit allows.
     OverQuota: Warning, "Count";
     /// The ledger belongs to another installation: nothing is made or revoked.

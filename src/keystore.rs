@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, PostParams, Preconditions},
     runtime::reflector::{ObjectRef, Store},
 };
 
@@ -43,10 +43,14 @@ pub struct Placeholder<'a> {
     pub account: &'a str,
     /// ApiKey that it is made for.
     pub owner: &'a Owner,
+    /// What it is for.
+    pub key_use: &'a str,
     /// Revision of the key.
     pub revision: i64,
     /// The attempt.
     pub attempt: &'a str,
+    /// Full name of the key at Bags.
+    pub key_name: &'a str,
     /// This installation.
     pub installation: &'a Installation,
 }
@@ -108,6 +112,39 @@ impl Entry {
         self.secret.labels().get(mark::ACCOUNT).map(String::as_str)
     }
 
+    /// The ApiKey that it was made for.
+    #[must_use]
+    pub fn made_for(&self) -> Option<Owner> {
+        let (namespace, name) = Self::owner(&self.secret)?;
+        let uid = self.secret.labels().get(mark::OWNER_UID)?;
+        Some(Owner { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.clone() })
+    }
+
+    /// What its key is for.
+    #[must_use]
+    pub fn key_use(&self) -> Option<&str> {
+        self.secret.annotations().get(mark::USE).map(String::as_str)
+    }
+
+    /// Full name of its key at Bags.
+    #[must_use]
+    pub fn key_name(&self) -> Option<&str> {
+        self.secret.annotations().get(mark::KEY_NAME).map(String::as_str)
+    }
+
+    /// Revision of its key.
+    #[must_use]
+    pub fn revision(&self) -> Option<i64> {
+        self.secret.labels().get(mark::REVISION)?.parse().ok()
+    }
+
+    /// The installation that made it.
+    #[must_use]
+    pub fn installation(&self) -> Option<Installation> {
+        let (cluster, namespace) = self.secret.annotations().get(mark::INSTALLATION)?.split_once('/')?;
+        Some(Installation { cluster: cluster.to_owned(), namespace: namespace.to_owned() })
+    }
+
     /// When the placeholder was made, by the API server's clock.
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
@@ -158,6 +195,16 @@ impl Keystore {
     pub async fn live(&self, attempt: &str) -> Result<Option<Entry>, CallError> {
         let secret = call(self.api.get_opt(&secret_name(attempt))).await?;
         Ok(secret.map(|secret| Entry { secret: Arc::new(secret) }))
+    }
+
+    /// Every entry of an account, read live.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn live_of(&self, account: &str) -> Result<Vec<Entry>, CallError> {
+        let selector = ListParams::default().labels(&format!("{}={account}", mark::ACCOUNT));
+        let secrets = call(self.api.list(&selector)).await?;
+        Ok(secrets.items.into_iter().map(|secret| Entry { secret: Arc::new(secret) }).collect())
     }
 
     /// Makes the empty Secret that a value will be saved in.
@@ -226,7 +273,7 @@ fn secret_name(attempt: &str) -> String {
 }
 
 fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
-    let Placeholder { account, owner, revision, attempt, installation } = placeholder;
+    let Placeholder { account, owner, key_use, revision, attempt, key_name, installation } = placeholder;
     let text = |(key, value): (&str, String)| (key.to_owned(), value);
     Secret {
         metadata: ObjectMeta {
@@ -245,6 +292,8 @@ fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
                 [
                     (mark::OWNER_NAMESPACE, owner.namespace.clone()),
                     (mark::OWNER_NAME, owner.name.clone()),
+                    (mark::USE, (*key_use).to_owned()),
+                    (mark::KEY_NAME, (*key_name).to_owned()),
                     (mark::INSTALLATION, format!("{}/{}", installation.cluster, installation.namespace)),
                 ]
                 .map(text),

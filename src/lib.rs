@@ -16,6 +16,7 @@ pub mod keystore;
 pub mod ledger;
 pub mod metrics;
 pub mod operator;
+pub mod outcome;
 pub mod sandbox;
 pub mod saves;
 pub mod shutdown;

@@ -4,21 +4,21 @@
 //! account's change wakes the ApiKeys that wait for something of it, a keystore Secret wakes its ApiKey, credentials
 //! wake their account.
 
+pub mod parts;
 mod synced;
-mod wake;
+pub mod wake;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, channel::mpsc::UnboundedReceiver};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, ResourceExt,
     api::ListParams,
     runtime::{
-        Config as ControllerConfig, Controller, Predicate, WatchStreamExt,
+        Config as ControllerConfig, Controller, WatchStreamExt,
         controller::Action,
-        predicates,
-        reflector::{self, ObjectRef, Store, store::Writer},
+        reflector::{ObjectRef, Store, store::Writer},
         utils::PredicateConfig,
         watcher,
     },
@@ -26,23 +26,17 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use self::{synced::Synced, wake::Wake};
+use self::{parts::Watches, synced::Synced, wake::Wake};
 use crate::{
     account,
-    account::memory::Memory,
     admin::{AdminError, AdminServer, AdminState, Heartbeat, Readiness},
     api::{ApiKey, BagsAccount, account::Installation},
-    apikey::{self, written::Written},
-    backoff::Backoff,
-    bags::{self, Budget, HttpsError},
+    apikey,
+    bags::{self, HttpsError},
     clock::{Clock, Randomness, SystemClock},
     config::{Config, KubernetesAccessError},
-    context::{Context, Settings},
+    context::Context,
     env::{CallError, Env, call},
-    events::Events,
-    keystore::Keystore,
-    ledger::LedgerStore,
-    metrics::Metrics,
     saves::Saves,
     shutdown::Signals,
 };
@@ -134,7 +128,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let saves = env.saves.clone();
     let readiness = Readiness::awaiting(["ApiKey", "BagsAccount", "Secret"]);
     let heartbeat = Heartbeat::new(clock);
-    let context = Arc::new(context(&config, env, installation, &watches));
+    let context = Arc::new(parts::context(&config, env, installation, &watches));
     let state = AdminState {
         readiness: readiness.clone(),
         heartbeat: heartbeat.clone(),
@@ -209,43 +203,6 @@ async fn cluster_uid(client: &Client) -> Result<String, RunError> {
     Ok(namespace.uid().unwrap_or_default())
 }
 
-/// The caches, and the ends that fill them.
-struct Watches {
-    keys: (Store<ApiKey>, Writer<ApiKey>),
-    accounts: (Store<BagsAccount>, Writer<BagsAccount>),
-    secrets: (Store<Secret>, Writer<Secret>),
-}
-
-impl Watches {
-    fn new() -> Self {
-        Self { keys: reflector::store(), accounts: reflector::store(), secrets: reflector::store() }
-    }
-}
-
-fn context(config: &Config, env: Env, installation: Installation, watches: &Watches) -> Context {
-    let timings = config.timings.clone();
-    let (kube, clock) = (env.kube.clone(), env.clock.clone());
-    Context {
-        keys: watches.keys.0.clone(),
-        written: Written::default(),
-        ledger: LedgerStore::new(kube.clone(), clock.clone(), timings.clone(), watches.accounts.0.clone()),
-        keystore: Keystore::new(kube.clone(), &installation.namespace, watches.secrets.0.clone()),
-        memory: Memory::default(),
-        operator_budget: Arc::new(Budget::per_hour(config.requests_per_hour, clock.clone())),
-        metrics: Metrics::new(),
-        events: Events::new(kube, clock, config.instance.clone()),
-        backoff: Backoff::new(env.randomness.clone(), timings.resync),
-        settings: Settings {
-            installation,
-            bags_url: config.bags_url.clone(),
-            consumer_bags_url: config.consumer_bags_url.clone(),
-            request_deadline: config.request_deadline,
-            timings,
-        },
-        env,
-    }
-}
-
 /// Both controllers and the watch on Secrets.
 async fn controllers(
     context: &Arc<Context>,
@@ -269,10 +226,7 @@ async fn controllers(
         move |event| wake.by_key(event)
     })
     .applied_objects()
-    .predicate_filter(
-        predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
-        PredicateConfig::default(),
-    );
+    .predicate_filter(parts::key_triggers(), PredicateConfig::default());
     let account_stream = watched(Api::all(client.clone()), account_writer, "BagsAccount", &synced, {
         let wake = wake.clone();
         move |event| wake.by_account(event)
@@ -370,7 +324,7 @@ async fn reconcile_key(key: Arc<ApiKey>, shared: Arc<Shared>) -> Result<Action, 
     );
     Ok(async {
         synced.wait().await;
-        apikey::reconcile(context, &reference).await
+        apikey::reconcile(context, &reference).await.into()
     }
     .instrument(span)
     .await)
@@ -382,10 +336,7 @@ async fn reconcile_account(account: Arc<BagsAccount>, shared: Arc<Shared>) -> Re
     let span = info_span!("reconcile", kind = "BagsAccount", account.name = name);
     Ok(async {
         synced.wait().await;
-        match account::reconcile(context, &name).await {
-            account::Outcome::Wait(wait) => Action::requeue(wait),
-            account::Outcome::Gone => Action::await_change(),
-        }
+        account::reconcile(context, &name).await.into()
     }
     .instrument(span)
     .await)

@@ -9,13 +9,33 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use futures::future::BoxFuture;
 use tokio_util::task::TaskTracker;
 
+/// Lets a task run by itself: the runtime's own way in production, one that can be stopped at any moment in tests of
+/// what a crash leaves behind.
+pub type Spawn = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
+
 /// The running saves of this process. Clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Saves {
+    spawn: Spawn,
     tasks: TaskTracker,
     state: Arc<Mutex<State>>,
+}
+
+impl Default for Saves {
+    fn default() -> Self {
+        Self::spawned_by(Arc::new(on_the_runtime))
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where a save is let go; the tracker waits for it"
+)]
+fn on_the_runtime(save: BoxFuture<'static, ()>) {
+    drop(tokio::spawn(save));
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +56,12 @@ pub enum NotBegun {
 }
 
 impl Saves {
+    /// None yet; `spawn` lets them run.
+    #[must_use]
+    pub fn spawned_by(spawn: Spawn) -> Self {
+        Self { spawn, tasks: TaskTracker::new(), state: Arc::default() }
+    }
+
     /// Begins the save of an attempt; it then runs to its end whatever becomes of the caller.
     ///
     /// # Errors
@@ -54,10 +80,10 @@ impl Saves {
             }
             // Tracked before the lock is let go, so that a shutdown that begins now waits for it.
             let running = Running { attempt, state: Arc::clone(&self.state) };
-            self.tasks.spawn(async move {
+            (self.spawn)(Box::pin(self.tasks.track_future(async move {
                 let _running = running;
                 save.await;
-            });
+            })));
         }
         Ok(())
     }

@@ -22,11 +22,12 @@ use super::{
     listing,
     memory::{AccountMemory, Endpoint, NamespaceSeen, class_of},
     observe::{Found, Observation, OwnerSeen, SlotSeen},
+    remnants,
 };
 use crate::{
     api::{
         ApiKey, BagsAccount, FINALIZER,
-        account::{Owner, SlotState},
+        account::{Installation, Owner, Slot, SlotState},
     },
     backoff::FailureClass,
     bags::{self, BagsClient, Probe, Revocation},
@@ -34,7 +35,7 @@ use crate::{
     env::{CallError, call},
     events::EventReason,
     keystore::Removal,
-    ledger::{Change, StoreError},
+    ledger::{Change, Refusal, StoreError},
     metrics::KeyStep,
 };
 
@@ -61,6 +62,9 @@ pub(super) enum ActError {
         #[source]
         source: CallError,
     },
+    /// What is left of a lost ledger could not be read.
+    #[error("failed to read what the keystore has of the account")]
+    Remnants(#[source] CallError),
     /// The finalizer could not be changed.
     #[error("failed to change the finalizer")]
     Finalizer(#[source] CallError),
@@ -73,7 +77,10 @@ impl ActError {
     /// What it means for the next run.
     pub(super) fn class(&self) -> FailureClass {
         match self {
-            Self::ReadOwner { source, .. } | Self::Keystore { source, .. } | Self::Finalizer(source) => {
+            Self::ReadOwner { source, .. }
+            | Self::Keystore { source, .. }
+            | Self::Remnants(source)
+            | Self::Finalizer(source) => {
                 if source.is_refusal() {
                     FailureClass::Terminal
                 } else {
@@ -109,6 +116,7 @@ impl Actor<'_> {
                 Ok(())
             }
             Look::Entry(attempt) => self.read_entry(attempt).await,
+            Look::Remnants => remnants::read(self.context, &self.seen.account, self.found).await,
             Look::List => {
                 self.list().await;
                 Ok(())
@@ -126,7 +134,7 @@ impl Actor<'_> {
 
     pub(super) async fn act(&mut self, effect: Effect) -> Result<(), ActError> {
         match effect {
-            Effect::Pin => self.pin().await,
+            Effect::Pin { installation, user, slots } => self.pin(installation, user, slots).await,
             Effect::AddFinalizer => self.set_finalizer(true).await,
             Effect::RemoveFinalizer => self.set_finalizer(false).await,
             Effect::Change(change) => self.change(change).await,
@@ -200,7 +208,10 @@ impl Actor<'_> {
         let clock = &self.context.env.clock;
         let slot = self.slot(attempt);
         let revoking = slot.is_some_and(|seen| seen.slot.state == SlotState::Revoking);
-        let value = self.context.keystore.cached(attempt).and_then(|entry| entry.value());
+        // A live read of this run is newer than the cache.
+        let live = self.found.entries.get(attempt).cloned();
+        let entry = live.or_else(|| self.context.keystore.cached(attempt));
+        let value = entry.and_then(|entry| entry.value());
         let Some(value) = value else {
             let now = clock.monotonic();
             self.memory.remember(attempt, |key| key.silent(now, now + LONGEST_PROBE_PAUSE));
@@ -212,9 +223,9 @@ impl Actor<'_> {
             .filter(|_| revoking)
             .and_then(|seen| death::floor(&seen.memory, now, self.seen.age_of(seen)));
         let ineffective = match answer {
-            Ok(Probe::Alive { user: _ }) => {
+            Ok(Probe::Alive { user }) => {
                 let mut ineffective = false;
-                self.memory.remember(attempt, |key| ineffective = key.answered_alive(now, revoking));
+                self.memory.remember(attempt, |key| ineffective = key.answered_alive(now, &user, revoking));
                 ineffective
             }
             Ok(Probe::Dead) => {
@@ -304,14 +315,35 @@ impl Actor<'_> {
         self.publish(seen, EventReason::RevocationHasNoEffect, &note).await;
     }
 
-    async fn pin(&self) -> Result<(), ActError> {
-        let installation = &self.seen.installation;
+    /// A ledger that somebody pinned meanwhile is observed again.
+    async fn pin(
+        &self,
+        installation: Installation,
+        user: Option<String>,
+        slots: Vec<Slot>,
+    ) -> Result<(), ActError> {
         let name = self.seen.account.name_any();
+        let before = self.seen.account.status.as_ref().and_then(|status| status.installation.clone());
         let pinned = self.context.ledger.update(&name, |draft| {
+            if draft.status.installation != before {
+                return Err(Refusal::NotInState);
+            }
             draft.status.installation = Some(installation.clone());
-            Ok(())
+            draft.status.user = draft.status.user.take().or(user.clone());
+            if slots.is_empty() { Ok(()) } else { draft.rebuild(slots.clone()) }
         });
-        pinned.await.map(drop).map_err(ActError::Ledger)
+        pinned.await.map_err(ActError::Ledger)?;
+        if !slots.is_empty() {
+            warn!(slots = slots.len(), "The ledger was lost; it is put together again from the keystore");
+            let note = format!(
+                "the account's status was lost: {} keys are put back into it from the Secrets in namespace \"{}\"",
+                slots.len(),
+                self.seen.installation.namespace
+            );
+            let regarding = reference(&self.seen.account);
+            self.context.events.publish(&regarding, EventReason::LedgerRebuilt, &note).await;
+        }
+        Ok(())
     }
 
     /// A conflict is no failure: the newer version wakes this account again.
@@ -395,7 +427,8 @@ impl Actor<'_> {
     }
 
     async fn clear(&mut self, attempt: String) -> Result<(), ActError> {
-        if let Some(entry) = self.context.keystore.cached(&attempt) {
+        let live = self.found.entries.remove(&attempt);
+        if let Some(entry) = live.or_else(|| self.context.keystore.cached(&attempt)) {
             let removed = self.context.keystore.remove(&entry).await;
             removed.map_err(|source| ActError::Keystore { attempt: attempt.clone(), source })?;
         }

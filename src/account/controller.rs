@@ -23,6 +23,7 @@ use crate::{
     events::EventReason,
     ledger::{Refusal, StoreError},
     metrics::{Kind, ReconcileOutcome},
+    outcome::Outcome,
 };
 
 /// So many steps make one run: whatever goes round in circles, does so slowly.
@@ -31,15 +32,6 @@ const STEPS: usize = 64;
 const LONGEST_RUN: Duration = Duration::from_secs(20);
 /// A run that was cut short goes on after this.
 const GO_ON: Duration = Duration::from_secs(1);
-
-/// What a run leaves behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Run again after this, or when something changes.
-    Wait(Duration),
-    /// There is no such account: run again when there is.
-    Gone,
-}
 
 /// How the steps of a run ended.
 enum End {

@@ -28,11 +28,12 @@ use super::{
     judge::ListWay,
     observe::{LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
     orphans::orphans,
+    rebuild,
 };
 use crate::{
     api::{
         FINALIZER,
-        account::{Installation, Owner, SlotState},
+        account::{Installation, Owner, Slot, SlotState},
         annotation,
         name::cluster_mark,
     },
@@ -65,6 +66,8 @@ pub(super) enum Look {
     Namespace(String),
     /// An attempt's keystore Secret, live.
     Entry(String),
+    /// Every keystore Secret of the account, live, and the consumer Secrets of those who own them.
+    Remnants,
     /// The account's list.
     List,
     /// Whether an attempt's key works.
@@ -76,8 +79,15 @@ pub(super) enum Look {
 /// A change of the world.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
-    /// The ledger belongs to this installation.
-    Pin,
+    /// The ledger belongs to an installation from now on.
+    Pin {
+        /// Which.
+        installation: Installation,
+        /// The user that the account's keys belong to, where one is known.
+        user: Option<String>,
+        /// What the keystore says that the ledger must hold.
+        slots: Vec<Slot>,
+    },
     /// Puts the finalizer on.
     AddFinalizer,
     /// Takes the finalizer off: the account goes.
@@ -202,8 +212,12 @@ pub(super) fn forgotten(seen: &Observation) -> bool {
 }
 
 fn pin(seen: &Observation) -> Turn {
+    let nobodys = seen.account.status.as_ref().is_none_or(|status| status.installation.is_none());
     match standing(seen) {
-        Standing::Takeable => act(Effect::Pin),
+        Standing::Takeable if nobodys && seen.slots.is_empty() => rebuild::pin(seen),
+        Standing::Takeable => {
+            act(Effect::Pin { installation: seen.installation.clone(), user: None, slots: Vec::new() })
+        }
         Standing::Ours | Standing::Foreign => Turn::Nothing,
     }
 }

@@ -14,7 +14,7 @@ use super::lists::Lists;
 use crate::{
     api::account::SlotState,
     backoff::FailureClass,
-    bags::{self, Budget},
+    bags::{self, Budget, UserId},
 };
 
 /// What this process remembers of all accounts.
@@ -137,6 +137,8 @@ pub struct KeyMemory {
     pub revoke_after: Option<Instant>,
     /// A live read showed that the empty keystore Secret is gone: its value can no longer arrive.
     pub closed: bool,
+    /// The user it belonged to when it last answered 200.
+    pub user: Option<String>,
     /// Last use as the last list told it.
     pub last_used: Option<Timestamp>,
 }
@@ -202,8 +204,9 @@ impl AccountMemory {
 impl KeyMemory {
     /// It answered 200. `revoking`: while its slot is `Revoking`; then `true` comes back if a revocation had been
     /// acknowledged, which thereby had no effect.
-    pub fn answered_alive(&mut self, now: Instant, revoking: bool) -> bool {
+    pub fn answered_alive(&mut self, now: Instant, user: &UserId, revoking: bool) -> bool {
         self.answered(now);
+        self.user = Some(user.as_str().to_owned());
         self.good = Some(now);
         self.refused_since = None;
         self.refusals = 0;

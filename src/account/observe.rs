@@ -17,6 +17,7 @@ use super::{
     credentials::CredentialProblem,
     lists::{self, Coverage, Lists, Since, Verdict},
     memory::{AccountFacts, AccountMemory, Entered, KeyMemory},
+    rebuild::Remnant,
 };
 use crate::{
     api::{
@@ -42,6 +43,8 @@ pub(super) struct Observation {
     pub(super) list: Option<ListSeen>,
     /// Keystore Secrets of the account whose attempt is in no slot.
     pub(super) loose: Vec<LooseEntry>,
+    /// What is left of a ledger that is nobody's, once it was looked for.
+    pub(super) remnants: Option<Vec<Remnant>>,
     /// The finalizer was put on, or taken off, in this run.
     pub(super) finalizer_done: bool,
     /// No request to Bags before this, apart from revocations.
@@ -139,6 +142,8 @@ pub(super) struct Found {
     pub(super) owners: HashMap<String, OwnerSeen>,
     /// Live reads of the keystore.
     pub(super) entries: HashMap<String, Entry>,
+    /// What is left of a ledger that is nobody's.
+    pub(super) remnants: Option<Vec<Remnant>>,
     /// Keystore Secrets that were removed in this run: the cache may still show them.
     pub(super) removed: BTreeSet<String>,
     /// The finalizer was asked to be put on or taken off.
@@ -189,6 +194,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
         facts: memory.facts(),
         list,
         loose,
+        remnants: remnants(found, &memory),
         finalizer_done: found.finalizer_done,
         paused_until: memory.budget.paused_until(),
         installation: context.settings.installation.clone(),
@@ -298,6 +304,12 @@ fn loose(context: &Context, entries: &BTreeMap<String, Entry>, ledger: &Ledger) 
             running: context.env.saves.running(attempt),
         })
         .collect()
+}
+
+/// Remnants with what is known of their keys by now.
+fn remnants(found: &Found, memory: &AccountMemory) -> Option<Vec<Remnant>> {
+    let left = found.remnants.as_ref()?.iter().filter(|remnant| !found.removed.contains(&remnant.attempt));
+    Some(left.map(|remnant| Remnant { memory: memory.key(&remnant.attempt), ..remnant.clone() }).collect())
 }
 
 /// What a slot is looked at with.

@@ -155,7 +155,7 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     let answer = asked.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
     let now = context.env.clock.monotonic();
     memory.remember(&attempt, |known| match &answer {
-        Probe::Alive { .. } => drop(known.answered_alive(now, false)),
+        Probe::Alive { user } => drop(known.answered_alive(now, user, false)),
         Probe::Dead => known.answered_dead(now, None),
         Probe::Forbidden | Probe::UserGone => known.answered(now),
     });

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use kube::{
-    ResourceExt,
-    api::PostParams,
-    runtime::{controller::Action, reflector::ObjectRef},
-};
+use kube::{ResourceExt, api::PostParams, runtime::reflector::ObjectRef};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -21,23 +17,24 @@ use crate::{
     context::Context,
     env::call,
     metrics::{Kind, ReconcileOutcome},
+    outcome::Outcome,
 };
 
 /// Rounds of one run: more than any workflow takes without waiting.
 const ROUNDS: usize = 16;
 
-/// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Action`].
-pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Action {
-    let Some(key) = context.keys.get(reference) else { return Action::await_change() };
+/// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Outcome`].
+pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Outcome {
+    let Some(key) = context.keys.get(reference) else { return Outcome::Gone };
     let key = context.written.newest(key);
     let begun = context.env.clock.monotonic();
-    let (action, outcome) = run_once(context, key).await;
+    let (outcome, how) = run_once(context, key).await;
     let took = context.env.clock.monotonic().saturating_duration_since(begun);
-    context.metrics.reconciled(Kind::ApiKey, outcome, took);
-    action
+    context.metrics.reconciled(Kind::ApiKey, how, took);
+    outcome
 }
 
-async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Action, ReconcileOutcome) {
+async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, ReconcileOutcome) {
     let uid = key.uid().unwrap_or_default();
     let mut run = Run { key, probe: None, consumer: None };
     match rounds(context, &mut run).await {
@@ -46,12 +43,12 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Action, Reconcil
             if gone {
                 context.backoff.forget(&uid);
                 context.metrics.problem(Kind::ApiKey, &uid, None);
-                return (Action::await_change(), ReconcileOutcome::Done);
+                return (Outcome::Gone, ReconcileOutcome::Done);
             }
             let word = Word { reason: hold.reason, message: &hold.message };
             if hold.quiet {
                 return (
-                    Action::requeue(context.backoff.after_success(&uid, hold.wait)),
+                    Outcome::Wait(context.backoff.after_success(&uid, hold.wait)),
                     ReconcileOutcome::Waiting,
                 );
             }
@@ -62,7 +59,7 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Action, Reconcil
             let settled = hold.reason.kind() == hold::Kind::Settled;
             context.metrics.problem(Kind::ApiKey, &uid, (!settled).then_some(hold.reason.as_str()));
             let outcome = if settled { ReconcileOutcome::Done } else { ReconcileOutcome::Waiting };
-            (Action::requeue(context.backoff.after_success(&uid, hold.wait)), outcome)
+            (Outcome::Wait(context.backoff.after_success(&uid, hold.wait)), outcome)
         }
         Err((observation, problem)) => {
             if let Some(observation) = observation {
@@ -76,12 +73,12 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Action, Reconcil
     }
 }
 
-fn after_problem(context: &Context, uid: &str, problem: &Problem) -> (Action, ReconcileOutcome) {
+fn after_problem(context: &Context, uid: &str, problem: &Problem) -> (Outcome, ReconcileOutcome) {
     warn!(reason = problem.reason.as_str(), problem = %problem.message, "Could not go on");
     context.metrics.failed(Kind::ApiKey, problem.class, problem.reason.as_str());
     context.metrics.problem(Kind::ApiKey, uid, Some(problem.reason.as_str()));
     let wait = context.backoff.after_failure(uid, problem.class, context.env.clock.wall());
-    (Action::requeue(wait), ReconcileOutcome::Failed)
+    (Outcome::Wait(wait), ReconcileOutcome::Failed)
 }
 
 type Failed = (Option<Box<Observation>>, Problem);

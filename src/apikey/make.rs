@@ -96,9 +96,10 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
     let memory = context.memory_of(&view.account.name_any(), &view.account);
     // Another one was faster: observe again.
     let Ok(_preparing) = memory.preparing.try_lock() else { return Ok(()) };
+    let key_name = full_key_name(&o.key.key_name(), &context.settings.installation.cluster, &attempt);
     let placed_at = context.env.clock.monotonic();
     let (placeholder, checks) =
-        tokio::join!(place(context, o, &attempt), checks(context, o, view, &memory, &credentials));
+        tokio::join!(place(context, o, &attempt, &key_name), checks(context, o, view, &memory, &credentials));
     let placeholder = placeholder?;
     let listed = match checks {
         Ok((key, listed)) => {
@@ -116,7 +117,6 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
             };
         }
     };
-    let key_name = full_key_name(&o.key.key_name(), &context.settings.installation.cluster, &attempt);
     let licence = license(context, o, view, &attempt, &key_name, listed.as_ref(), placed_at).await?;
     let (licensed, problem) = match licence {
         Licence::Taken(licensed) => (licensed, None),
@@ -149,14 +149,16 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
     problem.map_or(Ok(()), Err)
 }
 
-async fn place(context: &Context, o: &Observation, attempt: &str) -> Result<Entry, Problem> {
+async fn place(context: &Context, o: &Observation, attempt: &str, key_name: &str) -> Result<Entry, Problem> {
     let revision =
         o.slots().iter().find(|slot| slot.state == SlotState::Reserved).map_or(1, |slot| slot.revision);
     let placeholder = Placeholder {
         account: &o.key.spec.account_ref.name,
         owner: &o.owner,
+        key_use: &o.key.key_use(),
         revision,
         attempt,
+        key_name,
         installation: &context.settings.installation,
     };
     Ok(context.keystore.place(&placeholder).await?)

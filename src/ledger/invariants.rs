@@ -8,11 +8,23 @@ use std::collections::BTreeMap;
 use super::slots::{Ledger, Terms, licence_open};
 use crate::api::account::{Slot, SlotState};
 
+/// What one step of a ledger may do that no other may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waiver {
+    /// Nothing.
+    #[default]
+    None,
+    /// A KeyRevocation's: it may revoke an owner's current key beside a live one.
+    Emergency,
+    /// Slots that were lost are put back from the keystore, into a ledger without any.
+    Rebuild,
+}
+
 /// What is wrong with a ledger, or with a step from one version to the next; empty: nothing.
 ///
-/// `emergency`: the step is a KeyRevocation's, which alone may revoke an owner's current key beside a live one.
+/// `waiver`: what this step alone may do.
 #[must_use]
-pub fn violations(before: &Ledger, after: &Ledger, terms: &Terms, emergency: bool) -> Vec<String> {
+pub fn violations(before: &Ledger, after: &Ledger, terms: &Terms, waiver: Waiver) -> Vec<String> {
     let mut found = Vec::new();
     of_one_version(after, terms, &mut found);
     let then = by_attempt(before);
@@ -23,12 +35,17 @@ pub fn violations(before: &Ledger, after: &Ledger, terms: &Terms, emergency: boo
             None => departure(attempt, old, after, &mut found),
         }
     }
-    for (attempt, new) in &now {
-        if !then.contains_key(attempt) {
-            birth(attempt, new, before, after, terms, &mut found);
+    match waiver {
+        // What was lost is told by the keystore, and by nothing that the ledger still knows.
+        Waiver::Rebuild if before.slots.is_empty() => {}
+        Waiver::Rebuild => found.push("I1: a ledger with slots was rebuilt".into()),
+        Waiver::None | Waiver::Emergency => {
+            for (attempt, new) in now.iter().filter(|(attempt, _)| !then.contains_key(*attempt)) {
+                birth(attempt, new, before, after, terms, &mut found);
+            }
         }
     }
-    condemned_currents(before, after, &now, emergency, &mut found);
+    condemned_currents(before, after, &now, waiver, &mut found);
     found
 }
 
@@ -135,10 +152,11 @@ fn condemned_currents(
     before: &Ledger,
     after: &Ledger,
     now: &BTreeMap<&str, &Slot>,
-    emergency: bool,
+    waiver: Waiver,
     found: &mut Vec<String>,
 ) {
-    for slot in before.slots.iter().filter(|slot| slot.state == SlotState::Live && !emergency) {
+    let protected = waiver != Waiver::Emergency;
+    for slot in before.slots.iter().filter(|slot| slot.state == SlotState::Live && protected) {
         let Some(attempt) = slot.attempt.as_deref() else { continue };
         let current = before.current(&slot.owner.uid).is_some_and(|current| current.attempt == slot.attempt);
         let others = after.owned_by(&slot.owner.uid).any(|other| other.state == SlotState::Live);
@@ -187,7 +205,7 @@ mod tests {
         let mut new = slot(&owner(0), Live);
         (new.attempt, new.published) = (Some("second".into()), Some(2));
         let after = of(&[turned(&old, Revoking), turned(&new, Revoking)]);
-        assert_eq!(violations(&of(&[old, new]), &after, &terms(), false), Vec::<String>::new());
+        assert_eq!(violations(&of(&[old, new]), &after, &terms(), Waiver::None), Vec::<String>::new());
     }
 
     #[test]
@@ -242,7 +260,7 @@ mod tests {
             ),
         ];
         for (name, before, after, expected) in cases {
-            let found = violations(&of(before), &of(after), &terms(), false);
+            let found = violations(&of(before), &of(after), &terms(), Waiver::None);
             assert!(found.iter().any(|v| v.starts_with(expected)), "{name}: {found:?}");
         }
     }

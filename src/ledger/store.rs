@@ -17,11 +17,11 @@ use kube::{
 
 use super::{
     capacity::Room,
-    invariants::violations,
+    invariants::{Waiver, violations},
     slots::{Change, Ledger, Refusal, Terms},
 };
 use crate::{
-    api::{BagsAccount, BagsAccountStatus},
+    api::{BagsAccount, BagsAccountStatus, account::Slot},
     clock::Clock,
     env::version,
     timings::Timings,
@@ -61,7 +61,7 @@ pub struct Draft<'a> {
     pub account: &'a BagsAccount,
     /// Its status as it will be.
     pub status: BagsAccountStatus,
-    emergency: bool,
+    waiver: Waiver,
     clock: &'a dyn Clock,
     now: jiff::Timestamp,
     timings: &'a Timings,
@@ -86,9 +86,24 @@ impl Draft<'_> {
     /// When the ledger does not allow it.
     pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
         let next = Ledger::of(Some(&self.status)).apply(change, &self.terms())?;
-        self.emergency |= matches!(change, Change::Condemn { emergency: true, .. });
+        if matches!(change, Change::Condemn { emergency: true, .. }) {
+            self.waiver = Waiver::Emergency;
+        }
         self.status.slots = next.slots;
         self.status.departed = next.departed;
+        Ok(())
+    }
+
+    /// Puts slots back that were lost with the account's status.
+    ///
+    /// # Errors
+    /// When the ledger has slots: then it was not lost.
+    pub fn rebuild(&mut self, slots: Vec<Slot>) -> Result<(), Refusal> {
+        if !self.status.slots.is_empty() {
+            return Err(Refusal::HasPlace);
+        }
+        self.waiver = Waiver::Rebuild;
+        self.status.slots = slots;
         Ok(())
     }
 
@@ -227,7 +242,7 @@ impl LedgerStore {
         let mut draft = Draft {
             account,
             status: before.clone(),
-            emergency: false,
+            waiver: Waiver::None,
             clock: &*self.clock,
             now: to_microseconds(self.clock.wall()),
             timings: &self.timings,
@@ -236,7 +251,7 @@ impl LedgerStore {
         let capacity = draft.room().capacity(&draft.status.slots);
         draft.status.capacity = Some(capacity);
         let (old, new) = (Ledger::of(Some(&before)), Ledger::of(Some(&draft.status)));
-        let broken = violations(&old, &new, &draft.terms(), draft.emergency);
+        let broken = violations(&old, &new, &draft.terms(), draft.waiver);
         if !broken.is_empty() && old != new {
             return Err(StoreError::Violation(broken.join("; ")));
         }

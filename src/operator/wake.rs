@@ -29,7 +29,7 @@ use crate::{
 
 /// Wakes objects that a change of another one concerns.
 #[derive(Clone)]
-pub(super) struct Wake {
+pub struct Wake {
     keys: Store<ApiKey>,
     accounts: Store<BagsAccount>,
     context: Arc<Context>,
@@ -39,7 +39,9 @@ pub(super) struct Wake {
 }
 
 impl Wake {
-    pub(super) fn new(
+    /// Wakes objects of these caches; the receivers tell which.
+    #[must_use]
+    pub fn new(
         keys: Store<ApiKey>,
         accounts: Store<BagsAccount>,
         context: Arc<Context>,
@@ -54,7 +56,7 @@ impl Wake {
     }
 
     /// An ApiKey that goes makes room: for its use, its Secret's name, its slot.
-    pub(super) fn by_key(&self, event: &Event<ApiKey>) {
+    pub fn by_key(&self, event: &Event<ApiKey>) {
         let (Event::Delete(gone) | Event::Apply(gone)) = event else { return };
         let leaving = matches!(event, Event::Delete(_)) || gone.metadata.deletion_timestamp.is_some();
         if !leaving {
@@ -77,7 +79,7 @@ impl Wake {
 
     /// An account's change concerns the ApiKeys that wait for something of it; those whose key is live and stays so
     /// are left in peace, or each write of the ledger would cost a request for each of them.
-    pub(super) fn by_account(&self, event: &Event<BagsAccount>) {
+    pub fn by_account(&self, event: &Event<BagsAccount>) {
         match event {
             Event::Apply(account) | Event::InitApply(account) => {
                 let status = account.status.clone().unwrap_or_default();
@@ -101,7 +103,7 @@ impl Wake {
 
     /// A keystore Secret concerns its ApiKey and, when it goes, its account; any other one concerns the accounts
     /// whose credentials it holds.
-    pub(super) fn by_secret(&self, event: &Event<Secret>) {
+    pub fn by_secret(&self, event: &Event<Secret>) {
         let (Event::Apply(secret) | Event::Delete(secret)) = event else { return };
         if let Some((namespace, name)) = Entry::owner(secret) {
             let _ = self.to_keys.unbounded_send(ObjectRef::new(name).within(namespace));

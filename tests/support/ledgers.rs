@@ -11,7 +11,11 @@ use std::{
 
 use bags_operator::{
     api::BagsAccount,
-    ledger::{Ledger, Room, invariants::violations, slots::Terms},
+    ledger::{
+        Ledger, Room,
+        invariants::{Waiver, violations},
+        slots::Terms,
+    },
     timings::Timings,
 };
 use futures::{StreamExt, pin_mut};
@@ -128,7 +132,7 @@ impl Seen {
         // The moment of the write: that of the licence, where the step is one.
         let now = after.slots.iter().map(|slot| slot.since).max().unwrap_or(Timestamp::UNIX_EPOCH);
         let terms = Terms { room: Room::of(account, now, timings), now, licence_term: timings.licence_term };
-        let wrong = violations(&before, &after, &terms, false);
+        let wrong = violations(&before, &after, &terms, Waiver::None);
         self.violations.extend(wrong.into_iter().map(|text| (account.name_any(), text)));
         self.steps += u64::from(before != after);
         self.ledgers.insert(uid, Version { resource_version: version(account), ledger: after });

@@ -30,6 +30,10 @@ fn ours() -> Installation {
     Installation { cluster: "01234567-89ab".into(), namespace: "bags".into() }
 }
 
+fn pin() -> Decision {
+    Decision::Act(Effect::Pin { installation: ours(), user: None, slots: vec![] })
+}
+
 /// An account with finalizer and token, listed just now, without slots.
 pub(in crate::account) fn account() -> Observation {
     let mut account: BagsAccount = serde_json::from_value(json!({
@@ -62,6 +66,7 @@ pub(in crate::account) fn account() -> Observation {
             stray: vec![],
         }),
         loose: vec![],
+        remnants: None,
         finalizer_done: false,
         paused_until: None,
         installation: ours(),
@@ -147,7 +152,12 @@ fn an_account_is_pinned_finalized_listed_and_let_go() {
         ("a living key needs nothing", live(), rest(RESYNC)),
         ("a wallet has no list to wait for", without_token, Decision::Rest(None)),
         ("no list yet", late, Decision::Look(Look::List)),
-        ("the first to come pins the ledger", unpinned, Decision::Act(Effect::Pin)),
+        (
+            "the first to come looks whether the ledger was lost",
+            unpinned.clone(),
+            Decision::Look(Look::Remnants),
+        ),
+        ("and pins it", Observation { remnants: Some(vec![]), ..unpinned }, pin()),
         ("the finalizer is put on", bare.clone(), Decision::Act(Effect::AddFinalizer)),
         (
             "and not again while the cache is behind",
@@ -180,7 +190,7 @@ fn another_installations_ledger_is_left_alone_until_a_person_hands_it_over() {
     let theirs = || pinned(busy(), "89abcdef-0123", "bags");
     let neighbours = || pinned(busy(), "01234567-89ab", "other");
     let nothing = Decision::Rest(None);
-    let pin = Decision::Act(Effect::Pin);
+    let pin = pin();
     let hand = |account, word: &str| annotated(account, annotation::TAKE_OVER, word);
     let cases = [
         ("another cluster's", theirs(), nothing.clone()),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::invariants::violations;
+use crate::ledger::invariants::{Waiver, violations};
 
 pub(crate) fn owner(n: usize) -> Owner {
     Owner { namespace: "shop".into(), name: format!("app-{n}"), uid: format!("uid-{n}") }
@@ -256,7 +256,8 @@ proptest! {
             let terms = terms(5, seconds);
             if let Ok(next) = state.apply(&change, &terms) {
                 let emergency = matches!(change, Change::Condemn { emergency: true, .. });
-                let broken = violations(&state, &next, &terms, emergency);
+                let waiver = if emergency { Waiver::Emergency } else { Waiver::None };
+                let broken = violations(&state, &next, &terms, waiver);
                 prop_assert!(broken.is_empty(), "{change:?}: {broken:?}\nbefore {state:#?}\nafter {next:#?}");
                 state = next;
             }

@@ -1,6 +1,7 @@
 //! A model of what follows from decisions: a ledger, Bags, the account's own work, a clock that jumps to deadlines.
 
 use super::*;
+use crate::ledger::invariants::Waiver;
 
 /// What becomes of an attempt.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,7 @@ impl World {
         let next = self.ledger.apply(change, &terms);
         let next =
             next.map_err(|refusal| TestCaseError::fail(format!("{change:?} is refused: {refusal}")))?;
-        let broken = violations(&self.ledger, &next, &terms, false);
+        let broken = violations(&self.ledger, &next, &terms, Waiver::None);
         prop_assert!(broken.is_empty(), "{change:?}: {broken:?}");
         self.ledger = next;
         Ok(())

@@ -1,0 +1,161 @@
+//! What becomes of a lost ledger, as tables.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::account::decide::{decide, tests::account};
+
+const SPAN: Duration = Duration::from_mins(10);
+
+/// Nobody's ledger, with these keystore Secrets.
+fn lost(remnants: Vec<Remnant>) -> Observation {
+    let mut seen = Observation { remnants: Some(remnants), ..account() };
+    Arc::make_mut(&mut seen.account).status = None;
+    seen
+}
+
+/// A keystore Secret of the owner `n`, whose value answered 200 for user `one`.
+fn remnant(n: usize, attempt: &str, revision: i64) -> Remnant {
+    let now = account().now;
+    Remnant {
+        owner: Owner { namespace: "shop".into(), name: format!("app-{n}"), uid: format!("uid-{n}") },
+        key_use: format!("production/app-{n}"),
+        key_name: Some(format!("Production-App-01234567-{attempt}")),
+        key_id: Some(format!("id-{attempt}")),
+        revision,
+        attempt: attempt.into(),
+        value: true,
+        created: None,
+        installation: Some(account().installation),
+        published: None,
+        memory: KeyMemory {
+            good: Some(now),
+            probed: Some(now),
+            user: Some("one".into()),
+            ..KeyMemory::default()
+        },
+    }
+}
+
+fn published(remnant: Remnant, number: i64, attempt: &str) -> Remnant {
+    Remnant { published: Some((number, attempt.into())), ..remnant }
+}
+
+fn empty(n: usize, attempt: &str) -> Remnant {
+    Remnant { value: false, memory: KeyMemory::default(), ..remnant(n, attempt, 1) }
+}
+
+/// Attempt, state and number of the slots that are put back.
+fn put_back(remnants: Vec<Remnant>) -> Vec<(String, SlotState, Option<i64>)> {
+    let Decision::Act(Effect::Pin { slots, .. }) = decide(&lost(remnants)) else { panic!("no pin") };
+    slots.into_iter().map(|slot| (slot.attempt.unwrap_or_default(), slot.state, slot.published)).collect()
+}
+
+#[test]
+fn every_keystore_secret_gets_its_slot_back() {
+    use SlotState::{Creating, Live, Unresolved};
+    let mut other = remnant(0, "b", 2);
+    other.memory.user = Some("two".into());
+    let cases: Vec<(&str, Vec<Remnant>, Vec<(&str, SlotState, Option<i64>)>)> = vec![
+        ("a new account has none", vec![], vec![]),
+        ("a key that works", vec![remnant(0, "a", 1)], vec![("a", Live, Some(1))]),
+        (
+            "its number is the consumer Secret's",
+            vec![published(remnant(0, "a", 1), 4, "a")],
+            vec![("a", Live, Some(4))],
+        ),
+        (
+            "the newer one of two was never shown",
+            vec![published(remnant(0, "a", 1), 4, "a"), published(remnant(0, "b", 2), 4, "a")],
+            vec![("a", Live, Some(4)), ("b", Creating, None)],
+        ),
+        (
+            "the older one of two may still be in use",
+            vec![published(remnant(0, "a", 1), 1, "b"), published(remnant(0, "b", 2), 1, "b")],
+            vec![("a", Live, Some(1)), ("b", Live, Some(2))],
+        ),
+        (
+            "without a consumer Secret the newest is current",
+            vec![remnant(0, "b", 2), remnant(0, "a", 1)],
+            vec![("a", Live, Some(1)), ("b", Live, Some(2))],
+        ),
+        (
+            "of another user",
+            vec![remnant(0, "a", 1), other],
+            vec![("a", Live, Some(1)), ("b", Unresolved, None)],
+        ),
+        ("a creation of unknown outcome", vec![empty(0, "a")], vec![("a", Creating, None)]),
+        (
+            "of two owners",
+            vec![remnant(1, "b", 1), remnant(0, "a", 1)],
+            vec![("a", Live, Some(1)), ("b", Live, Some(1))],
+        ),
+    ];
+    for (name, remnants, expected) in cases {
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(attempt, state, number)| (attempt.to_owned(), state, number))
+            .collect();
+        assert_eq!(put_back(remnants), expected, "{name}");
+    }
+}
+
+#[test]
+fn of_several_empty_ones_one_may_still_be_under_way() {
+    let young = Remnant { created: Some(Timestamp::UNIX_EPOCH + Duration::from_secs(9)), ..empty(0, "b") };
+    let old = Remnant { created: Some(Timestamp::UNIX_EPOCH), ..empty(1, "a") };
+    let seen = lost(vec![young, old]);
+    let Decision::Act(Effect::Pin { slots, .. }) = decide(&seen) else { panic!("no pin") };
+    let open = slots
+        .iter()
+        .filter(|slot| crate::ledger::slots::licence_open(slot, seen.wall, seen.timings.licence_term));
+    assert_eq!(open.map(|slot| slot.attempt.as_deref()).collect::<Vec<_>>(), [Some("b")]);
+}
+
+#[test]
+fn a_value_is_asked_before_its_slot_is_put_back() {
+    let base = account();
+    let now = base.now;
+    let lost = |remnants| Observation { now, ..lost(remnants) };
+    let ago = |time: Duration| now - time;
+    let refused = |refusals, since: Instant, probed| KeyMemory {
+        refusals,
+        refused_since: Some(since),
+        probed: Some(probed),
+        tried: Some(probed),
+        ..KeyMemory::default()
+    };
+    let with = |memory| Remnant { memory, ..remnant(0, "a", 1) };
+    let probe = Decision::Look(Look::Probe("a".into()));
+    let rest = |wait| Decision::Rest(Some(wait));
+    let mut answering = lost(vec![with(refused(3, ago(SPAN), now))]);
+    answering.facts.pinged = Some(now);
+    let unanswered = KeyMemory { probe_after: Some(now + Duration::from_secs(8)), ..KeyMemory::default() };
+    let cases = [
+        ("never asked", lost(vec![with(KeyMemory::default())]), probe.clone()),
+        ("no answer", lost(vec![with(unanswered)]), rest(Duration::from_secs(8))),
+        ("refused just now", lost(vec![with(refused(1, now, now))]), rest(SPAN / 2)),
+        ("refused for a while", lost(vec![with(refused(1, ago(SPAN / 2), ago(SPAN / 2)))]), probe),
+        (
+            "refused for long: is the service there?",
+            lost(vec![with(refused(3, ago(SPAN), now))]),
+            Decision::Look(Look::Ping),
+        ),
+        ("it is: the key is dead", answering, Decision::Act(Effect::Clear("a".into()))),
+    ];
+    for (name, seen, expected) in cases {
+        assert_eq!(decide(&seen), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_keystore_of_another_installation_is_not_taken_over() {
+    let theirs = Installation { cluster: "89abcdef-0123".into(), namespace: "bags".into() };
+    let remnant = Remnant { installation: Some(theirs.clone()), ..remnant(0, "a", 1) };
+    let Decision::Act(Effect::Pin { installation, .. }) = decide(&lost(vec![remnant])) else {
+        panic!("no pin")
+    };
+    assert_eq!(installation, theirs);
+}

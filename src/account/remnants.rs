@@ -1,0 +1,61 @@
+//! Reads what is left of a ledger that is nobody's (io): the keystore, and what the consumer Secrets say of it.
+
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+
+use super::{act::ActError, memory::KeyMemory, observe::Found, rebuild::Remnant};
+use crate::{
+    api::{ApiKey, BagsAccount, account::Owner},
+    consumer_secret::{self, ConsumerSecret},
+    context::Context,
+    keystore::Entry,
+};
+
+/// Looks for keystore Secrets of the account, by a list and not by the cache: that may not show one yet.
+///
+/// # Errors
+/// When the API server does not answer.
+pub(super) async fn read(
+    context: &Context,
+    account: &BagsAccount,
+    found: &mut Found,
+) -> Result<(), ActError> {
+    let entries = context.keystore.live_of(&account.name_any()).await.map_err(ActError::Remnants)?;
+    let mut remnants = Vec::new();
+    for entry in entries {
+        let (Some(attempt), Some(owner)) = (entry.attempt().map(str::to_owned), entry.made_for()) else {
+            continue;
+        };
+        remnants.push(Remnant {
+            published: published(context, &owner).await?,
+            ..remnant(&entry, attempt.clone(), owner)
+        });
+        found.entries.insert(attempt, entry);
+    }
+    found.remnants = Some(remnants);
+    Ok(())
+}
+
+fn remnant(entry: &Entry, attempt: String, owner: Owner) -> Remnant {
+    Remnant {
+        owner,
+        key_use: entry.key_use().unwrap_or("unknown").to_owned(),
+        key_name: entry.key_name().map(str::to_owned),
+        key_id: entry.key_id().map(str::to_owned),
+        revision: entry.revision().unwrap_or(1),
+        attempt,
+        value: entry.value().is_some(),
+        created: entry.created(),
+        installation: entry.installation(),
+        published: None,
+        memory: KeyMemory::default(),
+    }
+}
+
+/// Number and attempt of the switch that wrote an owner's consumer Secret.
+async fn published(context: &Context, owner: &Owner) -> Result<Option<(i64, String)>, ActError> {
+    let cached = context.keys.get(&ObjectRef::<ApiKey>::new(&owner.name).within(&owner.namespace));
+    let key = cached.filter(|key| key.metadata.uid.as_deref() == Some(owner.uid.as_str()));
+    let Some(key) = key else { return Ok(None) };
+    let found = ConsumerSecret::of(context.env.kube.clone(), &key).find(i64::MAX).await;
+    Ok(consumer_secret::switch_of(&found.map_err(ActError::Remnants)?))
+}
