@@ -2,7 +2,7 @@
 # Each step prints what it is and how many seconds it took.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench cluster crds lint clean
+.PHONY: help demo test world replay mutants e2e bench cluster crds lint clean
 
 cargo := cargo
 profile := --profile ci --locked
@@ -14,11 +14,20 @@ help: ## this list
 demo: ## the whole story on a real cluster, until Ctrl-C; DEMO_ONCE=1 ends by itself, DEMO_SIZE=control-plane needs no root
 	@demo/run
 
-test: ## pure tests, and those against a real control plane (no root)
+test: ## pure tests, a share of the world's faults, and what needs a real control plane (no root)
 	@$(step) "build the cluster's programs" tests/cluster/run build
 	@$(step) "test the cluster tool" sh -c 'cd tests/cluster && go test ./...'
 	@$(step) "build the tests" $(cargo) test $(profile) --no-run
 	@$(step) "test" $(cargo) test $(profile)
+
+world: ## the whole operator through every fault, all pairs of faults and 100,000 random runs; writes docs/faults.md
+	@$(step) "world" $(cargo) test --release --locked --test world -- --all --write docs/faults.md
+
+replay: ## tells the story of one run of the world: RUN='--seed 7', or as a violation prints it
+	@$(cargo) test --quiet $(profile) --test world -- $(RUN)
+
+mutants: ## puts deliberate bugs into a copy of the project, and expects the world to find each
+	@$(step) "mutants" tests/world/mutants/run
 
 e2e: ## what needs a real node (root, Linux): the demo, with an application under way, asserting all that it shows
 	@$(step) "e2e" env DEMO_ONCE=1 DEMO_SIZE=node demo/run
@@ -39,7 +48,7 @@ lint: ## formats, lints, documentation, generated files; shell scripts and licen
 	@$(step) "crds/ are what src/api says" $(cargo) run --quiet $(profile) --bin crdgen -- --check
 	@$(step) "gofmt" sh -c '! gofmt -l tests/cluster | grep .'
 	@$(step) "go vet" sh -c 'cd tests/cluster && go vet ./...'
-	@.ci/optional shellcheck $(step) "shellcheck" shellcheck .ci/run .ci/step .ci/optional demo/run demo/cluster tests/cluster/run
+	@.ci/optional shellcheck $(step) "shellcheck" shellcheck .ci/run .ci/step .ci/optional demo/run demo/cluster tests/cluster/run tests/world/mutants/run
 	@.ci/optional cargo-deny $(step) "cargo-deny" $(cargo) deny --offline check bans licenses sources
 
 clean: ## removes what was built here; the cluster's programs are kept in the user's cache (docs/cluster.md)

@@ -222,6 +222,9 @@ async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<()
             if !in_sync(&written, &desired) {
                 return Err(changed_on_the_way(&o.key));
             }
+            if matches!(found, Found::Missing) && left_behind(context, &o.key).await? {
+                return refresh(context, run).await;
+            }
             run.consumer = Some(written);
             if !restored {
                 context.metrics.key(KeyStep::Published);
@@ -247,6 +250,17 @@ async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<()
             format!("Secret \"{}\" could not be written: {}", o.key.secret_name(), error.kind()),
         )),
     }
+}
+
+/// Whether a Secret was just made for an ApiKey that is gone: a process that stood still while another one took over may
+/// come so late, and a creation has no version that could conflict. Then the Secret is removed again.
+async fn left_behind(context: &Context, key: &ApiKey) -> Result<bool, Problem> {
+    let live = call(api(context, key).get_opt(&key.name_any())).await?;
+    if live.is_some_and(|live| live.metadata.uid == key.metadata.uid) {
+        return Ok(false);
+    }
+    ConsumerSecret::of(context.env.kube.clone(), key).remove().await?;
+    Ok(true)
 }
 
 /// Something in the cluster changes what is written: writing it again would go on for ever.

@@ -241,6 +241,7 @@ async fn license(
         key_name: key_name.to_owned(),
     };
     let mut licensed = (clock.wall(), clock.monotonic());
+    let mut full = false;
     let written = context.ledger.update(&o.key.spec.account_ref.name, |draft| {
         licensed = (draft.now(), clock.monotonic());
         let waited = licensed.1.saturating_duration_since(placed_at);
@@ -255,12 +256,16 @@ async fn license(
             draft.status.capabilities.list = Capability::Yes;
             draft.status.capacity.get_or_insert_default().unmanaged = listed.unmanaged;
         }
-        draft.apply(&change)
+        let applied = draft.apply(&change);
+        full = applied == Err(Refusal::NoRoom);
+        // What the list showed is written also where it leaves no room: or it would be decided again, and again.
+        if full { Ok(()) } else { applied }
     });
     match written.await {
+        Ok(_) if full => Ok(Licence::Moved),
         Ok(_) => Ok(Licence::Taken(licensed)),
         Err(StoreError::Refused(refusal)) if is_race(refusal) => Ok(Licence::Moved),
-        Err(error @ (StoreError::Timeout | StoreError::Kube(_))) => {
+        Err(error @ (StoreError::Timeout | StoreError::Kube(_))) if !full => {
             Ok(Licence::Unacknowledged(licensed, error.into()))
         }
         Err(error) => Err(error.into()),

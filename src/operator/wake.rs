@@ -101,12 +101,16 @@ impl Wake {
         }
     }
 
-    /// A keystore Secret concerns its ApiKey and, when it goes, its account; any other one concerns the accounts
+    /// A keystore Secret with a value concerns its ApiKey; one that goes, its account; any other one concerns the accounts
     /// whose credentials it holds.
     pub fn by_secret(&self, event: &Event<Secret>) {
         let (Event::Apply(secret) | Event::Delete(secret)) = event else { return };
         if let Some((namespace, name)) = Entry::owner(secret) {
-            let _ = self.to_keys.unbounded_send(ObjectRef::new(name).within(namespace));
+            // One without a value was made or removed by a preparation, which goes on by itself: to wake it for that
+            // would begin it anew, at once and without end where something keeps it from succeeding.
+            if secret.data.is_some() {
+                let _ = self.to_keys.unbounded_send(ObjectRef::new(name).within(namespace));
+            }
             // A value that has nowhere to go any more is the account's to clear away.
             if let (Event::Delete(_), Some(account)) = (event, secret.labels().get(mark::ACCOUNT)) {
                 self.account(account);

@@ -1,0 +1,182 @@
+//! What a run comes to: the law that every end obeys, and the end in words that two runs can be compared by.
+
+use std::{collections::BTreeSet, fmt::Write};
+
+use bags_operator::{
+    api::{
+        account::{Slot, SlotState},
+        mark,
+    },
+    ledger::slots,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::Value;
+
+use super::{
+    oracle::{Oracle, ledger},
+    process::OPERATOR_NAMESPACE,
+    scene::{ACCOUNT, Scene, TENANT},
+};
+
+/// Reasons with which an ApiKey may rest without a key: something outside of the operator has to change first.
+const RESTING: &[&str] = &[
+    "Suspended",
+    "AccountNotFound",
+    "AccountDeleting",
+    "NamespaceNotAllowed",
+    "EnvironmentNotAllowed",
+    "NamespaceQuotaExceeded",
+    "DuplicateUse",
+    "QuotaExceeded",
+    "LimitReached",
+    "SecretConflict",
+    "CredentialsMissing",
+    "CredentialsUnreadable",
+    "CredentialsRefused",
+    "DeletionWaits",
+    "NewerLedger",
+];
+
+/// What still has to happen, or is wrong for good: empty at rest.
+pub(crate) fn unfinished(scene: &Scene, oracle: &Oracle) -> Vec<String> {
+    let mut found = Vec::new();
+    let ledger = ledger(scene).unwrap_or_default();
+    let mut in_slots = BTreeSet::new();
+    for slot in &ledger.slots {
+        in_slots.extend(slot.attempt.clone());
+        match slot.state {
+            SlotState::Reserved | SlotState::Live | SlotState::Released => {}
+            SlotState::Creating
+            | SlotState::Lost
+            | SlotState::Unresolved
+            | SlotState::Revoking
+            | SlotState::Unknown(_) => {
+                found.push(format!("a slot of {} is {}", slot.owner.name, slot.state.as_str()));
+            }
+        }
+    }
+    let keys = scene.living_keys();
+    for name in keys.keys() {
+        let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
+        if !in_slots.contains(attempt) {
+            found.push(format!("key {name} is let in and has no slot"));
+        }
+    }
+    for entry in scene.api.list("secrets") {
+        let attempt = entry["metadata"]["labels"][mark::ATTEMPT].as_str();
+        if let Some(attempt) = attempt.filter(|attempt| !in_slots.contains(*attempt)) {
+            found.push(format!("the keystore has a Secret for {attempt}, which has no slot"));
+        }
+    }
+    for key in scene.api.list("apikeys") {
+        let uid = key["metadata"]["uid"].as_str().unwrap_or_default();
+        let own: Vec<&Slot> = ledger.owned_by(uid).collect();
+        one_key(scene, oracle, &key, slots::current(own), &mut found);
+    }
+    found
+}
+
+fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, found: &mut Vec<String>) {
+    let name = key["metadata"]["name"].as_str().unwrap_or_default();
+    let ready = condition(key, "Ready");
+    let (is_ready, reason) = (ready.0 == "True", ready.1);
+    let deleting = !key["metadata"]["deletionTimestamp"].is_null();
+    let Some(slot) = current else {
+        if !RESTING.contains(&reason) {
+            found.push(format!("{name} has no key and says {reason}"));
+        }
+        return;
+    };
+    let attempt = slot.attempt.as_deref().unwrap_or_default();
+    if !is_ready && !deleting && reason != "Suspended" {
+        found.push(format!("{name} has a key and is not ready: {reason}"));
+    }
+    let secret = scene.api.get("secrets", TENANT, name);
+    let value = secret.and_then(|secret| {
+        let value = STANDARD.decode(secret["data"]["BAGS_API_KEY"].as_str()?).ok()?;
+        String::from_utf8(value).ok()
+    });
+    match value {
+        Some(value) if !scene.sandbox.works(&value) => {
+            found.push(format!("the value in the Secret of {name} is not let in"));
+        }
+        Some(value) if oracle.attempt_of(&value).is_some_and(|held| held != attempt) => {
+            found.push(format!("I2: the Secret of {name} holds another key than the current one"));
+        }
+        Some(_) => {}
+        None if reason == "Suspended" => {}
+        None => found.push(format!("the Secret of {name} holds no value")),
+    }
+}
+
+/// Status and reason of a condition.
+pub(crate) fn condition<'a>(object: &'a Value, type_: &str) -> (&'a str, &'a str) {
+    let all = object["status"]["conditions"].as_array();
+    let one = all.and_then(|all| all.iter().find(|one| one["type"] == *type_));
+    one.map_or(("", ""), |one| {
+        (one["status"].as_str().unwrap_or_default(), one["reason"].as_str().unwrap_or_default())
+    })
+}
+
+/// The end in words, without what differs from run to run: times, versions, names of attempts, numbers of tries.
+pub(crate) fn words(scene: &Scene) -> String {
+    let mut text = String::new();
+    let mut line = |words: std::fmt::Arguments<'_>| {
+        let _ = writeln!(text, "{words}");
+    };
+    for key in scene.api.list("apikeys") {
+        let deleting = if key["metadata"]["deletionTimestamp"].is_null() { "" } else { ", being deleted" };
+        line(format_args!("ApiKey {}{deleting}:{}", key["metadata"]["name"], conditions(&key, true)));
+    }
+    for account in scene.api.list("bagsaccounts") {
+        line(format_args!("BagsAccount:{}", conditions(&account, false)));
+        let capacity = &account["status"]["capacity"];
+        line(format_args!("capacity: {capacity}"));
+    }
+    for slot in ledger(scene).unwrap_or_default().slots {
+        line(format_args!("slot of {} for {}: {}", slot.owner.name, slot.key_use, slot.state.as_str()));
+    }
+    for secret in scene.api.list("secrets") {
+        let metadata = &secret["metadata"];
+        if metadata["namespace"] == *OPERATOR_NAMESPACE {
+            if !metadata["labels"][mark::ATTEMPT].is_null() {
+                let value = if secret["data"]["value"].is_null() { "no value" } else { "a value" };
+                line(format_args!("keystore: {value} for {}", metadata["annotations"][mark::OWNER_NAME]));
+            }
+            continue;
+        }
+        let fields: Vec<&str> = secret["data"]
+            .as_object()
+            .map(|data| data.keys().map(String::as_str).collect())
+            .unwrap_or_default();
+        line(format_args!("Secret {}: {}", metadata["name"], fields.join(", ")));
+    }
+    line(format_args!("keys at Bags: {}", scene.living_keys().len()));
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
+
+fn conditions(object: &Value, with_all_reasons: bool) -> String {
+    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let mut words: Vec<String> = all
+        .iter()
+        .map(|one| {
+            let text = |field: &str| one[field].as_str().unwrap_or_default().to_owned();
+            // Of what is as it should be, the reason tells how it became so.
+            match (with_all_reasons, text("status").as_str()) {
+                (false, "True") => format!(" {}", text("type")),
+                (true, _) | (false, _) => format!(" {}={}/{}", text("type"), text("status"), text("reason")),
+            }
+        })
+        .collect();
+    words.sort();
+    words.concat()
+}
+
+/// Whether a person has to look at a slot, as far as the account says.
+pub(crate) fn waits_for_person(scene: &Scene, slot: &Value) -> bool {
+    let Some(account) = scene.api.get("bagsaccounts", "", ACCOUNT) else { return false };
+    let asked = condition(&account, "RevocationNeedsPerson").0 == "True";
+    slot["state"] == "Unresolved" || (asked && slot["state"] == "Revoking")
+}

@@ -1,0 +1,330 @@
+//! Which runs there are: every single fault at every request of every workflow, pairs over what changes something, and
+//! seeded random ones.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use bags_operator::config::Config;
+
+use super::{
+    fault::{Fault, Strike},
+    regressions,
+    run::{Plan, Report, Seen, run},
+    trace::Trace,
+    workflow::Workflow,
+};
+
+/// How much is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// Of the moments at which people may act, so many for singles.
+    pub(crate) moments: usize,
+    /// Every so manieth pair.
+    pub(crate) every_pair: usize,
+    /// Random runs.
+    pub(crate) seeds: u64,
+    /// The first seed.
+    pub(crate) first_seed: u64,
+    /// One violation is enough.
+    pub(crate) stop_at_first: bool,
+}
+
+/// Random runs that are run twice.
+const TWICE: usize = 100;
+
+/// What was run for one workflow.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Count {
+    pub(crate) requests: usize,
+    pub(crate) moments: usize,
+    pub(crate) singles: usize,
+    pub(crate) pairs: usize,
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, moments, singles, pairs } = self;
+        write!(formatter, "{requests} requests, {moments} moments, {singles} singles, {pairs} pairs")
+    }
+}
+
+/// What all of it came to.
+#[derive(Default)]
+pub(crate) struct Totals {
+    pub(crate) runs: usize,
+    pub(crate) faults: usize,
+    pub(crate) seeds: u64,
+    pub(crate) by_workflow: Vec<(String, Count)>,
+    /// In words, with the command that shows it again.
+    pub(crate) violations: Vec<String>,
+}
+
+impl Totals {
+    /// The closing line.
+    pub(crate) fn line(&self) -> String {
+        format!(
+            "world: {} runs, {} faults, {} seeds, {} violations",
+            self.runs,
+            self.faults,
+            self.seeds,
+            self.violations.len()
+        )
+    }
+
+    fn add(&mut self, plan: &Plan, report: &Report) {
+        self.runs += 1;
+        self.faults += report.struck;
+        if !plan.chaos && report.struck < plan.strikes.len() && report.violations.is_empty() {
+            self.violations.push(format!("a label was not reached\n    {}", replay(plan)));
+        }
+        for violation in &report.violations {
+            self.violations.push(format!("{violation}\n    {}", replay(plan)));
+        }
+    }
+}
+
+/// The command that runs a plan again and prints its story.
+pub(crate) fn replay(plan: &Plan) -> String {
+    let mut command = "make replay RUN='".to_owned();
+    if plan.chaos {
+        let _ = write!(command, "--seed {}", plan.seed);
+    } else {
+        let _ = write!(command, "--workflow \"{}\" --act-after {}", plan.workflow.name, plan.act_after);
+        for strike in &plan.strikes {
+            let _ = write!(command, " --strike \"{strike}\"");
+        }
+    }
+    command.push('\'');
+    command
+}
+
+/// Runs a plan; a panic is a violation.
+fn judged(plan: &Plan, config: &Config) -> Report {
+    catch_unwind(AssertUnwindSafe(|| run(plan, config))).unwrap_or_else(|panic| {
+        let words = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        Report {
+            violations: vec![format!("panic: {}", words.unwrap_or_default())],
+            seen: Vec::new(),
+            struck: 0,
+            end: String::new(),
+            trace: Trace::default(),
+        }
+    })
+}
+
+/// Runs all plans on all processors; what was run, in the order of the plans. Where one violation is enough, the rest is
+/// not run.
+fn judge_all(plans: Vec<Plan>, stop_at_first: bool, config: &Config) -> Vec<(Plan, Report)> {
+    let (next, found) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let reports = Mutex::new(BTreeMap::new());
+    let threads = thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !(stop_at_first && found.load(Ordering::Relaxed)) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(plan) = plans.get(index) else { break };
+                    let report = judged(plan, config);
+                    found.fetch_or(!report.violations.is_empty(), Ordering::Relaxed);
+                    reports.lock().unwrap_or_else(PoisonError::into_inner).insert(index, report);
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done =
+        plans.into_iter().enumerate().filter_map(|(index, plan)| Some((plan, reports.remove(&index)?)));
+    done.collect()
+}
+
+/// A plan without faults.
+pub(crate) fn undisturbed(workflow: &Arc<Workflow>, act_after: usize) -> Plan {
+    Plan {
+        workflow: workflow.clone(),
+        act_after,
+        strikes: Vec::new(),
+        seed: 1,
+        chaos: false,
+        reference: None,
+        traced: false,
+    }
+}
+
+/// The plan of a seed.
+pub(crate) fn seeded(seed: u64) -> Plan {
+    Plan { chaos: true, seed, ..undisturbed(&Arc::new(Workflow::random(seed)), 0) }
+}
+
+/// What was found once must not come back.
+fn regressions(workflows: &[Arc<Workflow>], share: Share, config: &Config, totals: &mut Totals) {
+    let known = regressions::ALL.iter().filter_map(|regression| {
+        let workflow = workflows.iter().find(|workflow| workflow.name == regression.workflow)?;
+        let base = undisturbed(workflow, regression.act_after);
+        let strikes = regression
+            .strikes
+            .iter()
+            .map(|text| text.parse().unwrap_or_else(|error| panic!("{}: {error}", regression.name)));
+        let reference = Some(judged(&base, config).end.into());
+        Some((regression.name, Plan { strikes: strikes.collect(), reference, ..base }))
+    });
+    let (names, plans): (Vec<_>, Vec<_>) = known.unzip();
+    for (name, (plan, report)) in names.into_iter().zip(judge_all(plans, share.stop_at_first, config)) {
+        let before = totals.violations.len();
+        totals.add(&plan, &report);
+        for violation in &mut totals.violations[before..] {
+            *violation = format!("{name}: {violation}");
+        }
+    }
+}
+
+/// Runs all that the share asks for.
+pub(crate) fn explore(workflows: Vec<Workflow>, share: Share, config: &Config) -> Totals {
+    let mut totals = Totals::default();
+    let workflows: Vec<Arc<Workflow>> = workflows.into_iter().map(Arc::new).collect();
+    regressions(&workflows, share, config, &mut totals);
+    for workflow in workflows {
+        let mut count = Count::default();
+        let bases = bases(&workflow, share, config, &mut totals, &mut count);
+        let singles = singles(&bases, share, config, &mut totals, &mut count);
+        pairs(&singles, share, config, &mut totals, &mut count);
+        println!("{}: {count}", workflow.name);
+        totals.by_workflow.push((workflow.name.clone(), count));
+        if share.stop_at_first && !totals.violations.is_empty() {
+            return totals;
+        }
+    }
+    seeds(share, config, &mut totals);
+    totals
+}
+
+/// The undisturbed runs of a workflow, one for each moment at which its people may act.
+fn bases(
+    workflow: &Arc<Workflow>,
+    share: Share,
+    config: &Config,
+    totals: &mut Totals,
+    count: &mut Count,
+) -> Vec<(Plan, Vec<Seen>)> {
+    let quiet = judged(&undisturbed(workflow, usize::MAX), config);
+    let moments = if workflow.deeds().is_empty() { 0 } else { quiet.seen.len() };
+    let plans: Vec<Plan> = (0..=moments).map(|moment| undisturbed(workflow, moment)).collect();
+    count.moments = plans.len();
+    let mut bases = Vec::new();
+    for (plan, report) in judge_all(plans, share.stop_at_first, config) {
+        totals.add(&plan, &report);
+        let missing: Vec<&str> = workflow.missing(&report.end).collect();
+        if !missing.is_empty() && report.violations.is_empty() {
+            let words = format!("the undisturbed run ends without [{}]:\n{}", missing.join("; "), report.end);
+            totals.violations.push(format!("{words}    {}", replay(&plan)));
+        }
+        count.requests = count.requests.max(report.seen.len());
+        // Without a right end there is nothing to compare with.
+        if report.violations.is_empty() {
+            bases.push((Plan { reference: Some(report.end.into()), ..plan }, report.seen));
+        }
+    }
+    bases
+}
+
+/// `count` of these, evenly spread, the first and the last among them.
+fn spread<T>(all: &[T], count: usize) -> Vec<&T> {
+    if all.len() <= count {
+        return all.iter().collect();
+    }
+    (0..count).map(|n| &all[n * (all.len() - 1) / (count - 1).max(1)]).collect()
+}
+
+/// Every fault at every request.
+fn singles(
+    bases: &[(Plan, Vec<Seen>)],
+    share: Share,
+    config: &Config,
+    totals: &mut Totals,
+    count: &mut Count,
+) -> Vec<(Plan, Vec<Seen>)> {
+    let mut plans = Vec::new();
+    for (base, seen) in spread(bases, share.moments) {
+        for request in seen {
+            plans.extend(with_each_fault(base, request));
+        }
+    }
+    count.singles = plans.len();
+    let mut after = Vec::new();
+    for (plan, report) in judge_all(plans, share.stop_at_first, config) {
+        totals.add(&plan, &report);
+        if report.violations.is_empty() {
+            after.push((plan, report.seen));
+        }
+    }
+    after
+}
+
+/// The plan with one more fault, each that can happen to this request.
+fn with_each_fault(base: &Plan, request: &Seen) -> Vec<Plan> {
+    let faults = Fault::ALL.iter().copied().filter(|fault| fault.happens_on(request.seam));
+    faults
+        .map(|fault| {
+            let mut plan = base.clone();
+            plan.strikes.push(Strike { label: request.label.clone(), fault });
+            plan
+        })
+        .collect()
+}
+
+/// Every fault at every later request that changes something, after every single fault at one that does.
+fn pairs(
+    singles: &[(Plan, Vec<Seen>)],
+    share: Share,
+    config: &Config,
+    totals: &mut Totals,
+    count: &mut Count,
+) {
+    let mut plans = Vec::new();
+    for (plan, seen) in singles {
+        let first = plan.strikes.last().map(|strike| &strike.label);
+        let at = seen.iter().position(|request| Some(&request.label) == first);
+        let Some(at) = at.filter(|at| counts(&seen[*at])) else { continue };
+        for request in seen[at + 1..].iter().filter(|request| counts(request)) {
+            plans.extend(with_each_fault(plan, request));
+        }
+    }
+    let plans: Vec<Plan> = plans.into_iter().step_by(share.every_pair.max(1)).collect();
+    count.pairs = plans.len();
+    for (plan, report) in judge_all(plans, share.stop_at_first, config) {
+        totals.add(&plan, &report);
+    }
+}
+
+/// Events change nothing that anybody reads.
+fn counts(request: &Seen) -> bool {
+    request.mutates && !request.label.what.starts_with("create events")
+}
+
+/// Random runs; the first hundred twice more, to compare their stories.
+fn seeds(share: Share, config: &Config, totals: &mut Totals) {
+    let all = share.first_seed..share.first_seed + share.seeds;
+    for (plan, report) in judge_all(all.clone().map(seeded).collect(), share.stop_at_first, config) {
+        totals.add(&plan, &report);
+        totals.seeds += 1;
+    }
+    let traced = |seed| Plan { traced: true, ..seeded(seed) };
+    let twice: Vec<Plan> = all.take(TWICE).flat_map(|seed| [traced(seed), traced(seed)]).collect();
+    totals.runs += twice.len();
+    for pair in judge_all(twice, false, config).chunks(2) {
+        let [(plan, first), (_, second)] = pair else { continue };
+        if first.trace.lines() != second.trace.lines() {
+            totals.violations.push(format!("a replay differs from its run\n    {}", replay(plan)));
+        }
+    }
+}

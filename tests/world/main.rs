@@ -1,0 +1,212 @@
+//! The world: the whole operator, run through every crash and every lost answer, in seconds, repeatably.
+//!
+//! The reconcilers are the real ones, and so are the clients of both seams; the API server is one in memory that passes
+//! the same conformance suite as a real one (`tests/conformance.rs`), Bags is the sandbox, time is virtual. See
+//! `docs/testing.md`.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program whose output people read")]
+
+#[path = "apiserver.rs"]
+mod apiserver;
+mod clock;
+mod end;
+mod explore;
+mod fault;
+mod gate;
+mod oracle;
+mod process;
+mod regressions;
+mod run;
+mod scene;
+mod trace;
+mod workflow;
+mod workflows;
+
+use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use bags_operator::config::{Cli, Command, Config};
+use clap::Parser;
+
+use self::{
+    explore::{Share, Totals, explore, seeded, undisturbed},
+    fault::Strike,
+    run::{Plan, run},
+};
+
+/// Runs the operator through every fault.
+#[derive(Parser)]
+#[command(name = "world", no_binary_name = true)]
+struct Args {
+    /// Only workflows whose name contains this.
+    filter: Option<String>,
+    /// Run everything: all moments, all pairs, and these many seeds unless --seeds says otherwise.
+    #[arg(long)]
+    all: bool,
+    /// How many random runs.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Of the moments at which people may act, so many for single faults.
+    #[arg(long)]
+    moments: Option<usize>,
+    /// Every so manieth pair.
+    #[arg(long)]
+    every_pair: Option<usize>,
+    /// The share that finds deliberate bugs: stops at the first violation.
+    #[arg(long)]
+    mutants: bool,
+    /// Write the figures there, as Markdown.
+    #[arg(long)]
+    write: Option<PathBuf>,
+    /// Run one workflow and print its story.
+    #[arg(long)]
+    workflow: Option<String>,
+    /// After how many requests its people act.
+    #[arg(long, default_value_t = 0)]
+    act_after: usize,
+    /// A fault at a request, as a failure prints it.
+    #[arg(long)]
+    strike: Vec<Strike>,
+    /// Run one seed and print its story.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What `cargo test` passes on to every test program means nothing here.
+    #[arg(long, hide = true)]
+    nocapture: bool,
+}
+
+const TEST_SEEDS: u64 = 2_000;
+const ALL_SEEDS: u64 = 100_000;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse_from(std::env::args_os().skip(1)) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
+    let config = config();
+    if args.workflow.is_some() || args.seed.is_some() {
+        return tell(&args, &config);
+    }
+    let filter = args.filter.clone().unwrap_or_default();
+    let workflows: Vec<_> = workflows::all().into_iter().filter(|it| it.name.contains(&filter)).collect();
+    let share = Share {
+        moments: args.moments.unwrap_or(if args.all { usize::MAX } else { 4 }),
+        every_pair: args.every_pair.unwrap_or(if args.all { 1 } else { 10 }),
+        seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
+            (_, false) => 0,
+            (true, true) => ALL_SEEDS,
+            (false, true) => TEST_SEEDS,
+        }),
+        first_seed: args.first_seed,
+        stop_at_first: args.mutants,
+    };
+    let begun = real_time();
+    let totals = explore(workflows, share, &config);
+    let took = real_time().saturating_duration_since(begun);
+    report(&totals, took);
+    if let Some(path) = &args.write
+        && let Err(error) = std::fs::write(path, page(&totals, took))
+    {
+        eprintln!("failed to write {}: {error}", path.display());
+        return ExitCode::FAILURE;
+    }
+    if totals.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it took is for people; no run knows of it")]
+fn real_time() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// The operator's configuration: all that is its default.
+fn config() -> Config {
+    let cli = Cli::try_parse_from([
+        "bags-operator",
+        "run",
+        "--namespace",
+        process::OPERATOR_NAMESPACE,
+        "--bags-url",
+        "https://bags.example/api/v1",
+    ]);
+    let Command::Run(arguments) = cli.unwrap_or_else(|error| panic!("{error}")).command;
+    Config::try_from(*arguments).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Prints the story of one run.
+fn tell(args: &Args, config: &Config) -> ExitCode {
+    let plan = match (&args.workflow, args.seed) {
+        (Some(name), _) => {
+            let Some(workflow) = workflows::all().into_iter().find(|it| it.name == *name) else {
+                let names: Vec<_> = workflows::all().into_iter().map(|it| it.name).collect();
+                eprintln!("no workflow is called \"{name}\"; there are:\n  {}", names.join("\n  "));
+                return ExitCode::FAILURE;
+            };
+            let base = undisturbed(&Arc::new(workflow), args.act_after);
+            let reference = run(&base, config).end;
+            Plan { strikes: args.strike.clone(), reference: Some(reference.into()), ..base }
+        }
+        (None, seed) => seeded(seed.unwrap_or_default()),
+    };
+    let report = run(&Plan { traced: true, ..plan }, config);
+    let mut out = std::io::stdout().lock();
+    for line in report.trace.lines() {
+        let _ = writeln!(out, "{line}");
+    }
+    let _ = writeln!(out, "\nThe end:\n{}", report.end);
+    for violation in &report.violations {
+        let _ = writeln!(out, "VIOLATION: {violation}");
+    }
+    if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Violations that are printed; the rest is counted.
+const PRINTED: usize = 30;
+
+fn report(totals: &Totals, took: Duration) {
+    let mut out = std::io::stdout().lock();
+    for violation in totals.violations.iter().take(PRINTED) {
+        let _ = writeln!(out, "VIOLATION: {violation}");
+    }
+    if totals.violations.len() > PRINTED {
+        let _ = writeln!(out, "… and {} more", totals.violations.len() - PRINTED);
+    }
+    let each = took.as_secs_f64() * 1000.0 / f64::from(u32::try_from(totals.runs.max(1)).unwrap_or(u32::MAX));
+    let _ = writeln!(out, "{:.1} s, {each:.2} ms a run", took.as_secs_f64());
+    let _ = writeln!(out, "{}", totals.line());
+}
+
+/// `docs/faults.md`.
+fn page(totals: &Totals, took: Duration) -> String {
+    let mut rows = String::new();
+    for (name, count) in &totals.by_workflow {
+        let explore::Count { requests, moments, singles, pairs } = count;
+        rows.push_str(&format!("| {name} | {requests} | {moments} | {singles} | {pairs} |\n"));
+    }
+    let (minutes, line, commit) = (took.as_secs_f64() / 60.0, totals.line(), commit());
+    format!(
+        "# What was made to fail\n\n\
+         Written by `make world`; [testing.md](testing.md) says what the world is. On commit {commit}, in {minutes:.0} minutes:\n\n\
+         ```\n{line}\n```\n\n\
+         A single is one fault at one request; a pair is a second one at a later request that changes something, after a first one\n\
+         at such a request. Moments: after how many requests people act. A seed is a random service, random ApiKeys, random deeds of\n\
+         people, a random order of requests, and up to six random faults.\n\n\
+         | Workflow | Requests | Moments | Singles | Pairs |\n|---|---|---|---|---|\n{rows}\n\
+         The machine itself is checked by `make mutants`, which puts deliberate bugs into a copy of the project, one at a time. On the\n\
+         same commit it ended with:\n\n```\n{}\n```\n",
+        mutants()
+    )
+}
+
+/// The commit that is being run.
+fn commit() -> String {
+    let output = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let text = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+    text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+/// What `make mutants` last ended with.
+fn mutants() -> String {
+    let text = std::fs::read_to_string("target/mutants/result").unwrap_or_default();
+    if text.is_empty() { "mutants: not run".to_owned() } else { text.trim().to_owned() }
+}

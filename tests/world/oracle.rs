@@ -1,0 +1,414 @@
+//! The oracles: what must hold after every write and every request, whatever went wrong.
+//!
+//! I1–I6 and I10 are judged on the ledger by the operator's own pure function, which is written against the table of
+//! slots and not against the code; here they are judged once more against both worlds: the keys that are let in at
+//! Bags, the Secrets in the cluster, and what was sent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use bags_operator::{
+    api::{
+        BagsAccount,
+        account::{Slot, SlotState},
+        annotation, mark,
+    },
+    bags,
+    ledger::{
+        Ledger, Room,
+        invariants::{Waiver, violations},
+        slots::Terms,
+    },
+    timings::Timings,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    apiserver::{Change, ChangeKind},
+    gate::is_dry_run,
+    process::OPERATOR_NAMESPACE,
+    scene::{Scene, TENANT},
+};
+
+/// What was seen so far, and what was wrong with it.
+pub(crate) struct Oracle {
+    timings: Timings,
+    /// The ledger as it was last seen.
+    ledger: Ledger,
+    /// Attempts by switch, of each owner.
+    switches: BTreeMap<(String, i64), String>,
+    /// Licences that were written, by the key's name, and when they began.
+    licences: BTreeMap<String, Timestamp>,
+    /// What was asked for with each key name, so that nothing is sent twice.
+    sent: BTreeSet<String>,
+    /// Writes that lost a conflict, by process, path and body.
+    conflicted: BTreeSet<u64>,
+    /// Attempts by the value of their key.
+    values: BTreeMap<String, String>,
+    /// Keys that were let in when last looked at, by id.
+    alive: BTreeMap<String, String>,
+    /// A person wiped the ledger: until it is whole again, a value in the keystore stands for a slot.
+    ledger_lost: bool,
+    /// Attempts that neither ledger nor keystore knew when the ledger was lost: people are told of their keys.
+    forsaken: BTreeSet<String>,
+    position: u64,
+    found: Vec<String>,
+}
+
+impl Oracle {
+    pub(crate) fn new(timings: Timings, scene: &Scene) -> Self {
+        Self {
+            timings,
+            ledger: Ledger::default(),
+            switches: BTreeMap::new(),
+            licences: BTreeMap::new(),
+            sent: BTreeSet::new(),
+            conflicted: BTreeSet::new(),
+            values: BTreeMap::new(),
+            alive: BTreeMap::new(),
+            ledger_lost: false,
+            forsaken: BTreeSet::new(),
+            position: scene.api.version(),
+            found: Vec::new(),
+        }
+    }
+
+    /// What was wrong.
+    pub(crate) fn found(&self) -> &[String] {
+        &self.found
+    }
+
+    /// Something was wrong.
+    pub(crate) fn blame(&mut self, what: String) {
+        self.found.push(what);
+    }
+
+    /// Attempts by the value of their key, as far as Bags told.
+    pub(crate) fn attempt_of(&self, value: &str) -> Option<&str> {
+        self.values.get(value).map(String::as_str)
+    }
+
+    /// People may do what they like; the operator goes on from there.
+    pub(crate) fn people_acted(&mut self, scene: &Scene) {
+        self.position = scene.api.version();
+        self.ledger = ledger(scene).unwrap_or_default();
+        self.alive = scene.living_keys().into_iter().map(|(name, id)| (id, name)).collect();
+    }
+
+    /// A person takes the ledger away. What only the ledger knew is lost with it.
+    pub(crate) fn ledger_goes(&mut self, scene: &Scene) {
+        self.ledger_lost = true;
+        for name in scene.living_keys().into_keys() {
+            let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
+            if scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}")).is_none() {
+                self.forsaken.insert(attempt.to_owned());
+            }
+        }
+    }
+
+    /// A request to the API server is about to be carried out.
+    pub(crate) fn kube_sent(&mut self, incarnation: u32, request: &Request<Bytes>) {
+        if *request.method() == Method::GET {
+            return;
+        }
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let text =
+            |pointer: &str| body.pointer(pointer).and_then(Value::as_str).is_some_and(|it| !it.is_empty());
+        let versioned = match *request.method() {
+            Method::PUT | Method::PATCH => text("/metadata/resourceVersion"),
+            Method::DELETE => text("/preconditions/resourceVersion") && text("/preconditions/uid"),
+            _ => true,
+        };
+        if !versioned {
+            self.blame(format!("I8: {} {} carries no version", request.method(), request.uri().path()));
+        }
+        if self.conflicted.contains(&fingerprint(incarnation, request)) {
+            self.blame(format!(
+                "I8: {} {} was sent again after a conflict",
+                request.method(),
+                request.uri().path()
+            ));
+        }
+    }
+
+    /// A request to the API server was carried out, or refused.
+    pub(crate) fn kube_done(
+        &mut self,
+        incarnation: u32,
+        request: &Request<Bytes>,
+        status: StatusCode,
+        scene: &Scene,
+        now: Timestamp,
+    ) {
+        let exists_already = *request.method() == Method::POST;
+        if status == StatusCode::CONFLICT && !exists_already {
+            self.conflicted.insert(fingerprint(incarnation, request));
+        }
+        if *request.method() != Method::GET && !is_dry_run(request) {
+            self.look(scene, now);
+        }
+    }
+
+    /// A request to Bags is about to be carried out.
+    pub(crate) fn bags_sent(&mut self, request: &Request<bags::Body>, now: Timestamp) {
+        let path = request.uri().path();
+        let body: Value = serde_json::from_slice(request.body().as_bytes()).unwrap_or_default();
+        let name = if path.ends_with("/create") {
+            body["name"].as_str()
+        } else if path.ends_with("/callback") {
+            body["keyName"].as_str()
+        } else {
+            None
+        };
+        let Some(name) = name else { return };
+        let step = format!("{name} {}", !body["authCode"].is_null());
+        if !self.sent.insert(step) {
+            self.blame(format!("I4: the creation of {name} was sent twice"));
+        }
+        let slot = self.ledger.slots.iter().find(|slot| slot.key_name.as_deref() == Some(name));
+        let settled =
+            slot.is_some_and(|slot| !matches!(slot.state, SlotState::Creating | SlotState::Unknown(_)));
+        match self.licences.get(name) {
+            None => self.blame(format!("I4: the creation of {name} was sent without a licence")),
+            Some(since) if elapsed(*since, now) > self.timings.begin_deadline => {
+                self.blame(format!("I4: the licence of {name} was over when its creation was sent"));
+            }
+            // Whether people took the slot away meanwhile cannot be known to who holds its licence.
+            Some(_) if settled || (slot.is_none() && !self.ledger_lost) => {
+                self.blame(format!("I4: the creation of {name} was sent after its slot had been settled"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A request to Bags had its effect. `body`: its answer, whether it arrived or not.
+    pub(crate) fn bags_done(&mut self, path: &str, body: &[u8], scene: &Scene) {
+        if path.ends_with("/create") || path.ends_with("/callback") || path == "/api/v1/agent/dev/keys" {
+            self.learn_values(body);
+        }
+        let alive: BTreeMap<String, String> =
+            scene.living_keys().into_iter().map(|(name, id)| (id, name)).collect();
+        let before = std::mem::replace(&mut self.alive, alive);
+        let gone: Vec<String> =
+            before.into_iter().filter(|(id, _)| !self.alive.contains_key(id)).map(|(_, name)| name).collect();
+        for name in gone {
+            self.revoked(&name);
+        }
+        self.every_key_has_a_slot(scene);
+    }
+
+    fn learn_values(&mut self, body: &[u8]) {
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let payload = &answer["response"];
+        let mut learn = |value: &Value, name: &Value| {
+            let attempt = name.as_str().and_then(|name| name.rsplit_once('-')).map(|(_, attempt)| attempt);
+            if let (Some(value), Some(attempt)) = (value.as_str(), attempt) {
+                self.values.insert(value.to_owned(), attempt.to_owned());
+            }
+        };
+        learn(&payload["apiKey"]["key"], &payload["apiKey"]["name"]);
+        for key in payload.as_array().into_iter().flatten() {
+            learn(&key["key"], &key["name"]);
+        }
+    }
+
+    /// The wallet way's answer does not repeat the name.
+    pub(crate) fn learn_value(&mut self, value: &str, attempt: &str) {
+        self.values.insert(value.to_owned(), attempt.to_owned());
+    }
+
+    /// I3, I10: what the operator revokes is in `Revoking`, or was never published and left the ledger before it was
+    /// made.
+    fn revoked(&mut self, name: &str) {
+        let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
+        match self.ledger.by_attempt(attempt).map(|slot| slot.state.clone()) {
+            Some(SlotState::Revoking) => {}
+            Some(state) => self.blame(format!("I3: {name} was revoked while {}", state.as_str())),
+            None if self.switches.values().any(|published| published == attempt) => {
+                self.blame(format!("I10: {name} was revoked without a slot, and it had been published"));
+            }
+            None => {}
+        }
+    }
+
+    /// I1 over both worlds.
+    fn every_key_has_a_slot(&mut self, scene: &Scene) {
+        let alive: Vec<String> = self.alive.values().cloned().collect();
+        for name in alive {
+            let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default().to_owned();
+            let slots = self
+                .ledger
+                .slots
+                .iter()
+                .filter(|slot| slot.attempt.as_deref() == Some(attempt.as_str()))
+                .count();
+            let kept = || {
+                self.ledger_lost
+                    && scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}")).is_some()
+            };
+            if slots != 1 && !kept() && !self.forsaken.contains(&attempt) {
+                self.blame(format!("I1: {name} is let in at Bags and is in {slots} slots"));
+            }
+        }
+    }
+
+    /// Looks at what was written since.
+    fn look(&mut self, scene: &Scene, now: Timestamp) {
+        for change in scene.api.changes_since(self.position) {
+            self.position = change.version;
+            match change.resource {
+                "bagsaccounts" => self.account_written(&change, scene, now),
+                "secrets" => self.secret_written(&change, scene),
+                _ => {}
+            }
+            self.nothing_is_told(&change, scene);
+        }
+        self.every_key_has_a_slot(scene);
+    }
+
+    fn account_written(&mut self, change: &Change, scene: &Scene, now: Timestamp) {
+        if change.kind == ChangeKind::Deleted {
+            self.ledger = Ledger::default();
+            return;
+        }
+        let Ok(account) = BagsAccount::deserialize(&*change.object) else {
+            return self.blame("the account cannot be read any more".to_owned());
+        };
+        let after = Ledger::of(account.status.as_ref());
+        if after == self.ledger {
+            return;
+        }
+        let born = |slot: &&Slot| {
+            slot.state == SlotState::Creating
+                && slot.attempt.as_deref().is_some_and(|attempt| self.ledger.by_attempt(attempt).is_none())
+        };
+        // A write may take its time; a licence counts from the moment that it names.
+        let moment = after.slots.iter().find(born).map_or(now, |slot| slot.since);
+        let terms = Terms {
+            room: Room::of(&account, now, &self.timings),
+            now: moment,
+            licence_term: self.timings.licence_term,
+        };
+        let before = std::mem::replace(&mut self.ledger, after.clone());
+        let lost = std::mem::take(&mut self.ledger_lost) && before.slots.is_empty();
+        let waiver = if lost { Waiver::Rebuild } else { Waiver::None };
+        self.found.extend(violations(&before, &after, &terms, waiver));
+        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
+            if let Some(name) = &slot.key_name {
+                self.licences.entry(name.clone()).or_insert(slot.since);
+            }
+        }
+        for slot in &after.slots {
+            if let (Some(number), Some(attempt)) = (slot.published, slot.attempt.clone()) {
+                let known = self.switches.insert((slot.owner.uid.clone(), number), attempt.clone());
+                if known.is_some_and(|known| known != attempt) {
+                    self.blame(format!("I2: switch {number} of {} was of two keys", slot.owner.name));
+                }
+            }
+            let was = slot.attempt.as_deref().and_then(|attempt| before.by_attempt(attempt));
+            if slot.state == SlotState::Revoking && was.is_some_and(|was| was.state == SlotState::Live) {
+                self.condemned(slot, scene);
+            }
+        }
+    }
+
+    /// I3: a published key is condemned only once a person lets it go, its namespace does, or it is dead already.
+    fn condemned(&mut self, slot: &Slot, scene: &Scene) {
+        let attempt = slot.attempt.clone().unwrap_or_default();
+        let dead = !self.alive.values().any(|name| name.ends_with(&format!("-{attempt}")));
+        let owner = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
+        let owner = owner.filter(|owner| owner["metadata"]["uid"].as_str() == Some(slot.owner.uid.as_str()));
+        let namespace = scene.api.get("namespaces", "", &slot.owner.namespace);
+        let going = namespace.is_none_or(|it| !it["metadata"]["deletionTimestamp"].is_null());
+        let account = scene.api.get("bagsaccounts", "", super::scene::ACCOUNT);
+        let resolved = account.is_some_and(|account| {
+            let said = account["metadata"]["annotations"][annotation::RESOLVED].as_str().unwrap_or_default();
+            said.split(',').any(|word| word == attempt)
+        });
+        let allowed = match owner {
+            Some(owner) => {
+                let deleting = !owner["metadata"]["deletionTimestamp"].is_null();
+                let word = !owner["metadata"]["annotations"][annotation::DELETE_NOW].is_null();
+                deleting && (word || going)
+            }
+            None => going || resolved,
+        };
+        if !allowed && !dead {
+            self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
+        }
+    }
+
+    fn secret_written(&mut self, change: &Change, scene: &Scene) {
+        let secret = &*change.object;
+        if change.kind == ChangeKind::Deleted || secret["metadata"]["namespace"].as_str() != Some(TENANT) {
+            return;
+        }
+        let Some(uid) = secret["metadata"]["labels"][mark::OWNER_UID].as_str() else { return };
+        let annotations = &secret["metadata"]["annotations"];
+        let number = annotations[mark::SWITCH].as_str().and_then(|number| number.parse::<i64>().ok());
+        let attempt = annotations[mark::SWITCH_ATTEMPT].as_str().unwrap_or_default();
+        let Some(number) = number else { return };
+        let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+        if self.switches.get(&(uid.to_owned(), number)).is_none_or(|published| published != attempt) {
+            self.blame(format!("I2: Secret {name} holds switch {number}, which the ledger does not know"));
+        }
+        let value = secret["data"]["BAGS_API_KEY"].as_str().and_then(|value| STANDARD.decode(value).ok());
+        let value = value.and_then(|value| String::from_utf8(value).ok()).unwrap_or_default();
+        let kept = scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}"));
+        let kept = kept
+            .and_then(|kept| kept["data"]["value"].as_str().and_then(|value| STANDARD.decode(value).ok()));
+        if kept.is_some_and(|kept| kept != value.as_bytes()) {
+            self.blame(format!("I2: Secret {name} holds another value than the keystore"));
+        }
+    }
+
+    /// I7: values, wallets and tokens stand in Secrets and nowhere else.
+    fn nothing_is_told(&mut self, change: &Change, scene: &Scene) {
+        let text = if change.resource == "secrets" {
+            let mut secret = (*change.object).clone();
+            if let Some(secret) = secret.as_object_mut() {
+                secret.remove("data");
+            }
+            secret.to_string()
+        } else {
+            change.object.to_string()
+        };
+        let told = self
+            .values
+            .keys()
+            .cloned()
+            .chain(scene.secrets())
+            .any(|secret| text.contains(&secret) || text.contains(STANDARD.encode(&secret).as_str()));
+        if told {
+            self.blame(format!(
+                "I7: a secret stands in {} {}",
+                change.resource, change.object["metadata"]["name"]
+            ));
+        }
+    }
+}
+
+/// The ledger as it stands in the cluster.
+pub(crate) fn ledger(scene: &Scene) -> Option<Ledger> {
+    let account = scene.api.get("bagsaccounts", "", super::scene::ACCOUNT)?;
+    let account = BagsAccount::deserialize(&*account).ok()?;
+    Some(Ledger::of(account.status.as_ref()))
+}
+
+fn fingerprint(incarnation: u32, request: &Request<Bytes>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (incarnation, request.method().as_str(), request.uri().path(), request.body()).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO)
+}

@@ -1,0 +1,448 @@
+//! One process of the operator: its context, its caches, its tasks. A crash takes all of it; a frozen one stands still.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context as Poller, Poll, Waker},
+};
+
+use bags_operator::{
+    account,
+    api::{ApiKey, BagsAccount, account::Installation},
+    apikey,
+    clock::Randomness,
+    config::Config,
+    context::Context,
+    env::Env,
+    operator::{
+        parts::{self, Watches},
+        wake::Wake,
+    },
+    outcome::Outcome,
+    saves::Saves,
+};
+use futures::{FutureExt, channel::mpsc::UnboundedReceiver, future::BoxFuture};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    ResourceExt,
+    runtime::{
+        Predicate,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher::Event,
+    },
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
+
+use super::{
+    apiserver::{ApiServer, Change, ChangeKind},
+    clock::VirtualClock,
+    gate::Gate,
+};
+
+/// The operator's own namespace.
+pub(crate) const OPERATOR_NAMESPACE: &str = "bags-system";
+
+/// What a controller runs a reconciler for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Object {
+    Account(String),
+    Key { namespace: String, name: String },
+}
+
+/// Stops all tasks of a process from being polled, and lets them go on.
+#[derive(Clone, Default)]
+struct Ice(Arc<IceState>);
+
+#[derive(Default)]
+struct IceState {
+    frozen: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Ice {
+    fn freeze(&self) {
+        self.0.frozen.store(true, Ordering::Relaxed);
+    }
+
+    fn thaw(&self) {
+        self.0.frozen.store(false, Ordering::Relaxed);
+        let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A task that stands still while its process does.
+struct Freezable<F> {
+    ice: Ice,
+    task: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Freezable<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Poller<'_>) -> Poll<F::Output> {
+        if self.ice.0.frozen.load(Ordering::Relaxed) {
+            let mut waiting = self.ice.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        self.task.as_mut().poll(context)
+    }
+}
+
+/// A run that ended, and what it left behind.
+type Finished = (Object, Outcome);
+
+/// What a controller knows of one object.
+#[derive(Default)]
+struct Scheduled {
+    /// When to run it next.
+    due: Option<Instant>,
+    running: bool,
+}
+
+/// The cache of one watch, and the end that fills it.
+struct Cache<K: kube::Resource<DynamicType = ()> + Clone + 'static> {
+    store: Store<K>,
+    writer: Writer<K>,
+}
+
+/// How far the watches of a process lag behind the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// Not at all.
+    Clear,
+    /// They show nothing more until this version is there, or this time.
+    Stale { version: u64, until: Instant },
+    /// They show nothing until then, and begin anew with a list.
+    Blind { until: Instant },
+}
+
+/// One process.
+pub(crate) struct Process {
+    pub(crate) incarnation: u32,
+    pub(crate) sight: Sight,
+    context: Arc<Context>,
+    wake: Wake,
+    woken_keys: UnboundedReceiver<ObjectRef<ApiKey>>,
+    woken_accounts: UnboundedReceiver<ObjectRef<BagsAccount>>,
+    keys: Cache<ApiKey>,
+    accounts: Cache<BagsAccount>,
+    secrets: Cache<Secret>,
+    triggers: Box<dyn Predicate<ApiKey> + Send>,
+    /// What the triggers last saw of each ApiKey, by uid.
+    triggered: BTreeMap<String, Option<u64>>,
+    /// The version up to which the caches have seen.
+    position: u64,
+    schedule: BTreeMap<Object, Scheduled>,
+    ice: Ice,
+    tasks: Arc<Mutex<Vec<AbortHandle>>>,
+    /// Tasks that have not ended.
+    alive: Arc<AtomicUsize>,
+    finished: (mpsc::UnboundedSender<Finished>, mpsc::UnboundedReceiver<Finished>),
+    /// No further run begins: another process has taken over.
+    pub(crate) retired: bool,
+}
+
+/// What every process of a run is started with.
+pub(crate) struct Machine<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) gate: &'a Gate,
+    pub(crate) clock: &'a Arc<VirtualClock>,
+    pub(crate) seed: u64,
+    pub(crate) cluster: &'a str,
+}
+
+impl Process {
+    /// Starts a process; its caches are filled by [`Process::relist`].
+    pub(crate) fn start(machine: &Machine<'_>, incarnation: u32) -> Self {
+        let Machine { config, gate, clock, seed, cluster } = machine;
+        let (ice, tasks, alive) = (Ice::default(), Arc::<Mutex<Vec<AbortHandle>>>::default(), Arc::default());
+        let env = Env {
+            kube: gate.kube(incarnation),
+            bags: gate.bags(incarnation),
+            clock: (*clock).clone(),
+            randomness: Randomness::from_seed(seed.wrapping_mul(1000).wrapping_add(u64::from(incarnation))),
+            saves: saves(&ice, &tasks, &alive),
+        };
+        let watches = Watches::new();
+        let installation =
+            Installation { cluster: (*cluster).to_owned(), namespace: OPERATOR_NAMESPACE.to_owned() };
+        let context = Arc::new(parts::context(config, env, installation, &watches));
+        let Watches { keys, accounts, secrets } = watches;
+        let (wake, woken_keys, woken_accounts) =
+            Wake::new(keys.0.clone(), accounts.0.clone(), context.clone());
+        Self {
+            incarnation,
+            sight: Sight::Clear,
+            context,
+            wake,
+            woken_keys,
+            woken_accounts,
+            keys: Cache { store: keys.0, writer: keys.1 },
+            accounts: Cache { store: accounts.0, writer: accounts.1 },
+            secrets: Cache { store: secrets.0, writer: secrets.1 },
+            triggers: Box::new(parts::key_triggers()),
+            triggered: BTreeMap::new(),
+            position: 0,
+            schedule: BTreeMap::new(),
+            ice,
+            tasks,
+            alive,
+            finished: mpsc::unbounded_channel(),
+            retired: false,
+        }
+    }
+
+    /// Fills the caches from a list, as a watch does when it begins.
+    pub(crate) fn relist(&mut self, api: &ApiServer, now: Instant) {
+        self.position = api.version();
+        let ours = |secret: &Secret| secret.namespace().as_deref() == Some(OPERATOR_NAMESPACE);
+        for event in listed::<Secret>(api, "secrets", ours) {
+            self.secrets.writer.apply_watcher_event(&event);
+            self.wake.by_secret(&event);
+        }
+        for event in listed::<BagsAccount>(api, "bagsaccounts", |_| true) {
+            self.accounts.writer.apply_watcher_event(&event);
+            self.wake.by_account(&event);
+            if let Event::InitApply(account) = &event {
+                self.trigger(Object::Account(account.name_any()), now);
+            }
+        }
+        for event in listed::<ApiKey>(api, "apikeys", |_| true) {
+            self.keys.writer.apply_watcher_event(&event);
+            self.wake.by_key(&event);
+            if let Event::InitApply(key) = &event {
+                self.trigger_key(key, now);
+            }
+        }
+        self.take_woken(now);
+    }
+
+    /// Shows the caches what happened since, as far as the watches see; tells what that wakes.
+    pub(crate) fn watch(&mut self, api: &ApiServer, now: Instant) {
+        match self.sight {
+            Sight::Clear => {}
+            Sight::Stale { version, until } if api.version() < version && now < until => return,
+            Sight::Stale { .. } => self.sight = Sight::Clear,
+            Sight::Blind { until } if now < until => return,
+            Sight::Blind { .. } => {
+                self.sight = Sight::Clear;
+                return self.relist(api, now);
+            }
+        }
+        for change in api.changes_since(self.position) {
+            self.position = change.version;
+            self.see(&change, now);
+        }
+        self.take_woken(now);
+    }
+
+    fn see(&mut self, change: &Change, now: Instant) {
+        match change.resource {
+            "apikeys" => {
+                let event = event::<ApiKey>(change);
+                self.keys.writer.apply_watcher_event(&event);
+                self.wake.by_key(&event);
+                match &event {
+                    Event::Apply(key) => self.trigger_key(key, now),
+                    Event::Delete(key) => drop(self.triggered.remove(&key.uid().unwrap_or_default())),
+                    Event::Init | Event::InitApply(_) | Event::InitDone => {}
+                }
+            }
+            "bagsaccounts" => {
+                let event = event::<BagsAccount>(change);
+                self.accounts.writer.apply_watcher_event(&event);
+                self.wake.by_account(&event);
+                if let Event::Apply(account) = &event {
+                    self.trigger(Object::Account(account.name_any()), now);
+                }
+            }
+            "secrets" if change.object.pointer("/metadata/namespace") == Some(&OPERATOR_NAMESPACE.into()) => {
+                let event = event::<Secret>(change);
+                self.secrets.writer.apply_watcher_event(&event);
+                self.wake.by_secret(&event);
+            }
+            _ => {}
+        }
+    }
+
+    /// An ApiKey runs when something that counts has changed, as the controller's predicate says.
+    fn trigger_key(&mut self, key: &ApiKey, now: Instant) {
+        let hash = self.triggers.hash_property(key);
+        let before = self.triggered.insert(key.uid().unwrap_or_default(), hash);
+        if before != Some(hash) {
+            let (namespace, name) = (key.namespace().unwrap_or_default(), key.name_any());
+            self.trigger(Object::Key { namespace, name }, now);
+        }
+    }
+
+    fn trigger(&mut self, object: Object, now: Instant) {
+        let scheduled = self.schedule.entry(object).or_default();
+        scheduled.due = Some(scheduled.due.map_or(now, |due| due.min(now)));
+    }
+
+    fn take_woken(&mut self, now: Instant) {
+        while let Some(Some(key)) = self.woken_keys.recv().now_or_never().map(Result::ok) {
+            let namespace = key.namespace.clone().unwrap_or_default();
+            self.trigger(Object::Key { namespace, name: key.name }, now);
+        }
+        while let Some(Some(account)) = self.woken_accounts.recv().now_or_never().map(Result::ok) {
+            self.trigger(Object::Account(account.name), now);
+        }
+    }
+
+    /// Takes note of runs that ended.
+    pub(crate) fn collect(&mut self, now: Instant) {
+        while let Ok((object, outcome)) = self.finished.1.try_recv() {
+            let scheduled = self.schedule.entry(object).or_default();
+            scheduled.running = false;
+            if let Outcome::Wait(wait) = outcome {
+                let due = now + wait;
+                scheduled.due = Some(scheduled.due.map_or(due, |known| known.min(due)));
+            }
+        }
+    }
+
+    /// Objects that are due, in order.
+    pub(crate) fn ready(&self, now: Instant) -> Vec<Object> {
+        if self.retired || self.frozen() {
+            return Vec::new();
+        }
+        let due = |scheduled: &Scheduled| !scheduled.running && scheduled.due.is_some_and(|due| due <= now);
+        self.schedule
+            .iter()
+            .filter(|(_, scheduled)| due(scheduled))
+            .map(|(object, _)| object.clone())
+            .collect()
+    }
+
+    /// When the next object is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        if self.retired || self.frozen() {
+            return None;
+        }
+        let blind = match self.sight {
+            Sight::Blind { until } | Sight::Stale { until, .. } => Some(until),
+            Sight::Clear => None,
+        };
+        let idle = self.schedule.values().filter(|scheduled| !scheduled.running);
+        idle.filter_map(|scheduled| scheduled.due).chain(blind).min()
+    }
+
+    /// Begins a run of a reconciler. An object that the cache does not know is not looked at, as by a controller.
+    pub(crate) fn begin(&mut self, object: &Object) {
+        let Some(scheduled) = self.schedule.get_mut(object) else { return };
+        scheduled.due = None;
+        let context = self.context.clone();
+        let run: BoxFuture<'static, Outcome> = match object.clone() {
+            Object::Key { namespace, name } => {
+                let reference = ObjectRef::new(&name).within(&namespace);
+                if self.keys.store.get(&reference).is_none() {
+                    return;
+                }
+                Box::pin(async move { apikey::reconcile(&context, &reference).await })
+            }
+            Object::Account(name) => {
+                if self.accounts.store.get(&ObjectRef::new(&name)).is_none() {
+                    return;
+                }
+                Box::pin(async move { account::reconcile(&context, &name).await })
+            }
+        };
+        scheduled.running = true;
+        let (finished, object) = (self.finished.0.clone(), object.clone());
+        let task = async move {
+            let outcome = run.await;
+            let _ = finished.send((object, outcome));
+        };
+        launch(&self.ice, &self.tasks, &self.alive, Box::pin(task));
+    }
+
+    /// Whether a run or a save has not ended.
+    pub(crate) fn busy(&self) -> bool {
+        self.alive.load(Ordering::Relaxed) > 0
+    }
+
+    /// It stands still.
+    pub(crate) fn freeze(&self) {
+        self.ice.freeze();
+    }
+
+    /// It goes on.
+    pub(crate) fn thaw(&self) {
+        self.ice.thaw();
+    }
+
+    pub(crate) fn frozen(&self) -> bool {
+        self.ice.0.frozen.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a run ends.
+    pub(crate) async fn run_end(&mut self) {
+        if let Some((object, outcome)) = self.finished.1.recv().await {
+            // Put back for `collect`, which does the rest.
+            let _ = self.finished.0.send((object, outcome));
+        }
+    }
+}
+
+impl Drop for Process {
+    /// A crash: everything in memory goes, saves included.
+    fn drop(&mut self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+fn saves(ice: &Ice, tasks: &Arc<Mutex<Vec<AbortHandle>>>, alive: &Arc<AtomicUsize>) -> Saves {
+    let (ice, tasks, alive) = (ice.clone(), tasks.clone(), alive.clone());
+    Saves::spawned_by(Arc::new(move |save| launch(&ice, &tasks, &alive, save)))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the process keeps the handle, and ends the task with itself")]
+fn launch(
+    ice: &Ice,
+    tasks: &Arc<Mutex<Vec<AbortHandle>>>,
+    alive: &Arc<AtomicUsize>,
+    task: BoxFuture<'static, ()>,
+) {
+    alive.fetch_add(1, Ordering::Relaxed);
+    let alive = alive.clone();
+    let counted = async move {
+        task.await;
+        alive.fetch_sub(1, Ordering::Relaxed);
+    };
+    let handle = tokio::spawn(Freezable { ice: ice.clone(), task: Box::pin(counted) }).abort_handle();
+    let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    tasks.retain(|task| !task.is_finished());
+    tasks.push(handle);
+}
+
+fn listed<K: DeserializeOwned>(api: &ApiServer, resource: &str, keep: impl Fn(&K) -> bool) -> Vec<Event<K>> {
+    let objects =
+        api.list(resource).into_iter().map(|object| parse::<K>(&object)).filter(|object| keep(object));
+    std::iter::once(Event::Init)
+        .chain(objects.map(Event::InitApply))
+        .chain(std::iter::once(Event::InitDone))
+        .collect()
+}
+
+fn event<K: DeserializeOwned>(change: &Change) -> Event<K> {
+    match change.kind {
+        ChangeKind::Added | ChangeKind::Modified => Event::Apply(parse(&change.object)),
+        ChangeKind::Deleted => Event::Delete(parse(&change.object)),
+    }
+}
+
+fn parse<K: DeserializeOwned>(object: &Value) -> K {
+    K::deserialize(object)
+        .unwrap_or_else(|error| panic!("the API server holds what nobody can read: {error}"))
+}

@@ -1,0 +1,26 @@
+//! What the world has found: one run for each, named after what went wrong. They run with every share.
+
+/// A run that went wrong once.
+pub(crate) struct Regression {
+    /// What must not happen again.
+    pub(crate) name: &'static str,
+    pub(crate) workflow: &'static str,
+    pub(crate) act_after: usize,
+    pub(crate) strikes: &'static [&'static str],
+}
+
+/// All of them.
+pub(crate) const ALL: &[Regression] = &[
+    Regression {
+        name: "a list that leaves no room for a licence is written down, and not asked for again without a pause",
+        workflow: "creation on an account that is full elsewhere",
+        act_after: 6,
+        strikes: &["1 patch bagsaccounts main #1 = done-no-answer"],
+    },
+    Regression {
+        name: "a consumer Secret that is made after its ApiKey went is removed again",
+        workflow: "deleted in the middle",
+        act_after: 18,
+        strikes: &["1 create secrets web #1 = freeze-before"],
+    },
+];

@@ -1,0 +1,720 @@
+//! One run of a workflow: drives the reconcilers, lets one request through at a time, and watches the oracles.
+//!
+//! Flow: wait until every task waits; show the caches what happened; let the first parked request through, with the
+//! fault that the plan has for it; where none is parked, begin the first reconciler that is due; where none is due, let
+//! people act; else the clock jumps to the next deadline. Nothing sleeps, nothing depends on the machine's time.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bags_operator::{
+    bags::{self, TransportError},
+    clock::Clock,
+    config::Config,
+};
+use bytes::Bytes;
+use futures::future::{FutureExt, select_all};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use super::{
+    clock::{Idle, VirtualClock},
+    end,
+    fault::{self, Fault, Label, Seam, Strike},
+    gate::{Gate, Parked, Sent},
+    oracle::Oracle,
+    process::{Machine, Process, Sight},
+    scene::{CLUSTER, Scene},
+    trace::{Step, Trace},
+    workflow::{Deed, Workflow},
+};
+
+/// A run that takes more requests than this does not come to rest.
+const MOST_REQUESTS: usize = 4000;
+/// Nor does one that takes longer, by the virtual clock: the longest pause of the operator is a day.
+const LONGEST: Duration = Duration::from_hours(40);
+/// The end must stay as it is for so long: longer than a resync.
+const REST: Duration = Duration::from_mins(25);
+/// A platform person looks so often at what waits for a person.
+const PERSON: Duration = Duration::from_mins(30);
+
+/// What is to happen in a run.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) workflow: Arc<Workflow>,
+    /// After how many requests the workflow's people act.
+    pub(crate) act_after: usize,
+    pub(crate) strikes: Vec<Strike>,
+    pub(crate) seed: u64,
+    /// Random order of requests, random faults, random deeds of people.
+    pub(crate) chaos: bool,
+    /// The end that this run must come to, in words; none: any that obeys the law.
+    pub(crate) reference: Option<Arc<str>>,
+    /// Whether the trace is kept.
+    pub(crate) traced: bool,
+}
+
+/// A request as a run saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) label: Label,
+    pub(crate) seam: Seam,
+    pub(crate) mutates: bool,
+}
+
+/// What a run came to.
+pub(crate) struct Report {
+    pub(crate) violations: Vec<String>,
+    /// Every request, in order.
+    pub(crate) seen: Vec<Seen>,
+    /// Faults that happened.
+    pub(crate) struck: usize,
+    /// The end in words.
+    pub(crate) end: String,
+    pub(crate) trace: Trace,
+}
+
+/// Something that will happen at its time.
+enum Timer {
+    /// A process starts.
+    Start,
+    /// A frozen process goes on.
+    Thaw(u32),
+    /// The effect of a slow request.
+    Effect(Box<Parked>),
+}
+
+/// One run.
+struct Run<'a> {
+    plan: &'a Plan,
+    config: &'a Config,
+    idle: Idle,
+    clock: Arc<VirtualClock>,
+    gate: Gate,
+    scene: Scene,
+    oracle: Oracle,
+    bags: bags_operator::sandbox::InProcess,
+    processes: Vec<Process>,
+    incarnations: u32,
+    timers: Vec<(Instant, Timer)>,
+    /// Answers that never come, or come when their process goes on.
+    held: Vec<(u32, Held)>,
+    strikes: BTreeSet<usize>,
+    rng: StdRng,
+    /// How many of the workflow's deeds are done, and when the last one was.
+    acted: usize,
+    acted_at: Instant,
+    seen: Vec<Seen>,
+    struck: usize,
+    /// Since when nothing has been written.
+    quiet_since: Instant,
+    last_person: Instant,
+    trace: Trace,
+}
+
+/// An answer on hold.
+#[expect(dead_code, reason = "a sender that is kept alive keeps its receiver waiting")]
+enum Held {
+    /// For ever: the caller's deadline ends it.
+    Never(Sent),
+    Kube(tokio::sync::oneshot::Sender<super::gate::KubeAnswer>, super::gate::KubeAnswer),
+    Bags(tokio::sync::oneshot::Sender<super::gate::BagsAnswer>, super::gate::BagsAnswer),
+    /// A request that has not been sent yet.
+    Unsent(Box<Parked>),
+}
+
+/// Runs a plan, on a runtime of its own.
+pub(crate) fn run(plan: &Plan, config: &Config) -> Report {
+    let idle = Idle::default();
+    let parking = idle.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .on_thread_park(move || parking.about_to_park())
+        .build()
+        .unwrap_or_else(|error| panic!("no runtime: {error}"));
+    runtime.block_on(async {
+        let mut run = Run::new(plan, config, idle);
+        run.start_process();
+        let violations = run.go().await;
+        let Run { seen, struck, trace, scene, processes, .. } = run;
+        drop(processes);
+        Report { violations, seen, struck, end: end::words(&scene), trace }
+    })
+}
+
+impl<'a> Run<'a> {
+    fn new(plan: &'a Plan, config: &'a Config, idle: Idle) -> Self {
+        let clock = Arc::new(VirtualClock::new());
+        let now = clock.monotonic();
+        let scene = plan.workflow.scene(&clock, plan.seed);
+        let oracle = Oracle::new(config.timings.clone(), &scene);
+        let mut trace = Trace::new(plan.traced);
+        trace.note(|| format!("workflow \"{}\", seed {}", plan.workflow.name, plan.seed));
+        Self {
+            plan,
+            config,
+            idle,
+            gate: Gate::default(),
+            bags: scene.sandbox.service(),
+            scene,
+            oracle,
+            processes: Vec::new(),
+            incarnations: 0,
+            timers: Vec::new(),
+            held: Vec::new(),
+            strikes: (0..plan.strikes.len()).collect(),
+            rng: StdRng::seed_from_u64(plan.seed),
+            acted: 0,
+            acted_at: now,
+            seen: Vec::new(),
+            struck: 0,
+            quiet_since: now,
+            last_person: now,
+            clock,
+            trace,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.monotonic()
+    }
+
+    fn start_process(&mut self) {
+        self.incarnations += 1;
+        let machine = Machine {
+            config: self.config,
+            gate: &self.gate,
+            clock: &self.clock,
+            seed: self.plan.seed,
+            cluster: CLUSTER,
+        };
+        let mut process = Process::start(&machine, self.incarnations);
+        process.relist(&self.scene.api, self.clock.monotonic());
+        self.trace.note(|| format!("process {} starts", process.incarnation));
+        self.processes.push(process);
+    }
+
+    /// Until rest, or until something is wrong.
+    async fn go(&mut self) -> Vec<String> {
+        loop {
+            self.idle.reached().await;
+            let now = self.now();
+            for process in self.processes.iter_mut().filter(|process| !process.frozen()) {
+                process.collect(now);
+                process.watch(&self.scene.api, now);
+            }
+            // Whoever was relieved ends once it has nothing left to do.
+            self.processes.retain(|process| !process.retired || process.frozen() || process.busy());
+            if !self.oracle.found().is_empty() {
+                return self.oracle.found().to_vec();
+            }
+            if self.seen.len() > MOST_REQUESTS || self.clock.passed() > LONGEST {
+                return self.no_rest();
+            }
+            if self.people_act()
+                || self.let_one_through().await
+                || self.begin_one()
+                || self.fire_timers().await
+            {
+                continue;
+            }
+            if self.at_rest() {
+                return Vec::new();
+            }
+            self.wait().await;
+        }
+    }
+
+    fn no_rest(&self) -> Vec<String> {
+        let mut left = end::unfinished(&self.scene, &self.oracle);
+        if let Some(difference) = self.difference() {
+            left.push(difference);
+        }
+        if left.is_empty() {
+            left.push("it is as it should be and goes on writing".to_owned());
+        }
+        let when =
+            format!("no rest after {} requests and {} s", self.seen.len(), self.clock.passed().as_secs());
+        vec![format!("liveness: {when}: {}", left.join("; "))]
+    }
+
+    /// Where the end is another one than it should be: what differs.
+    fn difference(&self) -> Option<String> {
+        let reference = self.plan.reference.as_deref()?;
+        let words = end::words(&self.scene);
+        if words == reference {
+            return None;
+        }
+        let (ours, theirs): (BTreeSet<&str>, BTreeSet<&str>) =
+            (words.lines().collect(), reference.lines().collect());
+        let more: Vec<&str> = ours.difference(&theirs).copied().collect();
+        let less: Vec<&str> = theirs.difference(&ours).copied().collect();
+        Some(format!(
+            "the undisturbed run ends with [{}], this one with [{}]",
+            less.join(" | "),
+            more.join(" | ")
+        ))
+    }
+
+    /// Nothing was written for a while, nothing is left to do, and the end is the right one.
+    fn at_rest(&mut self) -> bool {
+        // A deed after more requests than the run has is never done.
+        let all_acted = self.acted >= self.plan.workflow.deeds().len()
+            || (self.acted == 0 && !self.plan.chaos && self.seen.len() < self.plan.act_after);
+        let waited = self.now().saturating_duration_since(self.quiet_since) >= REST;
+        waited
+            && all_acted
+            && self.timers.is_empty()
+            && end::unfinished(&self.scene, &self.oracle).is_empty()
+            && self.difference().is_none()
+            && !self.is_expected_to_go_on()
+    }
+
+    /// What the workflow says of its end is not so yet: the operator's next try may be an hour away.
+    fn is_expected_to_go_on(&self) -> bool {
+        let workflow = &self.plan.workflow;
+        self.acted >= workflow.deeds().len() && workflow.missing(&end::words(&self.scene)).next().is_some()
+    }
+
+    /// Lets the next request through.
+    async fn let_one_through(&mut self) -> bool {
+        let frozen: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|process| process.frozen())
+            .map(|process| process.incarnation)
+            .collect();
+        let living: Vec<u32> = self.processes.iter().map(|process| process.incarnation).collect();
+        let may_pass =
+            |label: &Label| living.contains(&label.incarnation) && !frozen.contains(&label.incarnation);
+        let (chaos, rng) = (self.plan.chaos, &mut self.rng);
+        let next = self.gate.take(may_pass, |count| if chaos { rng.random_range(0..count) } else { 0 });
+        let Some(parked) = next else { return false };
+        let fault = self.fault_for(&parked);
+        self.seen.push(Seen { label: parked.label.clone(), seam: parked.seam(), mutates: parked.mutates() });
+        self.struck += usize::from(fault.is_some());
+        self.carry_out(parked, fault).await;
+        true
+    }
+
+    fn fault_for(&mut self, parked: &Parked) -> Option<Fault> {
+        let planned = self.plan.strikes.iter().position(|strike| strike.label == parked.label);
+        if let Some(index) = planned.filter(|index| self.strikes.remove(index)) {
+            return Some(self.plan.strikes[index].fault);
+        }
+        if !self.plan.chaos || self.struck >= 6 || !self.rng.random_bool(0.06) {
+            return None;
+        }
+        let seam = parked.seam();
+        let possible: Vec<Fault> =
+            Fault::ALL.iter().copied().filter(|fault| fault.happens_on(seam)).collect();
+        Some(possible[self.rng.random_range(0..possible.len())])
+    }
+
+    async fn carry_out(&mut self, parked: Parked, fault: Option<Fault>) {
+        let label = parked.label.clone();
+        let before = self.trace.is_kept().then(|| self.ledger_in_words());
+        let passed = self.clock.passed();
+        let answer = match parked.sent {
+            Sent::Kube(request, answer) => self.kube(&label, request, answer, fault),
+            Sent::Bags(request, answer) => self.bags(&label, request, answer, fault).await,
+        };
+        let after = self.trace.is_kept().then(|| self.ledger_in_words());
+        let (number, ledger) = (self.seen.len(), (before, after));
+        self.trace.step(&Step { number, passed, label: &label, fault, answer: &answer, ledger });
+    }
+
+    fn ledger_in_words(&self) -> String {
+        let slots = super::oracle::ledger(&self.scene).unwrap_or_default().slots;
+        let one = |slot: &bags_operator::api::account::Slot| {
+            let attempt = slot.attempt.as_deref().map_or_else(String::new, |attempt| format!(" {attempt}"));
+            let published = slot.published.map_or_else(String::new, |number| format!(" switch {number}"));
+            format!("{}:{}{attempt}{published}", slot.owner.name, slot.state.as_str())
+        };
+        slots.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    fn kube(
+        &mut self,
+        label: &Label,
+        request: Request<Bytes>,
+        answer: tokio::sync::oneshot::Sender<super::gate::KubeAnswer>,
+        fault: Option<Fault>,
+    ) -> String {
+        match fault {
+            Some(Fault::CrashBefore) => return self.crash(label.incarnation, fault::RESTART),
+            Some(Fault::Lost) => {
+                let _ = answer.send(Err(std::io::ErrorKind::ConnectionReset.into()));
+                return "lost".to_owned();
+            }
+            Some(Fault::Conflict) => return refuse(answer, StatusCode::CONFLICT, "Conflict"),
+            Some(Fault::ServerError) => {
+                return refuse(answer, StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+            }
+            Some(Fault::FreezeBefore) => {
+                let parked = Parked { label: label.clone(), sent: Sent::Kube(request, answer) };
+                self.held.push((label.incarnation, Held::Unsent(Box::new(parked))));
+                return self.freeze(label.incarnation);
+            }
+            Some(Fault::StaleReads) => {
+                let version = self.scene.api.version() + fault::STALE_WRITES;
+                let until = self.now() + fault::BLIND;
+                self.sight(label.incarnation, Sight::Stale { version, until });
+            }
+            Some(Fault::DroppedWatch) => {
+                let until = self.now() + fault::BLIND;
+                self.sight(label.incarnation, Sight::Blind { until });
+            }
+            _ => {}
+        }
+        let status;
+        let response = {
+            self.oracle.kube_sent(label.incarnation, &request);
+            let version = self.scene.api.version();
+            let response = self.scene.api.answer(&request);
+            status = response.status();
+            if self.scene.api.version() != version && !label.what.starts_with("create events") {
+                self.quiet_since = self.now();
+            }
+            self.oracle.kube_done(label.incarnation, &request, status, &self.scene, self.clock.wall());
+            Ok(response.map(Body::from))
+        };
+        let word = status.as_u16().to_string();
+        match fault {
+            Some(Fault::CrashAfter) => self.crash(label.incarnation, fault::RESTART),
+            Some(Fault::CrashLong) => self.crash(label.incarnation, fault::LONG_RESTART),
+            Some(Fault::DoneNoAnswer) => {
+                self.held.push((label.incarnation, Held::Never(Sent::Kube(Request::default(), answer))));
+                format!("{word}, never answered")
+            }
+            Some(Fault::FreezeAfter) => {
+                self.held.push((label.incarnation, Held::Kube(answer, response)));
+                self.freeze(label.incarnation)
+            }
+            _ => {
+                let _ = answer.send(response);
+                word
+            }
+        }
+    }
+
+    async fn bags(
+        &mut self,
+        label: &Label,
+        request: Request<bags::Body>,
+        answer: tokio::sync::oneshot::Sender<super::gate::BagsAnswer>,
+        fault: Option<Fault>,
+    ) -> String {
+        match fault {
+            Some(Fault::CrashBefore) => return self.crash(label.incarnation, fault::RESTART),
+            Some(Fault::Lost) => {
+                let _ = answer.send(Err(TransportError::Broken));
+                return "lost".to_owned();
+            }
+            Some(fault) => {
+                if let Some((status, body)) = instead(fault, self.clock.wall()) {
+                    let _ = answer.send(Ok(enveloped(status, body)));
+                    return status.to_string();
+                }
+            }
+            None => {}
+        }
+        self.oracle.bags_sent(&request, self.clock.wall());
+        if fault == Some(Fault::Slow) {
+            let parked = Parked { label: label.clone(), sent: Sent::Bags(request, answer) };
+            self.timers.push((self.now() + fault::SLOW, Timer::Effect(Box::new(parked))));
+            return "slow".to_owned();
+        }
+        let (status, headers, body) = self.bags_effect(label, request).await;
+        let whole = || {
+            let mut response = Response::new(bags::Body::from(body.to_vec()));
+            *response.status_mut() = status;
+            *response.headers_mut() = headers.clone();
+            response
+        };
+        let word = status.as_u16().to_string();
+        match fault {
+            Some(Fault::CrashAfter) => self.crash(label.incarnation, fault::RESTART),
+            Some(Fault::CrashLong) => self.crash(label.incarnation, fault::LONG_RESTART),
+            Some(Fault::DoneNoAnswer) => {
+                let unsent = Request::new(bags::Body::default());
+                self.held.push((label.incarnation, Held::Never(Sent::Bags(unsent, answer))));
+                format!("{word}, never answered")
+            }
+            Some(Fault::FreezeAfter) => {
+                self.held.push((label.incarnation, Held::Bags(answer, Ok(whole()))));
+                self.freeze(label.incarnation)
+            }
+            Some(Fault::DoneServerError) => {
+                let _ = answer
+                    .send(Ok(enveloped(500, json!({"success": false, "error": "Internal server error"}))));
+                format!("{word}, answered 500")
+            }
+            Some(Fault::Malformed) => {
+                let mut response = whole();
+                *response.body_mut() = bags::Body::from(body[..body.len() / 2].to_vec());
+                let _ = answer.send(Ok(response));
+                format!("{word}, half of it")
+            }
+            Some(Fault::Truncated) => {
+                let _ = answer.send(Err(TransportError::Broken));
+                format!("{word}, broken off")
+            }
+            _ => {
+                let _ = answer.send(Ok(whole()));
+                word
+            }
+        }
+    }
+
+    async fn bags_effect(
+        &mut self,
+        label: &Label,
+        request: Request<bags::Body>,
+    ) -> (StatusCode, http::HeaderMap, Bytes) {
+        let path = request.uri().path().to_owned();
+        let (parts, body) = request.into_parts();
+        let attempt = {
+            let sent: Value = serde_json::from_slice(body.as_bytes()).unwrap_or_default();
+            let name = sent["keyName"].as_str().or(sent["name"].as_str()).unwrap_or_default();
+            name.rsplit_once('-').map(|(_, attempt)| attempt.to_owned())
+        };
+        let request = Request::from_parts(parts, axum::body::Body::from(body.into_bytes()));
+        let Ok(response) = self.bags.clone().oneshot(request).await else {
+            panic!("the sandbox has no faults of its own here, yet it broke {label}");
+        };
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        self.learn(attempt.as_deref(), &body);
+        self.oracle.bags_done(&path, &body, &self.scene);
+        (parts.status, parts.headers, body)
+    }
+
+    /// Which value and which id belong to which attempt: for labels, and for the oracles.
+    fn learn(&mut self, attempt: Option<&str>, body: &[u8]) {
+        let Some(attempt) = attempt else { return };
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let payload = &answer["response"];
+        let made = &payload["apiKey"];
+        let value = made.as_str().or(made["key"].as_str());
+        let Some(value) = value else { return };
+        self.oracle.learn_value(value, attempt);
+        self.gate.learn(value, attempt);
+        for key in self.scene.sandbox.keys() {
+            if key.name.ends_with(&format!("-{attempt}")) {
+                self.gate.learn(&key.id, attempt);
+            }
+        }
+    }
+
+    fn sight(&mut self, incarnation: u32, sight: Sight) {
+        for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
+            process.sight = sight;
+        }
+    }
+
+    fn crash(&mut self, incarnation: u32, away: Duration) -> String {
+        self.processes.retain(|process| process.incarnation != incarnation);
+        self.held.retain(|(of, _)| *of != incarnation);
+        drop(self.gate.take_all_of(incarnation));
+        self.replace(away);
+        format!("process {incarnation} dies")
+    }
+
+    /// A process stands still: another one takes over.
+    fn freeze(&mut self, incarnation: u32) -> String {
+        for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
+            process.freeze();
+            process.retired = true;
+        }
+        self.timers.push((self.now() + fault::FREEZE, Timer::Thaw(incarnation)));
+        self.replace(fault::RESTART);
+        format!("process {incarnation} stands still")
+    }
+
+    /// Another process starts after a while, unless one is there or on its way.
+    fn replace(&mut self, after: Duration) {
+        let one = self.processes.iter().any(|process| !process.retired)
+            || self.timers.iter().any(|(_, timer)| matches!(timer, Timer::Start));
+        if !one {
+            self.timers.push((self.now() + after, Timer::Start));
+        }
+    }
+
+    /// A process goes on where it was: what was on its tongue is sent, and what was answered meanwhile is read.
+    async fn thaw(&mut self, incarnation: u32) {
+        self.trace.note(|| format!("process {incarnation} goes on"));
+        let (its, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|(of, held)| *of == incarnation && !matches!(held, Held::Never(_)));
+        self.held = others;
+        for (_, held) in its {
+            match held {
+                Held::Unsent(parked) => self.carry_out(*parked, None).await,
+                Held::Kube(answer, response) => drop(answer.send(response)),
+                Held::Bags(answer, response) => drop(answer.send(response)),
+                Held::Never(_) => {}
+            }
+        }
+        for process in self.processes.iter().filter(|process| process.incarnation == incarnation) {
+            process.thaw();
+        }
+    }
+
+    /// Begins the first reconciler that is due.
+    fn begin_one(&mut self) -> bool {
+        let now = self.now();
+        for process in &mut self.processes {
+            if let Some(object) = process.ready(now).first() {
+                let incarnation = process.incarnation;
+                self.trace.note(|| format!("process {incarnation} looks at {object:?}"));
+                process.begin(object);
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn fire_timers(&mut self) -> bool {
+        let now = self.now();
+        let due =
+            self.timers.iter().enumerate().filter(|(_, (at, _))| *at <= now).min_by_key(|(_, (at, _))| *at);
+        let Some(index) = due.map(|(index, _)| index) else { return false };
+        match self.timers.remove(index).1 {
+            Timer::Start => self.start_process(),
+            Timer::Thaw(incarnation) => self.thaw(incarnation).await,
+            Timer::Effect(parked) => {
+                let Parked { label, sent } = *parked;
+                if let Sent::Bags(request, _) = sent {
+                    let _ = self.bags_effect(&label, request).await;
+                    self.trace.note(|| format!("the effect of {label} comes late"));
+                }
+            }
+        }
+        true
+    }
+
+    /// People do what the workflow says, when it says so; a platform person sees to what needs one.
+    fn people_act(&mut self) -> bool {
+        if self.scene.namespace_controller() {
+            self.oracle.people_acted(&self.scene);
+            self.trace.note(|| "the namespace controller goes on".to_owned());
+            return true;
+        }
+        if let Some(deed) = self.plan.workflow.deeds().get(self.acted)
+            && self.is_time_for(deed)
+        {
+            return self.done(deed);
+        }
+        if self.now().saturating_duration_since(self.last_person) < PERSON {
+            return false;
+        }
+        self.last_person = self.now();
+        let scene = self.scene.clone();
+        let acted = scene.platform_person(|slot| end::waits_for_person(&scene, slot));
+        if acted {
+            self.trace.note(|| "a platform person says which keys are gone".to_owned());
+            self.oracle.people_acted(&self.scene);
+        }
+        acted
+    }
+
+    /// The first deed comes after as many requests as the plan says, the others so long after the one before; where
+    /// all is left to chance, at any moment until then.
+    fn is_time_for(&mut self, deed: &Deed) -> bool {
+        if self.acted == 0 && !self.plan.chaos {
+            return self.seen.len() >= self.plan.act_after && (deed.possible)(&self.scene);
+        }
+        let waited = self.now().saturating_duration_since(self.acted_at) >= deed.after;
+        waited && (deed.possible)(&self.scene) || self.plan.chaos && self.rng.random_bool(0.02)
+    }
+
+    fn done(&mut self, deed: &Deed) -> bool {
+        self.acted += 1;
+        self.acted_at = self.now();
+        self.trace.note(|| format!("people: {}", deed.name));
+        if deed.loses_ledger {
+            self.oracle.ledger_goes(&self.scene);
+        }
+        (deed.act)(&self.scene);
+        self.oracle.people_acted(&self.scene);
+        self.quiet_since = self.now();
+        true
+    }
+
+    /// The clock jumps to whatever happens next.
+    async fn wait(&mut self) {
+        let rest = Some(self.quiet_since + REST).filter(|at| *at > self.now());
+        let deed = self.plan.workflow.deeds().get(self.acted).map(|deed| self.acted_at + deed.after);
+        let deed = deed.filter(|at| *at > self.now());
+        let next = self
+            .processes
+            .iter()
+            .filter_map(Process::next_due)
+            .chain(self.timers.iter().map(|(at, _)| *at))
+            .chain([self.last_person + PERSON])
+            .chain(rest)
+            .chain(deed)
+            .min()
+            .unwrap_or(self.now() + REST);
+        let ends = self.processes.iter_mut().map(|process| process.run_end().boxed_local());
+        let ends = async {
+            let ends: Vec<_> = ends.collect();
+            if ends.is_empty() { std::future::pending().await } else { select_all(ends).await.0 }
+        };
+        tokio::select! {
+            () = self.gate.arrival() => {}
+            () = ends => {}
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
+
+fn refuse(
+    answer: tokio::sync::oneshot::Sender<super::gate::KubeAnswer>,
+    code: StatusCode,
+    reason: &str,
+) -> String {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "a fault of the test", "reason": reason, "code": code.as_u16(),
+    });
+    let mut response = Response::new(Body::from(status.to_string().into_bytes()));
+    *response.status_mut() = code;
+    let _ = answer.send(Ok(response));
+    code.as_u16().to_string()
+}
+
+/// What Bags answers instead of doing anything.
+fn instead(fault: Fault, now: jiff::Timestamp) -> Option<(u16, Value)> {
+    let refusal = |text: &str| json!({"success": false, "error": text});
+    match fault {
+        Fault::Conflict => Some((409, refusal("Conflict"))),
+        Fault::ServerError => Some((500, refusal("Internal server error"))),
+        Fault::BadRequest => Some((400, refusal("Something that nobody has seen before"))),
+        Fault::Unauthorized => Some((401, refusal("Invalid API key. Please check your x-api-key header."))),
+        Fault::RateLimited => {
+            let reset = now.as_second() + 120;
+            let mut body = refusal("Rate limit exceeded");
+            body["resetTime"] = json!(reset);
+            Some((429, body))
+        }
+        Fault::Unavailable => Some((503, Value::Null)),
+        _ => None,
+    }
+}
+
+fn enveloped(status: u16, body: Value) -> Response<bags::Body> {
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let mut response = Response::new(bags::Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}

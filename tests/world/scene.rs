@@ -1,0 +1,340 @@
+//! What stands around the operator: a cluster, a service, and the people who use both.
+//!
+//! What people do here is done at once and never fails; only the operator's own requests go through the gate.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bags_operator::{
+    api::annotation,
+    clock::Randomness,
+    sandbox::{Credentials, Sandbox, UserOptions},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use super::{apiserver::ApiServer, clock::VirtualClock, end::condition, process::OPERATOR_NAMESPACE};
+
+/// The namespace of all ApiKeys.
+pub(crate) const TENANT: &str = "shop";
+/// The one account.
+pub(crate) const ACCOUNT: &str = "main";
+/// The Secret with the account's credentials.
+const CREDENTIALS: &str = "bags-main";
+/// The uid of `kube-system`.
+pub(crate) const CLUSTER: &str = "01234567-89ab-4cde-8f01-23456789abcd";
+/// What stands for this cluster in names of keys.
+pub(crate) const MARK: &str = "-01234567-";
+
+/// Which credentials the account has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ways {
+    /// Makes keys with the token, lists and revokes with it.
+    Token,
+    /// Makes keys with the wallet; nothing lists, nothing revokes.
+    Wallet,
+    /// Makes keys with the wallet, lists and revokes with the token.
+    Both,
+}
+
+/// The world around the operator.
+#[derive(Clone)]
+pub(crate) struct Scene {
+    pub(crate) api: ApiServer,
+    pub(crate) sandbox: Sandbox,
+    user: String,
+    /// Whatever must appear nowhere.
+    secrets: Arc<Mutex<Vec<String>>>,
+    /// What a person took away and will put back.
+    kept: Arc<Mutex<Option<Value>>>,
+}
+
+impl Scene {
+    /// A cluster with one account and nothing in it.
+    pub(crate) fn new(
+        clock: &Arc<VirtualClock>,
+        seed: u64,
+        ways: Ways,
+        user: UserOptions,
+        spec: &Value,
+    ) -> Self {
+        let sandbox = Sandbox::new(clock.clone(), Randomness::from_seed(seed ^ 0x5eed));
+        let new = sandbox.add_user(user);
+        let api = ApiServer::new(clock.clone());
+        let scene = Self { api, sandbox, user: new.id, secrets: Arc::default(), kept: Arc::default() };
+        for name in [OPERATOR_NAMESPACE, TENANT] {
+            scene.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+        }
+        scene.put(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": {"name": CREDENTIALS, "namespace": OPERATOR_NAMESPACE},
+            "data": scene.fields(&new.credentials),
+        }));
+        let mut credentials = json!({});
+        if ways != Ways::Wallet {
+            credentials["agentToken"] = json!({"secretName": CREDENTIALS});
+        }
+        if ways != Ways::Token {
+            credentials["wallet"] = json!({"secretName": CREDENTIALS});
+            if new.credentials.totp().is_some() {
+                credentials["wallet"]["totpField"] = json!("totp");
+            }
+        }
+        let mut whole = json!({
+            "credentials": credentials,
+            "allowed": [{"namespaces": [TENANT]}],
+            "rotationReserve": 1,
+        });
+        if let (Some(whole), Some(more)) = (whole.as_object_mut(), spec.as_object()) {
+            whole.extend(more.clone());
+        }
+        scene.put(json!({
+            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount",
+            "metadata": {"name": ACCOUNT}, "spec": whole,
+        }));
+        scene
+    }
+
+    fn fields(&self, credentials: &Credentials) -> Value {
+        let mut plain = vec![("token", credentials.token()), ("wallet.json", credentials.wallet_json())];
+        plain.extend(credentials.totp().map(|totp| ("totp", totp)));
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.extend(plain.iter().map(|(_, text)| (*text).to_owned()));
+        plain.into_iter().map(|(name, text)| (name.to_owned(), json!(STANDARD.encode(text)))).collect()
+    }
+
+    /// Credentials that must appear nowhere.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, object: Value) {
+        let what = object.pointer("/metadata/name").cloned();
+        if let Err(error) = self.api.create(object) {
+            panic!("a person cannot create {what:?}: {error:?}");
+        }
+    }
+
+    /// A person applies an ApiKey for an application of this name.
+    pub(crate) fn apply(&self, name: &str) {
+        self.put(key(name));
+    }
+
+    /// A person deletes an ApiKey and says that nothing uses its key any more.
+    pub(crate) fn delete_now(&self, name: &str) {
+        self.annotate("apikeys", TENANT, name, annotation::DELETE_NOW, "true");
+        let _ = self.api.delete("apikeys", TENANT, name);
+    }
+
+    /// A person deletes an ApiKey, and says nothing of what uses its key.
+    pub(crate) fn delete(&self, name: &str) {
+        let _ = self.api.delete("apikeys", TENANT, name);
+    }
+
+    /// Whether an application has its Secret.
+    pub(crate) fn has_consumer_secret(&self, name: &str) -> bool {
+        self.api.get("secrets", TENANT, name).is_some()
+    }
+
+    /// Whether there is no ApiKey of this name.
+    pub(crate) fn is_gone(&self, name: &str) -> bool {
+        self.api.get("apikeys", TENANT, name).is_none()
+    }
+
+    /// The word that nothing uses the key any more.
+    pub(crate) fn say_delete_now(&self, name: &str) {
+        self.annotate("apikeys", TENANT, name, annotation::DELETE_NOW, "true");
+    }
+
+    /// A person suspends an ApiKey, or lets it go on.
+    pub(crate) fn suspend(&self, name: &str, suspended: bool) {
+        self.edit_key(name, |spec| spec["suspend"] = json!(suspended));
+    }
+
+    /// A person applies an ApiKey; nothing happens where it is there or cannot be.
+    pub(crate) fn try_apply(&self, name: &str) {
+        let _ = self.api.create(key(name));
+    }
+
+    /// A person sets an annotation; nothing happens where there is no such object.
+    pub(crate) fn annotate(&self, resource: &str, namespace: &str, name: &str, key: &str, value: &str) {
+        let _ = self.api.edit(resource, namespace, name, |object| {
+            object["metadata"]["annotations"][key] = json!(value);
+        });
+    }
+
+    /// A person edits an ApiKey's spec.
+    pub(crate) fn edit_key(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let _ = self.api.edit("apikeys", TENANT, name, |object| change(&mut object["spec"]));
+    }
+
+    /// The platform team edits the account's spec.
+    pub(crate) fn edit_account(&self, change: impl FnOnce(&mut Value)) {
+        let _ = self.api.edit("bagsaccounts", "", ACCOUNT, |object| change(&mut object["spec"]));
+    }
+
+    /// The platform team writes the same credentials anew, as a GitOps tool or an external store does.
+    pub(crate) fn rewrite_credentials(&self) {
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
+            secret["metadata"]["annotations"]["example.com/written"] = json!("again");
+        });
+    }
+
+    /// Somebody spoils the credentials.
+    pub(crate) fn spoil_credentials(&self) {
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
+            self.keep(secret["data"].clone());
+            secret["data"] =
+                json!({"token": STANDARD.encode("no-such-token"), "wallet.json": STANDARD.encode("[]")});
+        });
+    }
+
+    /// Puts back what [`Scene::spoil_credentials`] took.
+    pub(crate) fn mend_credentials(&self) {
+        let Some(data) = self.take_kept() else { return };
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| secret["data"] = data);
+    }
+
+    /// Somebody deletes the Secret that an application reads.
+    pub(crate) fn delete_consumer_secret(&self, name: &str) {
+        let _ = self.api.delete("secrets", TENANT, name);
+    }
+
+    /// Somebody edits the Secret that an application reads.
+    pub(crate) fn edit_consumer_secret(&self, name: &str) {
+        let _ = self.api.edit("secrets", TENANT, name, |secret| {
+            secret["data"]["BAGS_API_KEY"] = json!(STANDARD.encode("edited-by-hand"));
+            secret["data"]["THEIRS"] = json!(STANDARD.encode("kept"));
+        });
+    }
+
+    /// Somebody deletes the tenant's namespace.
+    pub(crate) fn delete_namespace(&self) {
+        let _ = self.api.delete("namespaces", "", TENANT);
+    }
+
+    /// The namespace controller's part: whether there was something to do.
+    pub(crate) fn namespace_controller(&self) -> bool {
+        let namespace = self.api.get("namespaces", "", TENANT);
+        let terminating = namespace.is_some_and(|it| !it["metadata"]["deletionTimestamp"].is_null());
+        terminating && self.api.finish_namespace(TENANT)
+    }
+
+    /// A newer version of the operator ran for a moment and left a slot in a state that this one does not know.
+    pub(crate) fn newer_version_writes(&self) {
+        self.edit_slots(|slots| {
+            let Some(slot) = slots.first_mut() else { return };
+            self.keep(slot["state"].clone());
+            slot["state"] = json!("Hibernating");
+        });
+    }
+
+    /// The newer version is gone, and undid what it did.
+    pub(crate) fn newer_version_undoes(&self) {
+        let Some(state) = self.take_kept() else { return };
+        self.edit_slots(|slots| {
+            let unknown = slots.iter_mut().find(|slot| slot["state"] == json!("Hibernating"));
+            if let Some(slot) = unknown {
+                slot["state"] = state;
+            }
+        });
+    }
+
+    fn edit_slots(&self, change: impl FnOnce(&mut Vec<Value>)) {
+        let _ = self.api.edit_status("bagsaccounts", "", ACCOUNT, |account| {
+            if let Some(slots) = account.pointer_mut("/status/slots").and_then(Value::as_array_mut) {
+                change(slots);
+            }
+        });
+    }
+
+    /// The account's status is lost, as by a restore that leaves it out.
+    pub(crate) fn lose_ledger(&self) {
+        let _ = self.api.edit_status("bagsaccounts", "", ACCOUNT, |account| {
+            if let Some(account) = account.as_object_mut() {
+                account.remove("status");
+            }
+        });
+    }
+
+    /// Somebody makes a key on Bags' page.
+    pub(crate) fn make_key_elsewhere(&self) {
+        let count = self.sandbox.keys().len();
+        let _ = self.sandbox.make_key(&self.user, &format!("Made-By-Hand-{count}"));
+    }
+
+    /// Somebody revokes the oldest key that was made on the page.
+    pub(crate) fn revoke_key_elsewhere(&self) {
+        let by_hand = self
+            .sandbox
+            .keys()
+            .into_iter()
+            .find(|key| key.name.starts_with("Made-By-Hand") && key.revoked_at.is_none());
+        if let Some(key) = by_hand {
+            let _ = self.sandbox.revoke_key(&key.id);
+        }
+    }
+
+    /// A platform person looks at what nobody else can settle: keys whose existence or death only Bags' page can show.
+    /// Removes them there and says so. Whether there was something to do.
+    pub(crate) fn platform_person(&self, waits: impl Fn(&Value) -> bool) -> bool {
+        let Some(account) = self.api.get("bagsaccounts", "", ACCOUNT) else { return false };
+        let slots = account.pointer("/status/slots").and_then(Value::as_array).cloned().unwrap_or_default();
+        let said = account["metadata"]["annotations"][annotation::RESOLVED].as_str().unwrap_or_default();
+        let mut resolved: Vec<String> =
+            said.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        let before = resolved.len();
+        for slot in slots.iter().filter(|slot| waits(slot)) {
+            let Some(attempt) = slot["attempt"].as_str() else { continue };
+            if resolved.iter().any(|known| known == attempt) {
+                continue;
+            }
+            for key in self.sandbox.keys() {
+                if key.name.ends_with(&format!("-{attempt}")) && key.revoked_at.is_none() {
+                    let _ = self.sandbox.revoke_key(&key.id);
+                }
+            }
+            resolved.push(attempt.to_owned());
+        }
+        let stray = condition(&account, "StrayKeys").0 == "True";
+        let slotless = |name: &str| {
+            let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
+            !slots.iter().any(|slot| slot["attempt"] == *attempt)
+        };
+        for (_, id) in self.living_keys().into_iter().filter(|(name, _)| stray && slotless(name)) {
+            let _ = self.sandbox.revoke_key(&id);
+        }
+        let more = resolved.len() > before;
+        if more {
+            self.annotate("bagsaccounts", "", ACCOUNT, annotation::RESOLVED, &resolved.join(","));
+        }
+        more
+    }
+
+    /// Keys of this cluster that are let in at Bags now, by name.
+    pub(crate) fn living_keys(&self) -> BTreeMap<String, String> {
+        let keys = self.sandbox.keys().into_iter();
+        keys.filter(|key| key.revoked_at.is_none() && key.name.contains(MARK))
+            .map(|key| (key.name, key.id))
+            .collect()
+    }
+
+    fn keep(&self, value: Value) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
+    fn take_kept(&self) -> Option<Value> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// An ApiKey for an application of this name.
+fn key(name: &str) -> Value {
+    json!({
+        "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
+        "metadata": {"name": name, "namespace": TENANT},
+        "spec": {"accountRef": {"name": ACCOUNT}, "environment": "production"},
+    })
+}

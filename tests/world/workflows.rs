@@ -1,0 +1,130 @@
+//! The workflows whose every request is made to fail. `docs/testing.md` says how to add one.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    scene::{Scene, Ways},
+    workflow::Workflow,
+};
+
+const WEB_IS_READY: &str = "Ready=True/Issued";
+const NOTHING_IS_LEFT: &str = "keys at Bags: 0";
+
+/// All of them.
+pub(crate) fn all() -> Vec<Workflow> {
+    let mut all = creation();
+    all.extend(deletion());
+    all.extend(trouble());
+    all
+}
+
+/// From nothing to a key, for every kind of account.
+fn creation() -> Vec<Workflow> {
+    vec![
+        Workflow::new("creation by token", Ways::Token).key("web").ends(WEB_IS_READY),
+        Workflow::new("creation by wallet and token", Ways::Both).key("web").ends(WEB_IS_READY),
+        Workflow::new("creation by wallet", Ways::Wallet).key("web").ends(WEB_IS_READY),
+        Workflow::new("creation by wallet and second factor", Ways::Wallet)
+            .user(|user| user.totp = true)
+            .key("web")
+            .ends(WEB_IS_READY),
+        Workflow::new("creation without ids", Ways::Both)
+            .user(|user| user.key_id_in_answer = false)
+            .key("web")
+            .ends(WEB_IS_READY),
+        Workflow::new("creation by token that cannot revoke", Ways::Token)
+            .user(|user| user.capabilities.revoke = false)
+            .key("web")
+            .ends(WEB_IS_READY),
+        Workflow::new("creation where the list lags", Ways::Token)
+            .user(|user| user.list_lag = Duration::from_secs(20))
+            .key("web")
+            .ends(WEB_IS_READY),
+        Workflow::new("creation on an account that is full elsewhere", Ways::Token)
+            .elsewhere(10)
+            .key("web")
+            .meanwhile("revoke a key on the page", Scene::revoke_key_elsewhere)
+            .then(Duration::from_secs(1), "revoke another one", Scene::revoke_key_elsewhere)
+            .ends(WEB_IS_READY),
+        Workflow::new("creation on an account that is full, and cannot say so", Ways::Wallet)
+            .elsewhere(10)
+            .key("web")
+            .meanwhile("revoke a key on the page", Scene::revoke_key_elsewhere)
+            .then(Duration::from_secs(1), "revoke another one", Scene::revoke_key_elsewhere)
+            .ends(WEB_IS_READY),
+        Workflow::new("two ApiKeys at once", Ways::Token).key("api").key("web").ends("keys at Bags: 2"),
+        Workflow::new("two ApiKeys for one place", Ways::Token)
+            .account(json!({"limit": 2}))
+            .key("api")
+            .key("web")
+            .ends("keys at Bags: 1"),
+    ]
+}
+
+/// An ApiKey that goes, at any moment.
+fn deletion() -> Vec<Workflow> {
+    vec![
+        Workflow::new("deleted in the middle", Ways::Both)
+            .key("web")
+            .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
+            .ends(NOTHING_IS_LEFT),
+        Workflow::new("deleted in the middle, wallet only", Ways::Wallet)
+            .key("web")
+            .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
+            .ends(NOTHING_IS_LEFT),
+        Workflow::new("deleted and applied again", Ways::Token)
+            .key("web")
+            .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
+            .then(Duration::from_mins(1), "apply it again", |scene| scene.apply("web"))
+            .once(|scene| scene.is_gone("web"))
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
+        Workflow::new("namespace terminating", Ways::Token)
+            .key("web")
+            .meanwhile("delete the namespace", Scene::delete_namespace)
+            .ends(NOTHING_IS_LEFT),
+    ]
+}
+
+/// People and versions that come in between.
+fn trouble() -> Vec<Workflow> {
+    vec![
+        Workflow::new("credentials written anew in the middle", Ways::Both)
+            .key("web")
+            .meanwhile("write the credentials anew", Scene::rewrite_credentials)
+            .ends(WEB_IS_READY),
+        Workflow::new("credentials spoilt in the middle", Ways::Both)
+            .key("web")
+            .meanwhile("spoil the credentials", Scene::spoil_credentials)
+            .then(Duration::from_mins(20), "mend them", Scene::mend_credentials)
+            .ends(WEB_IS_READY),
+        Workflow::new("consumer Secret deleted in the middle", Ways::Token)
+            .key("web")
+            .meanwhile("delete the Secret", |scene| scene.delete_consumer_secret("web"))
+            .once(|scene| scene.has_consumer_secret("web"))
+            .ends(WEB_IS_READY),
+        Workflow::new("consumer Secret edited in the middle", Ways::Token)
+            .key("web")
+            .meanwhile("edit the Secret", |scene| scene.edit_consumer_secret("web"))
+            .once(|scene| scene.has_consumer_secret("web"))
+            .ends(WEB_IS_READY),
+        Workflow::new("suspended in the middle", Ways::Token)
+            .key("web")
+            .meanwhile("suspend the ApiKey", |scene| scene.suspend("web", true))
+            .then(Duration::from_mins(20), "let it go on", |scene| scene.suspend("web", false))
+            .ends(WEB_IS_READY),
+        Workflow::new("upgraded in the middle and back", Ways::Token)
+            .key("web")
+            .meanwhile("a newer version writes a state of its own", Scene::newer_version_writes)
+            .then(Duration::from_mins(20), "it undoes that", Scene::newer_version_undoes)
+            .ends(WEB_IS_READY),
+        Workflow::new("ledger lost in the middle", Ways::Token)
+            .key("web")
+            .meanwhile("the account's status is lost", Scene::lose_ledger)
+            .which_loses_the_ledger()
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
+    ]
+}
