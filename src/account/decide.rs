@@ -357,7 +357,7 @@ fn list_due(seen: &Observation) -> Turn {
     let listed = seen.list.as_ref().map(|list| list.at + seen.timings.resync);
     let rest = match seen.list_way() {
         ListWay::NoToken => return Turn::Nothing,
-        ListWay::Refused | ListWay::Failing(_) => failed,
+        ListWay::Refused | ListWay::Missing | ListWay::Failing(_) => failed,
         ListWay::Open => listed,
     };
     let rest = rest.map_or(Duration::ZERO, |at| at.saturating_duration_since(seen.now));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     death::{self, Evidence, PersonReason, Way, Witness},
+    listing,
     lists::{Coverage, Verdict},
     observe::{Observation, SlotSeen, Stored},
 };
@@ -25,6 +26,8 @@ pub(super) enum ListWay {
     NoToken,
     /// The service does not accept the token.
     Refused,
+    /// The service has no such endpoint.
+    Missing,
     /// Not before this long from now.
     Failing(Duration),
     /// Yes.
@@ -39,6 +42,12 @@ impl Observation {
             && failure.is_some_and(|failure| failure.error.reason() == Reason::InvalidToken)
     }
 
+    /// Whether the service has no list to show.
+    pub(super) fn list_missing(&self) -> bool {
+        let failure = self.facts.list_failure.as_ref();
+        self.credentials.token && failure.is_some_and(|failure| listing::is_missing(&failure.error))
+    }
+
     /// Whether the account's keys can be listed now.
     pub(super) fn list_way(&self) -> ListWay {
         if !self.credentials.token {
@@ -46,6 +55,9 @@ impl Observation {
         }
         if self.token_refused() {
             return ListWay::Refused;
+        }
+        if self.list_missing() {
+            return ListWay::Missing;
         }
         match &self.facts.list_failure {
             Some(failure) if failure.retry_at > self.now => {
@@ -59,7 +71,7 @@ impl Observation {
     pub(super) fn evidence(&self, seen: &SlotSeen) -> Evidence {
         let way = self.list_way();
         let open = |evidence| match way {
-            ListWay::NoToken | ListWay::Refused => Evidence::None,
+            ListWay::NoToken | ListWay::Refused | ListWay::Missing => Evidence::None,
             ListWay::Failing(wait) => Evidence::Later(wait),
             ListWay::Open => evidence,
         };
@@ -179,6 +191,7 @@ impl Observation {
         match (&seen.key_id, seen.listed_since) {
             (Some(_), _) => Way::Operator,
             (None, true) => Way::Person(PersonReason::NoKeyId),
+            (None, false) if self.list_missing() => Way::Person(PersonReason::NoKeyId),
             (None, false) => Way::Unidentified,
         }
     }

@@ -22,7 +22,13 @@ pub struct Listed {
     pub shows_last_use: bool,
 }
 
-/// A list no older than `max_age`; `None` where the account cannot list.
+/// Whether the service has no list, which is no failure: nothing public promises that it has one.
+pub(super) fn is_missing(error: &bags::Error) -> bool {
+    error.operation() == bags::Operation::List && error.reason() == bags::Reason::NotFound
+}
+
+/// A list no older than `max_age`; `None` where the account cannot list. One that is missing is looked for again at the
+/// resync.
 ///
 /// # Errors
 /// Why Bags did not give one.
@@ -41,12 +47,16 @@ pub async fn fresh(
     if let Some(last) = lists.last().filter(|last| now.saturating_duration_since(last.at) <= max_age) {
         return Ok(Some(digest(context, last, &ledger)));
     }
+    let missing = memory.facts().list_failure.filter(|failure| is_missing(&failure.error));
+    if missing.is_some_and(|failure| failure.retry_at > now) {
+        return Ok(None);
+    }
     let wall = clock.wall();
     let answer = match context.client(memory).list(token).await {
         Ok(answer) => answer,
         Err(error) => {
             note_failure(context, account, memory, &error);
-            return Err(error);
+            return if is_missing(&error) { Ok(None) } else { Err(error) };
         }
     };
     let keys: Vec<_> = answer.keys.into_iter().filter(bags::ListedKey::is_active).collect();

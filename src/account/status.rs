@@ -131,6 +131,9 @@ fn capabilities(known: &mut Capabilities, seen: &Observation) {
         }
     };
     untried(&mut known.list);
+    if seen.list_missing() {
+        known.list = Capability::No;
+    }
     untried(&mut known.last_used);
     if seen.facts.shows_last_use {
         known.last_used = Capability::Yes;
@@ -254,6 +257,13 @@ fn list(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
         (ListWay::NoToken, _) => return None,
         (ListWay::Refused, _) => {
             return word(false, "TokenRefused", "the service does not accept the agent token");
+        }
+        (ListWay::Missing, _) => {
+            return word(
+                false,
+                "NoListEndpoint",
+                "the service has no list of keys: set spec.unmanagedKeys, and look for keys of unknown outcome at its page",
+            );
         }
         (ListWay::Failing(_) | ListWay::Open, Some(failure)) if failure.count >= FAILURES_SHOWN => {
             return word(false, failure.error.reason().name(), failure.error.to_string());

@@ -125,7 +125,8 @@ fn unfinished(o: &Observation) -> Rule {
             return Rule::Wait(under_way(o, view));
         }
         let judged = o.timings.judge_after.saturating_sub(since(o.now, view.slot.since));
-        let hold = Hold::new(Reason::OutcomeUnknown, words::outcome_unknown(&view.slot, judged));
+        let hold =
+            Hold::new(Reason::OutcomeUnknown, words::outcome_unknown(&view.slot, o.timings.judge_after));
         return Rule::Wait(hold.after(judged.max(Duration::from_secs(5))));
     };
     if let Rule::Wait(hold) = standing(o) {

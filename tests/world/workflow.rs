@@ -150,6 +150,7 @@ impl Workflow {
                 user.limit = 3;
             }
         });
+        workflow.account = json!({"limit": workflow.user.limit});
         if rng.random_bool(0.2) {
             workflow.elsewhere = rng.random_range(1..3);
         }
@@ -164,6 +165,7 @@ impl Workflow {
     fn mischief(self, rng: &mut StdRng) -> Self {
         let name = NAMES[rng.random_range(0..NAMES.len())];
         let wait = Duration::from_secs(rng.random_range(1..1200));
+        let limit = self.user.limit;
         match rng.random_range(0..11) {
             0 => self.then(wait, "apply another ApiKey", |scene| scene.try_apply("late")),
             1 => self.then(wait, "delete an ApiKey that nothing uses", move |scene| scene.delete_now(name)),
@@ -194,8 +196,8 @@ impl Workflow {
             ),
             9 => self
                 .then(wait, "lower the limit", |scene| scene.edit_account(|spec| spec["limit"] = json!(1)))
-                .then(Duration::from_mins(30), "raise it again", |scene| {
-                    scene.edit_account(|spec| spec["limit"] = json!(10));
+                .then(Duration::from_mins(30), "raise it again", move |scene| {
+                    scene.edit_account(|spec| spec["limit"] = json!(limit));
                 }),
             _ => self.then(wait, "edit what an ApiKey is for", move |scene| {
                 scene.edit_key(name, |spec| spec["purpose"] = json!("another one"));

@@ -38,6 +38,10 @@ fn creation() -> Vec<Workflow> {
             .user(|user| user.capabilities.revoke = false)
             .key("web")
             .ends(WEB_IS_READY),
+        Workflow::new("creation by token that cannot list", Ways::Token)
+            .user(|user| user.capabilities.list = false)
+            .key("web")
+            .ends(WEB_IS_READY),
         Workflow::new("creation where the list lags", Ways::Token)
             .user(|user| user.list_lag = Duration::from_secs(20))
             .key("web")

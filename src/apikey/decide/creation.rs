@@ -126,11 +126,12 @@ fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
 
 /// What is left of the pause after a refused attempt; nothing once the cause is gone.
 fn pause(o: &Observation, view: &AccountView, failures: &Failures) -> Option<Hold> {
-    let left = refusal_pause(failures, &o.timings).saturating_sub(since(o.now, failures.at));
+    let pause = refusal_pause(failures, &o.timings);
+    let left = pause.saturating_sub(since(o.now, failures.at));
     if left.is_zero() || credentials_changed(failures, view) {
         return None;
     }
-    let (reason, message) = words::refused(failures, view, left);
+    let (reason, message) = words::refused(failures, view, pause);
     Some(Hold::new(reason, message).after(left))
 }
 

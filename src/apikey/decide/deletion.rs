@@ -85,8 +85,9 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
         DeletionPolicy::Revoke => {
             let advice = o.timings.deletion_advice.saturating_sub(deleting_for);
             let left = o.timings.handover.saturating_sub(deleting_for);
-            let terminating = o.namespace_terminating.then_some(left);
-            let message = words::deletion_waits(&o.key, &live, view, terminating, advice.is_zero());
+            let deleted = o.key.metadata.deletion_timestamp.as_ref().filter(|_| o.namespace_terminating);
+            let revoked_at = deleted.map(|at| (at.0, o.timings.handover));
+            let message = words::deletion_waits(&o.key, &live, view, revoked_at, advice.is_zero());
             let wait = [advice, left].into_iter().filter(|wait| !wait.is_zero()).min();
             Some(Rule::Wait(Hold { wait, ..Hold::new(Reason::DeletionWaits, message) }))
         }

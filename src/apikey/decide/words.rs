@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use crate::{
@@ -35,8 +35,11 @@ fn key_name(slot: &Slot) -> &str {
     slot.key_name.as_deref().unwrap_or("not named yet")
 }
 
-fn seconds(duration: Duration) -> GoDuration {
-    GoDuration(Duration::from_secs(duration.as_secs().max(1)))
+/// A moment to the second. What is left until then would change the text, and with it the status, each time it is told.
+fn moment(from: Timestamp, after: Duration) -> Timestamp {
+    let after = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
+    let then = from.saturating_add(after).unwrap_or(Timestamp::MAX);
+    Timestamp::from_second(then.as_second()).unwrap_or(then)
 }
 
 fn account_name(view: &AccountView) -> String {
@@ -47,11 +50,8 @@ pub(super) fn creating(slot: &Slot) -> String {
     format!("making key {}", key_name(slot))
 }
 
-pub(super) fn outcome_unknown(slot: &Slot, left: Duration) -> String {
-    let when = match left.is_zero() {
-        true => "it is being looked for".to_owned(),
-        false => format!("it is looked for in {}", seconds(left)),
-    };
+pub(super) fn outcome_unknown(slot: &Slot, judge_after: Duration) -> String {
+    let when = format!("it is looked for after {}", moment(slot.since, judge_after));
     format!(
         "whether Bags made key {} is not known: no usable answer came; {when}; nothing is lost",
         key_name(slot)
@@ -59,12 +59,10 @@ pub(super) fn outcome_unknown(slot: &Slot, left: Duration) -> String {
 }
 
 pub(super) fn not_accepted(view: &CreatingView, o: &Observation) -> String {
-    let (refused, limit) = (view.refused_for.unwrap_or_default(), o.timings.propagation);
     format!(
-        "Bags answers 401 to the new key {} for {}; after {} it is revoked and another one is made",
+        "Bags answers 401 to the new key {}; after {} it is revoked and another one is made",
         key_name(&view.slot),
-        seconds(refused),
-        GoDuration(limit)
+        GoDuration(o.timings.propagation)
     )
 }
 
@@ -202,8 +200,8 @@ pub(super) fn wrong_user(view: &AccountView) -> String {
 }
 
 /// Reason and message for an attempt that Bags refused, or that was never sent.
-pub(super) fn refused(failures: &Failures, view: &AccountView, left: Duration) -> (Reason, String) {
-    let again = format!("attempt {} in {}", failures.count + 1, seconds(left));
+pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) -> (Reason, String) {
+    let again = format!("attempt {} after {}", failures.count + 1, moment(failures.at, pause));
     let account = account_name(view);
     let secret = "correct the Secret that spec.credentials of the account names";
     match failures.reason.as_str() {
@@ -316,7 +314,7 @@ pub(super) fn deletion_waits(
     key: &ApiKey,
     live: &[&Slot],
     view: &AccountView,
-    terminating: Option<Duration>,
+    revoked_at: Option<(Timestamp, Duration)>,
     advise: bool,
 ) -> String {
     let names: Vec<&str> = live.iter().map(|slot| key_name(slot)).collect();
@@ -325,9 +323,10 @@ pub(super) fn deletion_waits(
         key.name_any(),
         key.namespace().unwrap_or_default()
     );
-    let advice = match (terminating, advise) {
-        (Some(left), _) => {
-            format!("; the namespace is terminating: it is revoked in {} at the latest", seconds(left))
+    let advice = match (revoked_at, advise) {
+        (Some((from, after)), _) => {
+            let latest = moment(from, after);
+            format!("; the namespace is terminating: it is revoked at {latest} at the latest")
         }
         (None, true) => "; it has waited long: are its consumers in a later GitOps wave?".to_owned(),
         (None, false) => String::new(),
