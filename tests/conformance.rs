@@ -1,8 +1,14 @@
 //! The server in memory that other tests run on (`tests/world/apiserver.rs`) does what the real one does: one list of
 //! cases, run against both. Where they differ, the real server is right.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
+#[path = "conformance/alone.rs"]
+mod alone;
 #[path = "world/apiserver.rs"]
 mod apiserver;
+#[path = "conformance/arbitrary.rs"]
+mod arbitrary;
 #[path = "conformance/cases.rs"]
 mod cases;
 mod support;

@@ -1,5 +1,4 @@
 //! The cases, and what they are made of.
-#![expect(clippy::unwrap_used, reason = "what fails in a case fails the test")]
 
 #[path = "creation.rs"]
 mod creation;
@@ -9,6 +8,8 @@ mod deletion;
 mod patch;
 #[path = "read.rs"]
 mod read;
+#[path = "refusal.rs"]
+mod refusal;
 #[path = "update.rs"]
 mod update;
 #[path = "watch.rs"]
@@ -44,6 +45,7 @@ pub(crate) struct Case {
 pub(crate) fn all() -> Vec<Case> {
     let mut table = Table(Vec::new());
     creation::add(&mut table);
+    refusal::add(&mut table);
     read::add(&mut table);
     update::add(&mut table);
     patch::add(&mut table);
@@ -234,6 +236,9 @@ impl Subject {
             quota.and_then(|quota| quota.status.as_ref()).is_some_and(|status| status.hard.is_some())
         };
         await_condition(quotas, "none", counted).await.unwrap();
+        // Admission has a cache of its own.
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        while self.secrets().create(&dry_run, &from(secret("probe"))).await.is_ok() {}
     }
 
     /// Lets the namespace controller work on a terminating namespace until it cannot go on, or the namespace is gone.
@@ -254,6 +259,19 @@ impl Subject {
         await_condition(self.namespaces(), namespace, done).await.unwrap();
     }
 
+    /// Lets the namespace controller work on a terminating namespace until only the namespace's own finalizers are left.
+    async fn empty(&self, namespace: &str) {
+        if let Some(server) = &self.server {
+            assert!(!server.finish_namespace(namespace));
+            return;
+        }
+        let empty = |found: Option<&Namespace>| {
+            let spec = found.and_then(|namespace| namespace.spec.as_ref());
+            spec.is_some_and(|spec| spec.finalizers.is_none())
+        };
+        await_condition(self.namespaces(), namespace, empty).await.unwrap();
+    }
+
     /// A version that cannot be watched from any more.
     fn old_version(&self) -> String {
         if let Some(server) = &self.server {
@@ -268,19 +286,25 @@ impl Subject {
         end["metadata"]["labels"] = json!({"team": "red"});
         self.keys().create(&PostParams::default(), &from(end)).await.unwrap();
         let events = self.keys().watch(params, version).await.unwrap();
-        until_end(events).await
+        until_end(&self.namespace, events).await
     }
 }
 
-/// Of a watch, until an object named `end` is added.
+/// Of a watch, until an object named `end` is added in a namespace.
 async fn until_end<K: Resource + Debug>(
+    namespace: &str,
     events: impl Stream<Item = kube::Result<WatchEvent<K>>>,
 ) -> Vec<WatchEvent<K>> {
     futures::pin_mut!(events);
     let mut seen = Vec::new();
     while let Some(event) = events.next().await {
         match event.unwrap() {
-            WatchEvent::Added(object) if object.meta().name.as_deref() == Some("end") => return seen,
+            WatchEvent::Added(object)
+                if object.meta().name.as_deref() == Some("end")
+                    && object.meta().namespace.as_deref() == Some(namespace) =>
+            {
+                return seen;
+            }
             WatchEvent::Bookmark(_) => {}
             event => seen.push(event),
         }

@@ -1,9 +1,13 @@
 //! DELETE, finalizers, and the end of namespaces.
 
+use futures::{StreamExt, TryStreamExt};
 use http::Method;
 use kube::{
     ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{
+        DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+        WatchEvent, WatchParams,
+    },
 };
 use serde_json::{Value, json};
 
@@ -411,5 +415,46 @@ pub(super) fn add(table: &mut Table) {
             json!([patched.said(), deleted.said(), freed.said()])
         },
         json!([200, 200, 200]),
+    );
+    table.case(
+        "a namespace that a finalizer of its own holds is empty, and waits",
+        async |subject: Subject| {
+            let path = format!("/api/v1/namespaces/{}", subject.namespace);
+            subject.secret("web").await;
+            let from_here = subject.get(&path).await.version().to_owned();
+            subject.merge(&path, &json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
+            let deleted = subject.delete(&path, &json!({})).await;
+            subject.empty(&subject.namespace).await;
+            let found = subject.get(&path).await;
+            let secret = subject.secrets().get_opt("web").await.unwrap();
+            let freed = subject.merge(&path, &json!({"metadata": {"finalizers": null}})).await;
+            let gone = subject.get(&path).await;
+            let params = WatchParams::default().fields(&format!("metadata.name={}", subject.namespace));
+            let events = subject.namespaces().watch(&params, &from_here).await.unwrap();
+            let deletion =
+                events.try_filter(|event| std::future::ready(matches!(event, WatchEvent::Deleted(_))));
+            futures::pin_mut!(deletion);
+            let Some(Ok(WatchEvent::Deleted(last))) = deletion.next().await else { panic!("it was deleted") };
+            json!([
+                deleted.code,
+                deleted.metadata()["finalizers"],
+                found.body["spec"],
+                found.body["status"]["phase"],
+                secret.is_some(),
+                freed.code,
+                gone.said(),
+                last.finalizers(),
+            ])
+        },
+        json!([
+            200,
+            ["example.com/held"],
+            {},
+            "Terminating",
+            false,
+            200,
+            "404 NotFound",
+            ["example.com/held"],
+        ]),
     );
 }

@@ -293,12 +293,17 @@ pub(super) fn add(table: &mut Table) {
         json!([["a", "b"], true, true, "done"]),
     );
     table.case(
-        "a list of a version that is not a number is refused",
+        "a list of a version or of a length that is not a number is refused",
         async |subject: Subject| {
-            let answer = subject.get(&format!("{}?resourceVersion=new", subject.secrets_path())).await;
-            json!(answer.said())
+            subject.secret("a").await;
+            let mut seen = Vec::new();
+            for query in ["resourceVersion=new", "limit=few", "limit=-1", "limit=0"] {
+                seen.push(subject.get(&format!("{}?{query}", subject.secrets_path())).await.said());
+                seen.push(subject.get(&format!("{}?{query}", subject.keys_path())).await.said());
+            }
+            json!(seen)
         },
-        json!("400 BadRequest"),
+        json!(["400 BadRequest", "400 BadRequest", "400 BadRequest", "400 BadRequest", 200, 200, 200, 200]),
     );
     table.case(
         "a list of metadata says what it is",

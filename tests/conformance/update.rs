@@ -4,12 +4,13 @@ use bags_operator::api::ApiKeyStatus;
 use k8s_openapi::ByteString;
 use kube::{
     ResourceExt,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, PostParams, Preconditions},
 };
 use serde_json::{Value, json};
 
 use super::{Subject, Table, from, key, said, secret, to, version};
 
+const OTHER: &str = "11111111-2222-3333-4444-555555555555";
 const OPTIONS: PostParams = PostParams { dry_run: false, field_manager: None };
 
 fn status(phase: &str) -> Option<ApiKeyStatus> {
@@ -136,7 +137,7 @@ pub(super) fn add(table: &mut Table) {
             subject.key("web").await;
             subject.secret("web").await;
             let other = |object: &mut Value| {
-                object["metadata"]["uid"] = json!("11111111-2222-3333-4444-555555555555");
+                object["metadata"]["uid"] = json!(OTHER);
             };
             let none = |object: &mut Value| drop(object["metadata"].as_object_mut().unwrap().remove("uid"));
             let path = format!("{}/web/status", subject.keys_path());
@@ -163,6 +164,69 @@ pub(super) fn add(table: &mut Table) {
             json!([said(&gone), said(&anew), new.uid() == old.uid()])
         },
         json!(["404 NotFound", "409 Conflict", false]),
+    );
+    table.case(
+        "of two changes of one version one is made",
+        async |subject: Subject| {
+            let seen = subject.secret("web").await;
+            let change = async |team: &str| {
+                let mut next = seen.clone();
+                next.labels_mut().insert("team".into(), team.into());
+                said(&subject.secrets().replace("web", &OPTIONS, &next).await)
+            };
+            let (one, two) = futures::join!(change("red"), change("blue"));
+            let mut both = [one.to_string(), two.to_string()];
+            both.sort_unstable();
+            json!(both)
+        },
+        json!(["\"409 Conflict\"", "\"done\""]),
+    );
+    table.case(
+        "of a change and a deletion of one version one is made",
+        async |subject: Subject| {
+            let mut made = 0;
+            for name in ["a", "b", "c", "d"] {
+                let seen = subject.secret(name).await;
+                let mut next = seen.clone();
+                next.labels_mut().insert("team".into(), "red".into());
+                let preconditions =
+                    Preconditions { uid: seen.uid(), resource_version: seen.resource_version() };
+                let options = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+                let api = subject.secrets();
+                let (change, deletion) =
+                    futures::join!(api.replace(name, &OPTIONS, &next), api.delete(name, &options));
+                made += usize::from(change.is_ok()) + usize::from(deletion.is_ok());
+                let there = api.get_opt(name).await.unwrap();
+                assert_eq!(there.is_some(), change.is_ok());
+            }
+            json!(made)
+        },
+        json!(4),
+    );
+    table.case(
+        "a ledger is written as the operator does it",
+        async |subject: Subject| {
+            let made = subject.account("main").await;
+            let name = made.name_any();
+            let mut next = made.clone();
+            next.status = Some(from(json!({"slots": [{
+                "state": "Reserved", "use": "web/production", "since": "2026-01-02T03:04:05.123456Z", "revision": 1,
+                "owner": {"namespace": "shop", "name": "web", "uid": OTHER},
+            }]})));
+            let written = subject.accounts().replace_status(&name, &OPTIONS, &next).await.unwrap();
+            let again = subject.accounts().replace_status(&name, &OPTIONS, &next).await;
+            let same = subject.accounts().replace_status(&name, &OPTIONS, &written).await.unwrap();
+            let read = subject.accounts().get(&name).await.unwrap();
+            json!([
+                written.status == next.status,
+                written.spec == made.spec,
+                written.metadata.generation,
+                said(&again),
+                same == written,
+                read == written,
+            ])
+        },
+        json!([true, true, 1, "409 Conflict", true, true]),
     );
     table.case(
         "a PUT of what is not there is not found",

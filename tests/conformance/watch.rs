@@ -2,7 +2,7 @@
 
 use futures::{StreamExt, TryStreamExt};
 use http::{Request, header};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, ResourceExt,
     api::{
@@ -126,6 +126,8 @@ pub(super) fn add(table: &mut Table) {
         async |subject: Subject| {
             subject.key("a").await;
             subject.key("b").await;
+            // Version 0 may be what a cache had a moment ago; a list waits for the cache.
+            here(&subject).await;
             let mut seen = Vec::new();
             for query in ["watch=true", "watch=true&resourceVersion=0", "watch=1&resourceVersion="] {
                 let path = format!("{}?{query}", subject.keys_path());
@@ -205,7 +207,8 @@ pub(super) fn add(table: &mut Table) {
             subject.key("home").await;
             let one = subject.shown(&WatchParams::default(), &from_here).await;
             let everywhere: Api<bags_operator::api::ApiKey> = Api::all(subject.client.clone());
-            let all = until_end(everywhere.watch(&WatchParams::default(), &from_here).await.unwrap()).await;
+            let all = everywhere.watch(&WatchParams::default(), &from_here).await.unwrap();
+            let all = until_end(&subject.namespace, all).await;
             let ours = [subject.namespace.clone(), elsewhere.namespace.clone()];
             let all = all.iter().filter(|event| ours.contains(&object(event).namespace().unwrap()));
             json!([one.iter().map(told).collect::<Vec<_>>(), all.map(told).collect::<Vec<_>>()])
@@ -239,7 +242,7 @@ pub(super) fn add(table: &mut Table) {
             let api: Api<PartialObjectMeta<Secret>> =
                 Api::namespaced(subject.client.clone(), &subject.namespace);
             let events = api.watch_metadata(&WatchParams::default(), &from_here).await.unwrap();
-            let events = until_end(events).await;
+            let events = until_end(&subject.namespace, events).await;
             let kind = |event: &WatchEvent<PartialObjectMeta<_>>| {
                 object(event).types.clone().map(|types| types.kind)
             };
@@ -322,6 +325,8 @@ pub(super) fn add(table: &mut Table) {
         "a watch that streams its list shows the same",
         async |subject: Subject| {
             subject.secret("a").await;
+            // It may begin with what a cache had a moment ago; a list waits for the cache.
+            subject.secrets().list(&ListParams::default()).await.unwrap();
             let config = watcher::Config::default().streaming_lists();
             let events = watcher(subject.secrets(), config);
             futures::pin_mut!(events);
@@ -358,5 +363,33 @@ pub(super) fn add(table: &mut Table) {
             json!([events, names(subject.keys().list(&ListParams::default()).await.unwrap())])
         },
         json!([["DELETED a", "DELETED b"], ["end"]]),
+    );
+    table.case(
+        "a namespace's end is shown in its steps",
+        async |subject: Subject| {
+            let path = format!("/api/v1/namespaces/{}", subject.namespace);
+            let from_here = subject.get(&path).await.version().to_owned();
+            subject.delete(&path, &json!({})).await;
+            subject.finish(&subject.namespace, true).await;
+            let params = WatchParams::default().fields(&format!("metadata.name={}", subject.namespace));
+            let events = subject.namespaces().watch(&params, &from_here).await.unwrap();
+            futures::pin_mut!(events);
+            let first = events.next().await.unwrap().unwrap();
+            // Between, the real controller writes conditions.
+            let last = loop {
+                match events.next().await.unwrap().unwrap() {
+                    WatchEvent::Deleted(last) => break last,
+                    _ => continue,
+                }
+            };
+            let phase = |namespace: &Namespace| namespace.status.clone().and_then(|status| status.phase);
+            json!([
+                matches!(first, WatchEvent::Modified(_)),
+                phase(object(&first)),
+                phase(&last),
+                last.spec.and_then(|spec| spec.finalizers),
+            ])
+        },
+        json!([true, "Terminating", "Terminating", ["kubernetes"]]),
     );
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    kinds::Kind,
-    object::{fields_mut, metadata_mut, part, set, text},
+    kinds::{Kind, NAMESPACES},
+    object::{self, fields_mut, metadata_mut, part, set, text},
     status::{self, StatusError},
     store::Store,
     validate,
@@ -38,7 +38,17 @@ pub(crate) enum AdmissionVerdict {
 pub(super) type Hook = dyn Fn(&AdmissionRequest<'_>) -> AdmissionVerdict + Send + Sync;
 
 /// What the server sets, and no admission changes.
-const SYSTEM: [&str; 6] = ["name", "generateName", "namespace", "uid", "creationTimestamp", "generation"];
+const SYSTEM: [&str; 9] = [
+    "name",
+    "generateName",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
 
 /// Makes an object ready to be stored: `object` as it was read, in the namespace of the path.
 ///
@@ -55,7 +65,7 @@ pub(super) fn prepare(
     if kind.namespaced {
         let name = text(&object, "name");
         let Some(home) = store.namespace(namespace) else {
-            return Err(status::not_found(super::kinds::NAMESPACES, namespace));
+            return Err(status::not_found(NAMESPACES, namespace));
         };
         if home.pointer("/status/phase").and_then(Value::as_str) == Some("Terminating") {
             return Err(status::terminating(kind, name, namespace));
@@ -135,7 +145,7 @@ pub(super) fn admit(hook: &Hook, kind: &Kind, object: Value, dry_run: bool) -> R
         AdmissionVerdict::Allow => Ok(object),
         AdmissionVerdict::Deny { code, message } => Err(status::denied(code, &message)),
         AdmissionVerdict::Mutate(mut changed) => {
-            super::object::read(kind, &mut changed).map_err(|why| status::unreadable(kind, why))?;
+            object::read(kind, &mut changed).map_err(|why| status::unreadable(kind, why))?;
             for field in SYSTEM {
                 set(&mut changed, field, part(&object, field).cloned());
             }

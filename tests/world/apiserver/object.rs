@@ -115,10 +115,13 @@ pub(super) fn read(kind: &Kind, object: &mut Value) -> Result<(), Unreadable> {
 
 fn drop_nulls(value: &mut Value) {
     match value {
-        Value::Object(fields) => fields.retain(|_, value| {
-            drop_nulls(value);
-            !value.is_null()
-        }),
+        Value::Object(fields) => {
+            // Most have none, and rebuilding a map is dear.
+            if fields.values().any(Value::is_null) {
+                fields.retain(|_, value| !value.is_null());
+            }
+            fields.values_mut().for_each(drop_nulls);
+        }
         Value::Array(items) => items.iter_mut().for_each(drop_nulls),
         _ => {}
     }

@@ -65,8 +65,8 @@ impl<'a> Params<'a> {
     /// When it is no number.
     pub(super) fn limit(&self) -> Result<Option<usize>, StatusError> {
         let Some(limit) = self.limit.as_deref().filter(|limit| !limit.is_empty()) else { return Ok(None) };
-        let limit: usize = limit.parse().map_err(|_| status::bad_request("limit is not a number"))?;
-        Ok(Some(limit).filter(|limit| *limit > 0))
+        let limit: i64 = limit.parse().map_err(|_| status::bad_request("limit is not a number"))?;
+        Ok(usize::try_from(limit).ok().filter(|limit| *limit > 0))
     }
 
     /// None: the newest; 0: any.
@@ -97,6 +97,7 @@ pub(super) fn dry_run(kind: &Kind, word: Option<&str>) -> Result<bool, StatusErr
     }
 }
 
+/// As the server reads it: a parameter that is there is true, unless it says otherwise.
 fn is_true(value: &str) -> bool {
-    matches!(value, "true" | "1" | "")
+    !matches!(value, "false" | "False" | "FALSE" | "0")
 }

@@ -200,6 +200,10 @@ fn system(old: &Value, new: &mut Value) {
 }
 
 fn keep(new: &mut Value, old: &Value, field: &str) {
+    // A patch begins with a copy of the old object: most often it is there.
+    if new.get(field) == old.get(field) {
+        return;
+    }
     let fields = fields_mut(new);
     match old.get(field) {
         Some(value) => drop(fields.insert(field.to_owned(), value.clone())),
