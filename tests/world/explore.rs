@@ -27,6 +27,10 @@ use super::{
 pub(crate) struct Share {
     /// Of the moments at which people may act, so many for singles.
     pub(crate) moments: usize,
+    /// Of those, so many for pairs.
+    pub(crate) pair_moments: usize,
+    /// Whether pairs are made of all faults, or of one of each kind.
+    pub(crate) all_faults_in_pairs: bool,
     /// Every so manieth pair.
     pub(crate) every_pair: usize,
     /// Random runs.
@@ -197,8 +201,9 @@ pub(crate) fn explore(workflows: Vec<Workflow>, share: Share, config: &Config) -
         let mut count = Count::default();
         let bases = bases(&workflow, share, config, &mut totals, &mut count);
         let singles = singles(&bases, share, config, &mut totals, &mut count);
-        pairs(&singles, share, config, &mut totals, &mut count);
-        println!("{}: {count}", workflow.name);
+        let moments: Vec<usize> = bases.iter().map(|(plan, _)| plan.act_after).collect();
+        pairs(&moments, &singles, share, config, &mut totals, &mut count);
+        println!("{}: {count}, {} violations so far", workflow.name, totals.violations.len());
         totals.by_workflow.push((workflow.name.clone(), count));
         if share.stop_at_first && !totals.violations.is_empty() {
             return totals;
@@ -245,6 +250,11 @@ fn spread<T>(all: &[T], count: usize) -> Vec<&T> {
     (0..count).map(|n| &all[n * (all.len() - 1) / (count - 1).max(1)]).collect()
 }
 
+/// `count` of the moments that singles are made for, from the middle on.
+fn middle(moments: &[usize], count: usize) -> Vec<usize> {
+    moments.iter().copied().skip(moments.len() / 2).take(count).collect()
+}
+
 /// Every fault at every request.
 fn singles(
     bases: &[(Plan, Vec<Seen>)],
@@ -254,9 +264,12 @@ fn singles(
     count: &mut Count,
 ) -> Vec<(Plan, Vec<Seen>)> {
     let mut plans = Vec::new();
-    for (base, seen) in spread(bases, share.moments) {
+    let moments: Vec<usize> = bases.iter().map(|(plan, _)| plan.act_after).collect();
+    let mut wanted: Vec<usize> = spread(&moments, share.moments).into_iter().copied().collect();
+    wanted.extend(middle(&moments, share.pair_moments));
+    for (base, seen) in bases.iter().filter(|(plan, _)| wanted.contains(&plan.act_after)) {
         for request in seen {
-            plans.extend(with_each_fault(base, request));
+            plans.extend(with_each_fault(base, request, |_| true));
         }
     }
     count.singles = plans.len();
@@ -271,8 +284,8 @@ fn singles(
 }
 
 /// The plan with one more fault, each that can happen to this request.
-fn with_each_fault(base: &Plan, request: &Seen) -> Vec<Plan> {
-    let faults = Fault::ALL.iter().copied().filter(|fault| fault.happens_on(request.seam));
+fn with_each_fault(base: &Plan, request: &Seen, wanted: impl Fn(Fault) -> bool) -> Vec<Plan> {
+    let faults = Fault::ALL.iter().copied().filter(|fault| fault.happens_on(request.seam) && wanted(*fault));
     faults
         .map(|fault| {
             let mut plan = base.clone();
@@ -284,6 +297,7 @@ fn with_each_fault(base: &Plan, request: &Seen) -> Vec<Plan> {
 
 /// Every fault at every later request that changes something, after every single fault at one that does.
 fn pairs(
+    moments: &[usize],
     singles: &[(Plan, Vec<Seen>)],
     share: Share,
     config: &Config,
@@ -291,12 +305,14 @@ fn pairs(
     count: &mut Count,
 ) {
     let mut plans = Vec::new();
-    for (plan, seen) in singles {
-        let first = plan.strikes.last().map(|strike| &strike.label);
-        let at = seen.iter().position(|request| Some(&request.label) == first);
+    let moments = middle(moments, share.pair_moments);
+    let wanted = |fault: Fault| share.all_faults_in_pairs || fault.is_one_of_its_kind();
+    for (plan, seen) in singles.iter().filter(|(plan, _)| moments.contains(&plan.act_after)) {
+        let Some(first) = plan.strikes.last().filter(|strike| wanted(strike.fault)) else { continue };
+        let at = seen.iter().position(|request| request.label == first.label);
         let Some(at) = at.filter(|at| counts(&seen[*at])) else { continue };
         for request in seen[at + 1..].iter().filter(|request| counts(request)) {
-            plans.extend(with_each_fault(plan, request));
+            plans.extend(with_each_fault(plan, request, wanted));
         }
     }
     let plans: Vec<Plan> = plans.into_iter().step_by(share.every_pair.max(1)).collect();

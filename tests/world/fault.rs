@@ -89,6 +89,34 @@ pub(crate) const BLIND: Duration = Duration::from_secs(60);
 /// How many writes a stale cache is behind.
 pub(crate) const STALE_WRITES: u64 = 3;
 
+impl Fault {
+    /// Whether others are like it, as far as a second fault is concerned: the quick share of pairs leaves those out.
+    pub(crate) fn is_one_of_its_kind(self) -> bool {
+        match self {
+            Self::CrashBefore
+            | Self::CrashAfter
+            | Self::DoneNoAnswer
+            | Self::Lost
+            | Self::Conflict
+            | Self::FreezeAfter
+            | Self::FreezeBefore
+            | Self::BadRequest
+            | Self::RateLimited
+            | Self::DoneServerError
+            | Self::Slow => true,
+            // Like a crash, a lost request or answer, or a refusal, or of effect on reads only.
+            Self::CrashLong
+            | Self::ServerError
+            | Self::StaleReads
+            | Self::DroppedWatch
+            | Self::Unauthorized
+            | Self::Unavailable
+            | Self::Malformed
+            | Self::Truncated => false,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.text())

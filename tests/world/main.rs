@@ -78,6 +78,7 @@ struct Args {
 
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
+const MUTANT_SEEDS: u64 = 400;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse_from(std::env::args_os().skip(1)) {
@@ -92,10 +93,13 @@ fn main() -> ExitCode {
     let workflows: Vec<_> = workflows::all().into_iter().filter(|it| it.name.contains(&filter)).collect();
     let share = Share {
         moments: args.moments.unwrap_or(if args.all { usize::MAX } else { 4 }),
-        every_pair: args.every_pair.unwrap_or(if args.all { 1 } else { 10 }),
+        pair_moments: 1,
+        all_faults_in_pairs: args.all,
+        every_pair: args.every_pair.unwrap_or(if args.mutants { 40 } else { 1 }),
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
             (_, false) => 0,
             (true, true) => ALL_SEEDS,
+            (false, true) if args.mutants => MUTANT_SEEDS,
             (false, true) => TEST_SEEDS,
         }),
         first_seed: args.first_seed,

@@ -37,8 +37,8 @@ use super::{
 const MOST_REQUESTS: usize = 4000;
 /// Nor does one that takes longer, by the virtual clock: the longest pause of the operator is a day.
 const LONGEST: Duration = Duration::from_hours(40);
-/// The end must stay as it is for so long: longer than a resync.
-const REST: Duration = Duration::from_mins(25);
+/// The end must stay as it is for so long: longer than a resync with its spread.
+const REST: Duration = Duration::from_mins(13);
 /// A platform person looks so often at what waits for a person.
 const PERSON: Duration = Duration::from_mins(30);
 

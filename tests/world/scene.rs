@@ -191,7 +191,17 @@ impl Scene {
         });
     }
 
-    /// Puts back what [`Scene::spoil_credentials`] took.
+    /// Somebody puts the credentials of another user of Bags there.
+    pub(crate) fn confuse_credentials(&self) {
+        let other = self.sandbox.add_user(UserOptions::default());
+        let fields = self.fields(&other.credentials);
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
+            self.keep(secret["data"].clone());
+            secret["data"] = fields;
+        });
+    }
+
+    /// Puts back what [`Scene::spoil_credentials`] or [`Scene::confuse_credentials`] took.
     pub(crate) fn mend_credentials(&self) {
         let Some(data) = self.take_kept() else { return };
         let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| secret["data"] = data);

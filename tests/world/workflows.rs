@@ -104,6 +104,11 @@ fn trouble() -> Vec<Workflow> {
             .meanwhile("spoil the credentials", Scene::spoil_credentials)
             .then(Duration::from_mins(20), "mend them", Scene::mend_credentials)
             .ends(WEB_IS_READY),
+        Workflow::new("credentials of another user in the middle", Ways::Both)
+            .key("web")
+            .meanwhile("put another user's credentials there", Scene::confuse_credentials)
+            .then(Duration::from_mins(20), "put the right ones back", Scene::mend_credentials)
+            .ends("ApiKey \"web\""),
         Workflow::new("consumer Secret deleted in the middle", Ways::Token)
             .key("web")
             .meanwhile("delete the Secret", |scene| scene.delete_consumer_secret("web"))

@@ -147,6 +147,17 @@ fn the_pause_after_a_refusal_doubles_up_to_an_hour() {
 }
 
 #[test]
+fn what_is_said_of_a_pause_stays_while_it_lasts() {
+    // A text that changes with the time left is a write of the status at each look.
+    let failures = Failures { count: 3, at: ago(SECOND * 20), reason: "Connect".into() };
+    let slot = Slot { failures: Some(failures), ..mine(SlotState::Reserved) };
+    let now = seen().with_slot(slot);
+    let said = hold(&now).message.clone();
+    let later = Observation { now: now.now + SECOND * 40, ..now };
+    assert_eq!(hold(&later).message, said);
+}
+
+#[test]
 fn a_refused_attempt_pauses_and_says_whose_turn_it_is() {
     let refused =
         |count, age, reason| seen().with_slot(failing(count, age, reason, mine(SlotState::Reserved)));
