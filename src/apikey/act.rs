@@ -310,7 +310,7 @@ async fn finish(
                 context.written.note(&run.key);
             }
         }
-        Err(error) if error.is_not_found() => run.key = Arc::new(without_finalizers(&o.key)),
+        Err(error) if error.is_not_found() => run.gone = true,
         Err(error) if error.is_conflict() => refresh(context, run).await?,
         Err(error) => return Err(error.into()),
     }
@@ -341,12 +341,6 @@ fn handed_over(o: &Observation) -> String {
         );
     }
     format!("BagsAccount \"{}\" finishes: {}", o.key.spec.account_ref.name, keys.join(", "))
-}
-
-fn without_finalizers(key: &ApiKey) -> ApiKey {
-    let mut key = key.clone();
-    key.metadata.finalizers = None;
-    key
 }
 
 /// Puts our finalizer on; returns the ApiKey as it is then.
@@ -380,10 +374,10 @@ async fn patch_finalizers(
 /// Reads the ApiKey live, after a conflict.
 pub(super) async fn refresh(context: &Context, run: &mut Run) -> Result<(), Problem> {
     let live = call(api(context, &run.key).get_opt(&run.key.name_any())).await?;
-    run.key = match live.filter(|live| live.metadata.uid == run.key.metadata.uid) {
-        Some(live) => Arc::new(live),
-        None => Arc::new(without_finalizers(&run.key)),
-    };
+    match live.filter(|live| live.metadata.uid == run.key.metadata.uid) {
+        Some(live) => run.key = Arc::new(live),
+        None => run.gone = true,
+    }
     Ok(())
 }
 

@@ -36,15 +36,14 @@ pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) ->
 
 async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, ReconcileOutcome) {
     let uid = key.uid().unwrap_or_default();
-    let mut run = Run { key, probe: None, consumer: None };
+    let mut run = Run { key, gone: false, probe: None, consumer: None };
     match rounds(context, &mut run).await {
-        Ok((observation, hold)) => {
-            let gone = observation.key.metadata.deletion_timestamp.is_some() && !observation.has_finalizer();
-            if gone {
-                context.backoff.forget(&uid);
-                context.metrics.problem(Kind::ApiKey, &uid, None);
-                return (Outcome::Gone, ReconcileOutcome::Done);
-            }
+        Ok(None) => {
+            context.backoff.forget(&uid);
+            context.metrics.problem(Kind::ApiKey, &uid, None);
+            (Outcome::Gone, ReconcileOutcome::Done)
+        }
+        Ok(Some((observation, hold))) => {
             let word = Word { reason: hold.reason, message: &hold.message };
             if hold.quiet {
                 return (
@@ -83,14 +82,19 @@ fn after_problem(context: &Context, uid: &str, problem: &Problem) -> (Outcome, R
 
 type Failed = (Option<Box<Observation>>, Problem);
 
-/// Rounds until there is nothing to do now.
-async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<(Observation, Hold), Failed> {
+/// Rounds until there is nothing to do now; `None`: the ApiKey is gone.
+async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<Option<(Observation, Hold)>, Failed> {
     let mut last = None;
     for _ in 0..ROUNDS {
+        if run.gone {
+            return Ok(None);
+        }
         let observation = observe(context, run).await.map_err(|error| (last.take(), Problem::from(error)))?; // (io)
         let decision = decide(&observation); // (pure)
         if let Decision::Wait(hold) = decision {
-            return Ok((observation, hold));
+            let let_go =
+                observation.key.metadata.deletion_timestamp.is_some() && !observation.has_finalizer();
+            return Ok((!let_go).then_some((observation, hold)));
         }
         debug!(?decision, "Decided");
         if let Err(problem) = act(context, &observation, decision, run).await {
@@ -127,7 +131,12 @@ async fn write_status(
             }
             Err(error) if error.is_not_found() => return Ok(()),
             // The spec or somebody's annotation changed: the status still speaks of what was observed.
-            Err(error) if error.is_conflict() => refresh(context, run).await?,
+            Err(error) if error.is_conflict() => {
+                refresh(context, run).await?;
+                if run.gone {
+                    return Ok(());
+                }
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -27,6 +27,8 @@ use crate::{
 pub struct Run {
     /// The ApiKey, as last read or written.
     pub key: Arc<ApiKey>,
+    /// It is not there any more, or another one of its name is: nothing is left to do for it here.
+    pub gone: bool,
     /// What the key of an attempt answered in this run.
     pub probe: Option<(String, Probe)>,
     /// The consumer Secret as this run wrote it.

@@ -23,4 +23,16 @@ pub(crate) const ALL: &[Regression] = &[
         act_after: 18,
         strikes: &["1 create secrets web #1 = freeze-before"],
     },
+    Regression {
+        name: "a status is not written again for an ApiKey that was deleted and applied anew",
+        workflow: "deleted and applied again",
+        act_after: 13,
+        strikes: &["1 get namespaces shop #24 = lost"],
+    },
+    Regression {
+        name: "no finalizer is put on again for an ApiKey that was deleted and applied anew",
+        workflow: "deleted and applied again",
+        act_after: 13,
+        strikes: &["1 update bagsaccounts/status main #3 = freeze-before"],
+    },
 ];

@@ -176,10 +176,7 @@ fn who_waits_reads_what_for_and_what_to_do() {
             &["Production-App-attempt-uid-0-Creating", " after 2027-01-15T08:03:00Z", "nothing is lost"],
         ),
         (hold(&unsaved(HOUR)), &["it is looked for after "]),
-        (
-            hold(&made().refused(MINUTE / 2, Duration::ZERO)),
-            &["401", "after 1m", "another one is made"],
-        ),
+        (hold(&made().refused(MINUTE / 2, Duration::ZERO)), &["401", "after 1m", "another one is made"]),
         (hold(&made().probed(Probe::Forbidden)), &[ACCOUNT, "suspended", "https://dev.bags.fm"]),
         (foreign(Foreign::Unmarked), &["Secret \"app-0-bags\"", "spec.secret.name"]),
         (foreign(Foreign::Immutable), &["Secret \"app-0-bags\"", "immutable", "delete it"]),
