@@ -102,7 +102,8 @@ impl BagsClient {
             &wire::ChallengeRequest { address: wallet.address() },
         );
         self.exchange(call, |answer| {
-            let wire::ChallengePayload { message: Text(message), nonce } = answer.payload(&[])?;
+            let wire::Object(wire::ChallengePayload { message: Text(message), nonce }) =
+                answer.payload(&[])?;
             let message = message
                 .filter(|message| message.len() <= LONGEST_CHALLENGE)
                 .and_then(|message| bs58::decode(message.as_bytes()).into_vec().ok())
@@ -158,7 +159,7 @@ impl BagsClient {
         let mfa_code = totp.code(self.clock.wall());
         let request = wire::CodeRequest { auth_code: &auth_code, mfa_code: &mfa_code, key_name: name };
         self.exchange(self.post(operation, "/agent/v2/auth/callback", &request), |answer| {
-            match wallet_step(answer, &[&auth_code, &mfa_code])? {
+            match wallet_step(answer, &[&auth_code, &mfa_code, &signature, &challenge.nonce])? {
                 WalletStep::Created(key) => Ok(key),
                 // Asked for a code again: the one sent was not accepted, and nothing was made.
                 WalletStep::CodeWanted { .. } => Err(answer.error(Class::Refused, Reason::InvalidMfa)),
@@ -175,8 +176,9 @@ impl BagsClient {
         let operation = Operation::CreateWithToken;
         let request = wire::CreateRequest { token: token.expose(), name };
         self.exchange(self.post(operation, "/agent/dev/keys/create", &request), |answer| {
-            let wire::TokenPayload { api_key } = answer.payload(&[token.expose()])?;
-            let value = api_key.key.0.ok_or_else(|| answer.unreadable())?;
+            let wire::Object(wire::TokenPayload { api_key: wire::Object(api_key) }) =
+                answer.payload(&[token.expose()])?;
+            let wire::Value::Usable(value) = api_key.key else { return Err(answer.unreadable()) };
             Ok(CreatedKey {
                 key_id: id_beside(&value, &api_key.key_id),
                 user_id: user_beside(&value, &api_key.user_id),
@@ -194,9 +196,8 @@ impl BagsClient {
     pub async fn list(&self, token: &AgentToken) -> Result<KeyList, Error> {
         let request = wire::ListRequest { token: token.expose() };
         self.exchange(self.post(Operation::List, "/agent/dev/keys", &request), |answer| {
-            let listed: Vec<wire::ListedWire> = answer.payload(&[token.expose()])?;
-            let keys = listed.into_iter().map(wire::ListedWire::key).collect::<Option<_>>();
-            Ok(KeyList { keys: keys.ok_or_else(|| answer.unreadable())?, server_time: answer.server_time() })
+            let wire::ListPayload(keys) = answer.payload(&[token.expose()])?;
+            Ok(KeyList { keys, server_time: answer.server_time() })
         })
         .await
     }
@@ -215,8 +216,9 @@ impl BagsClient {
             StatusCode::FORBIDDEN if answer.is_refusal() => Ok(Probe::Forbidden),
             StatusCode::NOT_FOUND if answer.is_refusal() => Ok(Probe::UserGone),
             _ => {
-                let payload: wire::MePayload = answer.payload(&[value.expose()])?;
-                let user = user_beside(value, &payload.user.uuid).ok_or_else(|| answer.unreadable())?;
+                let wire::Object(wire::MePayload { user: wire::Object(user) }) =
+                    answer.payload(&[value.expose()])?;
+                let user = user_beside(value, &user.uuid).ok_or_else(|| answer.unreadable())?;
                 Ok(Probe::Alive { user })
             }
         })
@@ -253,7 +255,7 @@ impl BagsClient {
         let uri = self.base.ping();
         let call = Call { operation, method: Method::GET, uri, key: None, body: Some(Body::default()) };
         self.exchange(call, |answer| {
-            let wire::PingPayload { message } = answer.payload(&[])?;
+            let wire::Object(wire::PingPayload { message }) = answer.payload(&[])?;
             let pong = message.0.is_some_and(|message| message.as_str() == "pong");
             if pong { Ok(()) } else { Err(answer.unreadable()) }
         })
@@ -356,14 +358,17 @@ enum WalletStep {
 }
 
 fn wallet_step(answer: &Answer, secrets: &[&str]) -> Result<WalletStep, Error> {
-    let payload: wire::WalletPayload = answer.payload(secrets)?;
-    if let Some(value) = payload.api_key.0 {
-        let key_id = id_beside(&value, &payload.key_id);
-        let signed_up = payload.is_signup.0;
-        return Ok(WalletStep::Created(CreatedKey { value, key_id, signed_up, user_id: None }));
-    }
-    if !payload.mfa_required.0 {
-        return Err(answer.unreadable());
+    let wire::Object(payload): wire::Object<wire::WalletPayload> = answer.payload(secrets)?;
+    match payload.api_key {
+        wire::Value::Usable(value) => {
+            let key_id = id_beside(&value, &payload.key_id);
+            let signed_up = payload.is_signup.0;
+            return Ok(WalletStep::Created(CreatedKey { value, key_id, signed_up, user_id: None }));
+        }
+        // Whatever else the answer says, a key seems to have been made.
+        wire::Value::Unusable => return Err(answer.unreadable()),
+        wire::Value::Absent if !payload.mfa_required.0 => return Err(answer.unreadable()),
+        wire::Value::Absent => {}
     }
     // From here on the service has said that it made nothing yet.
     if payload.mfa_method.0.is_some_and(|method| !method.eq_ignore_ascii_case("totp")) {

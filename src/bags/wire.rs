@@ -3,11 +3,13 @@
 //! Answers are read with tolerance (an optional field of another type is absent, an unknown one is skipped,
 //! as the service documents few of its types) and without copies: a key's value goes from the answer's wiped
 //! buffer straight into a [`KeyValue`], and in a list there is no field that could take one up. Parser errors
-//! quote what they stumble over, so none leaves this module.
+//! quote what they stumble over, so none leaves this module. Every struct is read as an [`Object`].
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use jiff::Timestamp;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -19,6 +21,8 @@ use super::types::{KeyValue, ListedKey, UserId};
 const LONGEST_ID: usize = 128;
 /// The longest name that the service documents.
 const LONGEST_NAME: usize = 255;
+/// More keys than fit into [`RESPONSE_LIMIT`](super::transport::RESPONSE_LIMIT) as the service writes them.
+const LONGEST_LIST: usize = 10_000;
 
 #[derive(Serialize)]
 pub(super) struct ChallengeRequest<'a> {
@@ -71,9 +75,9 @@ pub(super) fn encode(request: &impl Serialize) -> Option<Body> {
 /// there is no envelope (the health check has none, and a value that is shown once is not lost over it).
 pub(super) fn payload<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     // Whatever `response` holds is skipped here, not parsed: the second pass reads it into its type.
-    let Outline { success, response } = serde_json::from_slice(bytes).ok()?;
+    let Object(Outline { success, response }) = serde_json::from_slice(bytes).ok()?;
     match (success, response) {
-        (Presence::True, true) => serde_json::from_slice::<Envelope<T>>(bytes).ok()?.response,
+        (Presence::True, true) => serde_json::from_slice::<Object<Envelope<T>>>(bytes).ok()?.0.response,
         (Presence::Absent, _) => serde_json::from_slice(bytes).ok(),
         (Presence::True, false) | (Presence::Other, _) => None,
     }
@@ -81,7 +85,31 @@ pub(super) fn payload<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 /// Whether the answer says `"success":true`, with or without a `response`.
 pub(super) fn succeeded(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<Outline>(bytes).is_ok_and(|outline| outline.success == Presence::True)
+    let outline = serde_json::from_slice::<Object<Outline>>(bytes);
+    outline.is_ok_and(|Object(outline)| outline.success == Presence::True)
+}
+
+/// What is read from a JSON object only: by itself, serde reads a struct from an array as well, member by member.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
 }
 
 #[derive(Deserialize)]
@@ -144,7 +172,7 @@ pub(super) fn refusal(bytes: &[u8]) -> Option<Refusal> {
         #[serde(default)]
         reset_time: Time,
     }
-    let wire: Wire = serde_json::from_slice(bytes).ok()?;
+    let Object(wire) = serde_json::from_slice::<Object<Wire>>(bytes).ok()?;
     let text = wire.error.0.or(wire.response.0).or(wire.message.0)?;
     (!wire.success).then_some(Refusal { text, reset_time: wire.reset_time.0 })
 }
@@ -176,7 +204,7 @@ pub(super) struct WalletPayload {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenPayload {
-    pub(super) api_key: TokenKey,
+    pub(super) api_key: Object<TokenKey>,
 }
 
 #[derive(Deserialize)]
@@ -191,7 +219,7 @@ pub(super) struct TokenKey {
 
 #[derive(Deserialize)]
 pub(super) struct MePayload {
-    pub(super) user: MeUser,
+    pub(super) user: Object<MeUser>,
 }
 
 #[derive(Deserialize)]
@@ -205,10 +233,39 @@ pub(super) struct PingPayload {
     pub(super) message: Text,
 }
 
+/// The keys of a list: none where one of them does not say which it is, or where there are more than an answer has
+/// room for, as each of them takes many times the memory of the least text that stands for one.
+pub(super) struct ListPayload(pub(super) Vec<ListedKey>);
+
+impl<'de> Deserialize<'de> for ListPayload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Keys)
+    }
+}
+
+struct Keys;
+
+impl<'de> Visitor<'de> for Keys {
+    type Value = ListPayload;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of keys")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<ListPayload, A::Error> {
+        let mut keys = Vec::new();
+        while let Some(Object(item)) = items.next_element::<Object<ListedWire>>()? {
+            let key = item.key().filter(|_| keys.len() < LONGEST_LIST);
+            keys.push(key.ok_or_else(|| de::Error::custom("not a list of keys"))?);
+        }
+        Ok(ListPayload(keys))
+    }
+}
+
 /// One key of a list. Values that the service sends along are skipped by the parser.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ListedWire {
+struct ListedWire {
     #[serde(default)]
     key_id: Text,
     #[serde(default)]
@@ -225,7 +282,7 @@ pub(super) struct ListedWire {
 
 impl ListedWire {
     /// The key; `None` where nothing tells which it is: such a list is not what it claims to be.
-    pub(super) fn key(self) -> Option<ListedKey> {
+    fn key(self) -> Option<ListedKey> {
         let key_id = self.key_id.id();
         if key_id.is_none() && self.name.0.is_none() {
             return None;
@@ -282,18 +339,27 @@ pub(super) fn unix_time(number: i64) -> Option<Timestamp> {
     }
 }
 
-/// A key's value, or nothing where the service sends something that cannot be one.
+/// A key's value.
 #[derive(Default)]
-pub(super) struct Value(pub(super) Option<KeyValue>);
+pub(super) enum Value {
+    /// The service sends none: nothing, null, or an empty text.
+    #[default]
+    Absent,
+    /// It sends something that cannot be one.
+    Unusable,
+    /// It sends one.
+    Usable(KeyValue),
+}
 
 /// Visits whatever there is and takes up one kind of it.
 struct Lenient<T>(fn(Scalar<'_>) -> T);
 
-/// What there was; arrays, objects and null are `Other`.
+/// What there was; arrays, objects and numbers beyond all counting are `Other`.
 enum Scalar<'a> {
     Text(&'a str),
     Number(i64),
     Flag(bool),
+    Null,
     Other,
 }
 
@@ -326,7 +392,7 @@ impl<'de, T> Visitor<'de> for Lenient<T> {
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<T, E> {
-        Ok((self.0)(Scalar::Other))
+        Ok((self.0)(Scalar::Null))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<T, A::Error> {
@@ -344,7 +410,7 @@ impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Lenient(|scalar| match scalar {
             Scalar::Text(text) => Self(Some(Zeroizing::new(text.to_owned()))),
-            Scalar::Number(_) | Scalar::Flag(_) | Scalar::Other => Self(None),
+            Scalar::Number(_) | Scalar::Flag(_) | Scalar::Null | Scalar::Other => Self(None),
         }))
     }
 }
@@ -360,7 +426,7 @@ impl<'de> Deserialize<'de> for Time {
         deserializer.deserialize_any(Lenient(|scalar| match scalar {
             Scalar::Text(text) => Self(text.parse().ok()),
             Scalar::Number(number) => Self(unix_time(number)),
-            Scalar::Flag(_) | Scalar::Other => Self(None),
+            Scalar::Flag(_) | Scalar::Null | Scalar::Other => Self(None),
         }))
     }
 }
@@ -368,8 +434,9 @@ impl<'de> Deserialize<'de> for Time {
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Lenient(|scalar| match scalar {
-            Scalar::Text(text) => Self(KeyValue::parse(text.as_bytes()).ok()),
-            Scalar::Number(_) | Scalar::Flag(_) | Scalar::Other => Self(None),
+            Scalar::Null | Scalar::Text("") => Self::Absent,
+            Scalar::Text(text) => KeyValue::parse(text.as_bytes()).map_or(Self::Unusable, Self::Usable),
+            Scalar::Number(_) | Scalar::Flag(_) | Scalar::Other => Self::Unusable,
         }))
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The secrets that the script's requests carried.
-fn sent(script: &Script) -> Vec<String> {
+pub(super) fn sent(script: &Script) -> Vec<String> {
     let mut sent = Vec::new();
     for Seen { headers, body, .. } in &*script.seen.lock().unwrap() {
         sent.extend(headers.get("x-api-key").map(|value| value.to_str().unwrap().to_owned()));
@@ -14,7 +14,7 @@ fn sent(script: &Script) -> Vec<String> {
 }
 
 /// No run of so many characters of a secret may be shown.
-fn assert_hidden(shown: &str, secrets: &[String]) {
+pub(super) fn assert_hidden(shown: &str, secrets: &[String]) {
     for secret in secrets {
         for piece in secret.as_bytes().windows(secret.len().min(8)) {
             let piece = std::str::from_utf8(piece).unwrap();
