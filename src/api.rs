@@ -5,6 +5,8 @@ use kube::CustomResourceExt;
 
 pub mod account;
 pub mod apikey;
+#[cfg(test)]
+pub(crate) mod arbitrary;
 pub mod condition;
 pub mod duration;
 pub mod name;

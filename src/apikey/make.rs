@@ -456,8 +456,8 @@ fn learnt(account: &BagsAccount, slots: &[crate::api::account::Slot], at: Timest
     let ours = slots.iter().filter(|slot| slot.state != SlotState::Reserved).count();
     let before = account.status.as_ref().and_then(|status| status.refusal.as_ref());
     LimitRefusal {
-        unmanaged: (account.limit() - i64::try_from(ours).unwrap_or(i64::MAX)).max(0),
-        count: before.map_or(0, |refusal| refusal.count) + 1,
+        unmanaged: account.limit().saturating_sub(i64::try_from(ours).unwrap_or(i64::MAX)).max(0),
+        count: before.map_or(0, |refusal| refusal.count).saturating_add(1),
         at,
     }
 }
@@ -467,5 +467,21 @@ async fn report(context: &Context, job: &Job, reason: EventReason, note: &str) {
     let account = context.ledger.read(&job.account).await;
     if let Some(account) = account {
         context.events.publish(&account.object_ref(&()), reason, note).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apikey::fixtures::{account, mine, now};
+
+    #[test]
+    fn what_a_refusal_teaches_stays_within_its_numbers() {
+        let mut account = account();
+        account.spec.limit = Some(i64::MIN);
+        let refusal = LimitRefusal { unmanaged: 0, count: i64::MAX, at: now() };
+        account.status.get_or_insert_default().refusal = Some(refusal);
+        let LimitRefusal { unmanaged, count, at } = learnt(&account, &[mine(SlotState::Live)], now());
+        assert_eq!((unmanaged, count, at), (0, i64::MAX, now()));
     }
 }

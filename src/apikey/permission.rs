@@ -45,7 +45,7 @@ pub fn permission(
         environments.dedup();
         return Permission::Environment(environments);
     }
-    let max = entries.iter().map(|entry| entry.max).sum::<Option<i64>>();
+    let max = entries.iter().try_fold(0_i64, |sum, entry| Some(sum.saturating_add(entry.max?)));
     let taken = ledger.slots.iter().filter(|slot| slot.owner.namespace == namespace).count();
     let full = max.filter(|max| i64::try_from(taken).unwrap_or(i64::MAX) >= *max);
     match full {
@@ -118,5 +118,13 @@ mod tests {
         for (name, allowed, slots, expected) in cases {
             assert_eq!(ask(allowed, slots), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_sum_of_max_beyond_all_numbers_is_no_small_one() {
+        let edge = i64::MAX;
+        let allowed =
+            format!(r#"[{{"namespaces": ["shop"], "max": {edge}}}, {{"namespaces": ["shop"], "max": 1}}]"#);
+        assert_eq!(ask(&allowed, 5), Permission::Granted);
     }
 }

@@ -1,4 +1,6 @@
 //! The arithmetic of slots: what fits into an account. Pure; admission and controllers ask the same functions.
+//!
+//! Sums stop at the edge of their type: a status may hold any number, and one that wrapped around would make room.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,7 +21,7 @@ pub struct Room {
     pub limit: i64,
     /// Slots left free for rotations.
     pub rotation_reserve: i64,
-    /// Keys made elsewhere.
+    /// Keys made elsewhere; never negative.
     pub unmanaged: i64,
 }
 
@@ -44,6 +46,8 @@ impl Room {
                 status.refusal.filter(|refusal| believed(refusal, now, timings)).map_or(0, |r| r.unmanaged);
             account.spec.unmanaged_keys.unwrap_or(0).max(learnt)
         };
+        // Fewer than none would make room for more keys than the limit.
+        let unmanaged = unmanaged.max(0);
         Self { limit: account.limit(), rotation_reserve: account.rotation_reserve(), unmanaged }
     }
 
@@ -51,7 +55,7 @@ impl Room {
     /// `ahead` older owners that wait for a slot come first.
     #[must_use]
     pub fn fits_new(&self, slots: &[Slot], ahead: usize) -> bool {
-        self.taken(slots) + count(ahead) < self.limit
+        self.taken(slots).saturating_add(count(ahead)) < self.limit
     }
 
     /// Whether one more slot of an owner that has slots fits: `used + 1 ≤ limit`.
@@ -68,13 +72,13 @@ impl Room {
             slot.state != SlotState::Reserved
                 || (slot.since, &slot.owner.uid) < (place.since, &place.owner.uid)
         });
-        count(first.count()) + self.unmanaged < self.limit
+        count(first.count()).saturating_add(self.unmanaged) < self.limit
     }
 
     /// Every slot and every unmanaged key.
     #[must_use]
     pub fn used(&self, slots: &[Slot]) -> i64 {
-        count(slots.len()) + self.unmanaged
+        count(slots.len()).saturating_add(self.unmanaged)
     }
 
     /// The sums shown to people.
@@ -83,15 +87,15 @@ impl Room {
         Capacity {
             limit: self.limit,
             used: self.used(slots),
-            reserved: (self.rotation_reserve - parts(slots).extra).max(0),
+            reserved: self.rotation_reserve.saturating_sub(parts(slots).extra).max(0),
             unmanaged: self.unmanaged,
-            available: (self.limit - self.taken(slots)).max(0),
+            available: self.limit.saturating_sub(self.taken(slots)).max(0),
         }
     }
 
     fn taken(&self, slots: &[Slot]) -> i64 {
         let Parts { steady, extra, released } = parts(slots);
-        steady + self.unmanaged + released + self.rotation_reserve.max(extra)
+        (steady + released).saturating_add(self.unmanaged).saturating_add(self.rotation_reserve.max(extra))
     }
 }
 

@@ -142,7 +142,7 @@ fn birth(attempt: &str, new: &Slot, before: &Ledger, after: &Ledger, terms: &Ter
         found.push(format!("I4: {attempt} had no place"));
     }
     let keys = after.slots.iter().filter(|slot| slot.state != SlotState::Reserved).count();
-    if i64::try_from(keys).unwrap_or(i64::MAX) + terms.room.unmanaged > terms.room.limit {
+    if i64::try_from(keys).unwrap_or(i64::MAX).saturating_add(terms.room.unmanaged) > terms.room.limit {
         found.push(format!("I4: {attempt} was licensed beyond the limit of {}", terms.room.limit));
     }
 }

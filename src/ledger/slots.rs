@@ -182,7 +182,8 @@ impl Ledger {
                     terms.now,
                 )?;
                 let slot = next.slot(attempt, &[SlotState::Lost])?;
-                slot.key_id = key_id.clone().or(slot.key_id.take());
+                // An id that is known stays (I10): a list may show the key's name under another one.
+                slot.key_id = slot.key_id.take().or_else(|| key_id.clone());
             }
             Change::Doubt { attempt, reason } => {
                 next.enter(attempt, &[SlotState::Creating], SlotState::Unresolved, terms.now)?;
@@ -221,7 +222,8 @@ impl Ledger {
         if !terms.room.fits_extra(&self.slots) {
             return Err(Refusal::NoRoom);
         }
-        let revision = self.owned_by(&owner.uid).map(|slot| slot.revision).max().unwrap_or(0) + 1;
+        let revision =
+            self.owned_by(&owner.uid).map(|slot| slot.revision).max().unwrap_or(0).saturating_add(1);
         let last_switch = self.last_switch(&owner.uid);
         self.slots.push(place(owner, key_use, revision, last_switch, terms.now));
         Ok(())
@@ -248,7 +250,8 @@ impl Ledger {
 
     fn publish(&mut self, attempt: &str, from: SlotState, now: Timestamp) -> Result<(), Refusal> {
         let uid = self.slot(attempt, &[from])?.owner.uid.clone();
-        let number = self.last_switch(&uid).unwrap_or(0) + 1;
+        // A number that was used before would make an older key the current one: rather none is published.
+        let number = self.last_switch(&uid).unwrap_or(0).checked_add(1).ok_or(Refusal::NotInState)?;
         let slot = self.slot_mut(attempt).ok_or(Refusal::NotInState)?;
         slot.state = SlotState::Live;
         slot.published = Some(number);
@@ -279,6 +282,8 @@ impl Ledger {
         slot.attempt = None;
         slot.key_name = None;
         slot.key_id = None;
+        // A place has no switch number of its own; one that it should not have had is kept all the same.
+        slot.last_switch = slot.last_switch.max(slot.published.take());
         slot.since = now;
         self.remember(attempt);
         Ok(())
@@ -300,7 +305,8 @@ impl Ledger {
         let last_switch = self.last_switch(&slot.owner.uid);
         self.depart(attempt);
         if owner_lives && self.owned_by(&slot.owner.uid).next().is_none() {
-            self.slots.push(place(&slot.owner, &slot.key_use, slot.revision + 1, last_switch, now));
+            let revision = slot.revision.saturating_add(1);
+            self.slots.push(place(&slot.owner, &slot.key_use, revision, last_switch, now));
         }
         Ok(())
     }
@@ -389,7 +395,8 @@ fn place(owner: &Owner, key_use: &str, revision: i64, last_switch: Option<i64>, 
 }
 
 fn failed(before: Option<&Failures>, reason: &str, now: Timestamp) -> Failures {
-    Failures { count: before.map_or(0, |f| f.count) + 1, at: now, reason: reason.to_owned() }
+    let count = before.map_or(0, |failures| failures.count).saturating_add(1);
+    Failures { count, at: now, reason: reason.to_owned() }
 }
 
 #[cfg(test)]

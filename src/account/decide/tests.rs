@@ -22,6 +22,8 @@ use crate::{
     timings::Timings,
 };
 
+mod arbitrary;
+
 /// The wall clock at the time of decision; slots are in their state since `SINCE`.
 pub(in crate::account) const NOW: i64 = 1_000_000;
 const SINCE: i64 = NOW - 10;

@@ -1,5 +1,6 @@
 //! Every rule as a table of sentences, the order of the rules, and the words. Properties are in `properties`.
 
+mod arbitrary;
 mod creation;
 mod deletion;
 mod properties;

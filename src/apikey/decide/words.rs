@@ -167,7 +167,7 @@ pub(super) fn duplicate_use(key: &ApiKey, rival: &str) -> String {
 
 pub(super) fn no_room(view: &AccountView) -> String {
     let capacity = view.room.capacity(&view.ledger.slots);
-    let managed = capacity.used - capacity.unmanaged;
+    let managed = view.ledger.slots.len();
     format!(
         "account \"{}\" has no slot for another key: {} of {} in use ({managed} by ApiKeys, {} made elsewhere), {} kept for \
          rotations; delete an ApiKey, or ask the platform team for a higher limit",
@@ -200,8 +200,13 @@ pub(super) fn wrong_user(view: &AccountView) -> String {
 }
 
 /// Reason and message for an attempt that Bags refused, or that was never sent.
+<<<<<<< HEAD
 pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) -> (Reason, String) {
     let again = format!("attempt {} after {}", failures.count + 1, moment(failures.at, pause));
+=======
+pub(super) fn refused(failures: &Failures, view: &AccountView, left: Duration) -> (Reason, String) {
+    let again = format!("attempt {} in {}", failures.count.saturating_add(1), seconds(left));
+>>>>>>> 459daf8 (Keep every number of a status from stopping a reconcile or making room)
     let account = account_name(view);
     let secret = "correct the Secret that spec.credentials of the account names";
     match failures.reason.as_str() {

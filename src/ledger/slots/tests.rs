@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::ledger::invariants::{Waiver, violations};
 
+mod arbitrary;
+
 pub(crate) fn owner(n: usize) -> Owner {
     Owner { namespace: "shop".into(), name: format!("app-{n}"), uid: format!("uid-{n}") }
 }
