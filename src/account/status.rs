@@ -409,7 +409,9 @@ fn orphaned_keys(seen: &Observation) -> Option<Word> {
         true,
         "ApiKeyVanished",
         format!(
-            "their ApiKeys are gone without a deletion of the keys, and pods may still use them: {}. They go when their              namespace is gone for {}; once nothing uses them, annotate this account {}: <attempts> to have them revoked.              Keys are seen at {PAGE}",
+            "their ApiKeys are gone without a deletion of the keys, and pods may still use them: {}. They go when their \
+             namespace is gone for {}; once nothing uses them, annotate this account {}: <attempts> to have them revoked. \
+             Keys are seen at {PAGE}",
             some_of(keys),
             GoDuration(seen.timings.orphan_after),
             annotation::RESOLVED
