@@ -58,6 +58,17 @@ pub(crate) struct Plan {
     pub(crate) traced: bool,
 }
 
+impl Plan {
+    /// Whether a process that wakes up late dies before it has looked after what it did: what it made then stays. No
+    /// creation has a version that could conflict (`docs/residual-risks.md`).
+    fn kills_a_late_riser(&self) -> bool {
+        let [first, second] = self.strikes.as_slice() else { return false };
+        let late = matches!(first.fault, Fault::FreezeBefore | Fault::FreezeAfter);
+        let dies = matches!(second.fault, Fault::CrashBefore | Fault::CrashAfter | Fault::CrashLong);
+        late && dies && first.label.incarnation == second.label.incarnation
+    }
+}
+
 /// A request as a run saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
@@ -252,8 +263,14 @@ impl<'a> Run<'a> {
         }
         let (ours, theirs): (BTreeSet<&str>, BTreeSet<&str>) =
             (words.lines().collect(), reference.lines().collect());
-        let more: Vec<&str> = ours.difference(&theirs).copied().collect();
+        let mut more: Vec<&str> = ours.difference(&theirs).copied().collect();
         let less: Vec<&str> = theirs.difference(&ours).copied().collect();
+        if self.plan.kills_a_late_riser() {
+            more.retain(|line| !line.starts_with("Secret "));
+        }
+        if more.is_empty() && less.is_empty() {
+            return None;
+        }
         Some(format!(
             "the undisturbed run ends with [{}], this one with [{}]",
             less.join(" | "),

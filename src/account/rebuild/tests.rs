@@ -58,7 +58,8 @@ fn every_keystore_secret_gets_its_slot_back() {
     use SlotState::{Creating, Live, Unresolved};
     let mut other = remnant(0, "b", 2);
     other.memory.user = Some("two".into());
-    let cases: Vec<(&str, Vec<Remnant>, Vec<(&str, SlotState, Option<i64>)>)> = vec![
+    type PutBack<'a> = Vec<(&'a str, SlotState, Option<i64>)>;
+    let cases: Vec<(&str, Vec<Remnant>, PutBack<'_>)> = vec![
         ("a new account has none", vec![], vec![]),
         ("a key that works", vec![remnant(0, "a", 1)], vec![("a", Live, Some(1))]),
         (

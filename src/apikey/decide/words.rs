@@ -200,13 +200,8 @@ pub(super) fn wrong_user(view: &AccountView) -> String {
 }
 
 /// Reason and message for an attempt that Bags refused, or that was never sent.
-<<<<<<< HEAD
 pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) -> (Reason, String) {
-    let again = format!("attempt {} after {}", failures.count + 1, moment(failures.at, pause));
-=======
-pub(super) fn refused(failures: &Failures, view: &AccountView, left: Duration) -> (Reason, String) {
-    let again = format!("attempt {} in {}", failures.count.saturating_add(1), seconds(left));
->>>>>>> 459daf8 (Keep every number of a status from stopping a reconcile or making room)
+    let again = format!("attempt {} after {}", failures.count.saturating_add(1), moment(failures.at, pause));
     let account = account_name(view);
     let secret = "correct the Secret that spec.credentials of the account names";
     match failures.reason.as_str() {

@@ -233,5 +233,5 @@ fn an_attempt_after_more_than_can_be_counted_is_told_of_all_the_same() {
     let place = failing(i64::MAX, MINUTE, "TooLarge", mine(SlotState::Reserved));
     let Hold { reason, message, .. } = hold(&seen().with_slot(place));
     assert_eq!(reason, Reason::BagsRefused);
-    assert!(message.contains("attempt 9223372036854775807 in "), "{message}");
+    assert!(message.contains("attempt 9223372036854775807 after "), "{message}");
 }
