@@ -105,10 +105,8 @@ impl Observation {
 
     /// A key that answered 200 within the last hour, which a list of the account must show.
     pub(super) fn cover(&self) -> Witness {
-        let window = self.timings.cover_window;
-        let good = |seen: &SlotSeen| {
-            seen.memory.good.is_some_and(|at| self.now.saturating_duration_since(at) <= window)
-        };
+        let since = self.now.checked_sub(self.timings.cover_window).unwrap_or(self.now);
+        let good = |seen: &SlotSeen| seen.memory.speaks_for(&self.account, since);
         if self.slots.iter().any(good) {
             return Witness::Good;
         }

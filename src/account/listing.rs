@@ -61,9 +61,8 @@ pub async fn fresh(
     };
     let keys: Vec<_> = answer.keys.into_iter().filter(bags::ListedKey::is_active).collect();
     let window = context.settings.timings.cover_window;
-    let good = |attempt: &str| {
-        memory.key(attempt).good.is_some_and(|at| now.saturating_duration_since(at) <= window)
-    };
+    let since = now.checked_sub(window).unwrap_or(now);
+    let good = |attempt: &str| memory.key(attempt).speaks_for(account, since);
     let covering = account.status.as_ref().and_then(|status| status.covering_token.as_ref());
     let covered_before = covering.is_some() && covering == credentials.token_version.as_ref();
     let coverage = lists::coverage(&keys, &ledger, good, covered_before);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::lists::Lists;
 use crate::{
-    api::account::SlotState,
+    api::{BagsAccount, account::SlotState},
     backoff::FailureClass,
     bags::{self, Budget, UserId},
 };
@@ -215,6 +215,16 @@ impl KeyMemory {
         }
         self.alive_before_revocation = true;
         self.acknowledged.take().is_some()
+    }
+
+    /// Whether it answered 200 since then for the user that the account's keys must belong to. A key of another user says
+    /// nothing of the account: that user's list shows it too.
+    #[must_use]
+    pub fn speaks_for(&self, account: &BagsAccount, since: Instant) -> bool {
+        let expected = account.expected_user();
+        let theirs =
+            expected.is_some_and(|expected| self.user.as_deref().is_some_and(|user| user != expected));
+        self.good.is_some_and(|good| good >= since) && !theirs
     }
 
     /// It answered 401. Refusals from before `floor` count for nothing.

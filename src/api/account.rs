@@ -441,6 +441,13 @@ impl BagsAccount {
         self.spec.requests_per_hour.unwrap_or(250)
     }
 
+    /// The user that the account's keys must belong to, where one is set or known.
+    #[must_use]
+    pub fn expected_user(&self) -> Option<&str> {
+        let pinned = self.status.as_ref().and_then(|status| status.user.as_deref());
+        self.spec.expected_user.as_deref().filter(|user| !user.is_empty()).or(pinned)
+    }
+
     /// Path of the revoke endpoint below the base URL.
     #[must_use]
     pub fn revocation_path(&self) -> &str {

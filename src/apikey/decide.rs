@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 use super::{
     hold::{Hold, Reason},
-    observe::{AccountView, CreatingView, Observation},
+    observe::{CreatingView, Observation},
     permission::Permission,
 };
 use crate::{
@@ -140,7 +140,7 @@ fn unfinished(o: &Observation) -> Rule {
             None => Rule::Act(Decision::Probe { attempt }),
         },
         Some(Probe::Alive { user })
-            if expected_user(account).is_some_and(|expected| expected != user.as_str()) =>
+            if account.account.expected_user().is_some_and(|expected| expected != user.as_str()) =>
         {
             match &account.credentials {
                 Ok(_) => Rule::Act(Decision::Distrust { attempt }),
@@ -188,12 +188,6 @@ fn pause_between_probes(view: &CreatingView) -> Option<Duration> {
     let pause = refused.clamp(FIRST_PROBE_PAUSE, LONGEST_PROBE_PAUSE);
     let left = pause.saturating_sub(view.probed_ago.unwrap_or(pause));
     (!left.is_zero()).then_some(left)
-}
-
-/// The user that the account's keys must belong to, where one is set or known.
-fn expected_user(view: &AccountView) -> Option<&str> {
-    let pinned = view.account.status.as_ref().and_then(|status| status.user.as_deref());
-    view.account.spec.expected_user.as_deref().filter(|user| !user.is_empty()).or(pinned)
 }
 
 /// Rule 3: the consumer Secret holds the current key. Goes on without account or permission; suspension stops it.

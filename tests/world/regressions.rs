@@ -24,6 +24,12 @@ pub(crate) const ALL: &[Regression] = &[
         strikes: &["1 create secrets web #1 = freeze-before"],
     },
     Regression {
+        name: "the list of another user does not cover the account, although it shows a key that was made by mistake",
+        workflow: "credentials of another user in the middle",
+        act_after: 9,
+        strikes: &["1 bags sign attempt-1 #1 = crash-after"],
+    },
+    Regression {
         name: "a status is not written again for an ApiKey that was deleted and applied anew",
         workflow: "deleted and applied again",
         act_after: 13,

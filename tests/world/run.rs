@@ -4,30 +4,23 @@
 //! fault that the plan has for it; where none is parked, begin the first reconciler that is due; where none is due, let
 //! people act; else the clock jumps to the next deadline. Nothing sleeps, nothing depends on the machine's time.
 
+mod effects;
+mod lives;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use bags_operator::{
-    bags::{self, TransportError},
-    clock::Clock,
-    config::Config,
-};
-use bytes::Bytes;
+use bags_operator::{clock::Clock, config::Config};
 use futures::future::{FutureExt, select_all};
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use kube::client::Body;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
 use tokio::time::Instant;
-use tower::ServiceExt;
 
 use super::{
     clock::{Idle, VirtualClock},
     end,
-    fault::{self, Fault, Label, Seam, Strike},
+    fault::{Fault, Label, Seam, Strike},
     gate::{Gate, Parked, Sent},
     oracle::Oracle,
-    process::{Machine, Process, Sight},
+    process::{Machine, Process},
     scene::{CLUSTER, Scene},
     trace::{Step, Trace},
     workflow::{Deed, Workflow},
@@ -356,233 +349,6 @@ impl<'a> Run<'a> {
         slots.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
-    fn kube(
-        &mut self,
-        label: &Label,
-        request: Request<Bytes>,
-        answer: tokio::sync::oneshot::Sender<super::gate::KubeAnswer>,
-        fault: Option<Fault>,
-    ) -> String {
-        match fault {
-            Some(Fault::CrashBefore) => return self.crash(label.incarnation, fault::RESTART),
-            Some(Fault::Lost) => {
-                let _ = answer.send(Err(std::io::ErrorKind::ConnectionReset.into()));
-                return "lost".to_owned();
-            }
-            Some(Fault::Conflict) => return refuse(answer, StatusCode::CONFLICT, "Conflict"),
-            Some(Fault::ServerError) => {
-                return refuse(answer, StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
-            }
-            Some(Fault::FreezeBefore) => {
-                let parked = Parked { label: label.clone(), sent: Sent::Kube(request, answer) };
-                self.held.push((label.incarnation, Held::Unsent(Box::new(parked))));
-                return self.freeze(label.incarnation);
-            }
-            Some(Fault::StaleReads) => {
-                let version = self.scene.api.version() + fault::STALE_WRITES;
-                let until = self.now() + fault::BLIND;
-                self.sight(label.incarnation, Sight::Stale { version, until });
-            }
-            Some(Fault::DroppedWatch) => {
-                let until = self.now() + fault::BLIND;
-                self.sight(label.incarnation, Sight::Blind { until });
-            }
-            _ => {}
-        }
-        let status;
-        let response = {
-            self.oracle.kube_sent(label.incarnation, &request);
-            let version = self.scene.api.version();
-            let response = self.scene.api.answer(&request);
-            status = response.status();
-            if self.scene.api.version() != version && !label.what.starts_with("create events") {
-                self.quiet_since = self.now();
-            }
-            self.oracle.kube_done(label.incarnation, &request, status, &self.scene, self.clock.wall());
-            Ok(response.map(Body::from))
-        };
-        let word = status.as_u16().to_string();
-        match fault {
-            Some(Fault::CrashAfter) => self.crash(label.incarnation, fault::RESTART),
-            Some(Fault::CrashLong) => self.crash(label.incarnation, fault::LONG_RESTART),
-            Some(Fault::DoneNoAnswer) => {
-                self.held.push((label.incarnation, Held::Never(Sent::Kube(Request::default(), answer))));
-                format!("{word}, never answered")
-            }
-            Some(Fault::FreezeAfter) => {
-                self.held.push((label.incarnation, Held::Kube(answer, response)));
-                self.freeze(label.incarnation)
-            }
-            _ => {
-                let _ = answer.send(response);
-                word
-            }
-        }
-    }
-
-    async fn bags(
-        &mut self,
-        label: &Label,
-        request: Request<bags::Body>,
-        answer: tokio::sync::oneshot::Sender<super::gate::BagsAnswer>,
-        fault: Option<Fault>,
-    ) -> String {
-        match fault {
-            Some(Fault::CrashBefore) => return self.crash(label.incarnation, fault::RESTART),
-            Some(Fault::Lost) => {
-                let _ = answer.send(Err(TransportError::Broken));
-                return "lost".to_owned();
-            }
-            Some(fault) => {
-                if let Some((status, body)) = instead(fault, self.clock.wall()) {
-                    let _ = answer.send(Ok(enveloped(status, body)));
-                    return status.to_string();
-                }
-            }
-            None => {}
-        }
-        self.oracle.bags_sent(&request, self.clock.wall());
-        if fault == Some(Fault::Slow) {
-            let parked = Parked { label: label.clone(), sent: Sent::Bags(request, answer) };
-            self.timers.push((self.now() + fault::SLOW, Timer::Effect(Box::new(parked))));
-            return "slow".to_owned();
-        }
-        let (status, headers, body) = self.bags_effect(label, request).await;
-        let whole = || {
-            let mut response = Response::new(bags::Body::from(body.to_vec()));
-            *response.status_mut() = status;
-            *response.headers_mut() = headers.clone();
-            response
-        };
-        let word = status.as_u16().to_string();
-        match fault {
-            Some(Fault::CrashAfter) => self.crash(label.incarnation, fault::RESTART),
-            Some(Fault::CrashLong) => self.crash(label.incarnation, fault::LONG_RESTART),
-            Some(Fault::DoneNoAnswer) => {
-                let unsent = Request::new(bags::Body::default());
-                self.held.push((label.incarnation, Held::Never(Sent::Bags(unsent, answer))));
-                format!("{word}, never answered")
-            }
-            Some(Fault::FreezeAfter) => {
-                self.held.push((label.incarnation, Held::Bags(answer, Ok(whole()))));
-                self.freeze(label.incarnation)
-            }
-            Some(Fault::DoneServerError) => {
-                let _ = answer
-                    .send(Ok(enveloped(500, json!({"success": false, "error": "Internal server error"}))));
-                format!("{word}, answered 500")
-            }
-            Some(Fault::Malformed) => {
-                let mut response = whole();
-                *response.body_mut() = bags::Body::from(body[..body.len() / 2].to_vec());
-                let _ = answer.send(Ok(response));
-                format!("{word}, half of it")
-            }
-            Some(Fault::Truncated) => {
-                let _ = answer.send(Err(TransportError::Broken));
-                format!("{word}, broken off")
-            }
-            _ => {
-                let _ = answer.send(Ok(whole()));
-                word
-            }
-        }
-    }
-
-    async fn bags_effect(
-        &mut self,
-        label: &Label,
-        request: Request<bags::Body>,
-    ) -> (StatusCode, http::HeaderMap, Bytes) {
-        let path = request.uri().path().to_owned();
-        let (parts, body) = request.into_parts();
-        let attempt = {
-            let sent: Value = serde_json::from_slice(body.as_bytes()).unwrap_or_default();
-            let name = sent["keyName"].as_str().or(sent["name"].as_str()).unwrap_or_default();
-            name.rsplit_once('-').map(|(_, attempt)| attempt.to_owned())
-        };
-        let request = Request::from_parts(parts, axum::body::Body::from(body.into_bytes()));
-        let Ok(response) = self.bags.clone().oneshot(request).await else {
-            panic!("the sandbox has no faults of its own here, yet it broke {label}");
-        };
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        self.learn(attempt.as_deref(), &body);
-        self.oracle.bags_done(&path, &body, &self.scene);
-        (parts.status, parts.headers, body)
-    }
-
-    /// Which value and which id belong to which attempt: for labels, and for the oracles.
-    fn learn(&mut self, attempt: Option<&str>, body: &[u8]) {
-        let Some(attempt) = attempt else { return };
-        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-        let payload = &answer["response"];
-        let made = &payload["apiKey"];
-        let value = made.as_str().or(made["key"].as_str());
-        let Some(value) = value else { return };
-        self.oracle.learn_value(value, attempt);
-        self.gate.learn(value, attempt);
-        for key in self.scene.sandbox.keys() {
-            if key.name.ends_with(&format!("-{attempt}")) {
-                self.gate.learn(&key.id, attempt);
-            }
-        }
-    }
-
-    fn sight(&mut self, incarnation: u32, sight: Sight) {
-        for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
-            process.sight = sight;
-        }
-    }
-
-    fn crash(&mut self, incarnation: u32, away: Duration) -> String {
-        self.processes.retain(|process| process.incarnation != incarnation);
-        self.held.retain(|(of, _)| *of != incarnation);
-        drop(self.gate.take_all_of(incarnation));
-        self.replace(away);
-        format!("process {incarnation} dies")
-    }
-
-    /// A process stands still: another one takes over.
-    fn freeze(&mut self, incarnation: u32) -> String {
-        for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
-            process.freeze();
-            process.retired = true;
-        }
-        self.timers.push((self.now() + fault::FREEZE, Timer::Thaw(incarnation)));
-        self.replace(fault::RESTART);
-        format!("process {incarnation} stands still")
-    }
-
-    /// Another process starts after a while, unless one is there or on its way.
-    fn replace(&mut self, after: Duration) {
-        let one = self.processes.iter().any(|process| !process.retired)
-            || self.timers.iter().any(|(_, timer)| matches!(timer, Timer::Start));
-        if !one {
-            self.timers.push((self.now() + after, Timer::Start));
-        }
-    }
-
-    /// A process goes on where it was: what was on its tongue is sent, and what was answered meanwhile is read.
-    async fn thaw(&mut self, incarnation: u32) {
-        self.trace.note(|| format!("process {incarnation} goes on"));
-        let (its, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
-            .into_iter()
-            .partition(|(of, held)| *of == incarnation && !matches!(held, Held::Never(_)));
-        self.held = others;
-        for (_, held) in its {
-            match held {
-                Held::Unsent(parked) => self.carry_out(*parked, None).await,
-                Held::Kube(answer, response) => drop(answer.send(response)),
-                Held::Bags(answer, response) => drop(answer.send(response)),
-                Held::Never(_) => {}
-            }
-        }
-        for process in self.processes.iter().filter(|process| process.incarnation == incarnation) {
-            process.thaw();
-        }
-    }
-
     /// Begins the first reconciler that is due.
     fn begin_one(&mut self) -> bool {
         let now = self.now();
@@ -690,48 +456,4 @@ impl<'a> Run<'a> {
             () = tokio::time::sleep_until(next) => {}
         }
     }
-}
-
-fn refuse(
-    answer: tokio::sync::oneshot::Sender<super::gate::KubeAnswer>,
-    code: StatusCode,
-    reason: &str,
-) -> String {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": "a fault of the test", "reason": reason, "code": code.as_u16(),
-    });
-    let mut response = Response::new(Body::from(status.to_string().into_bytes()));
-    *response.status_mut() = code;
-    let _ = answer.send(Ok(response));
-    code.as_u16().to_string()
-}
-
-/// What Bags answers instead of doing anything.
-fn instead(fault: Fault, now: jiff::Timestamp) -> Option<(u16, Value)> {
-    let refusal = |text: &str| json!({"success": false, "error": text});
-    match fault {
-        Fault::Conflict => Some((409, refusal("Conflict"))),
-        Fault::ServerError => Some((500, refusal("Internal server error"))),
-        Fault::BadRequest => Some((400, refusal("Something that nobody has seen before"))),
-        Fault::Unauthorized => Some((401, refusal("Invalid API key. Please check your x-api-key header."))),
-        Fault::RateLimited => {
-            let reset = now.as_second() + 120;
-            let mut body = refusal("Rate limit exceeded");
-            body["resetTime"] = json!(reset);
-            Some((429, body))
-        }
-        Fault::Unavailable => Some((503, Value::Null)),
-        _ => None,
-    }
-}
-
-fn enveloped(status: u16, body: Value) -> Response<bags::Body> {
-    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let mut response = Response::new(bags::Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    response
 }

@@ -21,6 +21,8 @@ use super::{apiserver::ApiServer, clock::VirtualClock, end::condition, process::
 pub(crate) const TENANT: &str = "shop";
 /// The one account.
 pub(crate) const ACCOUNT: &str = "main";
+/// In `expectedUser` of an account: the user whose credentials it has.
+pub(crate) const OWN_USER: &str = "its own";
 /// The Secret with the account's credentials.
 const CREDENTIALS: &str = "bags-main";
 /// The uid of `kube-system`.
@@ -89,6 +91,9 @@ impl Scene {
         });
         if let (Some(whole), Some(more)) = (whole.as_object_mut(), spec.as_object()) {
             whole.extend(more.clone());
+        }
+        if whole["expectedUser"] == *OWN_USER {
+            whole["expectedUser"] = json!(scene.user);
         }
         scene.put(json!({
             "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount",

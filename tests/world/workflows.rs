@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{
-    scene::{Scene, Ways},
+    scene::{OWN_USER, Scene, Ways},
     workflow::Workflow,
 };
 
@@ -105,10 +105,11 @@ fn trouble() -> Vec<Workflow> {
             .then(Duration::from_mins(20), "mend them", Scene::mend_credentials)
             .ends(WEB_IS_READY),
         Workflow::new("credentials of another user in the middle", Ways::Both)
+            .account(json!({"expectedUser": OWN_USER}))
             .key("web")
             .meanwhile("put another user's credentials there", Scene::confuse_credentials)
             .then(Duration::from_mins(20), "put the right ones back", Scene::mend_credentials)
-            .ends("ApiKey \"web\""),
+            .ends(WEB_IS_READY),
         Workflow::new("consumer Secret deleted in the middle", Ways::Token)
             .key("web")
             .meanwhile("delete the Secret", |scene| scene.delete_consumer_secret("web"))

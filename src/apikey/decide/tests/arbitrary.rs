@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::apikey::observe::AccountView;
 use crate::{
     api::{
         ApiKey, BagsAccount,

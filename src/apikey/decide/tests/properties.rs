@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::apikey::observe::AccountView;
 use crate::{
     api::{
         account::{Capability, Failures, Revocation, RevocationMode},

@@ -1,0 +1,97 @@
+//! What a person has to do at Bags, in words. Pure.
+
+use super::{Word, some_of, word};
+use crate::{
+    account::{
+        act::{PAGE, named},
+        death::{self, PersonReason},
+        decide::{Standing, held_by_unknown_state, of_another_user, standing},
+        observe::{Observation, SlotSeen},
+    },
+    api::{account::SlotState, annotation},
+};
+
+pub(super) fn needs_person(seen: &Observation) -> Option<Word> {
+    if standing(seen) == Standing::Foreign || held_by_unknown_state(seen) {
+        return None;
+    }
+    let revoking = seen.slots.iter().filter(|slot| slot.slot.state == SlotState::Revoking);
+    let waiting: Vec<(PersonReason, String)> = revoking
+        .filter_map(|slot| {
+            let reason = death::needs_person(&seen.death(slot))?;
+            Some((reason, format!("{}: {}", named(slot), why(reason, slot, seen))))
+        })
+        .collect();
+    let (first, _) = waiting.first()?;
+    let reason = first.reason();
+    let keys = some_of(waiting.into_iter().map(|(_, text)| text).collect());
+    word(
+        true,
+        reason,
+        format!(
+            "revoke at {PAGE}: {keys}. The slot is free once the key is proven dead; to end the wait, annotate this account \
+             {}: <attempts>",
+            annotation::RESOLVED
+        ),
+    )
+}
+
+impl PersonReason {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Mode => "RevocationByPerson",
+            Self::CredentialsUnusable => "CredentialsUnusable",
+            Self::NoToken => "NoAgentToken",
+            Self::TokenRefused => "TokenRefused",
+            Self::NoEndpoint => "NoRevokeEndpoint",
+            Self::NoKeyId => "KeyIdUnknown",
+            Self::NotProvable => "ValueLost",
+        }
+    }
+}
+
+fn why(reason: PersonReason, slot: &SlotSeen, seen: &Observation) -> String {
+    let attempt = slot.attempt().unwrap_or_default();
+    let text = match reason {
+        PersonReason::Mode => "spec.revocation.mode is Person".to_owned(),
+        PersonReason::CredentialsUnusable => "the credentials cannot be used".to_owned(),
+        PersonReason::NoToken => "a wallet cannot revoke and there is no agent token".to_owned(),
+        PersonReason::TokenRefused => "the service refuses the agent token".to_owned(),
+        PersonReason::NoEndpoint => {
+            format!("the service has no endpoint {}", seen.account.revocation_path())
+        }
+        PersonReason::NoKeyId => "the service told no id of it".to_owned(),
+        PersonReason::NotProvable => {
+            "its value is lost and no list can show that it is gone, so only \"resolved\" ends this"
+                .to_owned()
+        }
+    };
+    format!("{text} (attempt {attempt})")
+}
+
+pub(super) fn key_unresolved(seen: &Observation) -> Option<Word> {
+    let unresolved = seen.slots.iter().filter(|slot| slot.slot.state == SlotState::Unresolved);
+    let keys: Vec<String> = unresolved
+        .map(|slot| {
+            let attempt = slot.attempt().unwrap_or_default();
+            let doubt = if of_another_user(slot) {
+                "belongs to another user of Bags than this account's"
+            } else {
+                "may or may not exist, as its creation was never answered"
+            };
+            format!("{} {doubt} (attempt {attempt})", named(slot))
+        })
+        .collect();
+    if keys.is_empty() {
+        return None;
+    }
+    word(
+        true,
+        "PersonNeeded",
+        format!(
+            "{}. Look for it by its name at {PAGE}, revoke it there if it exists, then annotate this account {}: <attempts>",
+            some_of(keys),
+            annotation::RESOLVED
+        ),
+    )
+}

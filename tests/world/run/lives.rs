@@ -1,0 +1,62 @@
+//! How processes die, stand still, go on, and are replaced.
+
+use std::time::Duration;
+
+use super::{Held, Run, Timer};
+use crate::{fault, process::Sight};
+
+impl Run<'_> {
+    pub(super) fn sight(&mut self, incarnation: u32, sight: Sight) {
+        for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
+            process.sight = sight;
+        }
+    }
+
+    pub(super) fn crash(&mut self, incarnation: u32, away: Duration) -> String {
+        self.processes.retain(|process| process.incarnation != incarnation);
+        self.held.retain(|(of, _)| *of != incarnation);
+        drop(self.gate.take_all_of(incarnation));
+        self.replace(away);
+        format!("process {incarnation} dies")
+    }
+
+    /// A process stands still: another one takes over.
+    pub(super) fn freeze(&mut self, incarnation: u32) -> String {
+        for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
+            process.freeze();
+            process.retired = true;
+        }
+        self.timers.push((self.now() + fault::FREEZE, Timer::Thaw(incarnation)));
+        self.replace(fault::RESTART);
+        format!("process {incarnation} stands still")
+    }
+
+    /// Another process starts after a while, unless one is there or on its way.
+    fn replace(&mut self, after: Duration) {
+        let one = self.processes.iter().any(|process| !process.retired)
+            || self.timers.iter().any(|(_, timer)| matches!(timer, Timer::Start));
+        if !one {
+            self.timers.push((self.now() + after, Timer::Start));
+        }
+    }
+
+    /// A process goes on where it was: what was on its tongue is sent, and what was answered meanwhile is read.
+    pub(super) async fn thaw(&mut self, incarnation: u32) {
+        self.trace.note(|| format!("process {incarnation} goes on"));
+        let (its, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|(of, held)| *of == incarnation && !matches!(held, Held::Never(_)));
+        self.held = others;
+        for (_, held) in its {
+            match held {
+                Held::Unsent(parked) => self.carry_out(*parked, None).await,
+                Held::Kube(answer, response) => drop(answer.send(response)),
+                Held::Bags(answer, response) => drop(answer.send(response)),
+                Held::Never(_) => {}
+            }
+        }
+        for process in self.processes.iter().filter(|process| process.incarnation == incarnation) {
+            process.thaw();
+        }
+    }
+}
