@@ -187,18 +187,32 @@ fn page(totals: &Totals, took: Duration) -> String {
         let explore::Count { requests, moments, singles, pairs } = count;
         rows.push_str(&format!("| {name} | {requests} | {moments} | {singles} | {pairs} |\n"));
     }
-    let (minutes, line, commit) = (took.as_secs_f64() / 60.0, totals.line(), commit());
+    let (line, commit, mutants) = (totals.line(), commit(), mutants());
+    let minutes = took.as_secs().div_ceil(60);
     format!(
-        "# What was made to fail\n\n\
-         Written by `make world`; [testing.md](testing.md) says what the world is. On commit {commit}, in {minutes:.0} minutes:\n\n\
-         ```\n{line}\n```\n\n\
-         A single is one fault at one request; a pair is a second one at a later request that changes something, after a first one\n\
-         at such a request. Moments: after how many requests people act. A seed is a random service, random ApiKeys, random deeds of\n\
-         people, a random order of requests, and up to six random faults.\n\n\
-         | Workflow | Requests | Moments | Singles | Pairs |\n|---|---|---|---|---|\n{rows}\n\
-         The machine itself is checked by `make mutants`, which puts deliberate bugs into a copy of the project, one at a time. On the\n\
-         same commit it ended with:\n\n```\n{}\n```\n",
-        mutants()
+        "# What was made to fail
+
+Written by `make world`; [testing.md](testing.md) says what the world is. On commit {commit}, in {minutes} minutes on two cores:
+
+```
+{line}
+```
+
+A single is one fault at one request. A pair is a second fault at a later request that changes something, after a first
+one at such a request. Moments: after how many requests people act; singles are made at all of them, pairs at the one in
+the middle. A seed is a random service, random ApiKeys, random deeds of people, a random order of requests, and up to six
+random faults.
+
+| Workflow | Requests | Moments | Singles | Pairs |
+|---|---|---|---|---|
+{rows}
+The machine itself is checked by `make mutants`, which puts deliberate bugs into a copy of the project, one at a time. It
+last ended with:
+
+```
+{mutants}
+```
+"
     )
 }
 
@@ -212,5 +226,5 @@ fn commit() -> String {
 /// What `make mutants` last ended with.
 fn mutants() -> String {
     let text = std::fs::read_to_string("target/mutants/result").unwrap_or_default();
-    if text.is_empty() { "mutants: not run".to_owned() } else { text.trim().to_owned() }
+    if text.is_empty() { "mutants: not run here".to_owned() } else { text.trim().to_owned() }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Oracle {
     timings: Timings,
     /// The ledger as it was last seen.
     ledger: Ledger,
+    /// Attempts that were ever `Revoking`.
+    condemned: BTreeSet<String>,
     /// Attempts by switch, of each owner.
     switches: BTreeMap<(String, i64), String>,
     /// Licences that were written, by the key's name, and when they began.
@@ -68,6 +70,7 @@ impl Oracle {
         Self {
             timings,
             ledger: Ledger::default(),
+            condemned: BTreeSet::new(),
             switches: BTreeMap::new(),
             licences: BTreeMap::new(),
             sent: BTreeSet::new(),
@@ -104,11 +107,18 @@ impl Oracle {
     }
 
     /// A person takes the ledger away. What only the ledger knew is lost with it.
-    pub(crate) fn ledger_goes(&mut self, scene: &Scene) {
+    pub(crate) fn ledger_goes(&mut self, scene: &Scene, now: Timestamp) {
         self.ledger_lost = true;
         for name in scene.living_keys().into_keys() {
             let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
-            if scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}")).is_none() {
+            let kept = scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}"));
+            let empty = kept.as_ref().is_none_or(|kept| kept["data"]["value"].is_null());
+            // Whoever judges it may have decided already that its empty Secret goes.
+            let judged = self
+                .ledger
+                .by_attempt(attempt)
+                .is_some_and(|slot| elapsed(slot.since, now) >= self.timings.judge_after);
+            if kept.is_none() || (empty && judged) {
                 self.forsaken.insert(attempt.to_owned());
             }
         }
@@ -231,6 +241,8 @@ impl Oracle {
         let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
         match self.ledger.by_attempt(attempt).map(|slot| slot.state.clone()) {
             Some(SlotState::Revoking) => {}
+            // A request that was on its way when another version came by.
+            Some(SlotState::Unknown(_)) if self.condemned.contains(attempt) => {}
             Some(state) => self.blame(format!("I3: {name} was revoked while {}", state.as_str())),
             None if self.switches.values().any(|published| published == attempt) => {
                 self.blame(format!("I10: {name} was revoked without a slot, and it had been published"));
@@ -292,20 +304,22 @@ impl Oracle {
         };
         // A write may take its time; a licence counts from the moment that it names.
         let moment = after.slots.iter().find(born).map_or(now, |slot| slot.since);
+        let before = std::mem::replace(&mut self.ledger, after.clone());
+        let lost = std::mem::take(&mut self.ledger_lost) && before.slots.is_empty();
+        let (waiver, moment) = if lost { (Waiver::Rebuild, now) } else { (Waiver::None, moment) };
         let terms = Terms {
             room: Room::of(&account, now, &self.timings),
             now: moment,
             licence_term: self.timings.licence_term,
         };
-        let before = std::mem::replace(&mut self.ledger, after.clone());
-        let lost = std::mem::take(&mut self.ledger_lost) && before.slots.is_empty();
-        let waiver = if lost { Waiver::Rebuild } else { Waiver::None };
         self.found.extend(violations(&before, &after, &terms, waiver));
         for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
             if let Some(name) = &slot.key_name {
                 self.licences.entry(name.clone()).or_insert(slot.since);
             }
         }
+        let revoking = after.slots.iter().filter(|slot| slot.state == SlotState::Revoking);
+        self.condemned.extend(revoking.filter_map(|slot| slot.attempt.clone()));
         for slot in &after.slots {
             if let (Some(number), Some(attempt)) = (slot.published, slot.attempt.clone()) {
                 let known = self.switches.insert((slot.owner.uid.clone(), number), attempt.clone());
@@ -315,13 +329,13 @@ impl Oracle {
             }
             let was = slot.attempt.as_deref().and_then(|attempt| before.by_attempt(attempt));
             if slot.state == SlotState::Revoking && was.is_some_and(|was| was.state == SlotState::Live) {
-                self.condemned(slot, scene);
+                self.gate_passed(slot, scene);
             }
         }
     }
 
     /// I3: a published key is condemned only once a person lets it go, its namespace does, or it is dead already.
-    fn condemned(&mut self, slot: &Slot, scene: &Scene) {
+    fn gate_passed(&mut self, slot: &Slot, scene: &Scene) {
         let attempt = slot.attempt.clone().unwrap_or_default();
         let dead = !self.alive.values().any(|name| name.ends_with(&format!("-{attempt}")));
         let owner = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);

@@ -422,7 +422,7 @@ impl<'a> Run<'a> {
         self.acted_at = self.now();
         self.trace.note(|| format!("people: {}", deed.name));
         if deed.loses_ledger {
-            self.oracle.ledger_goes(&self.scene);
+            self.oracle.ledger_goes(&self.scene, self.clock.wall());
         }
         (deed.act)(&self.scene);
         self.oracle.people_acted(&self.scene);
