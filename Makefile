@@ -1,4 +1,5 @@
-# What can be done here. Everything but `bench` uses one cargo profile, `ci`, so that nothing is compiled twice.
+# What can be done here. Everything but `bench` and `world` uses one cargo profile, `ci`, so that nothing is compiled
+# twice.
 # Each step prints what it is and how many seconds it took.
 
 .DEFAULT_GOAL := help
@@ -23,7 +24,7 @@ test: ## pure tests, a share of the world's faults, and what needs a real contro
 	@$(cargo) test $(profile) --test world
 
 world: ## the whole operator through every fault, all pairs of faults and 100,000 random runs; writes docs/faults.md
-	@$(cargo) test --release --locked --test world -- --all --write docs/faults.md
+	@$(cargo) test --profile world --locked --test world -- --all --write docs/faults.md
 
 replay: ## tells the story of one run of the world: RUN='--seed 7', or as a violation prints it
 	@$(cargo) test --quiet $(profile) --test world -- $(RUN)

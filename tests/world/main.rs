@@ -78,7 +78,7 @@ struct Args {
 
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
-const MUTANT_SEEDS: u64 = 400;
+const MUTANT_SEEDS: u64 = 300;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse_from(std::env::args_os().skip(1)) {
@@ -92,10 +92,14 @@ fn main() -> ExitCode {
     let filter = args.filter.clone().unwrap_or_default();
     let workflows: Vec<_> = workflows::all().into_iter().filter(|it| it.name.contains(&filter)).collect();
     let share = Share {
-        moments: args.moments.unwrap_or(if args.all { usize::MAX } else { 4 }),
+        moments: args.moments.unwrap_or(match (args.all, args.mutants) {
+            (true, _) => usize::MAX,
+            (false, true) => 2,
+            (false, false) => 4,
+        }),
         pair_moments: 1,
         all_faults_in_pairs: args.all,
-        every_pair: args.every_pair.unwrap_or(if args.mutants { 40 } else { 1 }),
+        every_pair: args.every_pair.unwrap_or(if args.mutants { 100 } else { 1 }),
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
             (_, false) => 0,
             (true, true) => ALL_SEEDS,
