@@ -292,6 +292,11 @@ impl Scene {
         }
     }
 
+    /// Bags suspends the account's user, or lets the user go on.
+    pub(crate) fn suspend_user(&self, suspended: bool) {
+        let _ = self.sandbox.change_user(&self.user, |user| user.suspended = suspended);
+    }
+
     /// A platform person looks at what nobody else can settle: keys whose existence or death only Bags' page can show.
     /// Removes them there and says so. Whether there was something to do.
     pub(crate) fn platform_person(&self, waits: impl Fn(&Value) -> bool) -> bool {

@@ -125,6 +125,20 @@ fn trouble() -> Vec<Workflow> {
             .meanwhile("suspend the ApiKey", |scene| scene.suspend("web", true))
             .then(Duration::from_mins(20), "let it go on", |scene| scene.suspend("web", false))
             .ends(WEB_IS_READY),
+        Workflow::new("limit lowered in the middle", Ways::Token)
+            .key("api")
+            .key("web")
+            .meanwhile("lower the limit", |scene| scene.edit_account(|spec| spec["limit"] = json!(1)))
+            .then(Duration::from_mins(30), "raise it", |scene| {
+                scene.edit_account(|spec| spec["limit"] = json!(10));
+            })
+            .ends("keys at Bags: 2"),
+        Workflow::new("user suspended at Bags in the middle", Ways::Both)
+            .key("web")
+            .meanwhile("Bags suspends the account's user", |scene| scene.suspend_user(true))
+            .then(Duration::from_mins(20), "Bags lets the user go on", |scene| scene.suspend_user(false))
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
         Workflow::new("upgraded in the middle and back", Ways::Token)
             .key("web")
             .meanwhile("a newer version writes a state of its own", Scene::newer_version_writes)
