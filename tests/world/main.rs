@@ -91,6 +91,10 @@ fn main() -> ExitCode {
     }
     let filter = args.filter.clone().unwrap_or_default();
     let workflows: Vec<_> = workflows::all().into_iter().filter(|it| it.name.contains(&filter)).collect();
+    if workflows.is_empty() {
+        eprintln!("no workflow has \"{filter}\" in its name; there are:\n  {}", names().join("\n  "));
+        return ExitCode::FAILURE;
+    }
     let share = Share {
         moments: args.moments.unwrap_or(match (args.all, args.mutants) {
             (true, _) => usize::MAX,
@@ -141,13 +145,17 @@ fn config() -> Config {
     Config::try_from(*arguments).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Names of all workflows.
+fn names() -> Vec<String> {
+    workflows::all().into_iter().map(|workflow| workflow.name).collect()
+}
+
 /// Prints the story of one run.
 fn tell(args: &Args, config: &Config) -> ExitCode {
     let plan = match (&args.workflow, args.seed) {
         (Some(name), _) => {
             let Some(workflow) = workflows::all().into_iter().find(|it| it.name == *name) else {
-                let names: Vec<_> = workflows::all().into_iter().map(|it| it.name).collect();
-                eprintln!("no workflow is called \"{name}\"; there are:\n  {}", names.join("\n  "));
+                eprintln!("no workflow is called \"{name}\"; there are:\n  {}", names().join("\n  "));
                 return ExitCode::FAILURE;
             };
             let base = undisturbed(&Arc::new(workflow), args.act_after);

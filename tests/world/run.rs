@@ -239,6 +239,10 @@ impl<'a> Run<'a> {
         if let Some(difference) = self.difference() {
             left.push(difference);
         }
+        if self.acted >= self.plan.workflow.deeds().len() {
+            let words = end::words(&self.scene);
+            left.extend(self.plan.workflow.missing(&words).map(|words| format!("the end lacks [{words}]")));
+        }
         if left.is_empty() {
             left.push("it is as it should be and goes on writing".to_owned());
         }
