@@ -196,13 +196,17 @@ impl Observation {
 
     /// What is known of a key in `Revoking`.
     pub(super) fn death<'a>(&'a self, seen: &'a SlotSeen) -> death::Facts<'a> {
+        let way = self.way(seen);
+        // Of a published key the word says that nothing uses it any more, not that it is gone: where the operator can
+        // revoke it, it does.
+        let removed = seen.slot.published.is_none() || matches!(way, Way::Person(_));
         death::Facts {
             memory: &seen.memory,
             value: seen.stored == Stored::Value,
-            way: self.way(seen),
+            way,
             list: self.evidence(seen),
             witness: self.witness(seen),
-            resolved: self.resolved(seen),
+            resolved: self.resolved(seen) && removed,
             pinged: self.facts.pinged,
             ping_after: self.facts.ping_after,
             age: self.age_of(seen),

@@ -78,7 +78,7 @@ struct Args {
 
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
-const MUTANT_SEEDS: u64 = 300;
+const MUTANT_SEEDS: u64 = 100;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse_from(std::env::args_os().skip(1)) {
@@ -98,12 +98,12 @@ fn main() -> ExitCode {
     let share = Share {
         moments: args.moments.unwrap_or(match (args.all, args.mutants) {
             (true, _) => usize::MAX,
-            (false, true) => 2,
+            (false, true) => 1,
             (false, false) => 4,
         }),
         pair_moments: 1,
         all_faults_in_pairs: args.all,
-        every_pair: args.every_pair.unwrap_or(if args.mutants { 100 } else { 1 }),
+        every_pair: args.every_pair.unwrap_or(if args.mutants { 200 } else { 1 }),
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
             (_, false) => 0,
             (true, true) => ALL_SEEDS,

@@ -43,6 +43,8 @@ pub(crate) struct Oracle {
     timings: Timings,
     /// The ledger as it was last seen.
     ledger: Ledger,
+    /// Attempts whose key answered 200.
+    verified: BTreeSet<String>,
     /// Attempts that were ever `Revoking`.
     condemned: BTreeSet<String>,
     /// Attempts by switch, of each owner.
@@ -70,6 +72,7 @@ impl Oracle {
         Self {
             timings,
             ledger: Ledger::default(),
+            verified: BTreeSet::new(),
             condemned: BTreeSet::new(),
             switches: BTreeMap::new(),
             licences: BTreeMap::new(),
@@ -313,6 +316,7 @@ impl Oracle {
             licence_term: self.timings.licence_term,
         };
         self.found.extend(violations(&before, &after, &terms, waiver));
+        self.beside_the_operators_own_judgement(&before, &after, &terms);
         for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
             if let Some(name) = &slot.key_name {
                 self.licences.entry(name.clone()).or_insert(slot.since);
@@ -331,6 +335,33 @@ impl Oracle {
             if slot.state == SlotState::Revoking && was.is_some_and(|was| was.state == SlotState::Live) {
                 self.gate_passed(slot, scene);
             }
+        }
+    }
+
+    /// What the operator's own function might be wrong about itself, and what is no invariant of a ledger.
+    fn beside_the_operators_own_judgement(&mut self, before: &Ledger, after: &Ledger, terms: &Terms) {
+        let open = |slot: &&Slot| {
+            slot.state == SlotState::Creating && elapsed(slot.since, terms.now) < self.timings.licence_term
+        };
+        if after.slots.iter().filter(open).count() > 1 {
+            self.blame("I5: two licences are open".to_owned());
+        }
+        if before.unknown_state() && before.slots != after.slots {
+            self.blame("a ledger with a state of a newer version was changed".to_owned());
+        }
+        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Live) {
+            let attempt = slot.attempt.clone().unwrap_or_default();
+            let was = before.by_attempt(&attempt).map(|was| was.state.clone());
+            if was == Some(SlotState::Creating) && !self.verified.contains(&attempt) {
+                self.blame(format!("{attempt} was published before it answered 200"));
+            }
+        }
+    }
+
+    /// A key was asked whether it works, and answered 200.
+    pub(crate) fn answered(&mut self, value: &str) {
+        if let Some(attempt) = self.values.get(value) {
+            self.verified.insert(attempt.clone());
         }
     }
 

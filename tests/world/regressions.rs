@@ -30,6 +30,12 @@ pub(crate) const ALL: &[Regression] = &[
         strikes: &["1 bags sign attempt-1 #1 = crash-after"],
     },
     Regression {
+        name: "the word that nothing uses a key any more is not taken for its death",
+        workflow: "finalizer stripped in the middle",
+        act_after: 17,
+        strikes: &["1 bags me attempt-1 #2 = 401"],
+    },
+    Regression {
         name: "a status is not written again for an ApiKey that was deleted and applied anew",
         workflow: "deleted and applied again",
         act_after: 13,

@@ -143,9 +143,28 @@ impl Scene {
         self.api.get("secrets", TENANT, name).is_some()
     }
 
+    /// Whether an ApiKey says that it is ready.
+    pub(crate) fn is_ready(&self, name: &str) -> bool {
+        self.api.get("apikeys", TENANT, name).is_some_and(|key| condition(&key, "Ready").0 == "True")
+    }
+
     /// Whether there is no ApiKey of this name.
     pub(crate) fn is_gone(&self, name: &str) -> bool {
         self.api.get("apikeys", TENANT, name).is_none()
+    }
+
+    /// Somebody takes the finalizers off and deletes the ApiKey.
+    pub(crate) fn strip_and_delete(&self, name: &str) {
+        let _ = self.api.edit("apikeys", TENANT, name, |key| key["metadata"]["finalizers"] = json!([]));
+        let _ = self.api.delete("apikeys", TENANT, name);
+    }
+
+    /// The platform team says that no key of the account is used any more.
+    pub(crate) fn resolve_all(&self) {
+        let Some(account) = self.api.get("bagsaccounts", "", ACCOUNT) else { return };
+        let slots = account.pointer("/status/slots").and_then(Value::as_array).cloned().unwrap_or_default();
+        let attempts: Vec<&str> = slots.iter().filter_map(|slot| slot["attempt"].as_str()).collect();
+        self.annotate("bagsaccounts", "", ACCOUNT, annotation::RESOLVED, &attempts.join(","));
     }
 
     /// The word that nothing uses the key any more.

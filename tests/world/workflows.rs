@@ -46,6 +46,12 @@ fn creation() -> Vec<Workflow> {
             .user(|user| user.list_lag = Duration::from_secs(20))
             .key("web")
             .ends(WEB_IS_READY),
+        Workflow::new("another creation where the list lags by minutes", Ways::Token)
+            .user(|user| user.list_lag = Duration::from_secs(215))
+            .key("api")
+            .meanwhile("nothing", |_| {})
+            .then(Duration::from_mins(20), "apply another ApiKey", |scene| scene.apply("web"))
+            .ends("keys at Bags: 2"),
         Workflow::new("creation on an account that is full elsewhere", Ways::Token)
             .elsewhere(10)
             .key("web")
@@ -85,6 +91,19 @@ fn deletion() -> Vec<Workflow> {
             .once(|scene| scene.is_gone("web"))
             .ends(WEB_IS_READY)
             .ends("keys at Bags: 1"),
+        Workflow::new("finalizer stripped in the middle", Ways::Token)
+            .key("web")
+            .meanwhile("take the finalizer off and delete the ApiKey", |scene| scene.strip_and_delete("web"))
+            .once(|scene| scene.is_ready("web"))
+            .then(
+                Duration::from_mins(40),
+                "take its Secret away, and say that nothing uses its key",
+                |scene| {
+                    scene.delete_consumer_secret("web");
+                    scene.resolve_all();
+                },
+            )
+            .ends(NOTHING_IS_LEFT),
         Workflow::new("namespace terminating", Ways::Token)
             .key("web")
             .meanwhile("delete the namespace", Scene::delete_namespace)
@@ -140,6 +159,7 @@ fn trouble() -> Vec<Workflow> {
             .ends(WEB_IS_READY)
             .ends("keys at Bags: 1"),
         Workflow::new("upgraded in the middle and back", Ways::Token)
+            .key("api")
             .key("web")
             .meanwhile("a newer version writes a state of its own", Scene::newer_version_writes)
             .then(Duration::from_mins(20), "it undoes that", Scene::newer_version_undoes)
