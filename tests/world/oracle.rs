@@ -317,6 +317,7 @@ impl Oracle {
         };
         self.found.extend(violations(&before, &after, &terms, waiver));
         self.beside_the_operators_own_judgement(&before, &after, &terms);
+        self.no_value_can_arrive(&before, &after, scene);
         for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
             if let Some(name) = &slot.key_name {
                 self.licences.entry(name.clone()).or_insert(slot.since);
@@ -354,6 +355,18 @@ impl Oracle {
             let was = before.by_attempt(&attempt).map(|was| was.state.clone());
             if was == Some(SlotState::Creating) && !self.verified.contains(&attempt) {
                 self.blame(format!("{attempt} was published before it answered 200"));
+            }
+        }
+    }
+
+    /// Whoever judges that nobody can tell whether a key exists has made sure that its value cannot arrive any more.
+    fn no_value_can_arrive(&mut self, before: &Ledger, after: &Ledger, scene: &Scene) {
+        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Unresolved) {
+            let attempt = slot.attempt.clone().unwrap_or_default();
+            let was = before.by_attempt(&attempt).map(|was| was.state.clone());
+            let kept = scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}"));
+            if was == Some(SlotState::Creating) && kept.is_some_and(|kept| kept["data"]["value"].is_null()) {
+                self.blame(format!("{attempt} was judged while its value could still arrive"));
             }
         }
     }
