@@ -76,7 +76,7 @@ struct Args {
     nocapture: bool,
 }
 
-const TEST_SEEDS: u64 = 2_000;
+const TEST_SEEDS: u64 = 1_000;
 const ALL_SEEDS: u64 = 100_000;
 const MUTANT_SEEDS: u64 = 100;
 
@@ -103,7 +103,11 @@ fn main() -> ExitCode {
         }),
         pair_moments: 1,
         all_faults_in_pairs: args.all,
-        every_pair: args.every_pair.unwrap_or(if args.mutants { 200 } else { 1 }),
+        every_pair: args.every_pair.unwrap_or(match (args.all, args.mutants) {
+            (true, _) => 1,
+            (false, true) => 200,
+            (false, false) => 20,
+        }),
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
             (_, false) => 0,
             (true, true) => ALL_SEEDS,
