@@ -454,7 +454,9 @@ impl<'a> Run<'a> {
             let ends: Vec<_> = ends.collect();
             if ends.is_empty() { std::future::pending().await } else { select_all(ends).await.0 }
         };
+        // In this order, not in a random one: each turn of the driver may draw from the seed.
         tokio::select! {
+            biased;
             () = self.gate.arrival() => {}
             () = ends => {}
             () = tokio::time::sleep_until(next) => {}
