@@ -252,9 +252,23 @@ async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<()
     }
 }
 
+/// How often a Secret that was left behind is looked after before that is given up.
+const LOOKS: usize = 3;
+
 /// Whether a Secret was just made for an ApiKey that is gone: a process that stood still while another one took over may
-/// come so late, and a creation has no version that could conflict. Then the Secret is removed again.
+/// come so late, and a creation has no version that could conflict. Then the Secret is removed again. Nobody comes back
+/// to it, as there is no ApiKey any more: where a look fails, another one follows at once, and reads everything anew.
 async fn left_behind(context: &Context, key: &ApiKey) -> Result<bool, Problem> {
+    let mut further = 1..LOOKS;
+    loop {
+        match remove_if_gone(context, key).await {
+            Err(_) if further.next().is_some() => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+async fn remove_if_gone(context: &Context, key: &ApiKey) -> Result<bool, CallError> {
     let live = call(api(context, key).get_opt(&key.name_any())).await?;
     if live.is_some_and(|live| live.metadata.uid == key.metadata.uid) {
         return Ok(false);

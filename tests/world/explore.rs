@@ -43,6 +43,8 @@ pub(crate) struct Share {
 
 /// Random runs that are run twice.
 const TWICE: usize = 100;
+/// Random runs whose reports are in memory at the same time.
+const AT_ONCE: usize = 5000;
 
 /// What was run for one workflow.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +62,9 @@ impl fmt::Display for Count {
     }
 }
 
+/// Violations that are printed; the rest is counted.
+const PRINTED: usize = 30;
+
 /// What all of it came to.
 #[derive(Default)]
 pub(crate) struct Totals {
@@ -69,6 +74,8 @@ pub(crate) struct Totals {
     pub(crate) by_workflow: Vec<(String, Count)>,
     /// In words, with the command that shows it again.
     pub(crate) violations: Vec<String>,
+    /// How many of them were told.
+    told: usize,
 }
 
 impl Totals {
@@ -81,6 +88,17 @@ impl Totals {
             self.seeds,
             self.violations.len()
         )
+    }
+
+    /// Prints the violations that came since the last time.
+    fn tell(&mut self) {
+        for violation in self.violations.iter().take(PRINTED).skip(self.told) {
+            println!("VIOLATION: {violation}");
+        }
+        if self.told < PRINTED && self.violations.len() > PRINTED {
+            println!("… and more, which are only counted");
+        }
+        self.told = self.violations.len();
     }
 
     fn add(&mut self, plan: &Plan, report: &Report) {
@@ -197,12 +215,14 @@ pub(crate) fn explore(workflows: Vec<Workflow>, share: Share, config: &Config) -
     let mut totals = Totals::default();
     let workflows: Vec<Arc<Workflow>> = workflows.into_iter().map(Arc::new).collect();
     regressions(&workflows, share, config, &mut totals);
+    totals.tell();
     for workflow in workflows {
         let mut count = Count::default();
         let bases = bases(&workflow, share, config, &mut totals, &mut count);
         let singles = singles(&bases, share, config, &mut totals, &mut count);
         let moments: Vec<usize> = bases.iter().map(|(plan, _)| plan.act_after).collect();
         pairs(&moments, &singles, share, config, &mut totals, &mut count);
+        totals.tell();
         println!("{}: {count}, {} violations so far", workflow.name, totals.violations.len());
         totals.by_workflow.push((workflow.name.clone(), count));
         if share.stop_at_first && !totals.violations.is_empty() {
@@ -210,6 +230,7 @@ pub(crate) fn explore(workflows: Vec<Workflow>, share: Share, config: &Config) -
         }
     }
     seeds(share, config, &mut totals);
+    totals.tell();
     totals
 }
 
@@ -306,13 +327,14 @@ fn pairs(
 ) {
     let mut plans = Vec::new();
     let moments = middle(moments, share.pair_moments);
-    let wanted = |fault: Fault| share.all_faults_in_pairs || fault.is_one_of_its_kind();
+    let wanted = |fault: Fault, seam| share.all_faults_in_pairs || fault.is_one_of_its_kind(seam);
     for (plan, seen) in singles.iter().filter(|(plan, _)| moments.contains(&plan.act_after)) {
-        let Some(first) = plan.strikes.last().filter(|strike| wanted(strike.fault)) else { continue };
+        let Some(first) = plan.strikes.last() else { continue };
         let at = seen.iter().position(|request| request.label == first.label);
-        let Some(at) = at.filter(|at| counts(&seen[*at])) else { continue };
+        let at = at.filter(|at| counts(&seen[*at]) && wanted(first.fault, seen[*at].seam));
+        let Some(at) = at else { continue };
         for request in seen[at + 1..].iter().filter(|request| counts(request)) {
-            plans.extend(with_each_fault(plan, request, wanted));
+            plans.extend(with_each_fault(plan, request, |fault| wanted(fault, request.seam)));
         }
     }
     let plans: Vec<Plan> = plans.into_iter().step_by(share.every_pair.max(1)).collect();
@@ -330,9 +352,12 @@ fn counts(request: &Seen) -> bool {
 /// Random runs; the first hundred twice more, to compare their stories.
 fn seeds(share: Share, config: &Config, totals: &mut Totals) {
     let all = share.first_seed..share.first_seed + share.seeds;
-    for (plan, report) in judge_all(all.clone().map(seeded).collect(), share.stop_at_first, config) {
-        totals.add(&plan, &report);
-        totals.seeds += 1;
+    for begin in all.clone().step_by(AT_ONCE) {
+        let some = (begin..all.end).take(AT_ONCE);
+        for (plan, report) in judge_all(some.map(seeded).collect(), share.stop_at_first, config) {
+            totals.add(&plan, &report);
+            totals.seeds += 1;
+        }
     }
     let traced = |seed| Plan { traced: true, ..seeded(seed) };
     let twice: Vec<Plan> = all.take(TWICE).flat_map(|seed| [traced(seed), traced(seed)]).collect();

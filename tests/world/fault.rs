@@ -90,27 +90,28 @@ pub(crate) const BLIND: Duration = Duration::from_secs(60);
 pub(crate) const STALE_WRITES: u64 = 3;
 
 impl Fault {
-    /// Whether others are like it, as far as a second fault is concerned: the quick share of pairs leaves those out.
-    pub(crate) fn is_one_of_its_kind(self) -> bool {
+    /// Whether the quick share of pairs has this fault: one of each kind that leaves another world behind. A crash before
+    /// a request is one after the request before; a process that stands still before it sends a write is the worse one
+    /// of two; a write that is lost changes as little as one that is refused, and tells as little as one that is never
+    /// answered; an answer that says 500 is as good as none.
+    pub(crate) fn is_one_of_its_kind(self, seam: Seam) -> bool {
         match self {
-            Self::CrashBefore
-            | Self::CrashAfter
+            Self::CrashAfter
             | Self::DoneNoAnswer
-            | Self::Lost
-            | Self::Conflict
-            | Self::FreezeAfter
             | Self::FreezeBefore
             | Self::BadRequest
             | Self::RateLimited
-            | Self::DoneServerError
             | Self::Slow => true,
-            // Like a crash, a lost request or answer, or a refusal, or of effect on reads only.
-            Self::CrashLong
+            Self::Conflict => seam == Seam::Kube,
+            Self::Lost | Self::FreezeAfter => seam == Seam::Bags,
+            Self::CrashBefore
+            | Self::CrashLong
             | Self::ServerError
             | Self::StaleReads
             | Self::DroppedWatch
             | Self::Unauthorized
             | Self::Unavailable
+            | Self::DoneServerError
             | Self::Malformed
             | Self::Truncated => false,
         }

@@ -47,4 +47,10 @@ pub(crate) const ALL: &[Regression] = &[
         act_after: 13,
         strikes: &["1 update bagsaccounts/status main #3 = freeze-before"],
     },
+    Regression {
+        name: "a consumer Secret that is made after its ApiKey went is removed again, also where the first try fails",
+        workflow: "deleted in the middle",
+        act_after: 14,
+        strikes: &["1 create secrets web #1 = freeze-before", "1 delete secrets web #1 = lost"],
+    },
 ];
