@@ -45,7 +45,7 @@ pub struct Context {
     pub settings: Settings,
     /// Cache of the watch on ApiKeys.
     pub keys: Store<ApiKey>,
-    /// ApiKeys as this process last wrote them.
+    /// ApiKeys as this process last wrote or read them.
     pub written: Written,
     /// The ledgers, with the cache of the watch on BagsAccounts.
     pub ledger: LedgerStore,

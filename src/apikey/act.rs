@@ -245,10 +245,16 @@ async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<()
             Ok(())
         }
         Err(error) if error.is_refusal() => Err(secret_refused(&o.key, &error.kind())),
-        Err(error) => Err(Problem::transient(
-            Reason::ApiServerUnavailable,
-            format!("Secret \"{}\" could not be written: {}", o.key.secret_name(), error.kind()),
-        )),
+        Err(error) => {
+            // It may be there all the same.
+            if matches!(found, Found::Missing) && left_behind(context, &o.key).await? {
+                return refresh(context, run).await;
+            }
+            Err(Problem::transient(
+                Reason::ApiServerUnavailable,
+                format!("Secret \"{}\" could not be written: {}", o.key.secret_name(), error.kind()),
+            ))
+        }
     }
 }
 
@@ -385,11 +391,15 @@ async fn patch_finalizers(
     call(api(context, key).patch(&key.name_any(), &options, &Patch::Merge(&patch))).await
 }
 
-/// Reads the ApiKey live, after a conflict.
+/// Reads the ApiKey live, after a conflict. The next run starts from there, also where the watch is still behind: else it
+/// would send once more what was just refused.
 pub(super) async fn refresh(context: &Context, run: &mut Run) -> Result<(), Problem> {
     let live = call(api(context, &run.key).get_opt(&run.key.name_any())).await?;
     match live.filter(|live| live.metadata.uid == run.key.metadata.uid) {
-        Some(live) => run.key = Arc::new(live),
+        Some(live) => {
+            run.key = Arc::new(live);
+            context.written.note(&run.key);
+        }
         None => run.gone = true,
     }
     Ok(())

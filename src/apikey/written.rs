@@ -1,5 +1,5 @@
-//! ApiKeys as this process last wrote them, until the watch shows as much: else each run that follows a write of its
-//! own would start from an older version, lose its next write to a conflict, and read it all again.
+//! ApiKeys as this process last wrote them, or read them after a conflict, until the watch shows as much: else each run
+//! that follows would start from an older version, lose its next write to a conflict, and read it all again.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use crate::{api::ApiKey, env::version};
 pub struct Written(Mutex<HashMap<String, Arc<ApiKey>>>);
 
 impl Written {
-    /// The newer one of what the watch shows and what was written since.
+    /// The newer one of what the watch shows and what was written or read since.
     #[must_use]
     pub fn newest(&self, seen: Arc<ApiKey>) -> Arc<ApiKey> {
         let uid = seen.uid().unwrap_or_default();
@@ -30,7 +30,7 @@ impl Written {
         }
     }
 
-    /// Remembers what was written.
+    /// Remembers what was written or read.
     pub fn note(&self, key: &Arc<ApiKey>) {
         self.lock().insert(key.uid().unwrap_or_default(), key.clone());
     }

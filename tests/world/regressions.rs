@@ -53,4 +53,22 @@ pub(crate) const ALL: &[Regression] = &[
         act_after: 14,
         strikes: &["1 create secrets web #1 = freeze-before", "1 delete secrets web #1 = lost"],
     },
+    Regression {
+        name: "a consumer Secret that is made after its ApiKey went is removed again, also where nobody heard that it was made",
+        workflow: "deleted in the middle",
+        act_after: 14,
+        strikes: &[
+            "1 update bagsaccounts/status main #5 = freeze-after",
+            "1 create secrets web #1 = done-no-answer",
+        ],
+    },
+    Regression {
+        name: "a status that lost a conflict is not sent again by the next run, although the watch is still behind",
+        workflow: "deleted in the middle",
+        act_after: 14,
+        strikes: &[
+            "1 update bagsaccounts/status main #1 = dropped-watch",
+            "1 update apikeys/status web #2 = lost",
+        ],
+    },
 ];

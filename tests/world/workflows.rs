@@ -12,11 +12,11 @@ use super::{
 const WEB_IS_READY: &str = "Ready=True/Issued";
 const NOTHING_IS_LEFT: &str = "keys at Bags: 0";
 
-/// All of them.
+/// All of them; first those that have found the most.
 pub(crate) fn all() -> Vec<Workflow> {
-    let mut all = creation();
-    all.extend(deletion());
+    let mut all = deletion();
     all.extend(trouble());
+    all.extend(creation());
     all
 }
 
