@@ -70,9 +70,28 @@ pub enum SaveError {
     /// The placeholder was deleted: the attempt has been judged.
     #[error("the attempt was judged before its value arrived")]
     Judged,
+    /// Somebody else put another Secret, or another value, into its place.
+    #[error("the keystore Secret holds what somebody else put there")]
+    Taken,
     /// The API server did not take it.
     #[error("failed to write the keystore Secret: {}", .0.kind())]
     Call(CallError),
+}
+
+/// A value on its way into its placeholder.
+pub struct Unsaved<'a> {
+    placeholder: Entry,
+    value: &'a KeyValue,
+    key_id: Option<&'a str>,
+    tried: bool,
+}
+
+impl<'a> Unsaved<'a> {
+    /// A value that was never written anywhere.
+    #[must_use]
+    pub fn new(placeholder: Entry, value: &'a KeyValue, key_id: Option<&'a str>) -> Self {
+        Self { placeholder, value, key_id, tried: false }
+    }
 }
 
 impl Entry {
@@ -217,23 +236,38 @@ impl Keystore {
         Ok(Entry { secret: Arc::new(made) })
     }
 
-    /// Saves a value in its placeholder. May be called again with the same entry after an error that is not
-    /// [`SaveError::Judged`]: an earlier call that was applied without an answer is recognised.
+    /// Saves a value in its placeholder. After an error that is not [`SaveError::Judged`] it may be called again: what
+    /// is there is then read before anything is written, as the last write may have been applied without an answer, or
+    /// have lost a conflict that it would lose again.
     ///
     /// # Errors
     /// See [`SaveError`].
-    pub async fn save(&self, entry: &Entry, value: &KeyValue, key_id: Option<&str>) -> Result<(), SaveError> {
-        let Err(error) = call(self.replace(&entry.secret, value, key_id)).await else { return Ok(()) };
-        // Whatever the answer was, an earlier write may have been applied: what is there tells.
-        let now = call(self.api.get_opt(&entry.secret.name_any())).await.map_err(SaveError::Call)?;
-        match now.map(|secret| Entry { secret: Arc::new(secret) }) {
-            Some(entry) if entry.value().as_ref() == Some(value) => Ok(()),
-            Some(now) if now.secret.metadata.uid == entry.secret.metadata.uid && now.value().is_none() => {
-                call(self.replace(&now.secret, value, key_id)).await.map(drop).map_err(SaveError::Call)
+    pub async fn save(&self, unsaved: &mut Unsaved<'_>) -> Result<(), SaveError> {
+        if !unsaved.tried {
+            unsaved.tried = true;
+            if call(self.replace(unsaved)).await.is_ok() {
+                return Ok(());
             }
-            Some(_) => Err(SaveError::Call(error)),
-            None => Err(SaveError::Judged),
         }
+        if self.arrived(unsaved).await? {
+            return Ok(());
+        }
+        call(self.replace(unsaved)).await.map(drop).map_err(SaveError::Call)
+    }
+
+    /// Whether an earlier write arrived; where it did not, the next one starts from what is there.
+    async fn arrived(&self, unsaved: &mut Unsaved<'_>) -> Result<bool, SaveError> {
+        let before = &unsaved.placeholder;
+        let secret = call(self.api.get_opt(&before.secret.name_any())).await.map_err(SaveError::Call)?;
+        let now = Entry { secret: Arc::new(secret.ok_or(SaveError::Judged)?) };
+        if now.value().as_ref() == Some(unsaved.value) {
+            return Ok(true);
+        }
+        if now.secret.metadata.uid != before.secret.metadata.uid || now.value().is_some() {
+            return Err(SaveError::Taken);
+        }
+        unsaved.placeholder = now;
+        Ok(false)
     }
 
     /// Deletes an entry, if it still is in the version that `entry` shows: a placeholder that has received its
@@ -257,14 +291,16 @@ impl Keystore {
         }
     }
 
-    async fn replace(&self, secret: &Secret, value: &KeyValue, key_id: Option<&str>) -> kube::Result<Secret> {
-        let mut next = secret.clone();
-        next.data =
-            Some(BTreeMap::from([(FIELD.to_owned(), ByteString(value.expose().as_bytes().to_vec()))]));
-        if let Some(key_id) = key_id {
+    async fn replace(&self, unsaved: &Unsaved<'_>) -> kube::Result<Secret> {
+        let mut next = (*unsaved.placeholder.secret).clone();
+        next.data = Some(BTreeMap::from([(
+            FIELD.to_owned(),
+            ByteString(unsaved.value.expose().as_bytes().to_vec()),
+        )]));
+        if let Some(key_id) = unsaved.key_id {
             next.annotations_mut().insert(mark::KEY_ID.to_owned(), key_id.to_owned());
         }
-        self.api.replace(&secret.name_any(), &PostParams::default(), &next).await
+        self.api.replace(&next.name_any(), &PostParams::default(), &next).await
     }
 }
 

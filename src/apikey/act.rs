@@ -392,8 +392,9 @@ async fn patch_finalizers(
 }
 
 /// Reads the ApiKey live, after a conflict. The next run starts from there, also where the watch is still behind: else it
-/// would send once more what was just refused.
+/// would send once more what was just refused. Where the read fails, it is what the next run begins with.
 pub(super) async fn refresh(context: &Context, run: &mut Run) -> Result<(), Problem> {
+    context.written.beaten(&run.key);
     let live = call(api(context, &run.key).get_opt(&run.key.name_any())).await?;
     match live.filter(|live| live.metadata.uid == run.key.metadata.uid) {
         Some(live) => {
@@ -403,6 +404,11 @@ pub(super) async fn refresh(context: &Context, run: &mut Run) -> Result<(), Prob
         None => run.gone = true,
     }
     Ok(())
+}
+
+/// Reads the ApiKey live, if the read after its last conflict failed.
+pub(super) async fn catch_up(context: &Context, run: &mut Run) -> Result<(), Problem> {
+    if context.written.is_beaten(&run.key) { refresh(context, run).await } else { Ok(()) }
 }
 
 pub(super) fn api(context: &Context, key: &ApiKey) -> Api<ApiKey> {

@@ -6,7 +6,7 @@ use kube::{ResourceExt, api::PostParams, runtime::reflector::ObjectRef};
 use tracing::{debug, info, warn};
 
 use super::{
-    act::{Problem, act, api, reference, refresh},
+    act::{Problem, act, api, catch_up, reference, refresh},
     decide::{Decision, decide},
     hold::{self, Hold, Reason},
     observe::{Observation, Run, observe},
@@ -61,7 +61,8 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
             (Outcome::Wait(context.backoff.after_success(&uid, hold.wait)), outcome)
         }
         Err((observation, problem)) => {
-            if let Some(observation) = observation {
+            // What lost a conflict has no version to write a status at.
+            if let Some(observation) = observation.filter(|_| !context.written.is_beaten(&run.key)) {
                 let word = Word { reason: problem.reason, message: &problem.message };
                 if let Err(error) = write_status(context, &mut run, &observation, &word).await {
                     info!(problem = %error.message, "Failed to write the status");
@@ -84,6 +85,7 @@ type Failed = (Option<Box<Observation>>, Problem);
 
 /// Rounds until there is nothing to do now; `None`: the ApiKey is gone.
 async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<Option<(Observation, Hold)>, Failed> {
+    catch_up(context, run).await.map_err(|problem| (None, problem))?;
     let mut last = None;
     for _ in 0..ROUNDS {
         if run.gone {

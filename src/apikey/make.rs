@@ -33,7 +33,7 @@ use crate::{
     consumer_secret::{ConsumerSecret, Found},
     context::Context,
     events::EventReason,
-    keystore::{Entry, Placeholder, SaveError},
+    keystore::{Entry, Placeholder, SaveError, Unsaved},
     ledger::{Change, Ledger, Refusal, StoreError},
     metrics::KeyStep,
 };
@@ -347,12 +347,13 @@ fn time_left(context: &Context, job: &Job) -> Option<Duration> {
 /// Saves the value; tries again until the save deadline, and gives up only then.
 async fn save(context: &Context, job: &Job, created: CreatedKey) {
     let CreatedKey { value, key_id, signed_up, user_id: _ } = created;
+    let mut unsaved = Unsaved::new(job.placeholder.clone(), &value, key_id.as_deref());
     let mut pause = SAVE_PAUSES.0;
     loop {
-        match context.keystore.save(&job.placeholder, &value, key_id.as_deref()).await {
+        match context.keystore.save(&mut unsaved).await {
             Ok(()) => break,
             Err(SaveError::Judged) => return lost(context, job, key_id).await,
-            Err(SaveError::Call(error)) => warn!(%error, "Failed to save a key's value; it is tried again"),
+            Err(error) => warn!(%error, "Failed to save a key's value; it is tried again"),
         }
         let elapsed = context.env.clock.monotonic().saturating_duration_since(job.licensed.1);
         if elapsed + pause > context.settings.timings.save_deadline {

@@ -12,7 +12,14 @@ use crate::{api::ApiKey, env::version};
 
 /// Versions that the watch has not shown yet, by uid.
 #[derive(Default)]
-pub struct Written(Mutex<HashMap<String, Arc<ApiKey>>>);
+pub struct Written(Mutex<HashMap<String, Version>>);
+
+/// What is known of an ApiKey.
+struct Version {
+    key: Arc<ApiKey>,
+    /// A write at this version lost a conflict: there is a newer one, which nobody has read yet.
+    beaten: bool,
+}
 
 impl Written {
     /// The newer one of what the watch shows and what was written or read since.
@@ -21,7 +28,8 @@ impl Written {
         let uid = seen.uid().unwrap_or_default();
         let mut written = self.lock();
         match written.get(&uid) {
-            Some(ours) if version(&**ours) > version(&*seen) => ours.clone(),
+            Some(ours) if version(&*ours.key) > version(&*seen) => ours.key.clone(),
+            Some(ours) if ours.beaten && version(&*ours.key) == version(&*seen) => seen,
             Some(_) => {
                 written.remove(&uid);
                 seen
@@ -32,7 +40,20 @@ impl Written {
 
     /// Remembers what was written or read.
     pub fn note(&self, key: &Arc<ApiKey>) {
-        self.lock().insert(key.uid().unwrap_or_default(), key.clone());
+        self.remember(key, false);
+    }
+
+    /// Remembers that a write at this version lost a conflict, until a newer one is noted or seen.
+    pub fn beaten(&self, key: &Arc<ApiKey>) {
+        self.remember(key, true);
+    }
+
+    /// Whether a write at this version would be refused for certain.
+    #[must_use]
+    pub fn is_beaten(&self, key: &ApiKey) -> bool {
+        let written = self.lock();
+        let known = key.metadata.uid.as_ref().and_then(|uid| written.get(uid));
+        known.is_some_and(|known| known.beaten && version(&*known.key) == version(key))
     }
 
     /// Forgets an ApiKey that is gone.
@@ -40,7 +61,11 @@ impl Written {
         self.lock().remove(uid);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<ApiKey>>> {
+    fn remember(&self, key: &Arc<ApiKey>, beaten: bool) {
+        self.lock().insert(key.uid().unwrap_or_default(), Version { key: key.clone(), beaten });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Version>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,5 +96,20 @@ mod tests {
             Some("9"),
             "it was forgotten by then"
         );
+    }
+
+    #[test]
+    fn a_version_that_was_beaten_is_remembered_until_a_newer_one_is_known() {
+        let written = Written::default();
+        written.beaten(&key("10"));
+        assert!(written.is_beaten(&written.newest(key("9"))));
+        assert!(
+            written.is_beaten(&written.newest(key("10"))),
+            "the watch shows no more than what was beaten"
+        );
+        assert!(!written.is_beaten(&written.newest(key("11"))));
+        written.beaten(&key("11"));
+        written.note(&key("12"));
+        assert!(!written.is_beaten(&written.newest(key("11"))));
     }
 }

@@ -191,14 +191,19 @@ pub(crate) fn seeded(seed: u64) -> Plan {
 /// What was found once must not come back.
 fn regressions(workflows: &[Arc<Workflow>], share: Share, config: &Config, totals: &mut Totals) {
     let known = regressions::ALL.iter().filter_map(|regression| {
-        let workflow = workflows.iter().find(|workflow| workflow.name == regression.workflow)?;
-        let base = undisturbed(workflow, regression.act_after);
-        let strikes = regression
-            .strikes
-            .iter()
-            .map(|text| text.parse().unwrap_or_else(|error| panic!("{}: {error}", regression.name)));
-        let reference = Some(judged(&base, config).end.into());
-        Some((regression.name, Plan { strikes: strikes.collect(), reference, ..base }))
+        let plan = match regression.run {
+            regressions::Run::Seed(seed) => seeded(seed),
+            regressions::Run::Struck { workflow, act_after, strikes } => {
+                let workflow = workflows.iter().find(|it| it.name == workflow)?;
+                let base = undisturbed(workflow, act_after);
+                let strikes = strikes
+                    .iter()
+                    .map(|text| text.parse().unwrap_or_else(|error| panic!("{}: {error}", regression.name)));
+                let reference = Some(judged(&base, config).end.into());
+                Plan { strikes: strikes.collect(), reference, ..base }
+            }
+        };
+        Some((regression.name, plan))
     });
     let (names, plans): (Vec<_>, Vec<_>) = known.unzip();
     for (name, (plan, report)) in names.into_iter().zip(judge_all(plans, share.stop_at_first, config)) {

@@ -4,71 +4,103 @@
 pub(crate) struct Regression {
     /// What must not happen again.
     pub(crate) name: &'static str,
-    pub(crate) workflow: &'static str,
-    pub(crate) act_after: usize,
-    pub(crate) strikes: &'static [&'static str],
+    pub(crate) run: Run,
+}
+
+/// Which one it was.
+pub(crate) enum Run {
+    /// These faults in this workflow.
+    Struck { workflow: &'static str, act_after: usize, strikes: &'static [&'static str] },
+    /// A random run.
+    Seed(u64),
 }
 
 /// All of them.
 pub(crate) const ALL: &[Regression] = &[
     Regression {
         name: "a list that leaves no room for a licence is written down, and not asked for again without a pause",
-        workflow: "creation on an account that is full elsewhere",
-        act_after: 6,
-        strikes: &["1 patch bagsaccounts main #1 = done-no-answer"],
+        run: Run::Struck {
+            workflow: "creation on an account that is full elsewhere",
+            act_after: 6,
+            strikes: &["1 patch bagsaccounts main #1 = done-no-answer"],
+        },
     },
     Regression {
         name: "a consumer Secret that is made after its ApiKey went is removed again",
-        workflow: "deleted in the middle",
-        act_after: 18,
-        strikes: &["1 create secrets web #1 = freeze-before"],
+        run: Run::Struck {
+            workflow: "deleted in the middle",
+            act_after: 18,
+            strikes: &["1 create secrets web #1 = freeze-before"],
+        },
     },
     Regression {
         name: "the list of another user does not cover the account, although it shows a key that was made by mistake",
-        workflow: "credentials of another user in the middle",
-        act_after: 9,
-        strikes: &["1 bags sign attempt-1 #1 = crash-after"],
+        run: Run::Struck {
+            workflow: "credentials of another user in the middle",
+            act_after: 9,
+            strikes: &["1 bags sign attempt-1 #1 = crash-after"],
+        },
     },
     Regression {
         name: "the word that nothing uses a key any more is not taken for its death",
-        workflow: "finalizer stripped in the middle",
-        act_after: 17,
-        strikes: &["1 bags me attempt-1 #2 = 401"],
+        run: Run::Struck {
+            workflow: "finalizer stripped in the middle",
+            act_after: 17,
+            strikes: &["1 bags me attempt-1 #2 = 401"],
+        },
     },
     Regression {
         name: "a status is not written again for an ApiKey that was deleted and applied anew",
-        workflow: "deleted and applied again",
-        act_after: 13,
-        strikes: &["1 get namespaces shop #24 = lost"],
+        run: Run::Struck {
+            workflow: "deleted and applied again",
+            act_after: 13,
+            strikes: &["1 get namespaces shop #24 = lost"],
+        },
     },
     Regression {
         name: "no finalizer is put on again for an ApiKey that was deleted and applied anew",
-        workflow: "deleted and applied again",
-        act_after: 13,
-        strikes: &["1 update bagsaccounts/status main #3 = freeze-before"],
+        run: Run::Struck {
+            workflow: "deleted and applied again",
+            act_after: 13,
+            strikes: &["1 update bagsaccounts/status main #3 = freeze-before"],
+        },
     },
     Regression {
         name: "a consumer Secret that is made after its ApiKey went is removed again, also where the first try fails",
-        workflow: "deleted in the middle",
-        act_after: 14,
-        strikes: &["1 create secrets web #1 = freeze-before", "1 delete secrets web #1 = lost"],
+        run: Run::Struck {
+            workflow: "deleted in the middle",
+            act_after: 14,
+            strikes: &["1 create secrets web #1 = freeze-before", "1 delete secrets web #1 = lost"],
+        },
     },
     Regression {
         name: "a consumer Secret that is made after its ApiKey went is removed again, also where nobody heard that it was made",
-        workflow: "deleted in the middle",
-        act_after: 14,
-        strikes: &[
-            "1 update bagsaccounts/status main #5 = freeze-after",
-            "1 create secrets web #1 = done-no-answer",
-        ],
+        run: Run::Struck {
+            workflow: "deleted in the middle",
+            act_after: 14,
+            strikes: &[
+                "1 update bagsaccounts/status main #5 = freeze-after",
+                "1 create secrets web #1 = done-no-answer",
+            ],
+        },
     },
     Regression {
         name: "a status that lost a conflict is not sent again by the next run, although the watch is still behind",
-        workflow: "deleted in the middle",
-        act_after: 14,
-        strikes: &[
-            "1 update bagsaccounts/status main #1 = dropped-watch",
-            "1 update apikeys/status web #2 = lost",
-        ],
+        run: Run::Struck {
+            workflow: "deleted in the middle",
+            act_after: 14,
+            strikes: &[
+                "1 update bagsaccounts/status main #1 = dropped-watch",
+                "1 update apikeys/status web #2 = lost",
+            ],
+        },
+    },
+    Regression {
+        name: "a status that lost a conflict is not sent again where the read after the conflict fails as well",
+        run: Run::Seed(12450),
+    },
+    Regression {
+        name: "a value whose save lost a conflict to itself is not saved again before it was read",
+        run: Run::Seed(75424),
     },
 ];
