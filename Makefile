@@ -3,7 +3,7 @@
 # Each step prints what it is and how many seconds it took.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test world replay mutants e2e bench cluster crds lint clean
+.PHONY: help demo test chart world replay mutants e2e bench cluster crds lint clean
 
 cargo := cargo
 profile := --profile ci --locked
@@ -23,6 +23,9 @@ test: ## pure tests, a share of the world's faults, and what needs a real contro
 	@$(step) "test" $(cargo) test $(profile)
 	@$(cargo) test $(profile) --test world
 
+chart: ## what of the tests is about the chart: rights, flags, wrong values, a real API server
+	@$(step) "test the chart" $(cargo) test $(profile) --test chart
+
 world: ## the whole operator through every fault, all pairs of faults and 100,000 random runs; writes docs/faults.md
 	@$(cargo) test --profile world --locked --test world -- --all --write docs/faults.md
 
@@ -32,7 +35,7 @@ replay: ## tells the story of one run of the world: RUN='--seed 7', or as a viol
 mutants: ## puts deliberate bugs into a copy of the project, and expects the world to find each
 	@tests/world/mutants/run
 
-e2e: ## what needs a real node (root, Linux): the demo, with an application under way, asserting all that it shows
+e2e: ## what needs a real node (root, Linux): the demo, with the operator installed by helm, asserting all that it shows
 	@$(step) "e2e" env DEMO_ONCE=1 DEMO_SIZE=node demo/run
 
 bench: ## how fast and how frugal, beside a baseline
@@ -41,14 +44,15 @@ bench: ## how fast and how frugal, beside a baseline
 cluster: ## a cluster to play with, until Ctrl-C; SIZE=node as root for one that runs pods
 	@demo/cluster
 
-crds: ## writes crds/ from src/api
+crds: ## writes crds/ and the chart's copy from src/api
 	@$(step) "write crds/" $(cargo) run --quiet $(profile) --bin crdgen
 
-lint: ## formats, lints, documentation, generated files; shell scripts and licences where the tools are installed
+lint: ## formats, lints, documentation, chart, generated files; shell scripts and licences where the tools are installed
 	@$(step) "rustfmt" $(cargo) fmt --check
 	@$(step) "clippy" $(cargo) clippy $(profile) --all-targets --test world -- --deny warnings
 	@$(step) "rustdoc" env RUSTDOCFLAGS="--deny warnings" $(cargo) doc $(profile) --no-deps --document-private-items
 	@$(step) "crds/ are what src/api says" $(cargo) run --quiet $(profile) --bin crdgen -- --check
+	@$(step) "helm lint" sh -c '"$$(tests/cluster/run which helm)" lint --strict charts/bags-operator'
 	@$(step) "gofmt" sh -c '! gofmt -l tests/cluster | grep .'
 	@$(step) "go vet" sh -c 'cd tests/cluster && go vet ./...'
 	@.ci/optional shellcheck $(step) "shellcheck" shellcheck .ci/run .ci/step .ci/optional demo/run demo/cluster tests/cluster/run tests/world/mutants/run

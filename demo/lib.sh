@@ -24,6 +24,12 @@ show() {
 	kubectl "$@" 2>&1 | tee -a "$shown"
 }
 
+# The same for helm.
+show_helm() {
+	say "" && say "\$ helm$(quoted "$@")"
+	"$helm_program" "$@" 2>&1 | tee -a "$shown"
+}
+
 # Words as they can be pasted into a shell.
 quoted() {
 	local word
@@ -147,7 +153,7 @@ boot() {
 	ready=$(grep '^{' "$work/cluster.log")
 	KUBECONFIG=$(member kubeconfig)
 	export KUBECONFIG
-	kubectl_program=$(member kubectl)
+	kubectl_program=$(member kubectl) helm_program=$(member helm)
 }
 
 # A member of `ready` that is a string or a number.

@@ -186,18 +186,23 @@ fn the_committed_definitions_are_what_the_code_says() {
 fn a_stale_definition_is_named_with_the_way_to_refresh_it() {
     let folder = std::env::temp_dir().join(format!("crdgen-{}", std::process::id()));
     let crdgen = |check: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_crdgen")).arg("--out").arg(&folder).args(check).output().unwrap()
+        let (out, chart) = (folder.join("crds"), folder.join("chart"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crdgen"));
+        command.arg("--out").arg(out).arg("--chart").arg(chart).args(check).output().unwrap()
     };
     assert!(!crdgen(&["--check"]).status.success(), "nothing is there yet");
     assert!(crdgen(&[]).status.success());
     assert!(crdgen(&["--check"]).status.success());
-    std::fs::write(folder.join("apikeys.yaml"), "edited by hand").unwrap();
-    let output = crdgen(&["--check"]);
+    for stale in ["crds", "chart"] {
+        std::fs::write(folder.join(stale).join("apikeys.yaml"), "edited by hand").unwrap();
+        let output = crdgen(&["--check"]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(words.contains(&format!("{stale}/apikeys.yaml")), "{words}");
+        assert!(words.contains("cargo run --bin crdgen") && words.lines().count() == 1, "{words}");
+        assert!(crdgen(&[]).status.success());
+    }
     std::fs::remove_dir_all(&folder).unwrap();
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(words.contains("apikeys.yaml") && words.contains("cargo run --bin crdgen"), "{words}");
-    assert!(!words.contains("bagsaccounts.yaml"), "{words}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `crdgen` writes the CustomResourceDefinitions of `src/api` to `crds/`; with `--check` it only compares.
+//! `crdgen` writes the CustomResourceDefinitions of `src/api` to `crds/`, and as templates into the chart; with `--check`
+//! it only compares.
 
 use std::{
     fs, io,
@@ -18,7 +19,21 @@ struct Arguments {
     /// The folder of the files.
     #[arg(long, default_value = "crds", value_name = "FOLDER")]
     out: PathBuf,
+    /// The folder of the chart's templates.
+    #[arg(long, default_value = "charts/bags-operator/templates/crds", value_name = "FOLDER")]
+    chart: PathBuf,
 }
+
+const HEADER: &str = "# Written by crdgen from src/api. Edit there, then: cargo run --bin crdgen\n";
+
+/// What the chart adds to the metadata, which ends with the name.
+const CHART_METADATA: &str = r#"  labels:
+    {{- include "bags-operator.labels" . | nindent 4 }}
+  {{- if .Values.crds.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}
+"#;
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -56,18 +71,30 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<Vec<PathBuf>, Error> {
     let mut stale = Vec::new();
     for definition in api::definitions() {
-        let path = arguments.out.join(format!("{}.yaml", definition.spec.names.plural));
+        let name = format!("{}.yaml", definition.spec.names.plural);
         let text = serde_saphyr::to_string(&definition)
             .map_err(|source| Error::Render { name: definition.spec.names.kind.clone(), source })?;
-        let text =
-            format!("# Written by crdgen from src/api. Edit there, then: cargo run --bin crdgen\n{text}");
-        if !arguments.check {
-            write(&path, &text)?;
-        } else if read(&path)?.as_deref() != Some(text.as_str()) {
-            stale.push(path);
+        for (folder, text) in
+            [(&arguments.out, format!("{HEADER}{text}")), (&arguments.chart, chart_template(&text))]
+        {
+            let path = folder.join(&name);
+            if !arguments.check {
+                write(&path, &text)?;
+            } else if read(&path)?.as_deref() != Some(text.as_str()) {
+                stale.push(path);
+            }
         }
     }
     Ok(stale)
+}
+
+/// The same definition, for helm to render.
+fn chart_template(text: &str) -> String {
+    let text = text.replace("{{", "{{ \"{{\" }}");
+    let (metadata, rest) = text.split_once("\nspec:\n").expect("metadata comes first, and has a name only");
+    format!(
+        "{{{{- if .Values.crds.enabled }}}}\n{HEADER}{metadata}\n{CHART_METADATA}spec:\n{rest}{{{{- end }}}}\n"
+    )
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {

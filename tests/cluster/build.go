@@ -48,9 +48,23 @@ var (
 
 var etcdProgram = program{name: "etcd", module: "etcd", pkg: "."}
 
+// version of helm, as helm/go.mod requires it.
+const helmVersion = "v3.22.0"
+
+// Without a cluster helm renders for the version of Kubernetes that is built into it: ours.
+var helmProgram = func() program {
+	minor := strings.Split(kubernetesVersion, ".")[1]
+	ldflags := " -X helm.sh/helm/v3/internal/version.version=" + helmVersion
+	for _, pkg := range []string{"lint/rules", "chartutil"} {
+		variable := " -X helm.sh/helm/v3/pkg/" + pkg + ".k8sVersion"
+		ldflags += variable + "Major=1" + variable + "Minor=" + minor
+	}
+	return program{name: "helm", module: "helm", pkg: "helm.sh/helm/v3/cmd/helm", ldflags: ldflags}
+}()
+
 // programsOf lists what a size needs. kube-apiserver takes longest, for it compiles most of what the others share.
 func programsOf(size size) []program {
-	programs := []program{etcdProgram, kubernetesProgram("kube-apiserver"), kubernetesProgram("kube-controller-manager"), kubernetesProgram("kubectl")}
+	programs := []program{etcdProgram, kubernetesProgram("kube-apiserver"), kubernetesProgram("kube-controller-manager"), kubernetesProgram("kubectl"), helmProgram}
 	if size == nodeSize {
 		programs = append(programs, kubernetesProgram("kube-scheduler"), kubernetesProgram("kubelet"), kubernetesProgram("kube-proxy"))
 		programs = append(programs, pauseProgram, consumerProgram)
@@ -58,12 +72,26 @@ func programsOf(size size) []program {
 	return programs
 }
 
+func programNamed(name string) (program, error) {
+	var names []string
+	for _, program := range programsOf(nodeSize) {
+		if program.name == name {
+			return program, nil
+		}
+		names = append(names, program.name)
+	}
+	return program{}, fmt.Errorf("%q is not a program of a cluster: %s", name, strings.Join(names, ", "))
+}
+
 // programPaths maps the name of a program to its file.
 type programPaths map[string]string
 
 // ensurePrograms returns the programs of a size, and compiles those that the cache has not.
 func ensurePrograms(ctx context.Context, size size) (programPaths, error) {
-	all := programsOf(size)
+	return ensure(ctx, programsOf(size))
+}
+
+func ensure(ctx context.Context, all []program) (programPaths, error) {
 	paths := programPaths{}
 	var missing []program
 	for _, program := range all {
@@ -80,13 +108,17 @@ func ensurePrograms(ctx context.Context, size size) (programPaths, error) {
 		return paths, nil
 	}
 	began := time.Now()
-	say("compiling %d of the cluster's %d programs; the first time takes about ten minutes on two cores", len(missing), len(all))
+	if len(all) > 1 {
+		say("compiling %d of the cluster's %d programs; the first time takes about ten minutes on two cores", len(missing), len(all))
+	}
 	for i, program := range missing {
 		if err := program.compile(ctx, paths[program.name], fmt.Sprintf("%d of %d", i+1, len(missing))); err != nil {
 			return nil, err
 		}
 	}
-	say("compiled the cluster's programs in %.0f s", time.Since(began).Seconds())
+	if len(all) > 1 {
+		say("compiled the cluster's programs in %.0f s", time.Since(began).Seconds())
+	}
 	return paths, nil
 }
 

@@ -42,6 +42,41 @@ func TestTheVersionBuiltInIsTheOneThatTheModuleRequires(t *testing.T) {
 	}
 }
 
+func TestHelmIsOfTheVersionThatItsModuleRequiresAndRendersForOurKubernetes(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join(sources(t), "helm", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(content), "helm.sh/helm/v3 "+helmVersion+" ") {
+		t.Errorf("helm/go.mod does not require %s", helmVersion)
+	}
+	for _, wanted := range []string{"version.version=" + helmVersion + " ", "chartutil.k8sVersionMajor=1 ", "chartutil.k8sVersionMinor=34", "rules.k8sVersionMinor=34 "} {
+		if !strings.Contains(helmProgram.ldflags, wanted) {
+			t.Errorf("%q is not in %q", wanted, helmProgram.ldflags)
+		}
+	}
+}
+
+func TestProgramsAreFoundByNameOrTheirNamesSaid(t *testing.T) {
+	for _, name := range []string{"helm", "kubectl", "kubelet"} {
+		if found, err := programNamed(name); err != nil || found.name != name {
+			t.Errorf("%s is found as %q, %v", name, found.name, err)
+		}
+	}
+	if _, err := programNamed("docker"); err == nil || !strings.Contains(err.Error(), "helm") {
+		t.Errorf("docker is refused with %v", err)
+	}
+	for _, size := range []size{controlPlaneSize, nodeSize} {
+		found := false
+		for _, program := range programsOf(size) {
+			found = found || program.name == "helm"
+		}
+		if !found {
+			t.Errorf("size %s has no helm", size)
+		}
+	}
+}
+
 func TestAChangeOfTheModuleIsAnotherPlaceInTheCache(t *testing.T) {
 	t.Setenv("CLUSTER_SOURCES", t.TempDir())
 	t.Setenv("XDG_CACHE_HOME", "/cache")

@@ -64,16 +64,17 @@ func statusOf(err error) error {
 	return exitStatus(ended.ExitCode())
 }
 
-// imageCommand makes an image and loads it.
+// imageCommand makes an image, and loads it or writes it down.
 func imageCommand(_ context.Context, arguments []string) error {
-	flags := newFlags("image", " FILE=/PATH ...", "Makes a container image of files of this machine, with the shared libraries that its programs need, and loads it into a cluster of size node. Pods use it with imagePullPolicy: Never; they run as user 65532.")
+	flags := newFlags("image", " FILE=/PATH ...", "Makes a container image of files of this machine, with the shared libraries that its programs need, and loads it into a cluster of size node, where pods use it with imagePullPolicy: Never; or writes it into a file, as docker save does. It runs as user 65532.")
 	folder := flags.String("state", "", "`folder` of the cluster, as `up` printed it")
+	archive := flags.String("archive", "", "`file` to write the image into, instead")
 	name := flags.String("name", "", "`NAME:TAG` of the image")
 	entry := flags.String("entry", "", "`path` of its program, inside the image")
 	if err := flags.Parse(arguments); err != nil {
 		return exitWithUsage(err)
 	}
-	if *folder == "" || *name == "" || *entry == "" || flags.NArg() == 0 {
+	if (*folder == "") == (*archive == "") || *name == "" || *entry == "" || flags.NArg() == 0 {
 		flags.Usage()
 		return exitStatus(2)
 	}
@@ -85,20 +86,31 @@ func imageCommand(_ context.Context, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	ready, err := readReady(*folder)
+	var content bytes.Buffer
+	if err := image.write(&content); err != nil {
+		return err
+	}
+	if *archive != "" {
+		if err := os.WriteFile(*archive, content.Bytes(), 0o644); err != nil {
+			return fmt.Errorf("failed to write the image %s: %w", *name, err)
+		}
+		return nil
+	}
+	return loadImage(*folder, *name, &content)
+}
+
+func loadImage(folder, name string, content io.Reader) error {
+	ready, err := readReady(folder)
 	if err != nil {
 		return err
 	}
-	var archive, output bytes.Buffer
-	if err := image.write(&archive); err != nil {
-		return err
-	}
-	command, err := startInside(ready, append([]string{"ctr"}, importArguments...), &archive, &output, &output)
+	var output bytes.Buffer
+	command, err := startInside(ready, append([]string{"ctr"}, importArguments...), content, &output, &output)
 	if err != nil {
 		return err
 	}
 	if err := command.Wait(); err != nil {
-		return fmt.Errorf("failed to load the image %s: %w: %s", *name, err, bytes.TrimSpace(output.Bytes()))
+		return fmt.Errorf("failed to load the image %s: %w: %s", name, err, bytes.TrimSpace(output.Bytes()))
 	}
 	return nil
 }

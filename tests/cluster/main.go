@@ -19,9 +19,11 @@ import (
 const usage = `usage: cluster COMMAND [flags]
 
   build  compile the programs of a cluster into the cache, where they are not there yet
+  which  print the path of one program of a cluster, and compile it where it is not there yet
   up     boot a cluster, print one line of JSON when it is ready, tear it down when standard input closes or on a signal
   exec   run a command inside a cluster of size node
-  image  make a container image of files of this machine and load it into a cluster of size node
+  image  make a container image of files of this machine and load it into a cluster of size node, or write it into a file
+  tls    put TLS before a server that speaks without
 
 "cluster COMMAND -h" lists the flags of a command.
 `
@@ -29,9 +31,11 @@ const usage = `usage: cluster COMMAND [flags]
 // A command is done when its function returns; an exitStatus among the errors becomes the exit status of this process.
 var commands = map[string]func(context.Context, []string) error{
 	"build":   buildCommand,
+	"which":   whichCommand,
 	"up":      upCommand,
 	"exec":    execCommand,
 	"image":   imageCommand,
+	"tls":     tlsCommand,
 	"janitor": janitorCommand, // started by up
 	"init":    initCommand,    // started by up: the first process of a node's process namespace
 	"node":    nodeCommand,    // started by init: everything of a node
@@ -107,6 +111,27 @@ func buildCommand(ctx context.Context, arguments []string) error {
 		return err
 	}
 	_, err := ensurePrograms(ctx, size)
+	return err
+}
+
+func whichCommand(ctx context.Context, arguments []string) error {
+	flags := newFlags("which", " PROGRAM", "Prints the path of one program of a cluster, such as helm or kubectl, and compiles it where it is not there yet.")
+	if err := flags.Parse(arguments); err != nil {
+		return exitWithUsage(err)
+	}
+	if flags.NArg() != 1 {
+		flags.Usage()
+		return exitStatus(2)
+	}
+	wanted, err := programNamed(flags.Arg(0))
+	if err != nil {
+		return err
+	}
+	paths, err := ensure(ctx, []program{wanted})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Println(paths[wanted.name])
 	return err
 }
 

@@ -65,7 +65,7 @@ func upNode(ctx context.Context, state *state, options upOptions, announce func(
 	say("a node is ready after %.1f s: export KUBECONFIG=%s", time.Since(began).Seconds(), state.path("kubeconfig"))
 	err = announce(ready{
 		Size: nodeSize, PID: os.Getpid(), State: state.folder, Server: node.spec.Outside, Kubeconfig: state.path("kubeconfig"),
-		Kubectl: options.programs["kubectl"], AuditLog: state.path(logsName, "audit.log"), Logs: state.path(logsName),
+		Kubectl: options.programs["kubectl"], Helm: options.programs["helm"], AuditLog: state.path(logsName, "audit.log"), Logs: state.path(logsName),
 		Node: nodeName, NodeAddress: nodeAddress, InsideKubeconfig: state.path("kubeconfig.inside"), Forwards: options.forwards, InitPID: node.init.Process.Pid,
 	})
 	if err != nil {

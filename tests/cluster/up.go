@@ -27,6 +27,7 @@ type ready struct {
 	Server     string `json:"server"`
 	Kubeconfig string `json:"kubeconfig"` // of an administrator, for programs of this machine
 	Kubectl    string `json:"kubectl"`    // path of the program
+	Helm       string `json:"helm"`       // likewise
 	AuditLog   string `json:"auditLog"`
 	Logs       string `json:"logs"`
 	// The rest is of size node.
@@ -118,7 +119,7 @@ func upControlPlane(ctx context.Context, state *state, options upOptions, announ
 	say("a control plane is ready after %.1f s: export KUBECONFIG=%s", time.Since(began).Seconds(), state.path("kubeconfig"))
 	err = announce(ready{
 		Size: controlPlaneSize, PID: os.Getpid(), State: state.folder, Server: plane.server(), Kubeconfig: state.path("kubeconfig"),
-		Kubectl: options.programs["kubectl"], AuditLog: plane.auditLog(), Logs: state.path(logsName),
+		Kubectl: options.programs["kubectl"], Helm: options.programs["helm"], AuditLog: plane.auditLog(), Logs: state.path(logsName),
 	})
 	if err != nil {
 		return err

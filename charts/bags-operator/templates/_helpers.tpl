@@ -1,0 +1,57 @@
+{{- define "bags-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Of what is there once for each release. Short enough for "-consumer-secrets" to follow. */}}
+{{- define "bags-operator.fullname" -}}
+{{- $name := include "bags-operator.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 46 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "bags-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "bags-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "bags-operator.labels" -}}
+{{ include "bags-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "bags-operator.serviceAccountName" -}}
+{{- default (include "bags-operator.fullname" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "bags-operator.webhookService" -}}
+{{- printf "%s-webhook" (include "bags-operator.fullname" .) -}}
+{{- end -}}
+
+{{- define "bags-operator.image" -}}
+{{- $repository := required "image.repository: there is no public image yet; make one as README.md says, and set this to where it lies, for example registry.example/bags-operator" .Values.image.repository -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" $repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What a schema cannot say. */}}
+{{- define "bags-operator.check" -}}
+{{- if and .Values.webhook.enabled (eq (int .Values.webhook.port) (int .Values.adminPort)) -}}
+{{- fail "webhook.port and adminPort: two servers of one pod need two ports" -}}
+{{- end -}}
+{{- if and (gt (int .Values.replicaCount) 1) (not .Values.leaderElection.enabled) -}}
+{{- fail "replicaCount: more than one pod needs leaderElection.enabled=true, since two operators must not work on one account" -}}
+{{- end -}}
+{{- if and .Values.allConsumerNamespaces .Values.consumerNamespaces -}}
+{{- fail "consumerNamespaces and allConsumerNamespaces: write one of the two; allConsumerNamespaces=true covers every namespace" -}}
+{{- end -}}
+{{- end -}}
