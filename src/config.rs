@@ -13,6 +13,7 @@ use url::Url;
 use crate::{
     api::duration::GoDuration,
     bags::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL},
+    leader::timings::{LeaderArgs, LeaderTimings, LeaderTimingsError},
     timings::{TimingArgs, Timings, TimingsError},
 };
 
@@ -41,6 +42,8 @@ pub struct RunArgs {
     kubernetes: KubernetesArgs,
     #[command(flatten)]
     process: ProcessArgs,
+    #[command(flatten)]
+    leader: LeaderArgs,
     #[command(flatten)]
     timings: TimingArgs,
 }
@@ -83,7 +86,7 @@ struct KubernetesArgs {
     /// The operator's own namespace: keystore, credentials.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", value_parser = namespace)]
     namespace: String,
-    /// Name of this replica, shown in events.
+    /// Name of this replica, shown in events and, with a random suffix, in the Lease.
     #[arg(
         long,
         env = "POD_NAME",
@@ -157,6 +160,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged; parses as an [`EnvFilter`].
     pub log_filter: String,
+    /// Durations of the election of a leader; `None`: the process runs alone.
+    pub leader: Option<LeaderTimings>,
     /// Durations of the workflows; they fit together.
     pub timings: Timings,
 }
@@ -184,6 +189,9 @@ pub enum ConfigError {
     /// Durations of the workflows contradict each other.
     #[error(transparent)]
     Timings(TimingsError),
+    /// Durations of the election contradict each other.
+    #[error(transparent)]
+    Leader(LeaderTimingsError),
     /// No request could ever be made.
     #[error("--request-deadline must not be zero; write a duration, for example --request-deadline=30s")]
     NoRequestTime,
@@ -203,7 +211,7 @@ impl TryFrom<RunArgs> for Config {
     type Error = ConfigError;
 
     fn try_from(args: RunArgs) -> Result<Self, Self::Error> {
-        let RunArgs { bags, kubernetes, process, timings } = args;
+        let RunArgs { bags, kubernetes, process, leader, timings } = args;
         let bags_url =
             BaseUrl::parse(&bags.bags_url, bags.allow_http_loopback).map_err(ConfigError::BagsUrl)?;
         let consumer_bags_url = match bags.consumer_bags_url {
@@ -212,6 +220,7 @@ impl TryFrom<RunArgs> for Config {
         };
         let timings = Timings::from(timings);
         timings.check().map_err(ConfigError::Timings)?;
+        let leader = leader.timings().map_err(ConfigError::Leader)?;
         let GoDuration(request_deadline) = bags.request_deadline;
         if request_deadline.is_zero() {
             return Err(ConfigError::NoRequestTime);
@@ -235,6 +244,7 @@ impl TryFrom<RunArgs> for Config {
             concurrency: process.concurrency,
             log_format: process.log_format,
             log_filter: process.log,
+            leader,
             timings,
         })
     }

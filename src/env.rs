@@ -29,9 +29,9 @@ pub struct Env {
 /// A request to the API server that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// No answer in time; a write may have been applied.
-    #[error("no answer from the API server in {} s", CALL_DEADLINE.as_secs())]
-    Timeout,
+    /// No answer within this time; a write may have been applied.
+    #[error("no answer from the API server in {} s", .0.as_secs_f32())]
+    Timeout(Duration),
     /// The API server refused, or could not be reached.
     #[error("{}", explain(.0))]
     Kube(Box<kube::Error>),
@@ -46,7 +46,7 @@ impl CallError {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::Timeout => None,
+            Self::Timeout(_) => None,
         }
     }
 
@@ -59,7 +59,7 @@ impl CallError {
                 kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
                 _ => "the API server could not be reached".to_owned(),
             },
-            Self::Timeout => self.to_string(),
+            Self::Timeout(_) => self.to_string(),
         }
     }
 
@@ -102,9 +102,20 @@ pub fn version<K: ResourceExt>(object: &K) -> u64 {
 /// # Errors
 /// See [`CallError`].
 pub async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_DEADLINE, request).await {
+    call_within(CALL_DEADLINE, request).await
+}
+
+/// Sends a request to the API server, within a deadline of its own.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn call_within<T>(
+    deadline: Duration,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(deadline, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(CallError::Kube(Box::new(error))),
-        Err(_) => Err(CallError::Timeout),
+        Err(_) => Err(CallError::Timeout(deadline)),
     }
 }

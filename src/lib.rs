@@ -13,6 +13,7 @@ pub mod context;
 pub mod env;
 pub mod events;
 pub mod keystore;
+pub mod leader;
 pub mod ledger;
 pub mod metrics;
 pub mod operator;

@@ -134,6 +134,8 @@ pub struct Metrics {
     bags_seconds: Histograms<ByOperation>,
     keys: Family<ByStep, Counter>,
     save_retries: Counter,
+    leader: Gauge,
+    drained: Gauge,
     slots: Family<BySlotState, Gauge>,
     limit: Family<ByAccount, Gauge>,
     used: Family<ByAccount, Gauge>,
@@ -164,6 +166,8 @@ impl Metrics {
             bags_seconds: Family::new_with_constructor(Seconds),
             keys: Family::default(),
             save_retries: Counter::default(),
+            leader: Gauge::default(),
+            drained: Gauge::default(),
             slots: Family::default(),
             limit: Family::default(),
             used: Family::default(),
@@ -207,6 +211,12 @@ impl Metrics {
         r.register("bags_request_seconds", "Duration of requests to Bags", self.bags_seconds.clone());
         r.register("keys", "Steps in the lives of keys", self.keys.clone());
         r.register("save_retries", "Repeated attempts to save a new key's value", self.save_retries.clone());
+        r.register("leader", "1: this process leads; 0: it waits for its turn", self.leader.clone());
+        r.register(
+            "drained",
+            "1: the Lease is held by \"drained\", and nobody leads until it is cleared",
+            self.drained.clone(),
+        );
         r.register("ledger_slots", "Slots of an account's ledger by state", self.slots.clone());
         r.register("account_limit", "Keys that Bags allows the account", self.limit.clone());
         r.register("account_used", "Slots and keys made elsewhere", self.used.clone());
@@ -259,6 +269,16 @@ impl Metrics {
     /// The saving of a value failed and is repeated.
     pub fn save_retried(&self) {
         self.save_retries.inc();
+    }
+
+    /// Whether this process leads.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Whether this process waits because the installation was drained.
+    pub fn drained(&self, drained: bool) {
+        self.drained.set(i64::from(drained));
     }
 
     /// An account as its ledger shows it.
@@ -388,6 +408,21 @@ mod tests {
         ] {
             assert!(has(&page, line), "{line} is not in\n{page}");
         }
+    }
+
+    #[test]
+    fn the_leader_and_the_drained_show_it() {
+        let metrics = Metrics::new();
+        let shows = |lines: [&str; 2]| {
+            let page = metrics.encode();
+            assert!(lines.iter().all(|line| has(&page, line)), "{lines:?} are not in\n{page}");
+        };
+        shows(["bags_operator_leader 0", "bags_operator_drained 0"]);
+        metrics.leads(true);
+        shows(["bags_operator_leader 1", "bags_operator_drained 0"]);
+        metrics.leads(false);
+        metrics.drained(true);
+        shows(["bags_operator_leader 0", "bags_operator_drained 1"]);
     }
 
     #[test]

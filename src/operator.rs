@@ -1,9 +1,11 @@
-//! Puts the parts together: watches, controllers, admin server, shutdown.
+//! Puts the parts together: watches, controllers, election, admin server, shutdown.
 //!
-//! Three watches feed two controllers. What a change means for other objects is said here and nowhere else: an
+//! Every process fills its caches; only the one that leads reconciles. Three watches feed two controllers. What a change means for other objects is said here and nowhere else: an
 //! account's change wakes the ApiKeys that wait for something of it, a keystore Secret wakes its ApiKey, credentials
 //! wake their account.
 
+mod end;
+mod gate;
 pub mod parts;
 mod synced;
 pub mod wake;
@@ -26,7 +28,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use self::{parts::Watches, synced::Synced, wake::Wake};
+use self::{end::End, gate::Gate, parts::Watches, synced::Synced, wake::Wake};
 use crate::{
     account,
     admin::{AdminError, AdminServer, AdminState, Heartbeat, Readiness},
@@ -37,6 +39,7 @@ use crate::{
     config::{Config, KubernetesAccessError},
     context::Context,
     env::{CallError, Env, call},
+    leader::{Elector, Leadership, Loss, elector::Participant},
     saves::Saves,
     shutdown::Signals,
 };
@@ -45,8 +48,6 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The API server must send something within this while it answers a request.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// After SIGTERM running reconciles are waited for so long; saves are waited for to their end.
-const GRACE: Duration = Duration::from_millis(2500);
 /// The namespace whose uid stands for the cluster.
 const CLUSTER_NAMESPACE: &str = "kube-system";
 
@@ -96,14 +97,17 @@ pub enum RunError {
         #[source]
         source: CallError,
     },
+    /// The Lease was lost. What was being saved has ended; nothing else was begun since.
+    #[error("failed to keep leading; another process may lead now, and this one has to begin anew")]
+    Leadership(#[source] Loss),
 }
 
 /// Runs the operator until it is told to end.
 ///
 /// # Errors
-/// See [`RunError`]; once it runs, it goes on through whatever fails.
+/// See [`RunError`]; once it runs, only the loss of the Lease ends it, and it goes on through whatever else fails.
 pub async fn run(config: Config) -> Result<(), RunError> {
-    let stop = CancellationToken::new();
+    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     let signals = Signals::catch().map_err(RunError::Signals)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let access = config.kubernetes.read().await.map_err(RunError::Access)?;
@@ -125,7 +129,6 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     info!(cluster = %installation.cluster, namespace = %installation.namespace, bags = %config.bags_url, "Started");
 
     let watches = Watches::new();
-    let saves = env.saves.clone();
     let readiness = Readiness::awaiting(["ApiKey", "BagsAccount", "Secret"]);
     let heartbeat = Heartbeat::new(clock);
     let context = Arc::new(parts::context(&config, env, installation, &watches));
@@ -134,37 +137,46 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         heartbeat: heartbeat.clone(),
         metrics: context.metrics.clone(),
     };
-    let controllers =
-        controllers(&context, watching, watches, usize::from(config.concurrency), &readiness, &stop);
-    tokio::join!(
+    let (leadership, elector) = election(&config, &context);
+    let synced = Synced::new(readiness.clone());
+    let gate = Gate { context: context.clone(), synced, leadership: leadership.clone(), stop: stop.clone() };
+    let controllers = controllers(gate, watching, watches, usize::from(config.concurrency));
+    let saves = &context.env.saves;
+    let end = End { saves, readiness: &readiness, leadership: &leadership, stop: &stop, over: &over };
+    // One task for all: a process that does not get on with its work does not renew its Lease either.
+    let (elected, ..) = tokio::join!(
+        async {
+            match elector {
+                Some(elector) => elector.run(&stop, &over).await,
+                None => Ok(()),
+            }
+        },
         signals.cancel(stop.clone()),
-        admin.serve(state, stop.clone()),
-        heartbeat.run(stop.clone()),
-        end(controllers, &saves, &readiness, &stop),
+        admin.serve(state, over.clone()),
+        heartbeat.run(over.clone()),
+        end.after(controllers),
     );
     info!("Ended");
-    Ok(())
+    elected.map_err(RunError::Leadership)
 }
 
-/// Runs the controllers until the stop; then waits for saves, whatever else is left.
-async fn end(
-    controllers: impl Future<Output = ()>,
-    saves: &Saves,
-    readiness: &Readiness,
-    stop: &CancellationToken,
-) {
-    tokio::pin!(controllers);
-    tokio::select! {
-        () = &mut controllers => {}
-        () = stop.cancelled() => {
-            readiness.shut_down();
-            if tokio::time::timeout(GRACE, controllers).await.is_err() {
-                warn!("Reconciles are still running; they end with the process, as by a crash");
-            }
-        }
-    }
-    stop.cancel();
-    saves.wait_all().await;
+/// The standing of this process, and its part in the election, unless it runs alone.
+fn election(config: &Config, context: &Context) -> (Leadership, Option<Elector>) {
+    let Env { kube, clock, randomness, bags: _, saves: _ } = &context.env;
+    let Some(timings) = config.leader else {
+        return (Leadership::alone(clock.clone(), context.metrics.clone()), None);
+    };
+    let leadership = Leadership::awaited(clock.clone(), context.metrics.clone());
+    let participant = Participant {
+        client: kube.clone(),
+        namespace: config.namespace.clone(),
+        instance: config.instance.clone(),
+        timings,
+        clock: clock.clone(),
+        randomness: randomness.clone(),
+        metrics: context.metrics.clone(),
+    };
+    (leadership.clone(), Some(Elector::new(participant, leadership)))
 }
 
 fn client(mut access: kube::Config, read_timeout: Option<Duration>) -> Result<Client, RunError> {
@@ -203,15 +215,11 @@ async fn cluster_uid(client: &Client) -> Result<String, RunError> {
     Ok(namespace.uid().unwrap_or_default())
 }
 
-/// Both controllers and the watch on Secrets.
-async fn controllers(
-    context: &Arc<Context>,
-    client: Client,
-    watches: Watches,
-    concurrency: usize,
-    readiness: &Readiness,
-    stop: &CancellationToken,
-) {
+/// Both controllers and the watch on Secrets. They fill the caches from the beginning; what is done about them begins
+/// when the gate opens.
+async fn controllers(gate: Gate, client: Client, watches: Watches, concurrency: usize) {
+    let gate = Arc::new(gate);
+    let Gate { context, synced, leadership: _, stop } = &*gate;
     let Watches {
         keys: (keys, key_writer),
         accounts: (accounts, account_writer),
@@ -219,34 +227,32 @@ async fn controllers(
     } = watches;
     let (wake, woken_keys, woken_accounts) = Wake::new(keys.clone(), accounts.clone(), context.clone());
     let namespace = context.settings.installation.namespace.clone();
-    let synced = Synced::new(readiness.clone());
 
-    let key_stream = watched(Api::all(client.clone()), key_writer, "ApiKey", &synced, {
+    let key_stream = watched(Api::all(client.clone()), key_writer, "ApiKey", synced, {
         let wake = wake.clone();
         move |event| wake.by_key(event)
     })
     .applied_objects()
     .predicate_filter(parts::key_triggers(), PredicateConfig::default());
-    let account_stream = watched(Api::all(client.clone()), account_writer, "BagsAccount", &synced, {
+    let account_stream = watched(Api::all(client.clone()), account_writer, "BagsAccount", synced, {
         let wake = wake.clone();
         move |event| wake.by_account(event)
     })
     .applied_objects();
     let secret_stream =
-        watched(Api::namespaced(client, &namespace), secret_writer, "Secret", &synced, move |event| {
+        watched(Api::namespaced(client, &namespace), secret_writer, "Secret", synced, move |event| {
             wake.by_secret(event);
         });
 
-    let shared = Arc::new((context.clone(), synced));
     let run_keys = controller(key_stream, keys, woken_keys, concurrency, stop).run(
         reconcile_key,
         |_, error, _| match *error {},
-        shared.clone(),
+        gate.clone(),
     );
     let run_accounts = controller(account_stream, accounts, woken_accounts, concurrency, stop).run(
         reconcile_account,
         |_, error, _| match *error {},
-        shared,
+        gate.clone(),
     );
     let secrets = secret_stream.take_until(stop.cancelled()).for_each(|_| async {});
     tokio::join!(drain(run_keys), drain(run_accounts), secrets);
@@ -310,11 +316,7 @@ where
         })
 }
 
-/// What both controllers share.
-type Shared = (Arc<Context>, Synced);
-
-async fn reconcile_key(key: Arc<ApiKey>, shared: Arc<Shared>) -> Result<Action, Infallible> {
-    let (context, synced) = &*shared;
+async fn reconcile_key(key: Arc<ApiKey>, gate: Arc<Gate>) -> Result<Action, Infallible> {
     let reference = ObjectRef::from_obj(&*key);
     let span = info_span!(
         "reconcile",
@@ -323,20 +325,23 @@ async fn reconcile_key(key: Arc<ApiKey>, shared: Arc<Shared>) -> Result<Action, 
         api_key.name = key.name_any(),
     );
     Ok(async {
-        synced.wait().await;
-        apikey::reconcile(context, &reference).await.into()
+        match gate.open().await {
+            Ok(()) => apikey::reconcile(&gate.context, &reference).await.into(),
+            Err(instead) => instead,
+        }
     }
     .instrument(span)
     .await)
 }
 
-async fn reconcile_account(account: Arc<BagsAccount>, shared: Arc<Shared>) -> Result<Action, Infallible> {
-    let (context, synced) = &*shared;
+async fn reconcile_account(account: Arc<BagsAccount>, gate: Arc<Gate>) -> Result<Action, Infallible> {
     let name = account.name_any();
     let span = info_span!("reconcile", kind = "BagsAccount", account.name = name);
     Ok(async {
-        synced.wait().await;
-        account::reconcile(context, &name).await.into()
+        match gate.open().await {
+            Ok(()) => account::reconcile(&gate.context, &name).await.into(),
+            Err(instead) => instead,
+        }
     }
     .instrument(span)
     .await)

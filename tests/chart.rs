@@ -31,8 +31,7 @@ const SETS: [&str; 3] = ["minimal", "everything", "cluster-wide"];
 const BOTH: [&str; 2] = ["leaderElection.enabled=true", "webhook.enabled=true"];
 const NEITHER: [&str; 3] = ["replicaCount=1", "leaderElection.enabled=false", "webhook.enabled=false"];
 /// The flags of these parts, as long as the program does not take them.
-const NOT_YET: [&str; 4] =
-    ["--leader-elect=true", "--webhook-listen=", "--webhook-hosts=", "--webhook-configuration="];
+const NOT_YET: [&str; 3] = ["--webhook-listen=", "--webhook-hosts=", "--webhook-configuration="];
 
 // ---- helm
 
@@ -274,7 +273,7 @@ fn the_rights_are_those_of_docs_rbac_yaml() {
 }
 
 #[test]
-fn leader_election_and_the_webhook_add_one_right_each() {
+fn leader_election_and_the_webhook_add_their_rights_and_no_other() {
     let off = rights(&template("minimal", &NEITHER));
     let on = rights(&template("minimal", &BOTH));
     let added = |name: &str| {
@@ -285,11 +284,15 @@ fn leader_election_and_the_webhook_add_one_right_each() {
     };
     assert_eq!(
         added("Role bags-system bags-operator"),
-        [json!({
-            "apiGroups": ["coordination.k8s.io"],
-            "resources": ["leases"],
-            "verbs": ["get", "create", "update"],
-        })]
+        [
+            json!({
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "resourceNames": ["bags-operator"],
+                "verbs": ["get", "update"],
+            }),
+            json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}),
+        ]
     );
     assert_eq!(
         added("ClusterRole - bags-operator"),
@@ -458,12 +461,12 @@ fn each_value_arrives_at_the_program() {
     assert_eq!(
         later,
         [
-            "--leader-elect=true",
             "--webhook-listen=0.0.0.0:9443",
             "--webhook-hosts=bags-operator-webhook.bags-system.svc",
             "--webhook-configuration=bags-operator",
         ]
     );
+    assert!(config.leader.is_some());
     let pod = pod(&objects);
     let container = &pod["containers"][0];
     assert_eq!(
@@ -478,7 +481,7 @@ fn each_value_arrives_at_the_program() {
 fn a_flag_that_the_program_does_not_take_yet_is_off_by_default() {
     for flag in NOT_YET {
         let refusal = parse(&["run", flag]).map(|_| ()).expect_err(
-            "the program takes it now: put it on in values.yaml, render --leader-elect always, and take it from NOT_YET",
+            "the program takes it now: put it on in values.yaml, and take it from NOT_YET",
         );
         assert_eq!(refusal.kind(), ErrorKind::UnknownArgument, "{flag}");
     }

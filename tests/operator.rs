@@ -10,6 +10,8 @@ mod support;
 mod alone;
 #[path = "operator/deletion.rs"]
 mod deletion;
+#[path = "operator/election.rs"]
+mod election;
 #[path = "operator/main_job.rs"]
 mod main_job;
 #[path = "operator/quota.rs"]

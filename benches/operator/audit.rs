@@ -74,6 +74,11 @@ impl Request {
             && matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
+    /// Whether it is about the Lease: one every two seconds, whatever else there is.
+    pub(crate) fn of_lease(&self) -> bool {
+        self.object().resource == "leases"
+    }
+
     fn dry_run(&self) -> bool {
         self.uri.contains("dryRun=All")
     }
@@ -135,12 +140,14 @@ impl Audit {
             .collect()
     }
 
-    /// Waits until the user has asked for nothing for so long; returns the requests since `mark`.
+    /// Waits until the user has asked for nothing but its Lease for so long; returns the requests since `mark`, without
+    /// those.
     pub(crate) async fn quiet(&self, mark: Mark, pause: Duration, limit: Duration) -> Vec<Request> {
         let end = Instant::now() + limit;
         let (mut known, mut changed) = (0, Instant::now());
         loop {
-            let requests = self.since(mark);
+            let mut requests = self.since(mark);
+            requests.retain(|request| !request.of_lease());
             if requests.len() != known {
                 (known, changed) = (requests.len(), Instant::now());
             }

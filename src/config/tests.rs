@@ -87,6 +87,49 @@ fn durations_of_the_workflows_are_flags_and_are_checked() {
 }
 
 #[test]
+fn a_leader_is_elected_unless_that_is_turned_off() {
+    for flags in [&[][..], &["--leader-elect"], &["--leader-elect=true"]] {
+        assert_eq!(config(flags).unwrap().leader, Some(LeaderTimings::default()), "{flags:?}");
+    }
+    assert_eq!(config(&["--leader-elect=false"]).unwrap().leader, None);
+    let message = parse(&["--leader-elect=maybe"]).unwrap_err().to_string();
+    assert!(message.contains("--leader-elect") && message.contains("true, false"), "{message}");
+}
+
+#[test]
+fn durations_of_the_election_must_fit_together() {
+    let quick = ["--leader-lease=3s", "--leader-renew-deadline=2500ms", "--leader-retry-period=2s"];
+    assert!(config(&quick).unwrap().leader.is_some());
+    let cases: [(&str, &[&str], &str); 7] = [
+        (
+            "others take over while the leader still leads",
+            &["--leader-lease=10s"],
+            "--leader-lease (10s) must be longer than --leader-renew-deadline (10s); lengthen the first or shorten \
+             the second",
+        ),
+        (
+            "given up before the first try",
+            &["--leader-renew-deadline=2400ms"],
+            "--leader-renew-deadline (2s400ms) must be longer than 1.2 times --leader-retry-period (2s); lengthen the \
+             first or shorten the second",
+        ),
+        ("no pause", &["--leader-retry-period=0s"], "for example --leader-retry-period=2s"),
+        ("no renew deadline", &["--leader-renew-deadline=0s"], "--leader-renew-deadline (0s) must be longer"),
+        ("no whole seconds", &["--leader-lease=15500ms"], "--leader-lease (15s500ms) must be whole seconds"),
+        ("longer than anybody waits", &["--leader-lease=2h"], "at most 1h"),
+        (
+            "also where nobody is elected",
+            &["--leader-elect=false", "--leader-lease=0s"],
+            "--leader-lease (0s)",
+        ),
+    ];
+    for (case, flags, expected) in cases {
+        let message = refusal(flags);
+        assert!(message.contains(expected), "{case}: {message}");
+    }
+}
+
+#[test]
 fn values_out_of_range_are_refused_by_the_flag() {
     for flag in [
         "--concurrency=0",

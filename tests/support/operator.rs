@@ -201,6 +201,22 @@ impl Operator {
         }
     }
 
+    /// Waits until its metrics have this line.
+    pub(crate) async fn shows(&self, line: &str) {
+        let wait = async {
+            let mut pause = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                pause.tick().await;
+                if self.metrics().await.lines().any(|shown| shown == line) {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(START_LIMIT, wait).await.is_err() {
+            panic!("the operator's metrics do not show \"{line}\"; the end of its log: {}", self.tail());
+        }
+    }
+
     async fn admin(&self) -> SocketAddr {
         let mut seen = self.seen.clone();
         let seen = seen.wait_for(|seen| seen.admin.is_some() || seen.ended).await.unwrap().clone();
@@ -223,14 +239,24 @@ impl Operator {
         let process = self.seen.borrow().process.expect("it was started");
         let told = Command::new("kill").arg("-TERM").arg(process.to_string()).status().unwrap();
         assert!(told.success(), "the operator had ended before it was told to: {}", self.tail());
-        let mut seen = self.seen.clone();
-        let ended = tokio::time::timeout(END_LIMIT, seen.wait_for(|seen| seen.ended));
-        let exit = match ended.await {
-            Ok(seen) => seen.unwrap().exit,
-            Err(_) => panic!("the operator did not end in time after SIGTERM: {}", self.tail()),
-        };
+        let exit = self.exit().await;
         self.end();
         assert_eq!(exit, Some(0), "the operator did not end in order: {}", self.tail());
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub(crate) async fn ends(mut self) -> Option<i32> {
+        let exit = self.exit().await;
+        self.end();
+        exit
+    }
+
+    async fn exit(&self) -> Option<i32> {
+        let mut seen = self.seen.clone();
+        match tokio::time::timeout(END_LIMIT, seen.wait_for(|seen| seen.ended)).await {
+            Ok(seen) => seen.unwrap().exit,
+            Err(_) => panic!("the operator did not end in time: {}", self.tail()),
+        }
     }
 
     fn end(&mut self) {

@@ -1,0 +1,157 @@
+//! The order in which a process ends.
+//!
+//! 1. `stop`: nothing new begins, by SIGTERM or because the Lease is in doubt.
+//! 2. Reconciles under way get some time to come to their end; none at all where the Lease is lost.
+//! 3. Saves come to theirs, however long that takes. The Lease is kept meanwhile, and `/livez` answers: a kubelet that
+//!    got no answer would kill the process, and a key with it.
+//! 4. `over`: the Lease is released, the admin server stops.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{admin::Readiness, leader::Leadership, saves::Saves};
+
+/// Reconciles get so long. With what the release of the Lease may take, and a moment for the process itself, it stays
+/// within three seconds.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the end of a process is made of.
+pub(super) struct End<'a> {
+    pub(super) saves: &'a Saves,
+    pub(super) readiness: &'a Readiness,
+    pub(super) leadership: &'a Leadership,
+    pub(super) stop: &'a CancellationToken,
+    pub(super) over: &'a CancellationToken,
+}
+
+impl End<'_> {
+    /// Runs the controllers until the stop, then waits for what may not be cut off.
+    pub(super) async fn after(self, controllers: impl Future<Output = ()>) {
+        let Self { saves, readiness, leadership, stop, over } = self;
+        {
+            tokio::pin!(controllers);
+            tokio::select! {
+                () = &mut controllers => {}
+                () = stop.cancelled() => {
+                    readiness.shut_down();
+                    tokio::select! {
+                        biased;
+                        () = leadership.lost() => {}
+                        ended = timeout(GRACE, &mut controllers) => if ended.is_err() {
+                            warn!("Reconciles are still running; they end with the process, as by a crash");
+                        }
+                    }
+                }
+            }
+            // Here what still runs of them is dropped: before the Lease is released, and at once where it is lost.
+        }
+        stop.cancel();
+        saves.wait_all().await;
+        over.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, sync::Arc};
+
+    use futures::FutureExt;
+    use tokio::{sync::oneshot, time::Instant};
+
+    use super::*;
+    use crate::{
+        clock::{Clock, SystemClock},
+        metrics::Metrics,
+    };
+
+    struct Stage {
+        saves: Saves,
+        readiness: Readiness,
+        leadership: Leadership,
+        stop: CancellationToken,
+        over: CancellationToken,
+        begun: Instant,
+    }
+
+    fn stage() -> Stage {
+        let leadership = Leadership::awaited(Arc::new(SystemClock), Metrics::new());
+        Stage {
+            saves: Saves::default(),
+            readiness: Readiness::awaiting([]),
+            leadership,
+            stop: CancellationToken::new(),
+            over: CancellationToken::new(),
+            begun: SystemClock.monotonic(),
+        }
+    }
+
+    impl Stage {
+        fn end(&self) -> End<'_> {
+            let Self { saves, readiness, leadership, stop, over, begun: _ } = self;
+            End { saves, readiness, leadership, stop, over }
+        }
+
+        fn passed(&self) -> Duration {
+            SystemClock.monotonic() - self.begun
+        }
+    }
+
+    /// Tells when it is dropped.
+    struct Told<'a>(&'a std::cell::Cell<bool>);
+
+    impl Drop for Told<'_> {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reconciles_get_two_seconds_after_sigterm_and_are_dropped_before_it_is_over() {
+        let (stage, dropped) = (stage(), std::cell::Cell::new(false));
+        let told = Told(&dropped);
+        let stuck = async {
+            let _told = told;
+            pending::<()>().await;
+        };
+        stage.stop.cancel();
+        stage.end().after(stuck).await;
+        assert!(dropped.get() && stage.over.is_cancelled() && !stage.readiness.is_ready());
+        assert_eq!(stage.passed(), GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_waited_for_where_nothing_runs() {
+        let stage = stage();
+        stage.stop.cancel();
+        stage.end().after(async { stage.stop.cancelled().await }).await;
+        assert!(stage.over.is_cancelled());
+        assert_eq!(stage.passed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_the_lease_lost_reconciles_are_dropped_at_once_and_saves_come_to_their_end() {
+        let (stage, dropped) = (stage(), std::cell::Cell::new(false));
+        let (finish, finished) = oneshot::channel::<()>();
+        stage.saves.spawn("one".into(), finished.map(drop)).unwrap();
+        let told = Told(&dropped);
+        let stuck = async {
+            let _told = told;
+            pending::<()>().await;
+        };
+        let mut ending = Box::pin(stage.end().after(stuck));
+        assert!(ending.as_mut().now_or_never().is_none() && !dropped.get());
+        stage.leadership.lose();
+        stage.stop.cancel();
+        assert!(ending.as_mut().now_or_never().is_none(), "a save runs");
+        assert!(dropped.get(), "what ran of the controllers goes on");
+        assert_eq!(stage.saves.spawn("two".into(), async {}), Err(crate::saves::NotBegun::ShuttingDown));
+        assert!(!stage.over.is_cancelled());
+        finish.send(()).unwrap();
+        ending.await;
+        assert!(stage.over.is_cancelled());
+        assert_eq!(stage.passed(), Duration::ZERO);
+    }
+}

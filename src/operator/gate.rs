@@ -1,0 +1,41 @@
+//! What lets a reconcile begin: full caches, and the Lease.
+//!
+//! The controllers of a process that waits for the Lease run as well, so that its caches are filled and kept so; their
+//! reconciles wait here. (A controller goes on reading its watch while it has as many reconciles as it may.)
+
+use std::{sync::Arc, time::Duration};
+
+use kube::runtime::controller::Action;
+use tokio_util::sync::CancellationToken;
+
+use super::synced::Synced;
+use crate::{context::Context, leader::Leadership};
+
+/// When a reconcile is tried again that found the Lease in doubt: by then it is renewed, or the process ends.
+const LATER: Duration = Duration::from_secs(5);
+
+/// What both controllers share.
+pub(super) struct Gate {
+    pub(super) context: Arc<Context>,
+    pub(super) synced: Synced,
+    pub(super) leadership: Leadership,
+    pub(super) stop: CancellationToken,
+}
+
+impl Gate {
+    /// Waits until a reconcile may begin.
+    ///
+    /// # Errors
+    /// What to do instead: the process ends, or the Lease is in doubt.
+    pub(super) async fn open(&self) -> Result<(), Action> {
+        let ready = async {
+            self.synced.wait().await;
+            self.leadership.begun().await;
+        };
+        match self.stop.run_until_cancelled(ready).await {
+            None => Err(Action::await_change()),
+            Some(()) if self.leadership.holds() => Ok(()),
+            Some(()) => Err(Action::requeue(LATER)),
+        }
+    }
+}
