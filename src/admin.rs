@@ -1,7 +1,4 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`. Read-only, and names nothing but accounts and watches.
-//!
-//! The connections are driven by hyper directly, as `axum::serve` sets no bound on how long a client may take: here
-//! a slow or idle client loses its connection, and there are never more than a few.
 
 use std::{
     collections::BTreeSet,
@@ -18,38 +15,25 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 
 use crate::{
     clock::Clock,
     metrics::{self, Metrics},
+    server::{Limits, Server},
 };
 
-/// A client may take so long for the head of a request; and may be idle so long between two.
-const HEADER_DEADLINE: Duration = Duration::from_secs(5);
-/// A connection is closed after this, at the end of the answer under way.
-const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
-/// An answer under way may take so long when a connection is closed.
-const GRACE: Duration = Duration::from_secs(1);
-/// The head of a request may be so long, in bytes.
-const HEADER_BYTES: usize = 16 * 1024;
-/// Connections at the same time; more wait in the system's queue.
-const CONNECTIONS: usize = 64;
-/// Pause after a failure to accept, for example when file descriptors ran out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A slow or idle client loses its connection, and there are never more than a few.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    first_request: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
+    lifetime: Duration::from_mins(1),
+    linger: Duration::ZERO,
+};
 
-/// The watches that have to be synced before the process is ready. Clones share it.
+/// What has to be there before the process is ready: watches that are synced, a certificate. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<Mutex<Readying>>);
 
@@ -60,16 +44,21 @@ struct Readying {
 }
 
 impl Readiness {
-    /// Ready once each of these watches is [`synced`](Self::synced).
+    /// Ready once each of these is [there](Self::synced).
     #[must_use]
-    pub fn awaiting(watches: impl IntoIterator<Item = &'static str>) -> Self {
-        let awaited = watches.into_iter().collect();
+    pub fn awaiting(what: impl IntoIterator<Item = &'static str>) -> Self {
+        let awaited = what.into_iter().collect();
         Self(Arc::new(Mutex::new(Readying { awaited, shutting_down: false })))
     }
 
-    /// A watch has seen everything once.
-    pub fn synced(&self, watch: &str) {
-        self.lock().awaited.remove(watch);
+    /// This is there.
+    pub fn synced(&self, what: &str) {
+        self.lock().awaited.remove(what);
+    }
+
+    /// This is waited for as well.
+    pub fn awaits(&self, what: &'static str) {
+        self.lock().awaited.insert(what);
     }
 
     /// Not ready from now on.
@@ -90,7 +79,7 @@ impl Readiness {
             return Some("shutting down".to_owned());
         }
         let awaited: Vec<_> = readying.awaited.iter().copied().collect();
-        (!awaited.is_empty()).then(|| format!("waiting for the watch of {}", awaited.join(", ")))
+        (!awaited.is_empty()).then(|| format!("waiting for: {}", awaited.join(", ")))
     }
 
     fn lock(&self) -> MutexGuard<'_, Readying> {
@@ -167,10 +156,7 @@ pub enum AdminError {
 
 /// A bound admin server.
 #[derive(Debug)]
-pub struct AdminServer {
-    listener: TcpListener,
-    address: SocketAddr,
-}
+pub struct AdminServer(Server);
 
 impl AdminServer {
     /// Listens; connections queue until [`serve`](Self::serve).
@@ -178,38 +164,19 @@ impl AdminServer {
     /// # Errors
     /// When the address cannot be had.
     pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
-        let failed = |source| AdminError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        let server = Server::bind(address).await;
+        server.map(Self).map_err(|source| AdminError::Listen { address, source })
     }
 
     /// The address that was bound, with its port where any was asked for.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// Serves until the token is cancelled; then answers under way get a second.
     pub async fn serve(self, state: AdminState, stop: CancellationToken) {
-        let router = router(state);
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(connection(stream, router.clone(), stop.clone()));
-                    }
-                    Err(error) => {
-                        warn!(%error, "Admin connection was not accepted");
-                        let _ = timeout(ACCEPT_PAUSE, stop.cancelled()).await;
-                    }
-                },
-            }
-        }
-        while connections.join_next().await.is_some() {}
+        self.0.serve(router(state), LIMITS, None, stop).await;
     }
 }
 
@@ -238,26 +205,6 @@ async fn readyz(State(state): State<AdminState>) -> impl IntoResponse {
 
 async fn metrics_page(State(state): State<AdminState>) -> impl IntoResponse {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], state.metrics.encode())
-}
-
-/// Drives one connection to its end, which comes soon in any case.
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
-        .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        _ = timeout(CONNECTION_LIFETIME, stop.cancelled()) => {
-            served.as_mut().graceful_shutdown();
-            timeout(GRACE, served).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "Admin connection ended early");
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! ApiKey that is deleted. What concerns keys that no ApiKey can decide on is the account's (`account`).
 
 pub mod act;
+pub mod claim;
 pub mod controller;
 pub mod decide;
 #[cfg(test)]

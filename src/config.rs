@@ -15,7 +15,12 @@ use crate::{
     bags::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL},
     leader::timings::{LeaderArgs, LeaderTimings, LeaderTimingsError},
     timings::{TimingArgs, Timings, TimingsError},
+    webhook::WebhookConfig,
 };
+
+mod webhook;
+
+use webhook::{WebhookArgs, WebhookArgsError};
 
 /// Makes, delivers and revokes the API keys of a Bags account.
 #[derive(Parser, Debug)]
@@ -44,6 +49,8 @@ pub struct RunArgs {
     process: ProcessArgs,
     #[command(flatten)]
     leader: LeaderArgs,
+    #[command(flatten)]
+    webhook: WebhookArgs,
     #[command(flatten)]
     timings: TimingArgs,
 }
@@ -162,6 +169,8 @@ pub struct Config {
     pub log_filter: String,
     /// Durations of the election of a leader; `None`: the process runs alone.
     pub leader: Option<LeaderTimings>,
+    /// How the admission webhook is served; `None`: it is not.
+    pub webhook: Option<WebhookConfig>,
     /// Durations of the workflows; they fit together.
     pub timings: Timings,
 }
@@ -192,6 +201,9 @@ pub enum ConfigError {
     /// Durations of the election contradict each other.
     #[error(transparent)]
     Leader(LeaderTimingsError),
+    /// The flags of the webhook contradict each other.
+    #[error(transparent)]
+    Webhook(WebhookArgsError),
     /// No request could ever be made.
     #[error("--request-deadline must not be zero; write a duration, for example --request-deadline=30s")]
     NoRequestTime,
@@ -211,7 +223,7 @@ impl TryFrom<RunArgs> for Config {
     type Error = ConfigError;
 
     fn try_from(args: RunArgs) -> Result<Self, Self::Error> {
-        let RunArgs { bags, kubernetes, process, leader, timings } = args;
+        let RunArgs { bags, kubernetes, process, leader, webhook, timings } = args;
         let bags_url =
             BaseUrl::parse(&bags.bags_url, bags.allow_http_loopback).map_err(ConfigError::BagsUrl)?;
         let consumer_bags_url = match bags.consumer_bags_url {
@@ -245,6 +257,7 @@ impl TryFrom<RunArgs> for Config {
             log_format: process.log_format,
             log_filter: process.log,
             leader,
+            webhook: webhook.check().map_err(ConfigError::Webhook)?,
             timings,
         })
     }

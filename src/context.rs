@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use kube::runtime::reflector::Store;
+use tokio::sync::watch;
 
 use crate::{
     account::{
@@ -20,6 +21,7 @@ use crate::{
     ledger::LedgerStore,
     metrics::Metrics,
     timings::Timings,
+    webhook::registration::Registration,
 };
 
 /// What does not change while the process runs.
@@ -61,6 +63,8 @@ pub struct Context {
     pub events: Events,
     /// How long an object waits.
     pub backoff: Backoff,
+    /// Whether new ApiKeys are put before the admission webhook.
+    pub registration: watch::Receiver<Registration>,
 }
 
 impl Context {

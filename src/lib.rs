@@ -20,6 +20,8 @@ pub mod operator;
 pub mod outcome;
 pub mod sandbox;
 pub mod saves;
+pub mod server;
 pub mod shutdown;
 pub mod telemetry;
 pub mod timings;
+pub mod webhook;

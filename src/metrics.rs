@@ -82,6 +82,33 @@ impl From<FailureClass> for Class {
     }
 }
 
+/// What became of an admission review.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReviewOutcome {
+    /// Admitted.
+    Admitted,
+    /// Refused, for one of a closed set of reasons.
+    Denied(&'static str),
+    /// Not about a new ApiKey: admitted unseen.
+    NotJudged,
+    /// Not to be read.
+    Unreadable,
+    /// Not looked at, as too many came at once.
+    Overloaded,
+}
+
+impl ReviewOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Admitted => "Admitted",
+            Self::Denied(reason) => reason,
+            Self::NotJudged => "NotJudged",
+            Self::Unreadable => "Unreadable",
+            Self::Overloaded => "Overloaded",
+        }
+    }
+}
+
 macro_rules! labels {
     ($($name:ident { $($label:ident: $type:ty),+ })+) => {
         $(#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -99,6 +126,7 @@ labels! {
     ByAccount { account: String }
     BySlotState { account: String, state: &'static str }
     ByStep { step: KeyStep }
+    ByReview { outcome: &'static str }
 }
 
 /// Bounds of the buckets of every histogram, in seconds.
@@ -143,6 +171,10 @@ pub struct Metrics {
     unmanaged: Family<ByAccount, Gauge>,
     available: Family<ByAccount, Gauge>,
     budget: Family<ByAccount, Gauge>,
+    reviews: Family<ByReview, Counter>,
+    review_seconds: Histogram,
+    webhook_certificate: Gauge,
+    webhook_registered: Gauge,
 }
 
 impl Default for Metrics {
@@ -175,6 +207,10 @@ impl Metrics {
             unmanaged: Family::default(),
             available: Family::default(),
             budget: Family::default(),
+            reviews: Family::default(),
+            review_seconds: Histogram::new(SECONDS),
+            webhook_certificate: Gauge::default(),
+            webhook_registered: Gauge::default(),
         };
         metrics.registry = Arc::new(metrics.register());
         metrics.start_requests_at_zero();
@@ -228,7 +264,37 @@ impl Metrics {
             "Requests to Bags left to the operator in this hour",
             self.budget.clone(),
         );
+        r.register("admission_reviews", "Admission reviews by what became of them", self.reviews.clone());
+        r.register("admission_review_seconds", "Duration of admission reviews", self.review_seconds.clone());
+        r.register(
+            "webhook_certificate_end_timestamp_seconds",
+            "When the webhook's serving certificate ends; 0: there is none",
+            self.webhook_certificate.clone(),
+        );
+        r.register(
+            "webhook_registered",
+            "Whether the webhook's configuration is there and trusts its certificate",
+            self.webhook_registered.clone(),
+        );
         registry
+    }
+
+    /// An admission review was answered; `took` where it was looked at.
+    pub fn review(&self, outcome: ReviewOutcome, took: Option<Duration>) {
+        self.reviews.get_or_create(&ByReview { outcome: outcome.label() }).inc();
+        if let Some(took) = took {
+            self.review_seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    /// When the serving certificate of the webhook ends.
+    pub fn webhook_certificate(&self, ends: jiff::Timestamp) {
+        self.webhook_certificate.set(ends.as_second());
+    }
+
+    /// Whether new ApiKeys are put before the webhook.
+    pub fn webhook_registered(&self, registered: bool) {
+        self.webhook_registered.set(registered.into());
     }
 
     /// A reconcile ended.

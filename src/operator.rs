@@ -25,6 +25,7 @@ use kube::{
         watcher,
     },
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
@@ -42,6 +43,7 @@ use crate::{
     leader::{Elector, Leadership, Loss, elector::Participant},
     saves::Saves,
     shutdown::Signals,
+    webhook::{self, Webhook, WebhookError, registration::Registration},
 };
 
 /// A connection to Bags is given up after this.
@@ -81,6 +83,9 @@ pub enum RunError {
     /// The admin server cannot listen.
     #[error("failed to start the admin server")]
     Admin(#[source] AdminError),
+    /// The admission webhook cannot be served.
+    #[error("failed to start the admission webhook")]
+    Webhook(#[source] WebhookError),
     /// The cluster cannot be told apart from others.
     #[error(
         "failed to read namespace \"{CLUSTER_NAMESPACE}\", whose uid stands for the cluster (the operator needs the right to get it)"
@@ -131,7 +136,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let watches = Watches::new();
     let readiness = Readiness::awaiting(["ApiKey", "BagsAccount", "Secret"]);
     let heartbeat = Heartbeat::new(clock);
-    let context = Arc::new(parts::context(&config, env, installation, &watches));
+    let (registered, registration) = watch::channel(Registration::Unknown);
+    let context = Arc::new(parts::context(&config, env, installation, &watches, registration));
+    let webhook = webhook(&config, &readiness, &registered).await?;
     let state = AdminState {
         readiness: readiness.clone(),
         heartbeat: heartbeat.clone(),
@@ -154,6 +161,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         signals.cancel(stop.clone()),
         admin.serve(state, over.clone()),
         heartbeat.run(over.clone()),
+        serve(webhook, &context, registered, &readiness, &stop),
         end.after(controllers),
     );
     info!("Ended");
@@ -184,6 +192,35 @@ fn client(mut access: kube::Config, read_timeout: Option<Duration>) -> Result<Cl
     // A write that kube repeats by itself could land long after its reason is gone.
     access.default_retry = false;
     Client::try_from(access).map_err(|error| RunError::Client(Box::new(error)))
+}
+
+/// The admission webhook, listening, where there is to be one.
+async fn webhook(
+    config: &Config,
+    readiness: &Readiness,
+    registered: &watch::Sender<Registration>,
+) -> Result<Option<Webhook>, RunError> {
+    let Some(config) = config.webhook.clone() else {
+        registered.send_replace(Registration::Unwatched);
+        return Ok(None);
+    };
+    readiness.awaits(webhook::keeper::CERTIFICATE);
+    let webhook = Webhook::bind(config).await.map_err(RunError::Webhook)?;
+    info!(webhook = %webhook.address(), "Serving admission");
+    Ok(Some(webhook))
+}
+
+/// Admission, on every replica.
+async fn serve(
+    webhook: Option<Webhook>,
+    context: &Arc<Context>,
+    registered: watch::Sender<Registration>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) {
+    if let Some(webhook) = webhook {
+        webhook.run(context.clone(), registered, readiness.clone(), stop.clone()).await;
+    }
 }
 
 async fn bags_service(config: &Config) -> Result<bags::BagsService, RunError> {
@@ -226,6 +263,7 @@ async fn controllers(gate: Gate, client: Client, watches: Watches, concurrency: 
         secrets: (_, secret_writer),
     } = watches;
     let (wake, woken_keys, woken_accounts) = Wake::new(keys.clone(), accounts.clone(), context.clone());
+    let registered = wake.clone();
     let namespace = context.settings.installation.namespace.clone();
 
     let key_stream = watched(Api::all(client.clone()), key_writer, "ApiKey", synced, {
@@ -254,8 +292,14 @@ async fn controllers(gate: Gate, client: Client, watches: Watches, concurrency: 
         |_, error, _| match *error {},
         gate.clone(),
     );
+    let registration = async {
+        let mut registration = context.registration.clone();
+        while let Some(Ok(())) = stop.run_until_cancelled(registration.changed()).await {
+            registered.every_account();
+        }
+    };
     let secrets = secret_stream.take_until(stop.cancelled()).for_each(|_| async {});
-    tokio::join!(drain(run_keys), drain(run_accounts), secrets);
+    tokio::join!(drain(run_keys), drain(run_accounts), secrets, registration);
 }
 
 fn controller<K>(

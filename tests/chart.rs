@@ -18,7 +18,7 @@ use bags_operator::{
     config::{Cli, Command as Subcommand, Config, LogFormat},
 };
 use base64::Engine;
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
 use support::Cluster;
 
@@ -30,8 +30,6 @@ const SETS: [&str; 3] = ["minimal", "everything", "cluster-wide"];
 /// The two parts that can be off.
 const BOTH: [&str; 2] = ["leaderElection.enabled=true", "webhook.enabled=true"];
 const NEITHER: [&str; 3] = ["replicaCount=1", "leaderElection.enabled=false", "webhook.enabled=false"];
-/// The flags of these parts, as long as the program does not take them.
-const NOT_YET: [&str; 3] = ["--webhook-listen=", "--webhook-hosts=", "--webhook-configuration="];
 
 // ---- helm
 
@@ -300,7 +298,7 @@ fn leader_election_and_the_webhook_add_their_rights_and_no_other() {
             "apiGroups": ["admissionregistration.k8s.io"],
             "resources": ["validatingwebhookconfigurations"],
             "resourceNames": ["bags-operator"],
-            "verbs": ["get", "list", "watch", "update", "patch"],
+            "verbs": ["get", "list", "watch", "update"],
         })]
     );
     let mut rest = on.clone();
@@ -432,23 +430,22 @@ fn default_config() -> Config {
     parse(&["run"]).unwrap()
 }
 
-fn is_not_yet(argument: &str) -> bool {
-    NOT_YET.iter().any(|flag| argument.starts_with(flag))
-}
-
 #[test]
 fn the_program_takes_every_flag_and_without_a_value_changed_they_change_nothing() {
     for set in ["minimal", "cluster-wide"] {
-        assert_eq!(parse(&arguments(&template(set, &[]))).unwrap(), default_config());
+        let config = parse(&arguments(&template(set, &[]))).unwrap();
+        let webhook =
+            config.webhook.clone().expect("the chart has a webhook, the program by itself has none");
+        assert_eq!(Config { webhook: None, ..config }, default_config());
+        let least = parse(&["run", "--webhook-listen=0.0.0.0:8443", "--webhook-hosts=localhost"]).unwrap();
+        assert_eq!(webhook.lives, least.webhook.unwrap().lives);
     }
 }
 
 #[test]
 fn each_value_arrives_at_the_program() {
     let objects = template("everything", &[]);
-    let all = arguments(&objects);
-    let (later, now): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|argument| is_not_yet(argument));
-    let config = parse(&now).unwrap();
+    let config = parse(&arguments(&objects)).unwrap();
     assert_eq!(config.bags_url.as_str(), "https://bags.example/api/v1");
     assert_eq!(config.consumer_bags_url, "http://bags-proxy.example/api/v1");
     assert_eq!(config.request_deadline.as_secs(), 60);
@@ -458,15 +455,11 @@ fn each_value_arrives_at_the_program() {
     assert_eq!(config.log_filter, "info,bags_operator=debug");
     assert_eq!(config.admin_listen, "0.0.0.0:9090".parse().unwrap());
     assert_eq!(config.timings.resync.as_secs(), 300);
-    assert_eq!(
-        later,
-        [
-            "--webhook-listen=0.0.0.0:9443",
-            "--webhook-hosts=bags-operator-webhook.bags-system.svc",
-            "--webhook-configuration=bags-operator",
-        ]
-    );
     assert!(config.leader.is_some());
+    let webhook = config.webhook.unwrap();
+    assert_eq!(webhook.listen, "0.0.0.0:9443".parse().unwrap());
+    assert_eq!(webhook.hosts, ["bags-operator-webhook.bags-system.svc"]);
+    assert_eq!(webhook.configuration.as_deref(), Some("bags-operator"));
     let pod = pod(&objects);
     let container = &pod["containers"][0];
     assert_eq!(
@@ -475,17 +468,6 @@ fn each_value_arrives_at_the_program() {
     );
     assert_eq!(container["volumeMounts"][0]["mountPath"], "/etc/bags-operator/ca");
     assert_eq!(pod["volumes"], json!([{"name": "ca", "configMap": {"name": "company-ca"}}]));
-}
-
-#[test]
-fn a_flag_that_the_program_does_not_take_yet_is_off_by_default() {
-    for flag in NOT_YET {
-        let refusal = parse(&["run", flag]).map(|_| ()).expect_err(
-            "the program takes it now: put it on in values.yaml, and take it from NOT_YET",
-        );
-        assert_eq!(refusal.kind(), ErrorKind::UnknownArgument, "{flag}");
-    }
-    assert!(arguments(&template("minimal", &[])).into_iter().all(|argument| !is_not_yet(argument)));
 }
 
 #[test]

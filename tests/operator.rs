@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "operator/admission.rs"]
+mod admission;
 #[path = "operator/alone.rs"]
 mod alone;
 #[path = "operator/deletion.rs"]

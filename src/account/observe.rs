@@ -29,6 +29,7 @@ use crate::{
     keystore::Entry,
     ledger::Ledger,
     timings::Timings,
+    webhook::registration::Registration,
 };
 
 /// What the decision is made from.
@@ -51,6 +52,8 @@ pub(super) struct Observation {
     pub(super) paused_until: Option<Timestamp>,
     /// This process's.
     pub(super) installation: Installation,
+    /// Whether new ApiKeys are put before the admission webhook.
+    pub(super) registration: Registration,
     pub(super) timings: Timings,
     pub(super) now: Instant,
     pub(super) wall: Timestamp,
@@ -198,6 +201,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
         finalizer_done: found.finalizer_done,
         paused_until: memory.budget.paused_until(),
         installation: context.settings.installation.clone(),
+        registration: context.registration.borrow().clone(),
         timings,
         now,
         wall,

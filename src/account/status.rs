@@ -26,6 +26,7 @@ use crate::{
     },
     events::EventReason,
     ledger::Room,
+    webhook::registration::Registration,
 };
 
 /// So many things are named in one message; the rest is counted.
@@ -78,6 +79,10 @@ pub(super) fn show(
         (kind::STRAY_VALUES, stray_values(seen)),
     ];
     write(status, account, words, now);
+    // What was said before a restart stands until it is looked at again.
+    if seen.registration != Registration::Unknown {
+        write(status, account, [(kind::ADMISSION_ENFORCED, admission(&seen.registration))], now);
+    }
 }
 
 /// Writes into the status of another installation's account only that it is one.
@@ -303,6 +308,32 @@ fn quota(status: &BagsAccountStatus, account: &BagsAccount, seen: &Observation) 
         return word(true, "SlotsAvailable", format!("another ApiKey fits into the limit of {limit}"));
     }
     word(false, "Full", format!("{sums}; delete an ApiKey, or raise spec.limit if Bags allows more"))
+}
+
+/// Whether new ApiKeys are refused at once where they do not fit. Nothing else depends on it.
+fn admission(registration: &Registration) -> Option<Word> {
+    match registration {
+        Registration::Unknown | Registration::Unwatched => None,
+        Registration::Registered => {
+            word(true, "Registered", "new ApiKeys are put before the operator's admission webhook")
+        }
+        Registration::Missing(name) => word(
+            false,
+            "WebhookMissing",
+            format!(
+                "there is no ValidatingWebhookConfiguration \"{name}\": an ApiKey that does not fit is not refused at once, it \
+                 waits without a key; install the operator's webhook again"
+            ),
+        ),
+        Registration::Wrong(name, why) => word(
+            false,
+            "WebhookNotTrusted",
+            format!(
+                "the caBundle of ValidatingWebhookConfiguration \"{name}\" is not the operator's and could not be written \
+                 ({why}): no ApiKey can be made; let the operator update it, and let nobody else"
+            ),
+        ),
+    }
 }
 
 /// Keys that work, that pods may use, and that nobody looks after.

@@ -27,10 +27,10 @@ use super::{rules, schema};
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.capacity.used"),
     printcolumn(name = "Limit", type_ = "integer", json_path = ".status.capacity.limit"),
+    printcolumn(name = "Reserved", type_ = "integer", json_path = ".status.capacity.reserved"),
+    printcolumn(name = "Unmanaged", type_ = "integer", json_path = ".status.capacity.unmanaged"),
     printcolumn(name = "Available", type_ = "integer", json_path = ".status.capacity.available"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Unmanaged", type_ = "integer", json_path = ".status.capacity.unmanaged", priority = 1),
-    printcolumn(name = "Reserved", type_ = "integer", json_path = ".status.capacity.reserved", priority = 1),
     printcolumn(name = "User", type_ = "string", json_path = ".status.user", priority = 1),
     printcolumn(name = "Revoke", type_ = "string", json_path = ".status.capabilities.revoke", priority = 1),
     validation = rules::object_name()
@@ -58,6 +58,9 @@ pub struct BagsAccountSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub unmanaged_keys: Option<i64>,
+    /// What happens to an ApiKey that does not fit. Default: Deny.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
     /// How keys are revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
@@ -119,6 +122,16 @@ pub struct TokenRef {
     pub field: Option<String>,
 }
 
+/// What happens to an ApiKey for which no slot is free.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Admission {
+    /// It is refused at once.
+    #[default]
+    Deny,
+    /// It is admitted with a warning, and waits: for waves of GitOps, restores, renames on a full account.
+    Queue,
+}
+
 /// How keys of the account are revoked.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revocation {
@@ -174,7 +187,7 @@ pub struct BagsAccountStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, CredentialsValid, ListCovers, RevocationNeedsPerson, QuotaAvailable.
+    /// Ready, CredentialsValid, ListCovers, RevocationNeedsPerson, QuotaAvailable, AdmissionEnforced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -427,6 +440,18 @@ impl BagsAccount {
     #[must_use]
     pub fn limit(&self) -> i64 {
         self.spec.limit.unwrap_or(10)
+    }
+
+    /// What happens to an ApiKey that does not fit.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        self.spec.admission.unwrap_or_default()
+    }
+
+    /// Whether the labels of namespaces decide who may use the account.
+    #[must_use]
+    pub fn allows_by_label(&self) -> bool {
+        self.spec.allowed.iter().any(|entry| entry.selector.is_some())
     }
 
     /// Slots left free for rotations.

@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{rules, schema};
+use super::{account::Owner, rules, schema};
 
 /// One key for one application in one environment.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -247,6 +247,16 @@ impl ApiKey {
     #[must_use]
     pub fn application(&self) -> String {
         self.spec.application.clone().unwrap_or_else(|| self.name_any())
+    }
+
+    /// Its name in the ledger.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner {
+            namespace: self.namespace().unwrap_or_default(),
+            name: self.name_any(),
+            uid: self.uid().unwrap_or_default(),
+        }
     }
 
     /// The effective name at Bags, before cluster and attempt are added.

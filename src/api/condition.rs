@@ -25,6 +25,8 @@ pub mod kind {
     pub const KEY_UNRESOLVED: &str = "KeyUnresolved";
     /// Published keys whose ApiKey vanished: a person says when they may go. Absent where there are none.
     pub const ORPHANED_KEYS: &str = "OrphanedKeys";
+    /// New ApiKeys are put before the admission webhook. Absent where there is none.
+    pub const ADMISSION_ENFORCED: &str = "AdmissionEnforced";
     /// Keys that carry this cluster's mark are in no slot. Absent where there are none.
     pub const STRAY_KEYS: &str = "StrayKeys";
     /// Keystore Secrets hold values of keys that are in no slot. Absent where there are none.

@@ -11,7 +11,7 @@
 
 mod creation;
 mod deletion;
-mod words;
+pub(crate) mod words;
 
 pub(crate) use creation::speaks_of_credentials;
 pub(crate) use words::{LIMIT_REACHED, foreign_secret};
@@ -225,10 +225,7 @@ fn standing(o: &Observation) -> Rule {
     };
     let name = &o.key.spec.account_ref.name;
     if view.account.metadata.deletion_timestamp.is_some() {
-        return Rule::wait(
-            Reason::AccountDeleting,
-            format!("BagsAccount \"{name}\" is being deleted; name another one"),
-        );
+        return Rule::wait(Reason::AccountDeleting, words::account_deleting(name));
     }
     match view.ours {
         Some(true) => {}

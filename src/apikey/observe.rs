@@ -7,7 +7,10 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
-use super::permission::{Permission, permission};
+use super::{
+    claim::{Claim, older},
+    permission::Permission,
+};
 use crate::{
     account::credentials::{CredentialProblem, CredentialSet},
     api::{
@@ -131,16 +134,10 @@ impl Observation {
 /// When the API server does not answer.
 pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallError> {
     let key = run.key.clone();
-    let owner = Owner {
-        namespace: key.namespace().unwrap_or_default(),
-        name: key.name_any(),
-        uid: key.uid().unwrap_or_default(),
-    };
+    let owner = key.owner();
     let account = context.ledger.read(&key.spec.account_ref.name).await;
     let deleting = key.metadata.deletion_timestamp.is_some();
-    let selectors = account
-        .as_ref()
-        .is_some_and(|account| account.spec.allowed.iter().any(|entry| entry.selector.is_some()));
+    let selectors = account.as_ref().is_some_and(|account| account.allows_by_label());
     let namespace =
         if deleting || selectors { read_namespace(context, &owner.namespace).await? } else { None };
     let labels = namespace.as_ref().map(|namespace| namespace.labels().clone()).unwrap_or_default();
@@ -193,23 +190,15 @@ fn view(
     let now = context.env.clock.wall();
     let ledger = Ledger::of(account.status.as_ref());
     let installation = account.status.as_ref().and_then(|status| status.installation.as_ref());
-    let others: Vec<Arc<ApiKey>> = context.keys.state_filter(|other| {
-        other.spec.account_ref == key.spec.account_ref
-            && other.metadata.uid != key.metadata.uid
-            && other.metadata.deletion_timestamp.is_none()
-    });
+    let others = context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref);
+    let claim = Claim::of(&account, &ledger, key, &others, labels, now, &context.settings.timings);
+    let Claim { room, permission, ahead, use_rival } = claim;
     let memory = context.memory_of(&account.name_any(), &account);
     AccountView {
-        room: Room::of(&account, now, &context.settings.timings),
-        permission: permission(&account, &ledger, key, labels),
-        ahead: others
-            .iter()
-            .filter(|other| waits_before(&account, &ledger, other, key))
-            .filter(|other| {
-                !others.iter().any(|third| third != *other && holds_use_before(&ledger, third, other))
-            })
-            .count(),
-        use_rival: others.iter().find(|other| holds_use_before(&ledger, other, key)).map(|other| path(other)),
+        room,
+        permission,
+        ahead,
+        use_rival,
         paused_until: memory.budget.paused_until().filter(|until| *until > now),
         credentials: context.credentials(&account),
         refused_credentials: memory.facts().refused_credentials,
@@ -220,22 +209,6 @@ fn view(
     }
 }
 
-/// Whether another ApiKey waits for a first slot and is older.
-fn waits_before(account: &BagsAccount, ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
-    let uid = other.uid().unwrap_or_default();
-    older(other, key)
-        && !other.suspended()
-        && other.key_use() != key.key_use()
-        && ledger.owned_by(&uid).next().is_none()
-        && permission(account, ledger, other, &BTreeMap::new()) == Permission::Granted
-}
-
-/// Whether another living ApiKey has the same use: with a slot, or before us.
-fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
-    let uid = other.uid().unwrap_or_default();
-    other.key_use() == key.key_use() && (ledger.owned_by(&uid).next().is_some() || older(other, key))
-}
-
 fn secret_rival(context: &Context, key: &ApiKey) -> Option<String> {
     let name = key.secret_name();
     let rivals = context.keys.state_filter(|other| {
@@ -244,15 +217,6 @@ fn secret_rival(context: &Context, key: &ApiKey) -> Option<String> {
             && other.secret_name() == name
     });
     rivals.iter().find(|other| older(other, key)).map(|other| other.name_any())
-}
-
-fn older(other: &ApiKey, key: &ApiKey) -> bool {
-    let age = |key: &ApiKey| (key.metadata.creation_timestamp.as_ref().map(|time| time.0), key.uid());
-    age(other) < age(key)
-}
-
-fn path(key: &ApiKey) -> String {
-    format!("{}/{}", key.namespace().unwrap_or_default(), key.name_any())
 }
 
 async fn creating(

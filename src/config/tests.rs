@@ -176,3 +176,34 @@ fn every_flag_has_help_a_heading_and_a_variable() {
     assert_eq!(begin.get_env().unwrap(), "BAGS_TIMING_BEGIN_DEADLINE");
     assert_eq!(begin.get_help_heading(), Some("Durations of the workflows"));
 }
+
+#[test]
+fn without_an_address_there_is_no_webhook() {
+    assert_eq!(config(&[]).unwrap().webhook, None);
+    for alone in ["--webhook-hosts=bags.svc", "--webhook-configuration=bags-operator"] {
+        assert!(parse(&[alone]).unwrap_err().to_string().contains("--webhook-listen"), "{alone}");
+    }
+}
+
+#[test]
+fn a_webhook_has_names_and_lives_that_fit_together() {
+    let listen = "--webhook-listen=127.0.0.1:8443";
+    let hosts = "--webhook-hosts=bags-operator-webhook.bags-system.svc,127.0.0.1,::1";
+    let webhook = config(&[listen, hosts, "--webhook-configuration=bags"]).unwrap().webhook.unwrap();
+    assert_eq!(webhook.hosts, ["bags-operator-webhook.bags-system.svc", "127.0.0.1", "::1"]);
+    assert_eq!(webhook.configuration.as_deref(), Some("bags"));
+    let hours = |hours| Duration::from_hours(hours);
+    let lives = webhook.lives;
+    assert_eq!(
+        (lives.authority, lives.leaf, lives.settle),
+        (hours(8760), hours(168), Duration::from_mins(10))
+    );
+    assert!(refusal(&[listen]).contains("--webhook-hosts="));
+    assert!(refusal(&[listen, hosts, "--webhook-certificate-life=0s"]).contains("168h"));
+    let short = refusal(&[listen, hosts, "--webhook-ca-life=1h", "--webhook-ca-settle=10m"]);
+    assert!(short.contains("1h") && short.contains("10m") && short.contains("nine times"), "{short}");
+    for wrong in ["https://bags.svc", "Bags.svc", "bags..svc", "-bags.svc", "bags.svc:443", ""] {
+        let error = parse(&[listen, &format!("--webhook-hosts={wrong}")]).unwrap_err().to_string();
+        assert!(error.contains("write DNS names or addresses"), "{wrong}: {error}");
+    }
+}

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::PostParams,
     runtime::reflector::{ObjectRef, Store},
 };
@@ -180,6 +180,26 @@ impl LedgerStore {
         self.update(name, |draft| changes.iter().try_for_each(|change| draft.apply(change))).await
     }
 
+    /// Writes what `decide` makes of this version, or of a newer one that this process has written since. Tries once:
+    /// whoever decides on more than the ledger reads all of it again after [`StoreError::Contended`].
+    ///
+    /// # Errors
+    /// See [`StoreError`]. After `Timeout` and `Kube`, and where this future is dropped, the write may have been applied.
+    pub async fn update_once(
+        &self,
+        name: &str,
+        live: Arc<BagsAccount>,
+        mut decide: impl FnMut(&mut Draft<'_>) -> Result<(), Refusal>,
+    ) -> Result<Arc<BagsAccount>, StoreError> {
+        let last = self.last(name);
+        let mut last = last.lock().await;
+        let account = match &*last {
+            Known::Acknowledged(ours) => newer(ours, live),
+            Known::Nothing | Known::Doubtful => live,
+        };
+        self.attempt(&account, &mut last, &mut decide).await?.ok_or(StoreError::Contended)
+    }
+
     /// Writes what `decide` makes of the newest version; nothing, if it changes nothing. After a conflict
     /// `decide` is asked again, with the version that is there now.
     ///
@@ -194,33 +214,41 @@ impl LedgerStore {
         let mut last = last.lock().await;
         for _ in 0..TRIES {
             let account = self.start(name, &last).await?;
-            *last = Known::Acknowledged(account.clone());
-            let Some(next) = self.draft(&account, &mut decide)? else { return Ok(account) };
-            let options = PostParams::default();
-            let write = self.api.replace_status(name, &options, &next);
-            match tokio::time::timeout(WRITE_DEADLINE, write).await {
-                Ok(Ok(written)) => {
-                    let written = Arc::new(written);
-                    *last = Known::Acknowledged(written.clone());
-                    return Ok(written);
-                }
-                Ok(Err(kube::Error::Api(status))) if status.is_conflict() => *last = Known::Doubtful,
-                Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
-                    *last = Known::Nothing;
-                    return Err(StoreError::NoAccount(name.to_owned()));
-                }
-                // What became of the write is not known: whoever comes next starts from a live read.
-                Ok(Err(error)) => {
-                    *last = Known::Doubtful;
-                    return Err(StoreError::Kube(Box::new(error)));
-                }
-                Err(_) => {
-                    *last = Known::Doubtful;
-                    return Err(StoreError::Timeout);
-                }
+            if let Some(written) = self.attempt(&account, &mut last, &mut decide).await? {
+                return Ok(written);
             }
         }
         Err(StoreError::Contended)
+    }
+
+    /// One write from this version; `None`: it lost a conflict. What became of a write that was not answered, or that
+    /// nobody waited for, is not known: whoever comes next starts from a live read.
+    async fn attempt(
+        &self,
+        account: &Arc<BagsAccount>,
+        last: &mut Known,
+        decide: &mut impl FnMut(&mut Draft<'_>) -> Result<(), Refusal>,
+    ) -> Result<Option<Arc<BagsAccount>>, StoreError> {
+        *last = Known::Acknowledged(account.clone());
+        let Some(next) = self.draft(account, decide)? else { return Ok(Some(account.clone())) };
+        let name = account.name_any();
+        let options = PostParams::default();
+        *last = Known::Doubtful;
+        let write = self.api.replace_status(&name, &options, &next);
+        match tokio::time::timeout(WRITE_DEADLINE, write).await {
+            Ok(Ok(written)) => {
+                let written = Arc::new(written);
+                *last = Known::Acknowledged(written.clone());
+                Ok(Some(written))
+            }
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(None),
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+                *last = Known::Nothing;
+                Err(StoreError::NoAccount(name))
+            }
+            Ok(Err(error)) => Err(StoreError::Kube(Box::new(error))),
+            Err(_) => Err(StoreError::Timeout),
+        }
     }
 
     /// The version that a write starts from.

@@ -8,6 +8,7 @@ use kube::runtime::{
     Predicate, predicates,
     reflector::{self, Store, store::Writer},
 };
+use tokio::sync::watch;
 
 use crate::{
     account::memory::Memory,
@@ -22,6 +23,7 @@ use crate::{
     keystore::Keystore,
     ledger::LedgerStore,
     metrics::Metrics,
+    webhook::registration::Registration,
 };
 
 /// The caches, and the ends that fill them.
@@ -50,7 +52,13 @@ impl Default for Watches {
 
 /// What reconcilers are given.
 #[must_use]
-pub fn context(config: &Config, env: Env, installation: Installation, watches: &Watches) -> Context {
+pub fn context(
+    config: &Config,
+    env: Env,
+    installation: Installation,
+    watches: &Watches,
+    registration: watch::Receiver<Registration>,
+) -> Context {
     let timings = config.timings.clone();
     let (kube, clock) = (env.kube.clone(), env.clock.clone());
     Context {
@@ -70,6 +78,7 @@ pub fn context(config: &Config, env: Env, installation: Installation, watches: &
             request_deadline: config.request_deadline,
             timings,
         },
+        registration,
         env,
     }
 }

@@ -129,6 +129,11 @@ impl Wake {
         }
     }
 
+    /// Something that every account shows has changed.
+    pub fn every_account(&self) {
+        self.accounts.state().iter().for_each(|account| self.account(&account.name_any()));
+    }
+
     /// Whether an account's spec changed since it was last seen.
     fn edited(&self, account: &BagsAccount) -> bool {
         let mut specs = self.specs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -80,6 +80,13 @@ impl Launch {
         }
     }
 
+    /// Another replica, with a log of its own.
+    pub(crate) fn another(&self) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { log: self.log.with_extension(format!("replica-{number}.log")), ..self.clone() }
+    }
+
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec![
             "run".to_owned(),
@@ -229,6 +236,11 @@ impl Operator {
         reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap()
     }
 
+    /// Its process id.
+    pub(crate) fn process(&self) -> u32 {
+        self.seen.borrow().process.expect("it was started")
+    }
+
     /// SIGKILL: nothing is tidied up. Returns when the process is gone.
     pub(crate) fn kill(mut self) {
         self.end();
@@ -236,7 +248,7 @@ impl Operator {
 
     /// SIGTERM, and its orderly end.
     pub(crate) async fn stop(mut self) {
-        let process = self.seen.borrow().process.expect("it was started");
+        let process = self.process();
         let told = Command::new("kill").arg("-TERM").arg(process.to_string()).status().unwrap();
         assert!(told.success(), "the operator had ended before it was told to: {}", self.tail());
         let exit = self.exit().await;

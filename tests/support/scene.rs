@@ -147,7 +147,8 @@ impl<'w> Scene<'w> {
         self.keys().create(&PostParams::default(), &key).await.unwrap()
     }
 
-    fn new_key(&self, name: &str, fields: Value) -> ApiKey {
+    /// An ApiKey for production with further fields of its spec, not applied.
+    pub(crate) fn new_key(&self, name: &str, fields: Value) -> ApiKey {
         let mut spec = json!({"accountRef": {"name": self.name}, "environment": "production"});
         spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         typed(json!({

@@ -67,6 +67,11 @@ impl World {
     /// A world for tests that take turns: they order faults, or start and end the operator. The cluster is one for
     /// all of them, the rest is new. The flags take the place of those of [`QUICK`], or come after them.
     pub(crate) async fn alone(flags: &[&str]) -> Alone {
+        Self::alone_after(flags, async |_| {}).await
+    }
+
+    /// The same, with something done in the cluster before the operator starts.
+    pub(crate) async fn alone_after(flags: &[&str], first: impl AsyncFnOnce(kube::Client)) -> Alone {
         static TURN: Mutex<Option<Cluster>> = Mutex::const_new(None);
         let mut turn = TURN.lock().await;
         if turn.is_none() {
@@ -74,6 +79,7 @@ impl World {
             *turn = Some(boot.await.expect("the cluster boots; its own words are above"));
         }
         let cluster = turn.clone().expect("it was just booted");
+        first(cluster.client().await).await;
         let name = |flag: &str| flag.split_once('=').map_or(flag.to_owned(), |(name, _)| name.to_owned());
         let replaced = |quick: &&&str| flags.iter().any(|flag| name(flag) == name(quick));
         let quick = QUICK.iter().filter(|quick| !replaced(quick));

@@ -25,6 +25,7 @@ use bags_operator::{
     },
     outcome::Outcome,
     saves::Saves,
+    webhook::registration::Registration,
 };
 use futures::{FutureExt, channel::mpsc::UnboundedReceiver, future::BoxFuture};
 use k8s_openapi::api::core::v1::Secret;
@@ -38,7 +39,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+    time::Instant,
+};
 
 use super::{
     apiserver::{ApiServer, Change, ChangeKind},
@@ -175,7 +180,8 @@ impl Process {
         let watches = Watches::new();
         let installation =
             Installation { cluster: (*cluster).to_owned(), namespace: OPERATOR_NAMESPACE.to_owned() };
-        let context = Arc::new(parts::context(config, env, installation, &watches));
+        let registration = watch::channel(Registration::Unwatched).1;
+        let context = Arc::new(parts::context(config, env, installation, &watches, registration));
         let Watches { keys, accounts, secrets } = watches;
         let (wake, woken_keys, woken_accounts) =
             Wake::new(keys.0.clone(), accounts.0.clone(), context.clone());

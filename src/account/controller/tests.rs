@@ -253,6 +253,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         keys: seen_keys,
         ledger: LedgerStore::new(client.clone(), clock.clone(), timings.clone(), seen_accounts),
         keystore: Keystore::new(client.clone(), "bags", seen_secrets),
+        registration: tokio::sync::watch::channel(crate::webhook::registration::Registration::Unwatched).1,
         memory: Memory::default(),
         operator_budget: budget(clock.clone()),
         metrics: crate::metrics::Metrics::new(),

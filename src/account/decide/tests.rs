@@ -49,6 +49,7 @@ pub(in crate::account) fn account() -> Observation {
     let now = clock();
     let version = Some("bags-main@1".to_owned());
     Observation {
+        registration: crate::webhook::registration::Registration::Unwatched,
         account: Arc::new(account),
         slots: vec![],
         departed: vec![],

@@ -16,6 +16,7 @@ use crate::{
         observe::{AccountView, CreatingView, Observation},
     },
     consumer_secret::Foreign,
+    ledger::Room,
 };
 
 /// `failures.reason` of a slot whose key belongs to another user.
@@ -114,34 +115,34 @@ pub(super) fn secret_rival(key: &ApiKey, rival: &str) -> String {
     )
 }
 
-pub(super) fn account_not_found(key: &ApiKey) -> String {
+pub(crate) fn account_not_found(key: &ApiKey) -> String {
     format!(
         "there is no BagsAccount \"{}\"; correct spec.accountRef.name, or ask the platform team to create it",
         key.spec.account_ref.name
     )
 }
 
-pub(super) fn foreign_installation(account: &str) -> String {
+pub(crate) fn foreign_installation(account: &str) -> String {
     format!(
         "the ledger of BagsAccount \"{account}\" belongs to another installation of the operator; a platform person takes \
          it over with the annotation keys.bags.fm/take-over on the account"
     )
 }
 
-pub(super) fn newer_ledger(account: &str) -> String {
+pub(crate) fn newer_ledger(account: &str) -> String {
     format!(
         "the ledger of BagsAccount \"{account}\" was written by a newer version of the operator; nothing is changed until \
          that version runs again"
     )
 }
 
-pub(super) fn namespace_not_allowed(account: &str, namespace: &str) -> String {
+pub(crate) fn namespace_not_allowed(account: &str, namespace: &str) -> String {
     format!(
         "BagsAccount \"{account}\" does not allow namespace \"{namespace}\"; ask the platform team to add it to spec.allowed"
     )
 }
 
-pub(super) fn environment_not_allowed(account: &str, environment: &str, allowed: &[String]) -> String {
+pub(crate) fn environment_not_allowed(account: &str, environment: &str, allowed: &[String]) -> String {
     format!(
         "BagsAccount \"{account}\" does not allow environment \"{environment}\" in this namespace (it allows: {}); use \
          another account, or ask the platform team to add it to spec.allowed",
@@ -149,14 +150,14 @@ pub(super) fn environment_not_allowed(account: &str, environment: &str, allowed:
     )
 }
 
-pub(super) fn namespace_full(account: &str, namespace: &str, max: i64) -> String {
+pub(crate) fn namespace_full(account: &str, namespace: &str, max: i64) -> String {
     format!(
         "namespace \"{namespace}\" has as many keys of BagsAccount \"{account}\" as it may have ({max}); delete an ApiKey \
          there, or ask the platform team for a higher spec.allowed[].max"
     )
 }
 
-pub(super) fn duplicate_use(key: &ApiKey, rival: &str) -> String {
+pub(crate) fn duplicate_use(key: &ApiKey, rival: &str) -> String {
     format!(
         "ApiKey {rival} has application \"{}\" in environment \"{}\" of the same account; this one waits until that one is \
          gone",
@@ -165,17 +166,40 @@ pub(super) fn duplicate_use(key: &ApiKey, rival: &str) -> String {
     )
 }
 
+/// The way out of a full account, where whoever does not fit is refused.
+pub(crate) const MAKE_ROOM_OR_QUEUE: &str =
+    "delete an ApiKey, or ask the platform team for admission: Queue or a higher limit";
+
 pub(super) fn no_room(view: &AccountView) -> String {
-    let capacity = view.room.capacity(&view.ledger.slots);
-    let managed = view.ledger.slots.len();
+    let sums = room(&account_name(view), &view.room, &view.ledger.slots);
+    format!("{sums}; delete an ApiKey, or ask the platform team for a higher limit")
+}
+
+/// A full account in numbers.
+pub(crate) fn room(account: &str, room: &Room, slots: &[Slot]) -> String {
+    let capacity = room.capacity(slots);
     format!(
-        "account \"{}\" has no slot for another key: {} of {} in use ({managed} by ApiKeys, {} made elsewhere), {} kept for \
-         rotations; delete an ApiKey, or ask the platform team for a higher limit",
-        account_name(view),
+        "account \"{account}\" has no slot for another key: {} of {} in use ({} by ApiKeys, {} made elsewhere), {} kept for \
+         rotations",
         capacity.used,
         capacity.limit,
+        slots.len(),
         capacity.unmanaged,
         capacity.reserved
+    )
+}
+
+pub(crate) fn account_deleting(account: &str) -> String {
+    format!("BagsAccount \"{account}\" is being deleted; name another one")
+}
+
+pub(crate) fn account_unseen(account: &str) -> String {
+    format!("BagsAccount \"{account}\" has not been looked at yet; apply the ApiKey again in a moment")
+}
+
+pub(crate) fn account_not_ready(account: &str, reason: &str) -> String {
+    format!(
+        "BagsAccount \"{account}\" is not ready ({reason}); ask the platform team to see to it, or for admission: Queue"
     )
 }
 

@@ -1,0 +1,163 @@
+//! Serves HTTP/1.1, with a bound on everything that a client may hold: connections, time, bytes of a request's head.
+//!
+//! The connections are driven by hyper directly, as `axum::serve` sets no bound on how long a client may take.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+/// The head of a request may be so long, in bytes.
+const HEADER_BYTES: usize = 16 * 1024;
+/// Pause after a failure to accept, for example when file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// An answer under way may take so long when a connection is closed.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What clients may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at the same time; more wait in the system's queue.
+    pub connections: usize,
+    /// From the connection to the head of its first request, the handshake of TLS included.
+    pub first_request: Duration,
+    /// From one request to the head of the next.
+    pub idle: Duration,
+    /// A connection is closed after this, at the end of the answer under way.
+    pub lifetime: Duration,
+    /// Requests are answered so long after the stop: who is told to end may still be asked for a moment.
+    pub linger: Duration,
+}
+
+/// A bound server.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Listens; connections queue until [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address that was bound, with its port where any was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the token is cancelled; then answers under way get a second.
+    pub async fn serve(
+        self,
+        router: Router,
+        limits: Limits,
+        tls: Option<TlsAcceptor>,
+        stop: CancellationToken,
+    ) {
+        let mut connections = JoinSet::new();
+        let end = async {
+            stop.cancelled().await;
+            let _ = timeout(limits.linger, std::future::pending::<()>()).await;
+        };
+        tokio::pin!(end);
+        let over = CancellationToken::new();
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                Some(_) = connections.join_next() => {}
+                accepted = self.listener.accept(), if connections.len() < limits.connections => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(connection(stream, router.clone(), limits, tls.clone(), over.clone()));
+                    }
+                    Err(error) => {
+                        warn!(%error, "A connection was not accepted");
+                        let _ = timeout(ACCEPT_PAUSE, stop.cancelled()).await;
+                    }
+                },
+            }
+        }
+        over.cancel();
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+/// Drives one connection to its end, which comes in any case.
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    limits: Limits,
+    tls: Option<TlsAcceptor>,
+    over: CancellationToken,
+) {
+    let Some(tls) = tls else { return requests(stream, router, limits, over).await };
+    match timeout(limits.first_request, tls.accept(stream)).await {
+        Ok(Ok(stream)) => requests(stream, router, limits, over).await,
+        Ok(Err(error)) => debug!(%error, "A TLS handshake failed"),
+        Err(_) => debug!("A TLS handshake took too long"),
+    }
+}
+
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    limits: Limits,
+    over: CancellationToken,
+) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let service = hyper::service::service_fn({
+        let asked = asked.clone();
+        move |request: hyper::Request<Incoming>| {
+            asked.store(true, Ordering::Relaxed);
+            router.clone().oneshot(request)
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    let silent = async {
+        let _ = timeout(limits.first_request, std::future::pending::<()>()).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = silent => return debug!("A connection brought no request in time"),
+        _ = timeout(limits.lifetime, over.cancelled()) => {
+            served.as_mut().graceful_shutdown();
+            timeout(GRACE, served).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "A connection ended early");
+    }
+}

@@ -1,0 +1,177 @@
+//! Admission of a new ApiKey: live read → judge → keep its place in the ledger. Whoever loses a race is judged again from
+//! scratch, on what the winner left.
+//!
+//! Nothing but this process' answer depends on it: the controllers ask the same functions before any request to Bags, so
+//! what comes past this webhook waits there.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, ResourceExt};
+use tracing::warn;
+
+use super::{
+    reads::SharedReads,
+    verdict::{Case, Denial, Verdict, judge},
+};
+use crate::{
+    api::{ApiKey, BagsAccount},
+    apikey::claim::Claim,
+    context::Context,
+    env::CallError,
+    ledger::{Ledger, Refusal, StoreError},
+};
+
+/// Half of the time that the API server waits (`timeoutSeconds: 5`): what is left is for its way here and back.
+const DEADLINE: Duration = Duration::from_millis(2500);
+/// After a lost race: a random moment up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(40);
+
+/// An answer to a person.
+pub(super) type Answer = Result<Vec<String>, Denial>;
+
+/// Judges new ApiKeys.
+pub struct Admission {
+    context: Arc<Context>,
+    accounts: SharedReads<BagsAccount>,
+    namespaces: SharedReads<Namespace>,
+}
+
+impl Admission {
+    /// Judges by the caches and ledgers of this process.
+    #[must_use]
+    pub fn new(context: Arc<Context>) -> Self {
+        let kube = context.env.kube.clone();
+        Self {
+            context,
+            accounts: SharedReads::new(Api::all(kube.clone())),
+            namespaces: SharedReads::new(Api::all(kube)),
+        }
+    }
+
+    /// Admits with warnings, or refuses. A place is kept in the ledger before it admits, unless it is only a dry run.
+    ///
+    /// # Errors
+    /// Why it is refused, for the person.
+    pub(super) async fn decide(&self, mut key: ApiKey, dry_run: bool) -> Answer {
+        // Who has no age is the youngest: everybody who waits was there before.
+        key.metadata.creation_timestamp.get_or_insert_with(|| {
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.context.env.clock.wall())
+        });
+        let account = key.spec.account_ref.name.clone();
+        match tokio::time::timeout(DEADLINE, self.rounds(&key, dry_run)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(busy(&account)),
+        }
+    }
+
+    /// The monotonic clock, for whoever measures.
+    pub(super) fn now(&self) -> tokio::time::Instant {
+        self.context.env.clock.monotonic()
+    }
+
+    /// Until there is a verdict that stands.
+    async fn rounds(&self, key: &ApiKey, dry_run: bool) -> Answer {
+        loop {
+            let (account, labels) = self.observe(key).await.map_err(|error| unanswered(&error))?; // (io)
+            match (self.judge(key, account.as_deref(), &labels), account) {
+                (Verdict::Deny(denial), _) => return Err(denial),
+                (Verdict::Admit { reserve: Some(_), .. }, Some(account)) if !dry_run => {
+                    match self.keep_place(key, account, &labels).await {
+                        Err(error) => lost_race(error)?,
+                        Ok(warnings) => return Ok(warnings),
+                    }
+                }
+                (Verdict::Admit { warnings, .. }, _) => return Ok(warnings),
+            }
+            pause(LONGEST_PAUSE.mul_f64(self.context.env.randomness.fraction())).await;
+        }
+    }
+
+    /// The account, and the labels of the namespace where the account asks for them.
+    async fn observe(
+        &self,
+        key: &ApiKey,
+    ) -> Result<(Option<Arc<BagsAccount>>, BTreeMap<String, String>), Arc<CallError>> {
+        let Some(account) = self.accounts.get(&key.spec.account_ref.name).await? else {
+            return Ok((None, BTreeMap::new()));
+        };
+        let labels = match account.allows_by_label() {
+            true => self.namespaces.get(&key.namespace().unwrap_or_default()).await?,
+            false => None,
+        };
+        let labels = labels.map(|namespace| namespace.labels().clone()).unwrap_or_default();
+        Ok((Some(account), labels))
+    }
+
+    fn judge(
+        &self,
+        key: &ApiKey,
+        account: Option<&BagsAccount>,
+        labels: &BTreeMap<String, String>,
+    ) -> Verdict {
+        let claim = account.map(|account| self.claim(key, account, labels));
+        let installation = &self.context.settings.installation;
+        judge(&Case { key, account, claim: claim.as_ref(), installation })
+    }
+
+    fn claim(&self, key: &ApiKey, account: &BagsAccount, labels: &BTreeMap<String, String>) -> Claim {
+        let ledger = Ledger::of(account.status.as_ref());
+        let others = self.context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref);
+        let now = self.context.env.clock.wall();
+        Claim::of(account, &ledger, key, &others, labels, now, &self.context.settings.timings)
+    }
+
+    /// One write that keeps the place, if the newest version of the account still admits the ApiKey.
+    async fn keep_place(
+        &self,
+        key: &ApiKey,
+        account: Arc<BagsAccount>,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut said = Vec::new();
+        let name = account.name_any();
+        let write = self.context.ledger.update_once(&name, account, |draft| {
+            match self.judge(key, Some(draft.account), labels) {
+                Verdict::Admit { reserve: Some(change), warnings } => {
+                    said = warnings;
+                    draft.apply(&change)
+                }
+                Verdict::Admit { reserve: None, .. } | Verdict::Deny(_) => Err(Refusal::NotInState),
+            }
+        });
+        write.await.map(|_| said)
+    }
+}
+
+/// Whether the ApiKey is to be judged again.
+fn lost_race(error: StoreError) -> Result<(), Denial> {
+    match error {
+        StoreError::Refused(_) | StoreError::Contended | StoreError::NoAccount(_) => Ok(()),
+        StoreError::Violation(_) | StoreError::Timeout | StoreError::Kube(_) => {
+            warn!(%error, "A place could not be kept");
+            let message = format!("a slot could not be kept: {error}; apply the ApiKey again in a moment");
+            Err(Denial::passing("ApiServerUnavailable", message))
+        }
+    }
+}
+
+fn busy(account: &str) -> Denial {
+    Denial::passing(
+        "Contended",
+        format!("others keep taking slots of account \"{account}\"; apply the ApiKey again in a moment"),
+    )
+}
+
+fn unanswered(error: &CallError) -> Denial {
+    warn!(error = %error.kind(), "An account could not be read");
+    Denial::passing(
+        "ApiServerUnavailable",
+        format!("the account could not be read: {}; apply the ApiKey again in a moment", error.kind()),
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "a review is no reconcile: somebody waits for its answer")]
+async fn pause(pause: Duration) {
+    tokio::time::sleep(pause).await;
+}

@@ -1,0 +1,295 @@
+//! Certificates of the webhook: an authority of the operator's own, in one Secret, and leaves that each replica signs for
+//! itself and keeps in memory. Pure but for randomness.
+//!
+//! An authority is replaced in three steps, with a pause after each, so that at every moment whoever calls trusts
+//! whoever answers: its successor is trusted beside it; then the successor signs; then it is trusted no more.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::ResourceExt;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::{
+    crypto::ring::sign::any_supported_type,
+    pki_types::{PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use x509_parser::pem::Pem;
+
+/// Common name of every authority of ours.
+const COMMON_NAME: &str = "bags-operator webhook authority";
+/// Clocks may differ by so much.
+const SKEW: Duration = Duration::from_hours(1);
+
+/// Fields of the Secret.
+const CURRENT: (&str, &str) = ("ca.crt", "ca.key");
+const NEXT: (&str, &str) = ("next.crt", "next.key");
+const PREVIOUS: &str = "previous.crt";
+/// When the last step was taken.
+const STEPPED: &str = "keys.bags.fm/stepped";
+
+/// Why a certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The certificate library refused.
+    #[error("failed to make a certificate")]
+    Make(#[from] rcgen::Error),
+    /// The TLS library does not take the key.
+    #[error("failed to use a certificate's key")]
+    Use(#[source] rustls::Error),
+    /// The key's PEM cannot be read.
+    #[error("failed to read a certificate's key")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+}
+
+/// An authority: certificate and key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Authority {
+    certificate: String,
+    key: String,
+}
+
+/// The key stays unsaid.
+impl fmt::Debug for Authority {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Authority")
+    }
+}
+
+/// How long certificates live, and how long everybody takes to learn of a new authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lives {
+    /// Of an authority.
+    pub authority: Duration,
+    /// Of a leaf.
+    pub leaf: Duration,
+    /// Between two steps of a replacement.
+    pub settle: Duration,
+}
+
+/// The authorities of an installation, as its Secret holds them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Authorities {
+    current: Authority,
+    next: Option<Authority>,
+    previous: Option<String>,
+    stepped: Timestamp,
+}
+
+/// What is to be done about the authorities.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Nothing before this much time has passed.
+    Wait(Duration),
+    /// Write these.
+    Write(Authorities),
+}
+
+/// A serving certificate.
+pub(super) struct Leaf {
+    pub(super) certified: Arc<CertifiedKey>,
+    issuer: String,
+    made: Timestamp,
+    ends: Timestamp,
+}
+
+impl Authority {
+    pub(super) fn new(now: Timestamp, life: Duration) -> Result<Self, CertificateError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        validity(&mut params, now, life);
+        Ok(Self { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// A leaf for these names and addresses.
+    pub(super) fn issue(
+        &self,
+        hosts: &[String],
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<Leaf, CertificateError> {
+        let issuer = Issuer::from_ca_cert_pem(&self.certificate, KeyPair::from_pem(&self.key)?)?;
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(hosts)?;
+        params.distinguished_name.push(DnType::CommonName, "bags-operator webhook");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let life = life.min(between(now, self.ends()));
+        validity(&mut params, now, life);
+        let certificate = params.signed_by(&key, &issuer)?;
+        let private =
+            PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).map_err(CertificateError::Pem)?;
+        let signing = any_supported_type(&private).map_err(CertificateError::Use)?;
+        let certified = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signing));
+        Ok(Leaf { certified, issuer: self.certificate.clone(), made: now, ends: after(now, life) })
+    }
+
+    /// From when to when it is valid; `None`: its certificate cannot be read.
+    fn validity(&self) -> Option<(Timestamp, Timestamp)> {
+        let pem = Pem::iter_from_buffer(self.certificate.as_bytes()).next()?.ok()?;
+        let validity = pem.parse_x509().ok()?.validity().clone();
+        let time = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+        Some((time(validity.not_before)?, time(validity.not_after)?))
+    }
+
+    fn ends(&self) -> Timestamp {
+        self.validity().map_or(Timestamp::MIN, |(_, ends)| ends)
+    }
+
+    /// Whether it can sign: certificate and key are readable and belong together.
+    fn signs(&self) -> bool {
+        self.validity().is_some()
+            && KeyPair::from_pem(&self.key)
+                .is_ok_and(|key| Issuer::from_ca_cert_pem(&self.certificate, key).is_ok())
+    }
+}
+
+impl Authorities {
+    pub(super) fn new(now: Timestamp, lives: &Lives) -> Result<Self, CertificateError> {
+        Ok(Self { current: Authority::new(now, lives.authority)?, next: None, previous: None, stepped: now })
+    }
+
+    /// Those in a Secret; `None`: none that could sign.
+    pub(super) fn of(secret: &Secret) -> Option<Self> {
+        let text = |field: &str| {
+            let bytes = &secret.data.as_ref()?.get(field)?.0;
+            String::from_utf8(bytes.clone()).ok()
+        };
+        let authority = |(certificate, key): (&str, &str)| {
+            let authority = Authority { certificate: text(certificate)?, key: text(key)? };
+            authority.signs().then_some(authority)
+        };
+        Some(Self {
+            current: authority(CURRENT)?,
+            next: authority(NEXT),
+            previous: text(PREVIOUS),
+            stepped: secret.annotations().get(STEPPED)?.parse().ok()?,
+        })
+    }
+
+    /// Puts them into a Secret.
+    pub(super) fn put_into(&self, secret: &mut Secret) {
+        let text = |text: &str| ByteString(text.as_bytes().to_vec());
+        let mut data = BTreeMap::new();
+        let authorities = [(CURRENT, Some(&self.current)), (NEXT, self.next.as_ref())];
+        for ((certificate, key), authority) in authorities {
+            if let Some(authority) = authority {
+                data.insert(certificate.to_owned(), text(&authority.certificate));
+                data.insert(key.to_owned(), text(&authority.key));
+            }
+        }
+        if let Some(previous) = &self.previous {
+            data.insert(PREVIOUS.to_owned(), text(previous));
+        }
+        secret.data = Some(data);
+        secret.annotations_mut().insert(STEPPED.to_owned(), self.stepped.to_string());
+    }
+
+    /// The one that signs.
+    pub(super) fn signing(&self) -> &Authority {
+        &self.current
+    }
+
+    /// All that is to be trusted, as PEM.
+    pub(super) fn bundle(&self) -> String {
+        let next = self.next.as_ref().map(|next| next.certificate.as_str());
+        [Some(self.current.certificate.as_str()), next, self.previous.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// What is next. `trusted` is for how long this bundle has been known to the API server; a step that takes trust in
+    /// the last one for granted waits for it.
+    pub(super) fn step(
+        &self,
+        now: Timestamp,
+        lives: &Lives,
+        trusted: Duration,
+    ) -> Result<Step, CertificateError> {
+        let ends = self.current.ends();
+        if ends <= now {
+            // Nobody trusts it any more: whatever is new is better at once.
+            return Ok(Step::Write(Self::new(now, lives)?));
+        }
+        let settled = between(self.stepped, now).min(trusted);
+        let unsettled = lives.settle.saturating_sub(settled);
+        if let Some(next) = &self.next {
+            if !unsettled.is_zero() {
+                return Ok(Step::Wait(unsettled));
+            }
+            let previous = Some(self.current.certificate.clone());
+            return Ok(Step::Write(Self { current: next.clone(), next: None, previous, stepped: now }));
+        }
+        if self.previous.is_some() {
+            if !unsettled.is_zero() {
+                return Ok(Step::Wait(unsettled));
+            }
+            return Ok(Step::Write(Self { previous: None, stepped: now, ..self.clone() }));
+        }
+        let due = between(now, ends).saturating_sub(lives.authority / 3);
+        if !due.is_zero() {
+            return Ok(Step::Wait(due));
+        }
+        let next = Some(Authority::new(now, lives.authority)?);
+        Ok(Step::Write(Self { next, stepped: now, ..self.clone() }))
+    }
+}
+
+impl Leaf {
+    /// After how long it is to be replaced; zero: now. A third of its life is left then.
+    pub(super) fn due(&self, authority: &Authority, now: Timestamp) -> Duration {
+        if self.issuer != authority.certificate {
+            return Duration::ZERO;
+        }
+        between(now, self.ends).saturating_sub(between(self.made, self.ends) / 3)
+    }
+
+    /// When it ends.
+    pub(super) fn ends(&self) -> Timestamp {
+        self.ends
+    }
+}
+
+/// Whether a bundle holds an authority of ours, this one or an earlier one.
+pub(super) fn is_ours(bundle: &[u8]) -> bool {
+    let ours = |pem: Pem| {
+        let certificate = pem.parse_x509().ok()?;
+        let mut names = certificate.subject().iter_common_name();
+        Some(names.any(|name| name.as_str().is_ok_and(|name| name == COMMON_NAME)))
+    };
+    Pem::iter_from_buffer(bundle).filter_map(Result::ok).any(|pem| ours(pem).unwrap_or(false))
+}
+
+/// Valid from before now, as clocks differ, and until a life from now.
+fn validity(params: &mut CertificateParams, now: Timestamp, life: Duration) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let time = |time: Timestamp| epoch + Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
+    params.not_before = time(after_signed(now, -1, SKEW));
+    params.not_after = time(after(now, life));
+}
+
+fn after(time: Timestamp, wait: Duration) -> Timestamp {
+    after_signed(time, 1, wait)
+}
+
+fn after_signed(time: Timestamp, sign: i32, wait: Duration) -> Timestamp {
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    time.saturating_add(wait * sign).unwrap_or(Timestamp::MAX)
+}
+
+/// From one time to a later one; zero otherwise.
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_mins(1);
+const LIVES: Lives = Lives {
+    authority: Duration::from_hours(24 * 365),
+    leaf: Duration::from_hours(24 * 7),
+    settle: Duration::from_mins(5),
+};
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+fn hosts() -> Vec<String> {
+    vec!["bags-operator.bags-system.svc".into(), "127.0.0.1".into()]
+}
+
+/// Whether a caller with this bundle and this clock takes the leaf for that host.
+fn accepts(bundle: &str, leaf: &Leaf, host: &str, at: Timestamp) -> bool {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.as_second()).unwrap()));
+    let host = ServerName::try_from(host.to_owned()).unwrap();
+    verifier.verify_server_cert(&leaf.certified.cert[0], &[], &host, &[], time).is_ok()
+}
+
+#[test]
+fn a_leaf_is_trusted_for_its_hosts_also_by_whose_clock_is_late_and_by_nobody_after_its_end() {
+    let authorities = Authorities::new(now(), &LIVES).unwrap();
+    let leaf = authorities.signing().issue(&hosts(), now(), LIVES.leaf).unwrap();
+    let bundle = authorities.bundle();
+    for host in ["bags-operator.bags-system.svc", "127.0.0.1"] {
+        assert!(accepts(&bundle, &leaf, host, now()), "{host}");
+    }
+    assert!(!accepts(&bundle, &leaf, "bags-operator.elsewhere.svc", now()));
+    assert!(accepts(&bundle, &leaf, "127.0.0.1", after_signed(now(), -1, 30 * MINUTE)));
+    assert!(!accepts(&bundle, &leaf, "127.0.0.1", after(now(), LIVES.leaf + MINUTE)));
+    let stranger = Authorities::new(now(), &LIVES).unwrap().bundle();
+    assert!(!accepts(&stranger, &leaf, "127.0.0.1", now()));
+}
+
+#[test]
+fn a_leaf_is_renewed_with_a_third_of_its_life_left_and_when_another_authority_signs() {
+    let authority = Authority::new(now(), LIVES.authority).unwrap();
+    let leaf = authority.issue(&hosts(), now(), 30 * MINUTE).unwrap();
+    assert_eq!(leaf.due(&authority, now()), 20 * MINUTE);
+    assert_eq!(leaf.due(&authority, after(now(), 20 * MINUTE)), Duration::ZERO);
+    assert_eq!(leaf.due(&Authority::new(now(), LIVES.authority).unwrap(), now()), Duration::ZERO);
+}
+
+#[test]
+fn a_leaf_ends_no_later_than_its_authority() {
+    let authority = Authority::new(now(), 10 * MINUTE).unwrap();
+    assert_eq!(authority.issue(&hosts(), now(), LIVES.leaf).unwrap().ends(), after(now(), 10 * MINUTE));
+}
+
+#[test]
+fn authorities_come_back_from_their_secret_as_they_went_in() {
+    let first = Authorities::new(now(), &LIVES).unwrap();
+    let successor = Authority::new(now(), LIVES.authority).unwrap();
+    let previous = Some(Authority::new(now(), LIVES.authority).unwrap().certificate);
+    let full = Authorities { next: Some(successor), previous, ..first.clone() };
+    for authorities in [first, full] {
+        let mut secret = Secret::default();
+        authorities.put_into(&mut secret);
+        assert_eq!(Authorities::of(&secret), Some(authorities));
+    }
+}
+
+#[test]
+fn what_cannot_sign_is_no_authority() {
+    let mut secret = Secret::default();
+    assert_eq!(Authorities::of(&secret), None, "nothing at all");
+    Authorities::new(now(), &LIVES).unwrap().put_into(&mut secret);
+    let stranger = Authority::new(now(), LIVES.authority).unwrap();
+    for (what, field, content) in [
+        ("no key", CURRENT.1, ""),
+        ("half a certificate", CURRENT.0, "-----BEGIN CERTIFICATE-----\nAAAA"),
+        ("no text", CURRENT.0, "\u{0}"),
+    ] {
+        let mut broken = secret.clone();
+        broken.data.as_mut().unwrap().insert(field.to_owned(), ByteString(content.as_bytes().to_vec()));
+        assert_eq!(Authorities::of(&broken), None, "{what}");
+    }
+    // A successor that cannot sign is none: the next step makes another.
+    secret.data.as_mut().unwrap().insert(NEXT.0.to_owned(), ByteString(stranger.certificate.into_bytes()));
+    assert!(Authorities::of(&secret).is_some_and(|authorities| authorities.next.is_none()));
+}
+
+/// Replaces the authority from its first day on, as replicas do: one that is the last to look, one that is the first.
+#[test]
+fn at_every_moment_of_a_replacement_whoever_calls_trusts_whoever_answers() {
+    let mut authorities = Authorities::new(now(), &LIVES).unwrap();
+    let (mut at, mut bundles, mut signers) = (now(), vec![authorities.bundle()], 1);
+    let mut leaf = authorities.signing().issue(&hosts(), at, LIVES.leaf).unwrap();
+    let end = after(now(), LIVES.authority * 3);
+    let mut trusted = at;
+    while at < end {
+        let wait = match authorities.step(at, &LIVES, between(trusted, at)).unwrap() {
+            Step::Wait(wait) => wait.min(leaf.due(authorities.signing(), at)),
+            Step::Write(next) => {
+                // Callers that have not heard of it still have the bundle before this one.
+                bundles = vec![authorities.bundle(), next.bundle()];
+                trusted = at;
+                signers += usize::from(next.signing() != authorities.signing());
+                authorities = next;
+                Duration::ZERO
+            }
+        };
+        // A replica that has not looked yet still answers with the leaf from before.
+        let before = leaf;
+        leaf = before_or_new(&authorities, before, at, &bundles);
+        at = after(at, wait.max(Duration::from_secs(1)));
+        if between(trusted, at) >= LIVES.settle {
+            bundles = vec![authorities.bundle()];
+        }
+    }
+    assert!(signers >= 4, "only {signers} authorities signed in three lives of one");
+}
+
+fn before_or_new(authorities: &Authorities, leaf: Leaf, at: Timestamp, bundles: &[String]) -> Leaf {
+    for bundle in bundles {
+        assert!(accepts(bundle, &leaf, "127.0.0.1", at), "the leaf from before is not trusted at {at}");
+    }
+    if !leaf.due(authorities.signing(), at).is_zero() {
+        return leaf;
+    }
+    let leaf = authorities.signing().issue(&hosts(), at, LIVES.leaf).unwrap();
+    for bundle in bundles {
+        assert!(accepts(bundle, &leaf, "127.0.0.1", at), "the new leaf is not trusted at {at}");
+    }
+    leaf
+}
+
+#[test]
+fn no_step_is_taken_before_the_last_one_is_known_to_all() {
+    let first = Authorities::new(now(), &LIVES).unwrap();
+    let late = after(now(), LIVES.authority * 3 / 4);
+    let Step::Write(second) = first.step(late, &LIVES, LIVES.settle).unwrap() else { panic!("no successor") };
+    let long = after(late, 10 * MINUTE);
+    assert!(matches!(second.step(long, &LIVES, MINUTE).unwrap(), Step::Wait(wait) if wait == 4 * MINUTE));
+    let Step::Write(third) = second.step(long, &LIVES, LIVES.settle).unwrap() else { panic!("not promoted") };
+    assert_ne!(third.signing(), first.signing());
+    assert!(third.bundle().contains(&first.current.certificate));
+}
+
+#[test]
+fn an_authority_that_ended_while_nobody_looked_is_replaced_at_once() {
+    let first = Authorities::new(now(), &LIVES).unwrap();
+    let late = after(now(), LIVES.authority + MINUTE);
+    let Step::Write(next) = first.step(late, &LIVES, Duration::ZERO).unwrap() else { panic!("not replaced") };
+    let leaf = next.signing().issue(&hosts(), late, LIVES.leaf).unwrap();
+    assert!(accepts(&next.bundle(), &leaf, "127.0.0.1", late));
+}
+
+#[test]
+fn a_bundle_of_ours_is_told_from_somebody_elses() {
+    let ours = Authorities::new(now(), &LIVES).unwrap().bundle();
+    assert!(is_ours(ours.as_bytes()));
+    let key = KeyPair::generate().unwrap();
+    let theirs =
+        CertificateParams::new(vec!["cert-manager".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+    assert!(!is_ours(theirs.as_bytes()));
+    assert!(is_ours(format!("{theirs}{ours}").as_bytes()));
+    assert!(!is_ours(b"") && !is_ours(b"no PEM at all"));
+}
+
+#[test]
+fn no_key_is_in_what_can_be_printed() {
+    let authorities = Authorities::new(now(), &LIVES).unwrap();
+    assert!(!format!("{authorities:?}").contains("PRIVATE"));
+    assert!(!authorities.bundle().contains("PRIVATE"));
+}

@@ -1,0 +1,240 @@
+//! Keeps the webhook trusted: the authorities in their Secret, this replica's leaf, the `caBundle` of the configuration.
+//!
+//! Every replica does the same; what two do at once meets as a conflict of versions, and is looked at again. A turn ends
+//! with what is next, and is taken earlier where somebody touches the Secret or the configuration.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::{
+    api::{admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client,
+    api::PostParams,
+    runtime::{WatchStreamExt, watcher},
+};
+use rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    certificates::{Authorities, CertificateError, Leaf, Lives, Step},
+    registration::{Configuration, Registration},
+};
+use crate::{
+    admin::Readiness,
+    api::mark,
+    clock::Clock,
+    env::{CallError, call},
+    metrics::Metrics,
+};
+
+/// What `/readyz` waits for.
+pub const CERTIFICATE: &str = "the webhook's certificate";
+/// The Secret of the authorities.
+const SECRET: &str = "bags-operator-webhook-ca";
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(2);
+/// All is looked at this often at least: a watch may be cut for long.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
+/// Why a turn failed.
+#[derive(Debug, thiserror::Error)]
+enum TurnError {
+    #[error("the Secret of the webhook's authorities could not be read or written: {}", .0.kind())]
+    Secret(CallError),
+    #[error("the webhook's configuration could not be read or written: {}", .0.kind())]
+    Configuration(CallError),
+    #[error("{0}")]
+    Certificate(#[from] CertificateError),
+}
+
+/// The certificate of the moment. Clones share it.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Serving(Arc<RwLock<Option<Arc<CertifiedKey>>>>);
+
+impl Serving {
+    fn serve(&self, certified: Arc<CertifiedKey>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(certified);
+    }
+}
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a keeper is given.
+pub(super) struct Keeper {
+    pub(super) client: Client,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Metrics,
+    pub(super) namespace: String,
+    /// Names and addresses under which the webhook is called.
+    pub(super) hosts: Vec<String>,
+    pub(super) lives: Lives,
+    /// Name of the configuration; `None`: somebody else keeps its `caBundle`.
+    pub(super) configuration: Option<String>,
+    pub(super) serving: Serving,
+    pub(super) registration: watch::Sender<Registration>,
+    pub(super) readiness: Readiness,
+}
+
+/// What a keeper remembers from one turn to the next.
+#[derive(Default)]
+struct Memory {
+    leaf: Option<Leaf>,
+    /// The bundle that the configuration had, and since when.
+    trusted: Option<(String, Instant)>,
+}
+
+impl Keeper {
+    /// Until the token is cancelled.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut memory = Memory::default();
+        let mut touched = Box::pin(self.touched());
+        loop {
+            let wait = match self.turn(&mut memory).await {
+                Ok(wait) => wait.min(LONGEST_WAIT),
+                Err(error) => {
+                    warn!(%error, "The webhook's certificates are looked at again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(()) = touched.next() => {}
+                _ = tokio::time::timeout(wait, std::future::pending::<()>()) => {}
+            }
+        }
+    }
+
+    /// An item each time that somebody touches the Secret or the configuration.
+    fn touched(&self) -> impl Stream<Item = ()> + Send + use<> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secret = watcher::watch_object(secrets, SECRET).default_backoff().map(drop).boxed();
+        let configuration = self.configuration.as_ref().map(|name| {
+            let all: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+            watcher::watch_object(all, name).default_backoff().map(drop).boxed()
+        });
+        stream::select_all([Some(secret), configuration].into_iter().flatten())
+    }
+
+    /// One look at everything; after how long the next one is due.
+    async fn turn(&self, memory: &mut Memory) -> Result<Duration, TurnError> {
+        let now = self.clock.wall();
+        let Some((secret, authorities)) = self.authorities().await? else { return Ok(Duration::ZERO) };
+        let leaf = match memory.leaf.take().filter(|leaf| !leaf.due(authorities.signing(), now).is_zero()) {
+            Some(leaf) => leaf,
+            None => self.issue(&authorities)?,
+        };
+        let renewal = leaf.due(authorities.signing(), now);
+        self.metrics.webhook_certificate(leaf.ends());
+        memory.leaf = Some(leaf);
+        if !self.trusted(&authorities.bundle(), memory).await? {
+            return Ok(RETRY);
+        }
+        self.readiness.synced(CERTIFICATE);
+        let since = memory.trusted.as_ref().map(|(_, since)| *since);
+        let trusted = since.map(|since| self.clock.monotonic().saturating_duration_since(since));
+        match authorities.step(now, &self.lives, trusted.unwrap_or_default())? {
+            Step::Wait(wait) => Ok(wait.min(renewal).max(Duration::from_millis(50))),
+            Step::Write(next) => {
+                self.write(secret, &next).await?;
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// The authorities, read live; `None`: they were just made, by us or by another replica.
+    async fn authorities(&self) -> Result<Option<(Secret, Authorities)>, TurnError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = call(secrets.get_opt(SECRET)).await.map_err(TurnError::Secret)?;
+        let fresh = Authorities::new(self.clock.wall(), &self.lives);
+        match found {
+            Some(secret) => match Authorities::of(&secret) {
+                Some(authorities) => Ok(Some((secret, authorities))),
+                None => {
+                    warn!(secret = SECRET, "The Secret holds no usable authority; a new one is made");
+                    self.write(secret, &fresh?).await?;
+                    Ok(None)
+                }
+            },
+            None => {
+                let labels = [(mark::MANAGED_BY.0.to_owned(), mark::MANAGED_BY.1.to_owned())].into();
+                let metadata = ObjectMeta {
+                    name: Some(SECRET.to_owned()),
+                    labels: Some(labels),
+                    ..ObjectMeta::default()
+                };
+                let mut secret = Secret { metadata, ..Secret::default() };
+                fresh?.put_into(&mut secret);
+                match call(secrets.create(&PostParams::default(), &secret)).await {
+                    Ok(_) => info!(secret = SECRET, "Made an authority for the webhook's certificates"),
+                    Err(error) if error.is_conflict() => {}
+                    Err(error) => return Err(TurnError::Secret(error)),
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Writes authorities over the version that was read; whoever was faster is read next.
+    async fn write(&self, mut secret: Secret, next: &Authorities) -> Result<(), TurnError> {
+        next.put_into(&mut secret);
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        match call(secrets.replace(SECRET, &PostParams::default(), &secret)).await {
+            Ok(_) => {
+                info!(secret = SECRET, "The webhook's authorities went a step on");
+                Ok(())
+            }
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(error) => Err(TurnError::Secret(error)),
+        }
+    }
+
+    /// Signs a leaf and serves it from now on.
+    fn issue(&self, authorities: &Authorities) -> Result<Leaf, CertificateError> {
+        let leaf = authorities.signing().issue(&self.hosts, self.clock.wall(), self.lives.leaf)?;
+        self.serving.serve(leaf.certified.clone());
+        info!(until = %leaf.ends(), "Signed a certificate for the webhook");
+        Ok(leaf)
+    }
+
+    /// Whether the API server is told to trust this bundle.
+    async fn trusted(&self, bundle: &str, memory: &mut Memory) -> Result<bool, TurnError> {
+        let registration = match &self.configuration {
+            Some(name) => {
+                let configuration = Configuration::new(self.client.clone(), name);
+                configuration.ensure(bundle).await.map_err(TurnError::Configuration)?
+            }
+            None => Registration::Unwatched,
+        };
+        self.metrics.webhook_registered(registration == Registration::Registered);
+        self.registration.send_if_modified(|last| {
+            let changed = *last != registration;
+            if changed {
+                *last = registration.clone();
+            }
+            changed
+        });
+        let trusted = matches!(registration, Registration::Registered | Registration::Unwatched);
+        match &memory.trusted {
+            Some((known, _)) if trusted && known == bundle => {}
+            _ if trusted => memory.trusted = Some((bundle.to_owned(), self.clock.monotonic())),
+            _ => memory.trusted = None,
+        }
+        // A configuration that is missing is no reason not to serve: it may be made at any moment.
+        Ok(trusted || matches!(registration, Registration::Missing(_)))
+    }
+}

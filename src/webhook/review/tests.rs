@@ -1,0 +1,162 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::api::arbitrary;
+
+/// A review as the API server sends it, with these members of the request over it.
+fn review(over: &Value) -> Value {
+    let mut review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "0c9a8d74", "kind": {"group": "keys.bags.fm", "version": "v1alpha1", "kind": "ApiKey"},
+            "resource": {"group": "keys.bags.fm", "version": "v1alpha1", "resource": "apikeys"},
+            "name": "web-dashboard", "namespace": "shop", "operation": "CREATE",
+            "userInfo": {"username": "alice", "groups": ["system:authenticated"]},
+            "object": {
+                "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
+                "metadata": {"name": "web-dashboard", "namespace": "shop", "uid": "uid-7", "creationTimestamp": "2026-11-25T10:00:00Z"},
+                "spec": {"accountRef": {"name": "main"}, "environment": "production"},
+            },
+            "oldObject": null, "dryRun": false, "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
+        },
+    });
+    for (member, value) in over.as_object().unwrap() {
+        review["request"][member] = value.clone();
+    }
+    review
+}
+
+fn ask(over: &Value) -> Result<Question, Unreadable> {
+    read(&serde_json::to_vec(&review(over)).unwrap())
+}
+
+fn answer(review: AdmissionReview<DynamicObject>) -> Value {
+    let answer = serde_json::to_value(review).unwrap();
+    assert_eq!(
+        (&answer["apiVersion"], &answer["kind"]),
+        (&json!("admission.k8s.io/v1"), &json!("AdmissionReview"))
+    );
+    answer["response"].clone()
+}
+
+#[test]
+fn a_new_apikey_is_read_with_its_namespace_and_uid() {
+    let Ok(Question { asked: Asked::Create { key, dry_run }, .. }) = ask(&json!({"dryRun": true})) else {
+        panic!()
+    };
+    assert_eq!((key.owner().namespace.as_str(), key.owner().uid.as_str(), dry_run), ("shop", "uid-7", true));
+    assert_eq!(key.key_use(), "production/web-dashboard");
+}
+
+#[test]
+fn what_is_no_new_apikey_is_admitted_unseen() {
+    for over in [
+        json!({"operation": "UPDATE"}),
+        json!({"operation": "DELETE", "object": null}),
+        json!({"subResource": "status"}),
+        json!({"kind": {"group": "", "version": "v1", "kind": "Pod"}}),
+        json!({"kind": {"group": "keys.bags.fm", "version": "v1alpha1", "kind": "BagsAccount"}}),
+    ] {
+        let Ok(question) = ask(&over) else { panic!("{over}") };
+        assert!(matches!(question.asked, Asked::Other), "{over}");
+        let response = answer(question.admit(Vec::new()));
+        assert_eq!((&response["allowed"], &response["uid"]), (&json!(true), &json!("0c9a8d74")), "{over}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_with_its_reason_under_the_requests_uid() {
+    let deep = format!("{{\"x\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let cases: [(&str, Vec<u8>, &str, &str); 8] = [
+        ("no JSON", b"garbage".to_vec(), "", "no AdmissionReview"),
+        ("nothing", Vec::new(), "", "no AdmissionReview"),
+        ("endless nesting", deep.into_bytes(), "", "recursion limit"),
+        ("another type", b"[1, 2]".to_vec(), "", "no AdmissionReview"),
+        (
+            "no request",
+            serde_json::to_vec(&json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}))
+                .unwrap(),
+            "",
+            "no request",
+        ),
+        (
+            "an old version",
+            {
+                let mut review = review(&json!({}));
+                review["apiVersion"] = json!("admission.k8s.io/v1beta1");
+                serde_json::to_vec(&review).unwrap()
+            },
+            "0c9a8d74",
+            "admissionReviewVersions",
+        ),
+        (
+            "no object",
+            serde_json::to_vec(&review(&json!({"object": null}))).unwrap(),
+            "0c9a8d74",
+            "no object",
+        ),
+        (
+            "no uid of the object",
+            {
+                let mut review = review(&json!({}));
+                review["request"]["object"]["metadata"].as_object_mut().unwrap().remove("uid");
+                serde_json::to_vec(&review).unwrap()
+            },
+            "0c9a8d74",
+            "no uid",
+        ),
+    ];
+    for (what, body, uid, words) in cases {
+        let Err(unreadable) = read(&body) else { panic!("{what} was read") };
+        let response = answer(unreadable.deny());
+        assert_eq!((&response["allowed"], &response["uid"]), (&json!(false), &json!(uid)), "{what}");
+        assert_eq!(response["status"]["code"], json!(400), "{what}");
+        let message = response["status"]["message"].as_str().unwrap();
+        assert!(message.contains(words), "{what}: {message}");
+    }
+    let Err(unreadable) = ask(&json!({"object": {"apiVersion": "keys.bags.fm/v1", "kind": "ApiKey",
+        "metadata": {"uid": "uid-7"}, "spec": {"account": "main"}}}))
+    else {
+        panic!("another version was read")
+    };
+    let response = answer(unreadable.deny());
+    assert!(
+        response["status"]["message"].as_str().unwrap().contains("cannot be read as keys.bags.fm/v1alpha1")
+    );
+}
+
+#[test]
+fn a_refusal_carries_code_reason_and_words_and_one_that_passes_a_pause() {
+    let Ok(question) = ask(&json!({})) else { panic!() };
+    let denial = Denial { reason: "QuotaExceeded", message: "9 of 10 in use".into(), passing: false };
+    let response = answer(question.deny(&denial));
+    assert_eq!(response["allowed"], json!(false));
+    assert_eq!(
+        response["status"],
+        json!({"status": "Failure", "code": 403, "reason": "Forbidden", "message": "9 of 10 in use"})
+    );
+    assert_eq!(response["auditAnnotations"], json!({"reason": "QuotaExceeded"}));
+    let response = answer(question.deny(&Denial { passing: true, ..denial }));
+    assert_eq!(response["status"]["code"], json!(429));
+    assert_eq!(response["status"]["details"], json!({"retryAfterSeconds": 1}));
+    assert_eq!(answer(question.admit(vec!["the last one".into()]))["warnings"], json!(["the last one"]));
+}
+
+proptest! {
+    #[test]
+    fn whatever_bytes_come_the_answer_is_a_review(body in proptest::collection::vec(any::<u8>(), 0..400)) {
+        match read(&body) {
+            Ok(question) => drop(answer(question.admit(Vec::new()))),
+            Err(unreadable) => prop_assert_eq!(answer(unreadable.deny())["allowed"].clone(), json!(false)),
+        }
+    }
+
+    #[test]
+    fn whatever_object_is_to_be_made_the_answer_is_a_review(object in arbitrary::any_api_key(1_800_000_000)) {
+        let read = ask(&json!({"object": object}));
+        if let Err(unreadable) = read {
+            prop_assert_eq!(answer(unreadable.deny())["uid"].clone(), json!("0c9a8d74"));
+        }
+    }
+}

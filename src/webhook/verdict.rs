@@ -1,0 +1,178 @@
+//! What admission says to a new ApiKey. Pure: the account's own words, by the same functions that the controllers ask.
+
+use kube::ResourceExt;
+
+use crate::{
+    api::{
+        ApiKey, BagsAccount,
+        account::{Admission, Installation},
+        condition,
+    },
+    apikey::{claim::Claim, decide::words, permission::Permission},
+    ledger::{Change, Ledger},
+};
+
+/// With so few slots left, whoever takes one is told.
+const FEW: i64 = 1;
+
+/// What is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The new ApiKey, with uid and namespace.
+    pub key: &'a ApiKey,
+    /// Its account as a live read showed it; `None`: there is none of that name.
+    pub account: Option<&'a BagsAccount>,
+    /// What the account has for it; asked only where there is an account.
+    pub claim: Option<&'a Claim>,
+    /// This installation.
+    pub installation: &'a Installation,
+}
+
+/// What is to be done with it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It is admitted; this change of the ledger first, where there is one.
+    Admit {
+        /// Keeps its place.
+        reserve: Option<Change>,
+        /// What the person should know.
+        warnings: Vec<String>,
+    },
+    /// It is refused.
+    Deny(Denial),
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// As one word, for metrics.
+    pub reason: &'static str,
+    /// For the person: what stands in the way, and the way out.
+    pub message: String,
+    /// Whether the same request may be admitted in some seconds.
+    pub passing: bool,
+}
+
+impl Denial {
+    fn lasting(reason: &'static str, message: impl Into<String>) -> Verdict {
+        Verdict::Deny(Self { reason, message: message.into(), passing: false })
+    }
+
+    /// A refusal that goes by itself: the request may be sent again.
+    pub(super) fn passing(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), passing: true }
+    }
+}
+
+fn admit_without_place(warning: String) -> Verdict {
+    Verdict::Admit { reserve: None, warnings: vec![warning] }
+}
+
+/// Judges (pure). The order is the controllers' own: what stops a new key, permission, use, room.
+#[must_use]
+pub fn judge(case: &Case<'_>) -> Verdict {
+    let Case { key, account, claim, installation } = *case;
+    let (Some(account), Some(claim)) = (account, claim) else {
+        return Denial::lasting("AccountNotFound", words::account_not_found(key));
+    };
+    let name = account.name_any();
+    let ledger = Ledger::of(account.status.as_ref());
+    if ledger.owned_by(&key.uid().unwrap_or_default()).next().is_some() {
+        // The API server asks again where a request is retried.
+        return Verdict::Admit { reserve: None, warnings: Vec::new() };
+    }
+    let queue = account.admission() == Admission::Queue;
+    match standing(account, &ledger, installation) {
+        Some(obstacle) if queue && obstacle.passing => {
+            return admit_without_place(format!("{}; the ApiKey waits", obstacle.message));
+        }
+        Some(obstacle) => return Verdict::Deny(obstacle),
+        None => {}
+    }
+    let namespace = key.namespace().unwrap_or_default();
+    match &claim.permission {
+        Permission::Granted => {}
+        Permission::Namespace => {
+            let message = words::namespace_not_allowed(&name, &namespace);
+            return Denial::lasting("NamespaceNotAllowed", message);
+        }
+        Permission::Environment(allowed) => {
+            let message = words::environment_not_allowed(&name, &key.spec.environment, allowed);
+            return Denial::lasting("EnvironmentNotAllowed", message);
+        }
+        Permission::Max(max) if queue => {
+            return admit_without_place(words::namespace_full(&name, &namespace, *max));
+        }
+        Permission::Max(max) => {
+            let message = words::namespace_full(&name, &namespace, *max);
+            return Denial::lasting("NamespaceQuotaExceeded", message);
+        }
+    }
+    if let Some(rival) = &claim.use_rival {
+        return admit_without_place(words::duplicate_use(key, rival));
+    }
+    if key.suspended() {
+        let message = "spec.suspend is true: no slot is kept for this ApiKey; one has to be free when it is set to false";
+        return admit_without_place(message.to_owned());
+    }
+    if !claim.fits(&ledger) {
+        let sums = words::room(&name, &claim.room, &ledger.slots);
+        return match queue {
+            true => admit_without_place(format!("{sums}; the ApiKey waits for the next one that is free")),
+            false => Denial::lasting("QuotaExceeded", format!("{sums}; {}", words::MAKE_ROOM_OR_QUEUE)),
+        };
+    }
+    let reserve = Change::Reserve { owner: key.owner(), key_use: key.key_use(), ahead: claim.ahead };
+    Verdict::Admit { reserve: Some(reserve), warnings: warnings(&name, claim, &ledger) }
+}
+
+/// What stops every new key of an account.
+fn standing(account: &BagsAccount, ledger: &Ledger, installation: &Installation) -> Option<Denial> {
+    let name = account.name_any();
+    let lasting = |reason, message| Some(Denial { reason, message, passing: false });
+    if account.metadata.deletion_timestamp.is_some() {
+        return lasting("AccountDeleting", words::account_deleting(&name));
+    }
+    let status = account.status.as_ref();
+    match status.and_then(|status| status.installation.as_ref()) {
+        Some(theirs) if theirs != installation => {
+            return lasting("ForeignInstallation", words::foreign_installation(&name));
+        }
+        Some(_) => {}
+        None => return Some(Denial::passing("AccountNotReady", words::account_unseen(&name))),
+    }
+    if ledger.unknown_state() {
+        return lasting("NewerLedger", words::newer_ledger(&name));
+    }
+    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
+    ready
+        .filter(|ready| ready.status == "False")
+        .map(|ready| Denial::passing("AccountNotReady", words::account_not_ready(&name, &ready.reason)))
+}
+
+/// Admitted, and yet worth a word.
+fn warnings(account: &str, claim: &Claim, ledger: &Ledger) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let capacity = claim.room.capacity(&ledger.slots);
+    let left = capacity.available.saturating_sub(1);
+    if left <= FEW {
+        let slots = if left == 1 { "1 slot is" } else { "no slot is" };
+        warnings.push(format!(
+            "{slots} left for further ApiKeys of account \"{account}\" ({} of {} in use, {} kept for rotations)",
+            capacity.used.saturating_add(1),
+            capacity.limit,
+            capacity.reserved
+        ));
+    }
+    if claim.room.rotation_reserve <= 0 {
+        warnings.push(format!(
+            "account \"{account}\" keeps no slot for rotations (rotationReserve: 0): on a full account no key can be \
+             replaced before it is revoked"
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests;

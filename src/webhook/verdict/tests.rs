@@ -1,0 +1,292 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::account::{Slot, SlotState},
+    apikey::fixtures::{account, key, now, theirs},
+    timings::Timings,
+};
+
+fn ours() -> Installation {
+    Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() }
+}
+
+/// The usual account, pinned and ready, with these fields of its spec and status over it.
+fn with(spec: &Value, status: &Value) -> BagsAccount {
+    let mut value = serde_json::to_value(account()).unwrap();
+    let merge = |into: &mut Value, from: &Value| {
+        for (field, value) in from.as_object().unwrap() {
+            into[field] = value.clone();
+        }
+    };
+    value["status"] = json!({
+        "installation": ours(), "capabilities": {}, "capacity": {"limit": 10, "used": 0, "reserved": 1, "unmanaged": 0,
+        "available": 9},
+        "conditions": [condition("True", "Usable")],
+    });
+    merge(&mut value["spec"], spec);
+    merge(&mut value["status"], status);
+    serde_json::from_value(value).unwrap()
+}
+
+fn condition(status: &str, reason: &str) -> Value {
+    json!({"type": "Ready", "status": status, "reason": reason, "message": "", "lastTransitionTime": "2027-01-01T00:00:00Z"})
+}
+
+fn live(n: usize) -> Vec<Slot> {
+    (1..=n).map(|n| theirs(n, SlotState::Live)).collect()
+}
+
+fn ask(account: &BagsAccount, key: &ApiKey, others: &[ApiKey]) -> Verdict {
+    let ledger = Ledger::of(account.status.as_ref());
+    let others: Vec<Arc<ApiKey>> = others.iter().cloned().map(Arc::new).collect();
+    let claim = Claim::of(account, &ledger, key, &others, &BTreeMap::new(), now(), &Timings::default());
+    judge(&Case { key, account: Some(account), claim: Some(&claim), installation: &ours() })
+}
+
+fn reserves(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Admit { reserve: Some(Change::Reserve { .. }), .. })
+}
+
+fn denied(verdict: &Verdict) -> &Denial {
+    match verdict {
+        Verdict::Deny(denial) => denial,
+        Verdict::Admit { .. } => panic!("it was admitted: {verdict:?}"),
+    }
+}
+
+fn warned(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Admit { reserve: None, warnings } => warnings.join("\n"),
+        _ => panic!("it was not admitted without a place: {verdict:?}"),
+    }
+}
+
+/// Another ApiKey of the account, older than ours.
+fn other(n: usize, edit: impl FnOnce(&mut ApiKey)) -> ApiKey {
+    let mut other = key();
+    other.metadata.name = Some(format!("app-{n}"));
+    other.metadata.uid = Some(format!("uid-{n}"));
+    edit(&mut other);
+    other
+}
+
+fn new_key() -> ApiKey {
+    let mut key = key();
+    key.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    key
+}
+
+#[test]
+fn each_obstacle_has_words_of_its_own_that_name_the_way_out() {
+    let slots = |slots: Vec<Slot>| json!({"slots": slots});
+    let cases = [
+        (
+            "being deleted",
+            {
+                let mut account = with(&json!({}), &json!({}));
+                account.metadata.deletion_timestamp = new_key().metadata.creation_timestamp;
+                account
+            },
+            "AccountDeleting",
+            "name another one",
+        ),
+        (
+            "of another installation",
+            with(&json!({}), &json!({"installation": {"cluster": "c", "namespace": "n"}})),
+            "ForeignInstallation",
+            "keys.bags.fm/take-over",
+        ),
+        ("not looked at", with(&json!({}), &json!({"installation": null})), "AccountNotReady", "in a moment"),
+        (
+            "not ready",
+            with(&json!({}), &json!({"conditions": [condition("False", "CredentialsMissing")]})),
+            "AccountNotReady",
+            "CredentialsMissing",
+        ),
+        (
+            "newer",
+            with(&json!({}), &slots(vec![theirs(1, SlotState::Unknown("Frozen".into()))])),
+            "NewerLedger",
+            "until that version runs",
+        ),
+        (
+            "closed to the namespace",
+            with(&json!({"allowed": []}), &json!({})),
+            "NamespaceNotAllowed",
+            "spec.allowed",
+        ),
+        (
+            "closed to the environment",
+            with(&json!({"allowed": [{"namespaces": ["shop"], "environments": ["staging"]}]}), &json!({})),
+            "EnvironmentNotAllowed",
+            "it allows: staging",
+        ),
+        (
+            "full for the namespace",
+            with(&json!({"allowed": [{"namespaces": ["shop"], "max": 2}]}), &slots(live(2))),
+            "NamespaceQuotaExceeded",
+            "as it may have (2)",
+        ),
+        ("full", with(&json!({}), &slots(live(9))), "QuotaExceeded", "admission: Queue"),
+    ];
+    for (what, account, reason, words) in cases {
+        let verdict = ask(&account, &new_key(), &[]);
+        let denial = denied(&verdict);
+        assert_eq!(denial.reason, reason, "{what}");
+        assert!(denial.message.contains(words), "{what}: {}", denial.message);
+        assert_eq!(denial.passing, reason == "AccountNotReady", "{what}");
+        assert!(
+            !denial.message.contains("app-1"),
+            "{what} names another tenant's ApiKey: {}",
+            denial.message
+        );
+    }
+    let verdict = judge(&Case { key: &new_key(), account: None, claim: None, installation: &ours() });
+    assert!(denied(&verdict).message.contains("spec.accountRef.name"));
+}
+
+#[test]
+fn a_full_account_is_told_in_numbers() {
+    let status = json!({"slots": live(8), "capacity": {"limit": 10, "used": 9, "reserved": 1, "unmanaged": 1, "available": 0},
+        "capabilities": {"list": "Yes"}});
+    let verdict = ask(&with(&json!({}), &status), &new_key(), &[]);
+    assert_eq!(
+        denied(&verdict).message,
+        "account \"main\" has no slot for another key: 9 of 10 in use (8 by ApiKeys, 1 made elsewhere), 1 kept for \
+         rotations; delete an ApiKey, or ask the platform team for admission: Queue or a higher limit"
+    );
+}
+
+#[test]
+fn what_fits_keeps_its_place_and_is_warned_where_it_is_the_last() {
+    let place = |slots, spec: Value| ask(&with(&spec, &json!({"slots": live(slots)})), &new_key(), &[]);
+    let Verdict::Admit { reserve: Some(_), warnings } = place(3, json!({})) else { panic!() };
+    assert_eq!(warnings, Vec::<String>::new());
+    let Verdict::Admit { reserve: Some(_), warnings } = place(8, json!({})) else { panic!() };
+    assert_eq!(
+        warnings,
+        ["no slot is left for further ApiKeys of account \"main\" (9 of 10 in use, 1 kept for rotations)"]
+    );
+    let Verdict::Admit { reserve: Some(_), warnings } = place(0, json!({"rotationReserve": 0})) else {
+        panic!()
+    };
+    assert!(warnings[0].contains("rotationReserve: 0"), "{warnings:?}");
+}
+
+#[test]
+fn who_has_a_slot_is_admitted_again_whatever_has_happened_since() {
+    let mut slots = live(9);
+    slots.push(theirs(0, SlotState::Reserved));
+    let account = with(&json!({"allowed": []}), &json!({"slots": slots}));
+    assert_eq!(ask(&account, &new_key(), &[]), Verdict::Admit { reserve: None, warnings: vec![] });
+}
+
+#[test]
+fn a_second_apikey_of_the_same_use_waits_for_the_first_unless_that_is_going() {
+    let account = with(&json!({}), &json!({}));
+    let rival = |edit: fn(&mut ApiKey)| {
+        other(1, |other| {
+            other.spec.application = Some("app-0".into());
+            edit(other);
+        })
+    };
+    let said = warned(&ask(&account, &new_key(), &[rival(|_| {})]));
+    assert!(said.contains("shop/app-1") && said.contains("waits until"), "{said}");
+    let going = rival(|other| other.metadata.deletion_timestamp = new_key().metadata.creation_timestamp);
+    assert!(reserves(&ask(&account, &new_key(), &[going])));
+    let elsewhere = rival(|other| other.spec.account_ref.name = "another".into());
+    assert!(reserves(&ask(&account, &new_key(), &[elsewhere])));
+}
+
+#[test]
+fn those_who_wait_come_first() {
+    let account = with(&json!({}), &json!({"slots": live(8)}));
+    let waits = other(20, |_| {});
+    assert_eq!(denied(&ask(&account, &new_key(), std::slice::from_ref(&waits))).reason, "QuotaExceeded");
+    let suspended = other(20, |other| other.spec.suspend = Some(true));
+    assert!(reserves(&ask(&account, &new_key(), &[suspended])));
+}
+
+#[test]
+fn a_queue_admits_with_a_warning_what_does_not_fit_and_still_refuses_what_is_not_allowed() {
+    let queue = |mut spec: Value, status: Value| {
+        spec["admission"] = json!("Queue");
+        ask(&with(&spec, &status), &new_key(), &[])
+    };
+    let said = warned(&queue(json!({}), json!({"slots": live(9)})));
+    assert!(said.contains("9 of 10 in use") && said.contains("waits for the next"), "{said}");
+    let max = json!({"allowed": [{"namespaces": ["shop"], "max": 2}]});
+    assert!(warned(&queue(max, json!({"slots": live(2)}))).contains("as it may have (2)"));
+    assert!(warned(&queue(json!({}), json!({"installation": null}))).contains("waits"));
+    assert_eq!(denied(&queue(json!({"allowed": []}), json!({}))).reason, "NamespaceNotAllowed");
+    assert!(reserves(&queue(json!({}), json!({"slots": live(8)}))));
+}
+
+#[test]
+fn a_suspended_apikey_keeps_no_place() {
+    let mut key = new_key();
+    key.spec.suspend = Some(true);
+    assert!(warned(&ask(&with(&json!({}), &json!({})), &key, &[])).contains("spec.suspend"));
+}
+
+/// An account as an accountant would draw it: each box is one key that Bags counts, or may have to.
+fn boxes(slots: &[Slot], unmanaged: usize, reserve: usize) -> usize {
+    let mut owners: Vec<&str> = Vec::new();
+    let (mut first, mut further, mut left) = (0, 0, 0);
+    for slot in slots {
+        if slot.state == SlotState::Released {
+            left += 1;
+        } else if owners.contains(&slot.owner.uid.as_str()) {
+            further += 1;
+        } else {
+            owners.push(&slot.owner.uid);
+            first += 1;
+        }
+    }
+    // A further slot is one that was kept for rotations; only those beyond the kept ones are more.
+    first + left + unmanaged + if further > reserve { further } else { reserve }
+}
+
+proptest! {
+    #[test]
+    fn admission_counts_as_an_accountant_would(
+        owners in proptest::collection::vec((0_usize..12, 0_usize..7), 0..24),
+        limit in 1_usize..14, reserve in 0_usize..4, unmanaged in 0_usize..4, waiting in 0_usize..4,
+    ) {
+        let states = [
+            SlotState::Reserved, SlotState::Creating, SlotState::Live, SlotState::Lost, SlotState::Unresolved,
+            SlotState::Revoking, SlotState::Released,
+        ];
+        let slots: Vec<Slot> = owners.iter().map(|(n, state)| theirs(n + 1, states[*state].clone())).collect();
+        let account = with(
+            &json!({"limit": limit, "rotationReserve": reserve, "unmanagedKeys": unmanaged}),
+            &json!({"slots": slots.clone()}),
+        );
+        let waiting: Vec<ApiKey> = (0..waiting).map(|n| other(50 + n, |_| {})).collect();
+        let verdict = ask(&account, &new_key(), &waiting);
+        let free = limit.saturating_sub(boxes(&slots, unmanaged, reserve));
+        prop_assert_eq!(reserves(&verdict), waiting.len() < free, "{:?}", verdict);
+        // One after the other, exactly as many are admitted as there are boxes left.
+        let mut ledger = Ledger::of(account.status.as_ref());
+        let mut admitted = 0;
+        for n in 0..limit + 2 {
+            let mut account = account.clone();
+            account.status.as_mut().unwrap().slots = ledger.slots.clone();
+            let newcomer = other(100 + n, |key| key.metadata.creation_timestamp = new_key().metadata.creation_timestamp);
+            if let Verdict::Admit { reserve: Some(Change::Reserve { owner, key_use, ahead }), .. } = ask(&account, &newcomer, &[]) {
+                let terms = crate::ledger::slots::Terms {
+                    room: crate::ledger::Room::of(&account, now(), &Timings::default()),
+                    now: now(),
+                    licence_term: Timings::default().licence_term,
+                };
+                ledger = ledger.apply(&Change::Reserve { owner, key_use, ahead }, &terms).unwrap();
+                admitted += 1;
+            }
+        }
+        prop_assert_eq!(admitted, free);
+    }
+}
