@@ -36,7 +36,7 @@ mutants: ## puts deliberate bugs into a copy of the project, and expects the wor
 	@tests/world/mutants/run
 
 e2e: ## what needs a real node (root, Linux): the demo, with the operator installed by helm, asserting all that it shows
-	@$(step) "e2e" env DEMO_ONCE=1 DEMO_SIZE=node demo/run
+	@$(step) "e2e" env DEMO_ONCE=1 DEMO_SIZE=node DEMO_CROWD=4 demo/run
 
 bench: ## how fast and how frugal, beside a baseline
 	@$(step) "bench" benches/run

@@ -12,6 +12,8 @@ use crate::{
     ledger::{Change, Ledger},
 };
 
+/// The account cannot be used now, and may be later.
+const NOT_READY: &str = "AccountNotReady";
 /// With so few slots left, whoever takes one is told.
 const FEW: i64 = 1;
 
@@ -83,7 +85,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     }
     let queue = account.admission() == Admission::Queue;
     match standing(account, &ledger, installation) {
-        Some(obstacle) if queue && obstacle.passing => {
+        Some(obstacle) if queue && obstacle.reason == NOT_READY => {
             return admit_without_place(format!("{}; the ApiKey waits", obstacle.message));
         }
         Some(obstacle) => return Verdict::Deny(obstacle),
@@ -139,16 +141,15 @@ fn standing(account: &BagsAccount, ledger: &Ledger, installation: &Installation)
             return lasting("ForeignInstallation", words::foreign_installation(&name));
         }
         Some(_) => {}
-        None => return Some(Denial::passing("AccountNotReady", words::account_unseen(&name))),
+        None => return Some(Denial::passing(NOT_READY, words::account_unseen(&name))),
     }
     if ledger.unknown_state() {
         return lasting("NewerLedger", words::newer_ledger(&name));
     }
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
-    ready
-        .filter(|ready| ready.status == "False")
-        .map(|ready| Denial::passing("AccountNotReady", words::account_not_ready(&name, &ready.reason)))
+    let not_ready = ready.filter(|ready| ready.status == "False")?;
+    lasting(NOT_READY, words::account_not_ready(&name, &not_ready.reason))
 }
 
 /// Admitted, and yet worth a word.

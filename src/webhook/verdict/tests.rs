@@ -138,7 +138,7 @@ fn each_obstacle_has_words_of_its_own_that_name_the_way_out() {
         let denial = denied(&verdict);
         assert_eq!(denial.reason, reason, "{what}");
         assert!(denial.message.contains(words), "{what}: {}", denial.message);
-        assert_eq!(denial.passing, reason == "AccountNotReady", "{what}");
+        assert_eq!(denial.passing, what == "not looked at", "{what}");
         assert!(
             !denial.message.contains("app-1"),
             "{what} names another tenant's ApiKey: {}",
@@ -222,6 +222,8 @@ fn a_queue_admits_with_a_warning_what_does_not_fit_and_still_refuses_what_is_not
     let max = json!({"allowed": [{"namespaces": ["shop"], "max": 2}]});
     assert!(warned(&queue(max, json!({"slots": live(2)}))).contains("as it may have (2)"));
     assert!(warned(&queue(json!({}), json!({"installation": null}))).contains("waits"));
+    let missing = json!({"conditions": [condition("False", "CredentialsMissing")]});
+    assert!(warned(&queue(json!({}), missing)).contains("CredentialsMissing"));
     assert_eq!(denied(&queue(json!({"allowed": []}), json!({}))).reason, "NamespaceNotAllowed");
     assert!(reserves(&queue(json!({}), json!({"slots": live(8)}))));
 }
