@@ -104,8 +104,8 @@ async fn kubectl_tells_the_story_in_its_columns() {
     let accounts = rows(&["get", "bacct", &scene.name]);
     let row: Vec<_> = accounts.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(
-        (row[0], row[1], &row[3..6]),
-        (scene.name.as_str(), "True", ["1", "10", "9"].as_slice()),
+        (row[0], row[1], &row[3..8]),
+        (scene.name.as_str(), "True", ["1", "10", "0", "0", "9"].as_slice()),
         "{accounts}"
     );
     scene.end().await;
