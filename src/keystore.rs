@@ -340,3 +340,70 @@ fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
         ..Secret::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Mutex, PoisonError},
+    };
+
+    use http::{Method, Request, Response};
+    use kube::{client::Body, runtime::reflector};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Requests: the method, and of a write the version it is based on.
+    type Came = Arc<Mutex<Vec<(Method, Value)>>>;
+
+    fn placeholder(version: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Secret",
+               "metadata": {"name": "bags-key-a", "uid": "uid-a", "resourceVersion": version}})
+    }
+
+    /// Answers one request after the other, and tells which came.
+    fn keystore(answers: Vec<(u16, Value)>) -> (Keystore, Came) {
+        let came = Came::default();
+        let (seen, answers) = (came.clone(), Arc::new(Mutex::new(answers.into_iter())));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (seen, answers) = (seen.clone(), answers.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+                let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let version = sent["metadata"]["resourceVersion"].clone();
+                seen.lock().unwrap_or_else(PoisonError::into_inner).push((head.method, version));
+                let (code, answer) = answers.lock().unwrap().next().expect("no more requests than answers");
+                let body = Body::from(serde_json::to_vec(&answer).unwrap());
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        (Keystore::new(Client::new(service, "bags-system"), "bags-system", reflector::store().0), came)
+    }
+
+    fn failure(code: u16) -> (u16, Value) {
+        (
+            code,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "", "reason": ""}),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_save_that_lost_a_conflict_reads_before_it_writes_again_also_where_the_read_failed_once() {
+        let answers = vec![failure(409), failure(500), (200, placeholder("2")), (200, placeholder("3"))];
+        let (keystore, came) = keystore(answers);
+        let entry = Entry { secret: Arc::new(serde_json::from_value(placeholder("1")).unwrap()) };
+        let value = KeyValue::parse(b"value-one-for-tests").unwrap();
+        let mut unsaved = Unsaved::new(entry, &value, None);
+        assert!(matches!(keystore.save(&mut unsaved).await, Err(SaveError::Call(_))));
+        assert!(keystore.save(&mut unsaved).await.is_ok());
+        let expected = [
+            (Method::PUT, json!("1")),
+            (Method::GET, Value::Null),
+            (Method::GET, Value::Null),
+            (Method::PUT, json!("2")),
+        ];
+        assert_eq!(*came.lock().unwrap(), expected);
+    }
+}

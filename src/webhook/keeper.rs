@@ -160,13 +160,13 @@ impl Keeper {
     async fn authorities(&self) -> Result<Option<(Secret, Authorities)>, TurnError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = call(secrets.get_opt(SECRET)).await.map_err(TurnError::Secret)?;
-        let fresh = Authorities::new(self.clock.wall(), &self.lives);
+        let fresh = || Authorities::new(self.clock.wall(), &self.lives);
         match found {
             Some(secret) => match Authorities::of(&secret) {
                 Some(authorities) => Ok(Some((secret, authorities))),
                 None => {
                     warn!(secret = SECRET, "The Secret holds no usable authority; a new one is made");
-                    self.write(secret, &fresh?).await?;
+                    self.write(secret, &fresh()?).await?;
                     Ok(None)
                 }
             },
@@ -178,7 +178,7 @@ impl Keeper {
                     ..ObjectMeta::default()
                 };
                 let mut secret = Secret { metadata, ..Secret::default() };
-                fresh?.put_into(&mut secret);
+                fresh()?.put_into(&mut secret);
                 match call(secrets.create(&PostParams::default(), &secret)).await {
                     Ok(_) => info!(secret = SECRET, "Made an authority for the webhook's certificates"),
                     Err(error) if error.is_conflict() => {}

@@ -99,8 +99,4 @@ pub(crate) const ALL: &[Regression] = &[
         name: "a status that lost a conflict is not sent again where the read after the conflict fails as well",
         run: Run::Seed(12450),
     },
-    Regression {
-        name: "a value whose save lost a conflict to itself is not saved again before it was read",
-        run: Run::Seed(75424),
-    },
 ];
