@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kube::runtime::reflector::Store;
+use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::sync::watch;
 
 use crate::{
@@ -91,6 +91,7 @@ impl Context {
     /// # Errors
     /// What is wrong with them.
     pub fn credentials(&self, account: &BagsAccount) -> Result<CredentialSet, CredentialProblem> {
-        credentials::read(account, &self.keystore, &self.settings.installation.namespace)
+        let memory = self.memory_of(&account.name_any(), account);
+        credentials::read(account, &self.keystore, &self.settings.installation.namespace, &memory.wallet)
     }
 }

@@ -1,26 +1,67 @@
 //! An account's credentials, read from Secrets of the operator's namespace. Pure but for that cache.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use crate::{
     api::BagsAccount,
-    bags::{AgentToken, TotpSecret, Wallet},
+    bags::{AgentToken, TotpSecret, Wallet, WalletError},
     keystore::Keystore,
 };
 
 /// What an account proves itself with.
 pub struct CredentialSet {
     /// The wallet and its second factor.
-    pub wallet: Option<(Wallet, Option<TotpSecret>)>,
+    pub wallet: Option<(Arc<Wallet>, Option<TotpSecret>)>,
     /// The agent token.
     pub token: Option<AgentToken>,
     /// `<Secret>@<resourceVersion>` of each Secret used: changes when a person changes the credentials.
     pub version: String,
     /// The same of the token's Secret alone.
     pub token_version: Option<String>,
+}
+
+/// The wallet of an account as it was last read. Whether its halves belong together takes a derivation of the key, which
+/// every look at the account would repeat; an object's `resourceVersion` changes with its content.
+#[derive(Default)]
+pub struct LastWallet(Mutex<Option<(WalletSource, Arc<Wallet>)>>);
+
+/// Which field of which Secret, and of which version of it.
+#[derive(PartialEq, Eq)]
+struct WalletSource {
+    secret: String,
+    uid: Option<String>,
+    version: Option<String>,
+    field: String,
+}
+
+impl LastWallet {
+    /// The wallet in this field of a Secret. What cannot be read is not remembered, nor what was there before it.
+    fn read(&self, secret: &Secret, field: &str, bytes: &[u8]) -> Result<Arc<Wallet>, WalletError> {
+        let source = WalletSource {
+            secret: secret.name_any(),
+            uid: secret.uid(),
+            version: secret.resource_version(),
+            field: field.to_owned(),
+        };
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, wallet)) = last.as_ref().filter(|(known, _)| *known == source) {
+            return Ok(wallet.clone());
+        }
+        *last = None;
+        let wallet = Arc::new(Wallet::parse(bytes)?);
+        *last = Some((source, wallet.clone()));
+        Ok(wallet)
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// Why credentials cannot be read; the text names object and field and says what to do.
@@ -94,7 +135,7 @@ pub fn trust_of(account: &BagsAccount, version: &str) -> String {
     }
 }
 
-/// Reads an account's credentials.
+/// Reads an account's credentials; `last` is that account's, and is forgotten where its wallet cannot be read.
 ///
 /// # Errors
 /// The first thing that is wrong with them.
@@ -102,18 +143,26 @@ pub fn read(
     account: &BagsAccount,
     keystore: &Keystore,
     namespace: &str,
+    last: &LastWallet,
 ) -> Result<CredentialSet, CredentialProblem> {
     let source = Source { keystore, namespace };
     let mut versions = BTreeSet::new();
     let wallet = match &account.spec.credentials.wallet {
-        None => None,
+        None => {
+            last.forget();
+            None
+        }
         Some(reference) => {
             let field = reference.field.as_deref().unwrap_or("wallet.json");
-            let wallet = source.parse(&reference.secret_name, field, "WalletUnreadable", Wallet::parse)?;
+            let parse = |secret: &Secret, bytes: &[u8]| last.read(secret, field, bytes);
+            let wallet = source
+                .parse(&reference.secret_name, field, "WalletUnreadable", parse)
+                .inspect_err(|_| last.forget())?;
             let totp = match reference.totp_field.as_deref() {
                 None => None,
                 Some(field) => {
-                    Some(source.parse(&reference.secret_name, field, "TotpUnreadable", TotpSecret::parse)?.0)
+                    let parse = |_: &Secret, bytes: &[u8]| TotpSecret::parse(bytes);
+                    Some(source.parse(&reference.secret_name, field, "TotpUnreadable", parse)?.0)
                 }
             };
             versions.insert(wallet.1);
@@ -124,7 +173,8 @@ pub fn read(
         None => None,
         Some(reference) => {
             let field = reference.field.as_deref().unwrap_or("token");
-            Some(source.parse(&reference.secret_name, field, "TokenUnreadable", AgentToken::parse)?)
+            let parse = |_: &Secret, bytes: &[u8]| AgentToken::parse(bytes);
+            Some(source.parse(&reference.secret_name, field, "TokenUnreadable", parse)?)
         }
     };
     let (token, token_version) = token.unzip();
@@ -144,7 +194,7 @@ impl Source<'_> {
         name: &str,
         field: &str,
         reason: &'static str,
-        parse: impl Fn(&[u8]) -> Result<T, E>,
+        parse: impl Fn(&Secret, &[u8]) -> Result<T, E>,
     ) -> Result<(T, String), CredentialProblem> {
         let (secret, namespace, field) = (name.to_owned(), self.namespace.to_owned(), field.to_owned());
         let Some(found) = self.keystore.credentials(name) else {
@@ -154,7 +204,7 @@ impl Source<'_> {
             let present = fields(&found);
             return Err(CredentialProblem::FieldMissing { secret, namespace, field, present });
         };
-        match parse(&bytes.0) {
+        match parse(&found, &bytes.0) {
             Ok(value) => Ok((value, format!("{secret}@{}", found.resource_version().unwrap_or_default()))),
             Err(problem) => {
                 let problem = problem.to_string();
@@ -167,4 +217,89 @@ impl Source<'_> {
 fn fields(secret: &Secret) -> String {
     let names: Vec<&str> = secret.data.iter().flatten().map(|(name, _)| name.as_str()).take(10).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use kube::{
+        Client,
+        runtime::{reflector, watcher::Event},
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::sandbox::{Sandbox, UserOptions};
+
+    fn secret(version: &str, wallet: &str) -> Secret {
+        let metadata =
+            json!({"name": "bags-main", "namespace": "bags", "uid": "u", "resourceVersion": version});
+        let data = json!({"wallet.json": BASE64_STANDARD.encode(wallet)});
+        serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap()
+    }
+
+    fn wallet_file() -> String {
+        let sandbox =
+            Sandbox::new(Arc::new(crate::clock::SystemClock), crate::clock::Randomness::from_seed(1));
+        sandbox.add_user(UserOptions::default()).credentials.wallet_json().to_owned()
+    }
+
+    fn account() -> BagsAccount {
+        let credentials = json!({"wallet": {"secretName": "bags-main"}});
+        serde_json::from_value(json!({
+            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount", "metadata": {"name": "main"},
+            "spec": {"credentials": credentials, "allowed": []},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_wallet_is_read_once_for_each_version_of_its_field() {
+        let (file, last) = (wallet_file(), LastWallet::default());
+        let read = |secret: &Secret, field: &str| last.read(secret, field, file.as_bytes()).unwrap();
+        let first = read(&secret("1", &file), "wallet.json");
+        assert!(Arc::ptr_eq(&first, &read(&secret("1", &file), "wallet.json")));
+        for (other, field) in [
+            (secret("2", &file), "wallet.json"),
+            (secret("2", &file), "other"),
+            (
+                Secret {
+                    metadata: kube::core::ObjectMeta { uid: Some("v".into()), ..secret("2", &file).metadata },
+                    ..Secret::default()
+                },
+                "other",
+            ),
+        ] {
+            let before = last.0.lock().unwrap().as_ref().unwrap().1.clone();
+            assert!(!Arc::ptr_eq(&before, &read(&other, field)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wallet_whose_secret_changes_or_goes_is_not_kept() {
+        let (seen, mut writer) = reflector::store::<Secret>();
+        let keystore = Keystore::new(
+            Client::new(
+                tower::service_fn(async |_| {
+                    Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
+                }),
+                "bags",
+            ),
+            "bags",
+            seen,
+        );
+        let last = LastWallet::default();
+        let mut shown = |event: Event<Secret>| {
+            writer.apply_watcher_event(&event);
+            let read = read(&account(), &keystore, "bags", &last);
+            (read.map(|set| set.version), last.0.lock().unwrap().is_some())
+        };
+        let file = wallet_file();
+        assert_eq!(shown(Event::Apply(secret("1", &file))), (Ok("bags-main@1".to_owned()), true));
+        let (spoilt, kept) = shown(Event::Apply(secret("2", "[1,2]")));
+        assert_eq!((spoilt.unwrap_err().reason(), kept), ("WalletUnreadable", false));
+        assert_eq!(shown(Event::Apply(secret("3", &file))), (Ok("bags-main@3".to_owned()), true));
+        let (gone, kept) = shown(Event::Delete(secret("3", &file)));
+        assert_eq!((gone.unwrap_err().reason(), kept), ("CredentialsSecretMissing", false));
+    }
 }

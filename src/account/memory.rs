@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::lists::Lists;
+use super::{credentials::LastWallet, lists::Lists};
 use crate::{
     api::{BagsAccount, account::SlotState},
     backoff::FailureClass,
@@ -33,6 +33,8 @@ pub struct AccountMemory {
     /// Held by the one ApiKey that prepares an attempt: of many that prepare, one gets the licence, and what the
     /// others did would be undone.
     pub preparing: tokio::sync::Mutex<()>,
+    /// Its wallet, so that the key pair is not derived at every look.
+    pub wallet: LastWallet,
     keys: Mutex<HashMap<String, KeyMemory>>,
     facts: Mutex<AccountFacts>,
 }
@@ -157,6 +159,7 @@ impl Memory {
             per_hour,
             lists: tokio::sync::Mutex::default(),
             preparing: tokio::sync::Mutex::default(),
+            wallet: LastWallet::default(),
             keys: Mutex::new(keys),
             facts: Mutex::new(facts),
         });

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::{
-        BagsAccount,
+        BagsAccount, BagsAccountStatus,
         account::{Capability, Capacity, LimitRefusal, Slot, SlotState},
     },
     timings::Timings,
@@ -38,12 +38,23 @@ impl Room {
     /// a refusal taught.
     #[must_use]
     pub fn of(account: &BagsAccount, now: Timestamp, timings: &Timings) -> Self {
-        let status = account.status.clone().unwrap_or_default();
-        let unmanaged = if status.capabilities.list == Capability::Yes {
-            status.capacity.map_or(0, |capacity| capacity.unmanaged)
+        Self::with(account, account.status.as_ref(), now, timings)
+    }
+
+    /// The room that an account would have with this status.
+    #[must_use]
+    pub fn with(
+        account: &BagsAccount,
+        status: Option<&BagsAccountStatus>,
+        now: Timestamp,
+        timings: &Timings,
+    ) -> Self {
+        let lists = status.is_some_and(|status| status.capabilities.list == Capability::Yes);
+        let unmanaged = if lists {
+            status.and_then(|status| status.capacity.as_ref()).map_or(0, |capacity| capacity.unmanaged)
         } else {
-            let learnt =
-                status.refusal.filter(|refusal| believed(refusal, now, timings)).map_or(0, |r| r.unmanaged);
+            let refusal = status.and_then(|status| status.refusal.as_ref());
+            let learnt = refusal.filter(|refusal| believed(refusal, now, timings)).map_or(0, |r| r.unmanaged);
             account.spec.unmanaged_keys.unwrap_or(0).max(learnt)
         };
         // Fewer than none would make room for more keys than the limit.

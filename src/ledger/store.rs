@@ -108,8 +108,7 @@ impl Draft<'_> {
     }
 
     fn room(&self) -> Room {
-        let account = BagsAccount { status: Some(self.status.clone()), ..self.account.clone() };
-        Room::of(&account, self.now, self.timings)
+        Room::with(self.account, Some(&self.status), self.now, self.timings)
     }
 
     fn terms(&self) -> Terms {
@@ -284,7 +283,11 @@ impl LedgerStore {
             return Err(StoreError::Violation(broken.join("; ")));
         }
         let Draft { status, .. } = draft;
-        Ok((status != before).then(|| BagsAccount { status: Some(status), ..account.clone() }))
+        Ok((status != before).then(|| BagsAccount {
+            metadata: account.metadata.clone(),
+            spec: account.spec.clone(),
+            status: Some(status),
+        }))
     }
 
     async fn get(&self, name: &str) -> Result<Arc<BagsAccount>, StoreError> {

@@ -19,7 +19,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::apiserver::{AdmissionVerdict, ApiServer, Change, ChangeKind, Deletion};
+use crate::apiserver::{AdmissionVerdict, ApiServer, Change, ChangeKind, Deletion, Payload};
 
 /// A clock that stands.
 struct Still(Timestamp);
@@ -74,9 +74,9 @@ fn parsed(lines: &[Bytes]) -> Vec<String> {
         .collect()
 }
 
-fn watch(query: &str) -> Request<Bytes> {
+fn watch(query: &str) -> Request<Payload> {
     let path = format!("/api/v1/namespaces/default/secrets?watch=true&{query}");
-    Request::get(path).body(Bytes::new()).unwrap()
+    Request::get(path).body(Payload::default()).unwrap()
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn what_is_compacted_has_expired_for_watches_and_pages() {
     server.create(secret("b")).unwrap();
     let page = |query: &str| {
         let path = format!("/api/v1/namespaces/default/secrets?limit=1{query}");
-        let answer = server.answer(&Request::get(path).body(Bytes::new()).unwrap());
+        let answer = server.answer(&Request::get(path).body(Payload::default()).unwrap());
         serde_json::from_slice::<Value>(answer.body()).unwrap()
     };
     let token = page("")["metadata"]["continue"].as_str().unwrap().to_owned();
@@ -239,7 +239,8 @@ fn admission_sees_the_object_and_may_change_it() {
     assert_eq!(changed["metadata"]["labels"], json!({"team": "red"}));
     assert_ne!(changed["metadata"]["uid"], "forged");
     let path = "/api/v1/namespaces/default/secrets?dryRun=All";
-    let tried = server.answer(&Request::post(path).body(secret("tried").to_string().into()).unwrap());
+    let tried =
+        server.answer(&Request::post(path).body(Bytes::from(secret("tried").to_string()).into()).unwrap());
     assert_eq!(tried.status(), 201);
     assert_eq!(
         *asked.lock().unwrap(),

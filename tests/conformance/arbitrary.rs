@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::{
     alone::{key, secret, server},
-    apiserver::{ApiServer, ChangeKind},
+    apiserver::{ApiServer, ChangeKind, Payload},
 };
 
 /// Requests of every kind, with parts that fit together often enough.
-fn request() -> impl Strategy<Value = Request<Bytes>> {
+fn request() -> impl Strategy<Value = Request<Payload>> {
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD];
     let parts = [
         "/api/v1",
@@ -83,7 +83,7 @@ fn request() -> impl Strategy<Value = Request<Bytes>> {
     );
     (prop::sample::select(methods.to_vec()), path, query, headers, body()).prop_map(
         |(method, path, query, (content_type, accept), body)| {
-            let mut request = Request::new(Bytes::from(body));
+            let mut request = Request::new(Bytes::from(body).into());
             *request.method_mut() = method;
             if let Ok(uri) = format!("{path}?{query}").parse() {
                 *request.uri_mut() = uri;

@@ -22,6 +22,8 @@ mod list;
 mod object;
 #[path = "apiserver/params.rs"]
 mod params;
+#[path = "apiserver/payload.rs"]
+mod payload;
 #[path = "apiserver/select.rs"]
 mod select;
 #[path = "apiserver/service.rs"]
@@ -55,6 +57,7 @@ use update::Target;
 pub(crate) use {
     create::{AdmissionRequest, AdmissionVerdict},
     delete::Deletion,
+    payload::Payload,
     status::StatusError,
     store::{Change, ChangeKind},
     watch::Watch,
@@ -88,7 +91,7 @@ impl ApiServer {
 
     /// Answers a request, at once and atomically. A watch is answered with what it has to tell now, and ends: for one
     /// that goes on there is [`ApiServer::watch`].
-    pub(crate) fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
+    pub(crate) fn answer(&self, request: &Request<Payload>) -> Response<Bytes> {
         http::answer(self, request)
     }
 

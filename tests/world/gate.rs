@@ -6,13 +6,15 @@ use std::{
 };
 
 use bags_operator::bags::{self, BagsService, TransportError};
-use bytes::Bytes;
 use http::{Method, Request, Response};
 use kube::client::Body;
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
-use super::fault::{Label, Seam};
+use super::{
+    apiserver::Payload,
+    fault::{Label, Seam},
+};
 
 /// What the API server's side of a connection gives.
 pub(crate) type KubeAnswer = Result<Response<Body>, std::io::Error>;
@@ -21,7 +23,7 @@ pub(crate) type BagsAnswer = Result<Response<bags::Body>, TransportError>;
 
 /// A request at the gate, and the way back for its answer.
 pub(crate) enum Sent {
-    Kube(Request<Bytes>, oneshot::Sender<KubeAnswer>),
+    Kube(Request<Payload>, oneshot::Sender<KubeAnswer>),
     Bags(Request<bags::Body>, oneshot::Sender<BagsAnswer>),
 }
 
@@ -87,7 +89,7 @@ impl Gate {
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await.map_err(std::io::Error::other)?;
                 let (answer, answered) = oneshot::channel();
-                gate.park(incarnation, Sent::Kube(Request::from_parts(parts, body), answer));
+                gate.park(incarnation, Sent::Kube(Request::from_parts(parts, body.into()), answer));
                 answered.await.unwrap_or_else(|_| Err(std::io::ErrorKind::ConnectionReset.into()))
             }
         });
@@ -185,12 +187,12 @@ impl Names {
 }
 
 /// Whether the API server is asked to compute and to store nothing.
-pub(crate) fn is_dry_run(request: &Request<Bytes>) -> bool {
+pub(crate) fn is_dry_run(request: &Request<Payload>) -> bool {
     request.uri().query().is_some_and(|query| query.contains("dryRun=All"))
 }
 
 /// Verb, kind and owner of a request to the API server.
-fn of_kube(request: &Request<Bytes>, names: &mut Names) -> String {
+fn of_kube(request: &Request<Payload>, names: &mut Names) -> String {
     let path = request.uri().path();
     let mut parts = path.trim_start_matches('/').split('/').peekable();
     // /api/v1/… or /apis/GROUP/VERSION/…
@@ -218,9 +220,8 @@ fn of_kube(request: &Request<Bytes>, names: &mut Names) -> String {
         Method::DELETE => "delete",
         _ => "?",
     };
-    let created: Option<Value> = (name.is_none() && *request.method() == Method::POST)
-        .then(|| serde_json::from_slice(request.body()).unwrap_or_default());
-    let text = |pointer: &str| created.as_ref()?.pointer(pointer)?.as_str().map(str::to_owned);
+    let created = (name.is_none() && *request.method() == Method::POST).then(|| request.body().value());
+    let text = |pointer: &str| created?.pointer(pointer)?.as_str().map(str::to_owned);
     let name = match resource {
         // Their own names are made from the time.
         "events" => Some(format!(

@@ -25,14 +25,14 @@ use bags_operator::{
     timings::Timings,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    apiserver::{Change, ChangeKind},
+    apiserver::{Change, ChangeKind, Payload},
     gate::is_dry_run,
     process::OPERATOR_NAMESPACE,
     scene::{Scene, TENANT},
@@ -63,8 +63,30 @@ pub(crate) struct Oracle {
     ledger_lost: bool,
     /// Attempts that neither ledger nor keystore knew when the ledger was lost: people are told of their keys.
     forsaken: BTreeSet<String>,
+    /// What must appear nowhere.
+    spoken: Unspeakable,
     position: u64,
     found: Vec<String>,
+}
+
+/// Values, wallets and tokens, plain and in base64.
+#[derive(Default)]
+struct Unspeakable {
+    /// How many there were when the searches were made ready.
+    known: usize,
+    searches: Vec<Finder<'static>>,
+}
+
+impl Unspeakable {
+    fn stand_in(&mut self, text: &str, values: &BTreeMap<String, String>, scene: &Scene) -> bool {
+        let known = values.len() + scene.secret_count();
+        if known != self.known {
+            let plain = values.keys().cloned().chain(scene.secrets());
+            let all = plain.flat_map(|secret| [STANDARD.encode(&secret), secret]);
+            *self = Self { known, searches: all.map(|secret| Finder::new(&secret).into_owned()).collect() };
+        }
+        self.searches.iter().any(|search| search.find(text.as_bytes()).is_some())
+    }
 }
 
 impl Oracle {
@@ -82,6 +104,7 @@ impl Oracle {
             alive: BTreeMap::new(),
             ledger_lost: false,
             forsaken: BTreeSet::new(),
+            spoken: Unspeakable::default(),
             position: scene.api.version(),
             found: Vec::new(),
         }
@@ -128,11 +151,11 @@ impl Oracle {
     }
 
     /// A request to the API server is about to be carried out.
-    pub(crate) fn kube_sent(&mut self, incarnation: u32, request: &Request<Bytes>) {
+    pub(crate) fn kube_sent(&mut self, incarnation: u32, request: &Request<Payload>) {
         if *request.method() == Method::GET {
             return;
         }
-        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let body = request.body().value();
         let text =
             |pointer: &str| body.pointer(pointer).and_then(Value::as_str).is_some_and(|it| !it.is_empty());
         let versioned = match *request.method() {
@@ -143,7 +166,7 @@ impl Oracle {
         if !versioned {
             self.blame(format!("I8: {} {} carries no version", request.method(), request.uri().path()));
         }
-        if self.conflicted.contains(&fingerprint(incarnation, request)) {
+        if !self.conflicted.is_empty() && self.conflicted.contains(&fingerprint(incarnation, request)) {
             self.blame(format!(
                 "I8: {} {} was sent again after a conflict",
                 request.method(),
@@ -156,7 +179,7 @@ impl Oracle {
     pub(crate) fn kube_done(
         &mut self,
         incarnation: u32,
-        request: &Request<Bytes>,
+        request: &Request<Payload>,
         status: StatusCode,
         scene: &Scene,
         now: Timestamp,
@@ -292,6 +315,16 @@ impl Oracle {
     fn account_written(&mut self, change: &Change, scene: &Scene, now: Timestamp) {
         if change.kind == ChangeKind::Deleted {
             self.ledger = Ledger::default();
+            return;
+        }
+        // Most writes are about other things, and reading all of an account is dear.
+        let same = |field| {
+            change
+                .before
+                .as_deref()
+                .is_some_and(|before| before.pointer(field) == change.object.pointer(field))
+        };
+        if same("/status/slots") && same("/status/departed") {
             return;
         }
         let Ok(account) = BagsAccount::deserialize(&*change.object) else {
@@ -439,12 +472,7 @@ impl Oracle {
         } else {
             change.object.to_string()
         };
-        let told = self
-            .values
-            .keys()
-            .cloned()
-            .chain(scene.secrets())
-            .any(|secret| text.contains(&secret) || text.contains(STANDARD.encode(&secret).as_str()));
+        let told = self.spoken.stand_in(&text, &self.values, scene);
         if told {
             self.blame(format!(
                 "I7: a secret stands in {} {}",
@@ -461,9 +489,9 @@ pub(crate) fn ledger(scene: &Scene) -> Option<Ledger> {
     Some(Ledger::of(account.status.as_ref()))
 }
 
-fn fingerprint(incarnation: u32, request: &Request<Bytes>) -> u64 {
+fn fingerprint(incarnation: u32, request: &Request<Payload>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (incarnation, request.method().as_str(), request.uri().path(), request.body()).hash(&mut hasher);
+    (incarnation, request.method().as_str(), request.uri().path(), request.body().bytes()).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -115,6 +115,11 @@ impl Scene {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many of them there are.
+    pub(crate) fn secret_count(&self) -> usize {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn put(&self, object: Value) {
         let what = object.pointer("/metadata/name").cloned();
         if let Err(error) = self.api.create(object) {

@@ -13,6 +13,7 @@ use super::{
     kinds::{Kind, Part, Route},
     list, object,
     params::{self, Params},
+    payload::Payload,
     status::{self, StatusError, Wire},
     store::Store,
     update::{self, Target},
@@ -40,15 +41,15 @@ pub(super) fn watch<B>(store: &Store, request: &Request<B>) -> Result<Watch, Sta
 }
 
 /// Answers a request. A watch is answered with what is there now, and ends.
-pub(super) fn answer(server: &ApiServer, request: &Request<Bytes>) -> Response<Bytes> {
+pub(super) fn answer(server: &ApiServer, request: &Request<Payload>) -> Response<Bytes> {
     decide(server, request).unwrap_or_else(|status| refuse(&status))
 }
 
-fn decide(server: &ApiServer, request: &Request<Bytes>) -> Answer {
+fn decide(server: &ApiServer, request: &Request<Payload>) -> Answer {
     let route = Route::of(request.uri().path()).ok_or_else(status::no_such_path)?;
     let params = Params::of(request.uri().query());
     let view = View::accepted(request.headers()).ok_or_else(status::not_acceptable)?;
-    if request.body().len() > BODY_BYTES {
+    if request.body().bytes().len() > BODY_BYTES {
         return Err(status::too_large());
     }
     let homeless = route.kind.namespaced && route.namespace.is_none();
@@ -95,7 +96,7 @@ fn get(server: &ApiServer, route: Route<'_>, name: &str, view: View) -> Answer {
 
 fn create(
     server: &ApiServer,
-    request: &Request<Bytes>,
+    request: &Request<Payload>,
     route: Route<'_>,
     params: &Params<'_>,
     view: View,
@@ -109,7 +110,7 @@ fn create(
 
 fn replace(
     server: &ApiServer,
-    request: &Request<Bytes>,
+    request: &Request<Payload>,
     target: Target<'_>,
     params: &Params<'_>,
     view: View,
@@ -122,7 +123,7 @@ fn replace(
 
 fn patch(
     server: &ApiServer,
-    request: &Request<Bytes>,
+    request: &Request<Payload>,
     target: Target<'_>,
     params: &Params<'_>,
     view: View,
@@ -131,7 +132,7 @@ fn patch(
         return Err(status::unsupported_media_type());
     }
     let dry_run = params.dry_run(target.kind)?;
-    let patch: Value = read_json(request)?;
+    let patch = read_json(request)?;
     if !patch.is_object() {
         return Err(status::bad_request("a merge patch is an object"));
     }
@@ -141,10 +142,10 @@ fn patch(
 
 fn options(
     kind: &Kind,
-    request: &Request<Bytes>,
+    request: &Request<Payload>,
     params: &Params<'_>,
 ) -> Result<delete::Options, StatusError> {
-    if request.body().is_empty() {
+    if request.body().bytes().is_empty() {
         let propagation = params.propagation.as_deref().map(str::to_owned);
         let dry_run = params.dry_run(kind)?;
         return Ok(delete::Options { propagation, dry_run, ..delete::Options::default() });
@@ -152,18 +153,17 @@ fn options(
     if !accepts_json(request) {
         return Err(status::unsupported_media_type());
     }
-    let body: Value =
-        serde_json::from_slice(request.body()).map_err(|error| status::raw(error.to_string()))?;
+    let body = request.body().json().map_err(|error| status::raw(error.to_string()))?;
     if !body.is_object() || body.get("kind").is_some_and(|kind| kind != "DeleteOptions") {
         return Err(status::raw("the body of a deletion is DeleteOptions"));
     }
     params::dry_run(kind, body.pointer("/dryRun/0").and_then(Value::as_str))?;
-    Ok(delete::Options::read(&body))
+    Ok(delete::Options::read(body))
 }
 
 fn delete_one(
     server: &ApiServer,
-    request: &Request<Bytes>,
+    request: &Request<Payload>,
     target: Target<'_>,
     params: &Params<'_>,
     view: View,
@@ -183,7 +183,7 @@ fn delete_one(
 /// Deletes a collection and answers with what was in it.
 fn delete_all(
     server: &ApiServer,
-    request: &Request<Bytes>,
+    request: &Request<Payload>,
     route: Route<'_>,
     params: &Params<'_>,
     view: View,
@@ -205,18 +205,18 @@ fn delete_all(
     Ok(respond(StatusCode::OK, body))
 }
 
-fn media_type(request: &Request<Bytes>) -> Option<&str> {
+fn media_type(request: &Request<Payload>) -> Option<&str> {
     let value = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
     value.split(';').next().map(str::trim)
 }
 
 /// A body that does not say what it is counts as JSON.
-fn accepts_json(request: &Request<Bytes>) -> bool {
+fn accepts_json(request: &Request<Payload>) -> bool {
     !request.headers().contains_key(header::CONTENT_TYPE)
         || matches!(media_type(request), Some("application/json" | ""))
 }
 
-fn read_object(kind: &Kind, request: &Request<Bytes>) -> Result<Value, StatusError> {
+fn read_object(kind: &Kind, request: &Request<Payload>) -> Result<Value, StatusError> {
     if !accepts_json(request) {
         return Err(status::unsupported_media_type());
     }
@@ -228,9 +228,9 @@ fn read_object(kind: &Kind, request: &Request<Bytes>) -> Result<Value, StatusErr
     Ok(object)
 }
 
-fn read_json(request: &Request<Bytes>) -> Result<Value, StatusError> {
-    let read = serde_json::from_slice(request.body());
-    read.map_err(|error| status::bad_request(format!("the body cannot be read: {error}")))
+fn read_json(request: &Request<Payload>) -> Result<Value, StatusError> {
+    let read = request.body().json();
+    read.cloned().map_err(|error| status::bad_request(format!("the body cannot be read: {error}")))
 }
 
 fn show(code: StatusCode, view: View, object: &Value) -> Response<Bytes> {
@@ -250,5 +250,8 @@ pub(super) fn respond(code: StatusCode, body: Bytes) -> Response<Bytes> {
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Bytes {
-    serde_json::to_vec(value).expect("what is sent has texts as keys").into()
+    // Most objects fit, and none of them is copied while it grows.
+    let mut bytes = Vec::with_capacity(4096);
+    serde_json::to_writer(&mut bytes, value).expect("what is sent has texts as keys");
+    bytes.into()
 }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use kube::client::Body;
 
-use super::{ApiServer, http as requests, watch::Watch};
+use super::{ApiServer, Payload, http as requests, watch::Watch};
 
 type Streamed = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -19,13 +19,13 @@ pub(super) fn client(server: ApiServer) -> kube::Client {
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(tower::BoxError::from)?.to_bytes();
-            Ok::<_, tower::BoxError>(respond(&server, &Request::from_parts(head, body)))
+            Ok::<_, tower::BoxError>(respond(&server, &Request::from_parts(head, body.into())))
         }
     });
     kube::Client::new(service, "default")
 }
 
-fn respond(server: &ApiServer, request: &Request<Bytes>) -> Response<Streamed> {
+fn respond(server: &ApiServer, request: &Request<Payload>) -> Response<Streamed> {
     let whole = |response: Response<Bytes>| response.map(|body| Full::new(body).boxed_unsync());
     if !requests::is_watch(request) {
         return whole(server.answer(request));

@@ -14,6 +14,7 @@ use tower::ServiceExt;
 
 use super::{Held, Run, Timer};
 use crate::{
+    apiserver::Payload,
     fault::{self, Fault, Label},
     gate::{BagsAnswer, KubeAnswer, Parked, Sent, is_dry_run},
     process::Sight,
@@ -23,7 +24,7 @@ impl Run<'_> {
     pub(super) fn kube(
         &mut self,
         label: &Label,
-        request: Request<Bytes>,
+        request: Request<Payload>,
         answer: oneshot::Sender<KubeAnswer>,
         fault: Option<Fault>,
     ) -> String {
