@@ -15,6 +15,7 @@ pub mod verdict;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use axum::Router;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -111,7 +112,13 @@ impl Webhook {
             registration,
             readiness,
         };
-        let router = service::router(Admission::new(context.clone()), context.metrics.clone(), stop.clone());
+        let router = router(&context, stop.clone());
         tokio::join!(server.serve(router, service::LIMITS, Some(acceptor), stop.clone()), keeper.run(stop));
     }
+}
+
+/// What the webhook answers, without a listener: reviews are sent to `/admit`. Once `stop` is cancelled, clients are asked
+/// to close their connections.
+pub fn router(context: &Arc<Context>, stop: CancellationToken) -> Router {
+    service::router(Admission::new(context.clone()), context.metrics.clone(), stop)
 }

@@ -140,8 +140,7 @@ impl ApiServer {
     /// # Errors
     /// What the server says.
     pub(crate) fn create(&self, mut object: Value) -> Result<Arc<Value>, StatusError> {
-        let types = |field| object.get(field).and_then(Value::as_str).unwrap_or_default();
-        let kind = Kind::of_types(types("apiVersion"), types("kind")).ok_or_else(status::no_such_path)?;
+        let kind = kind_of(&object)?;
         object::read(kind, &mut object).map_err(|why| status::unreadable(kind, why))?;
         let namespace = object::text(&object, "namespace").to_owned();
         self.create_in(kind, &namespace, object, false)
@@ -232,6 +231,26 @@ impl ApiServer {
         self.write(|store| update::replace(store, target, object, false))
     }
 
+    /// The first step of a creation: the object as it is put before admission. Nothing is stored yet.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub(crate) fn begin_creation(&self, mut object: Value) -> Result<Value, StatusError> {
+        let kind = kind_of(&object)?;
+        object::read(kind, &mut object).map_err(|why| status::unreadable(kind, why))?;
+        let (now, namespace) = (self.now(), object::text(&object, "namespace").to_owned());
+        self.write(|store| create::prepare(store, kind, &namespace, object, &now))
+    }
+
+    /// The last step, once admission has let it in.
+    ///
+    /// # Errors
+    /// What the server says: meanwhile another object may have taken the name.
+    pub(crate) fn finish_creation(&self, object: Value) -> Result<Arc<Value>, StatusError> {
+        let kind = kind_of(&object)?;
+        self.write(|store| create::store(store, kind, object, false))
+    }
+
     fn create_in(
         &self,
         kind: &'static Kind,
@@ -273,4 +292,10 @@ impl ApiServer {
         }
         outcome
     }
+}
+
+/// The kind that an object says it is of.
+fn kind_of(object: &Value) -> Result<&'static Kind, StatusError> {
+    let types = |field| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    Kind::of_types(types("apiVersion"), types("kind")).ok_or_else(status::no_such_path)
 }

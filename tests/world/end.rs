@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use bags_operator::{
     api::{
-        account::{Slot, SlotState},
+        account::{Owner, Slot, SlotState},
         mark,
     },
     ledger::slots,
@@ -45,6 +45,9 @@ pub(crate) fn unfinished(scene: &Scene, oracle: &Oracle) -> Vec<String> {
     for slot in &ledger.slots {
         in_slots.extend(slot.attempt.clone());
         match slot.state {
+            SlotState::Reserved if !exists(scene, &slot.owner) => {
+                found.push(format!("a place is kept for {}, which does not exist", slot.owner.name));
+            }
             SlotState::Reserved | SlotState::Live | SlotState::Released => {}
             SlotState::Creating
             | SlotState::Lost
@@ -74,6 +77,11 @@ pub(crate) fn unfinished(scene: &Scene, oracle: &Oracle) -> Vec<String> {
         one_key(scene, oracle, &key, slots::current(own), &mut found);
     }
     found
+}
+
+fn exists(scene: &Scene, owner: &Owner) -> bool {
+    let key = scene.api.get("apikeys", &owner.namespace, &owner.name);
+    key.is_some_and(|key| key["metadata"]["uid"].as_str() == Some(owner.uid.as_str()))
 }
 
 fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, found: &mut Vec<String>) {

@@ -33,6 +33,8 @@ pub(crate) struct Share {
     pub(crate) all_faults_in_pairs: bool,
     /// Every so manieth pair.
     pub(crate) every_pair: usize,
+    /// Where a workflow has more pairs than this, every second, third … of them.
+    pub(crate) most_pairs: usize,
     /// Random runs.
     pub(crate) seeds: u64,
     /// The first seed.
@@ -342,7 +344,8 @@ fn pairs(
             plans.extend(with_each_fault(plan, request, |fault| wanted(fault, request.seam)));
         }
     }
-    let plans: Vec<Plan> = plans.into_iter().step_by(share.every_pair.max(1)).collect();
+    let step = share.every_pair.max(plans.len().div_ceil(share.most_pairs)).max(1);
+    let plans: Vec<Plan> = plans.into_iter().step_by(step).collect();
     count.pairs = plans.len();
     for (plan, report) in judge_all(plans, share.stop_at_first, config) {
         totals.add(&plan, &report);

@@ -2,13 +2,15 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-/// Which of the operator's two ways out a request takes.
+/// Which way a request takes: one of the operator's two ways out, or its answer to who asks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Seam {
     /// To the API server.
     Kube,
     /// To Bags.
     Bags,
+    /// The webhook's answer to a review, on which the API server creates the object or refuses it.
+    Review,
 }
 
 macro_rules! faults {
@@ -36,28 +38,28 @@ macro_rules! faults {
 
 faults! {
     /// The process dies; the request was never sent. It starts again two seconds later.
-    CrashBefore = "crash-before" on [Kube Bags];
+    CrashBefore = "crash-before" on [Kube Bags Review];
     /// The request has its effect, and the process dies before it reads the answer.
-    CrashAfter = "crash-after" on [Kube Bags];
+    CrashAfter = "crash-after" on [Kube Bags Review];
     /// Like `CrashAfter`, but the process stays away for five minutes: longer than a creation waits for its judgement.
-    CrashLong = "crash-long" on [Kube Bags];
+    CrashLong = "crash-long" on [Kube Bags Review];
     /// The request has its effect and is never answered: the caller's own deadline ends it.
-    DoneNoAnswer = "done-no-answer" on [Kube Bags];
+    DoneNoAnswer = "done-no-answer" on [Kube Bags Review];
     /// The connection breaks; the request had no effect.
-    Lost = "lost" on [Kube Bags];
+    Lost = "lost" on [Kube Bags Review];
     /// 409 without an effect.
     Conflict = "409" on [Kube Bags];
-    /// 500 without an effect.
-    ServerError = "500" on [Kube Bags];
+    /// 500 without an effect. For a review: another webhook or a quota refuses what this one has admitted.
+    ServerError = "500" on [Kube Bags Review];
     /// The request has its effect, and the process stands still before it reads the answer. Another one takes over; it
     /// wakes up ten minutes later and goes on where it was.
-    FreezeAfter = "freeze-after" on [Kube Bags];
+    FreezeAfter = "freeze-after" on [Kube Bags Review];
     /// The process stands still with the request on its tongue; it is sent ten minutes later, after another one took over.
-    FreezeBefore = "freeze-before" on [Kube];
+    FreezeBefore = "freeze-before" on [Kube Review];
     /// The caches stay as they are until three more writes have happened, for a minute at most.
-    StaleReads = "stale-reads" on [Kube];
+    StaleReads = "stale-reads" on [Kube Review];
     /// The watches see nothing from here on; after a minute they begin anew with a list.
-    DroppedWatch = "dropped-watch" on [Kube];
+    DroppedWatch = "dropped-watch" on [Kube Review];
     /// 400 in the service's envelope, in words that nobody knows.
     BadRequest = "400" on [Bags];
     /// 401 in the service's envelope.
@@ -104,9 +106,9 @@ impl Fault {
             | Self::Slow => true,
             Self::Conflict => seam == Seam::Kube,
             Self::Lost | Self::FreezeAfter => seam == Seam::Bags,
+            Self::ServerError => seam == Seam::Review,
             Self::CrashBefore
             | Self::CrashLong
-            | Self::ServerError
             | Self::StaleReads
             | Self::DroppedWatch
             | Self::Unauthorized

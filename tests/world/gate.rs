@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     apiserver::Payload,
+    creation::Verdict,
     fault::{Label, Seam},
 };
 
@@ -25,6 +26,8 @@ pub(crate) type BagsAnswer = Result<Response<bags::Body>, TransportError>;
 pub(crate) enum Sent {
     Kube(Request<Payload>, oneshot::Sender<KubeAnswer>),
     Bags(Request<bags::Body>, oneshot::Sender<BagsAnswer>),
+    /// A process' answer to a review of the API server.
+    Review(Verdict),
 }
 
 /// A request that waits to be let through.
@@ -38,6 +41,7 @@ impl Parked {
         match self.sent {
             Sent::Kube(..) => Seam::Kube,
             Sent::Bags(..) => Seam::Bags,
+            Sent::Review(_) => Seam::Review,
         }
     }
 
@@ -49,6 +53,8 @@ impl Parked {
                 let path = request.uri().path();
                 path.ends_with("/callback") || path.ends_with("/create") || path.ends_with("/revoke")
             }
+            // An ApiKey is made on it.
+            Sent::Review(_) => true,
         }
     }
 
@@ -57,6 +63,7 @@ impl Parked {
         match &self.sent {
             Sent::Kube(_, answer) => answer.is_closed(),
             Sent::Bags(_, answer) => answer.is_closed(),
+            Sent::Review(_) => false,
         }
     }
 }
@@ -109,11 +116,13 @@ impl Gate {
         }))
     }
 
-    fn park(&self, incarnation: u32, sent: Sent) {
+    /// Parks a request, or an answer to one.
+    pub(crate) fn park(&self, incarnation: u32, sent: Sent) {
         let mut state = self.lock();
         let what = match &sent {
             Sent::Kube(request, _) => of_kube(request, &mut state.names),
             Sent::Bags(request, _) => of_bags(request, &mut state.names),
+            Sent::Review(verdict) => format!("admit apikeys {}", verdict.name),
         };
         let count = state.occurrences.entry((incarnation, what.clone())).or_default();
         *count += 1;

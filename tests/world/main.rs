@@ -8,6 +8,7 @@
 #[path = "apiserver.rs"]
 mod apiserver;
 mod clock;
+mod creation;
 mod end;
 mod explore;
 mod fault;
@@ -79,6 +80,8 @@ struct Args {
     nocapture: bool,
 }
 
+/// Of each workflow, where not everything is run: ten minutes on two cores are for all of it.
+const TEST_PAIRS: usize = 5_500;
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
 const MUTANT_SEEDS: u64 = 100;
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
         pair_moments: 1,
         all_faults_in_pairs: args.all,
         every_pair: args.every_pair.unwrap_or(if args.mutants { 200 } else { 1 }),
+        most_pairs: if args.all { usize::MAX } else { TEST_PAIRS },
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
             (_, false) => 0,
             (true, true) => ALL_SEEDS,

@@ -33,6 +33,7 @@ use serde_json::Value;
 
 use super::{
     apiserver::{Change, ChangeKind, Payload},
+    creation::Verdict,
     gate::is_dry_run,
     process::OPERATOR_NAMESPACE,
     scene::{Scene, TENANT},
@@ -434,6 +435,23 @@ impl Oracle {
         };
         if !allowed && !dead {
             self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
+        }
+    }
+
+    /// A process answered a review, in time: whoever is let in has a place, or is told to wait; whoever is refused, or only
+    /// asked, has none.
+    pub(crate) fn reviewed(&mut self, verdict: &Verdict, dry_run: bool, scene: &Scene) {
+        let placed = ledger(scene).unwrap_or_default().owned_by(&verdict.uid).next().is_some();
+        let waits = verdict.warnings.iter().any(|warning| warning.contains("waits"));
+        let name = &verdict.name;
+        if verdict.allowed && !dry_run && !placed && !waits {
+            self.blame(format!("admission: {name} was let in without a place"));
+        }
+        if verdict.allowed && dry_run && placed {
+            self.blame(format!("admission: a place is kept for {name}, which was only tried out"));
+        }
+        if !verdict.allowed && verdict.code == 403 && placed {
+            self.blame(format!("admission: a place is kept for {name}, which was refused"));
         }
     }
 

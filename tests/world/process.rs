@@ -5,12 +5,13 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context as Poller, Poll, Waker},
 };
 
+use axum::Router;
 use bags_operator::{
     account,
     api::{ApiKey, BagsAccount, account::Installation},
@@ -25,9 +26,10 @@ use bags_operator::{
     },
     outcome::Outcome,
     saves::Saves,
-    webhook::registration::Registration,
+    webhook::{self, registration::Registration},
 };
 use futures::{FutureExt, channel::mpsc::UnboundedReceiver, future::BoxFuture};
+use http_body_util::{BodyExt, Collected};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     ResourceExt,
@@ -44,11 +46,14 @@ use tokio::{
     task::AbortHandle,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use super::{
     apiserver::{ApiServer, Change, ChangeKind},
     clock::VirtualClock,
-    gate::Gate,
+    creation::Verdict,
+    gate::{Gate, Sent},
 };
 
 /// The operator's own namespace.
@@ -130,11 +135,22 @@ pub(crate) enum Sight {
     Blind { until: Instant },
 }
 
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It reconciles, and answers reviews.
+    Leader,
+    /// It answers reviews.
+    Follower,
+}
+
 /// One process.
 pub(crate) struct Process {
     pub(crate) incarnation: u32,
+    pub(crate) role: Role,
     pub(crate) sight: Sight,
     context: Arc<Context>,
+    webhook: OnceLock<Router>,
     wake: Wake,
     woken_keys: UnboundedReceiver<ObjectRef<ApiKey>>,
     woken_accounts: UnboundedReceiver<ObjectRef<BagsAccount>>,
@@ -167,7 +183,7 @@ pub(crate) struct Machine<'a> {
 
 impl Process {
     /// Starts a process; its caches are filled by [`Process::relist`].
-    pub(crate) fn start(machine: &Machine<'_>, incarnation: u32) -> Self {
+    pub(crate) fn start(machine: &Machine<'_>, incarnation: u32, role: Role) -> Self {
         let Machine { config, gate, clock, seed, cluster } = machine;
         let (ice, tasks, alive) = (Ice::default(), Arc::<Mutex<Vec<AbortHandle>>>::default(), Arc::default());
         let env = Env {
@@ -187,8 +203,10 @@ impl Process {
             Wake::new(keys.0.clone(), accounts.0.clone(), context.clone());
         Self {
             incarnation,
+            role,
             sight: Sight::Clear,
             context,
+            webhook: OnceLock::new(),
             wake,
             woken_keys,
             woken_accounts,
@@ -319,7 +337,7 @@ impl Process {
 
     /// Objects that are due, in order.
     pub(crate) fn ready(&self, now: Instant) -> Vec<Object> {
-        if self.retired || self.frozen() {
+        if self.retired || self.frozen() || self.role == Role::Follower {
             return Vec::new();
         }
         let due = |scheduled: &Scheduled| !scheduled.running && scheduled.due.is_some_and(|due| due <= now);
@@ -335,11 +353,12 @@ impl Process {
         if self.retired || self.frozen() {
             return None;
         }
+        let runs = self.role == Role::Leader;
         let blind = match self.sight {
             Sight::Blind { until } | Sight::Stale { until, .. } => Some(until),
             Sight::Clear => None,
         };
-        let idle = self.schedule.values().filter(|scheduled| !scheduled.running);
+        let idle = self.schedule.values().filter(|scheduled| runs && !scheduled.running);
         idle.filter_map(|scheduled| scheduled.due).chain(blind).min()
     }
 
@@ -370,6 +389,20 @@ impl Process {
             let _ = finished.send((object, outcome));
         };
         launch(&self.ice, &self.tasks, &self.alive, Box::pin(task));
+    }
+
+    /// Puts an AdmissionReview before its webhook; the answer parks at the gate.
+    pub(crate) fn review(&self, gate: &Gate, name: String, review: Vec<u8>) -> AbortHandle {
+        let router = self.webhook.get_or_init(|| webhook::router(&self.context, CancellationToken::new()));
+        let (router, gate, incarnation) = (router.clone(), gate.clone(), self.incarnation);
+        let task = async move {
+            let request = http::Request::post("/admit").body(axum::body::Body::from(review));
+            let request = request.unwrap_or_else(|error| panic!("no request: {error}"));
+            let Ok(response) = router.oneshot(request).await;
+            let answer = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+            gate.park(incarnation, Sent::Review(Verdict::read(&name, &answer)));
+        };
+        launch(&self.ice, &self.tasks, &self.alive, Box::pin(task))
     }
 
     /// Whether a run or a save has not ended.
@@ -410,7 +443,7 @@ impl Drop for Process {
 
 fn saves(ice: &Ice, tasks: &Arc<Mutex<Vec<AbortHandle>>>, alive: &Arc<AtomicUsize>) -> Saves {
     let (ice, tasks, alive) = (ice.clone(), tasks.clone(), alive.clone());
-    Saves::spawned_by(Arc::new(move |save| launch(&ice, &tasks, &alive, save)))
+    Saves::spawned_by(Arc::new(move |save| drop(launch(&ice, &tasks, &alive, save))))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the process keeps the handle, and ends the task with itself")]
@@ -419,17 +452,33 @@ fn launch(
     tasks: &Arc<Mutex<Vec<AbortHandle>>>,
     alive: &Arc<AtomicUsize>,
     task: BoxFuture<'static, ()>,
-) {
-    alive.fetch_add(1, Ordering::Relaxed);
-    let alive = alive.clone();
+) -> AbortHandle {
+    let alive = Alive::new(alive);
     let counted = async move {
+        let _alive = alive;
         task.await;
-        alive.fetch_sub(1, Ordering::Relaxed);
     };
     let handle = tokio::spawn(Freezable { ice: ice.clone(), task: Box::pin(counted) }).abort_handle();
     let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
     tasks.retain(|task| !task.is_finished());
-    tasks.push(handle);
+    tasks.push(handle.clone());
+    handle
+}
+
+/// Counts a task for as long as it is there: until it ends, or is taken away.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn listed<K: DeserializeOwned>(api: &ApiServer, resource: &str, keep: impl Fn(&K) -> bool) -> Vec<Event<K>> {

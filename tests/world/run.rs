@@ -4,6 +4,7 @@
 //! fault that the plan has for it; where none is parked, begin the first reconciler that is due; where none is due, let
 //! people act; else the clock jumps to the next deadline. Nothing sleeps, nothing depends on the machine's time.
 
+mod creations;
 mod effects;
 mod lives;
 
@@ -16,11 +17,12 @@ use tokio::time::Instant;
 
 use super::{
     clock::{Idle, VirtualClock},
+    creation::Creation,
     end,
     fault::{Fault, Label, Seam, Strike},
     gate::{Gate, Parked, Sent},
     oracle::Oracle,
-    process::{Machine, Process},
+    process::{Machine, Process, Role},
     scene::{CLUSTER, Scene},
     trace::{Step, Trace},
     workflow::{Deed, Workflow},
@@ -85,7 +87,7 @@ pub(crate) struct Report {
 /// Something that will happen at its time.
 enum Timer {
     /// A process starts.
-    Start,
+    Start(Role),
     /// A frozen process goes on.
     Thaw(u32),
     /// The effect of a slow request.
@@ -107,6 +109,9 @@ struct Run<'a> {
     timers: Vec<(Instant, Timer)>,
     /// Answers that never come, or come when their process goes on.
     held: Vec<(u32, Held)>,
+    /// ApiKeys that people want, and how many reviews were sent.
+    creations: Vec<Creation>,
+    asked: usize,
     strikes: BTreeSet<usize>,
     rng: StdRng,
     /// How many of the workflow's deeds are done, and when the last one was.
@@ -143,11 +148,14 @@ pub(crate) fn run(plan: &Plan, config: &Config) -> Report {
         .unwrap_or_else(|error| panic!("no runtime: {error}"));
     runtime.block_on(async {
         let mut run = Run::new(plan, config, idle);
-        run.start_process();
+        run.start_process(Role::Leader);
+        if plan.workflow.has_followers() {
+            run.start_process(Role::Follower);
+        }
         let violations = run.go().await;
         let Run { seen, struck, trace, scene, processes, .. } = run;
         drop(processes);
-        Report { violations, seen, struck, end: end::words(&scene), trace }
+        Report { violations, seen, struck, end: plan.workflow.words(&scene), trace }
     })
 }
 
@@ -171,6 +179,8 @@ impl<'a> Run<'a> {
             incarnations: 0,
             timers: Vec::new(),
             held: Vec::new(),
+            creations: Vec::new(),
+            asked: 0,
             strikes: (0..plan.strikes.len()).collect(),
             rng: StdRng::seed_from_u64(plan.seed),
             acted: 0,
@@ -188,7 +198,7 @@ impl<'a> Run<'a> {
         self.clock.monotonic()
     }
 
-    fn start_process(&mut self) {
+    fn start_process(&mut self, role: Role) {
         self.incarnations += 1;
         let machine = Machine {
             config: self.config,
@@ -197,7 +207,7 @@ impl<'a> Run<'a> {
             seed: self.plan.seed,
             cluster: CLUSTER,
         };
-        let mut process = Process::start(&machine, self.incarnations);
+        let mut process = Process::start(&machine, self.incarnations, role);
         process.relist(&self.scene.api, self.clock.monotonic());
         self.trace.note(|| format!("process {} starts", process.incarnation));
         self.processes.push(process);
@@ -221,6 +231,7 @@ impl<'a> Run<'a> {
                 return self.no_rest();
             }
             if self.people_act()
+                || self.create()
                 || self.let_one_through().await
                 || self.begin_one()
                 || self.fire_timers().await
@@ -236,11 +247,12 @@ impl<'a> Run<'a> {
 
     fn no_rest(&self) -> Vec<String> {
         let mut left = end::unfinished(&self.scene, &self.oracle);
+        left.extend(self.open_wishes());
         if let Some(difference) = self.difference() {
             left.push(difference);
         }
         if self.acted >= self.plan.workflow.deeds().len() {
-            let words = end::words(&self.scene);
+            let words = self.plan.workflow.words(&self.scene);
             left.extend(self.plan.workflow.missing(&words).map(|words| format!("the end lacks [{words}]")));
         }
         if left.is_empty() {
@@ -254,7 +266,7 @@ impl<'a> Run<'a> {
     /// Where the end is another one than it should be: what differs.
     fn difference(&self) -> Option<String> {
         let reference = self.plan.reference.as_deref()?;
-        let words = end::words(&self.scene);
+        let words = self.plan.workflow.words(&self.scene);
         if words == reference {
             return None;
         }
@@ -284,6 +296,7 @@ impl<'a> Run<'a> {
         waited
             && all_acted
             && self.timers.is_empty()
+            && self.open_wishes().next().is_none()
             && end::unfinished(&self.scene, &self.oracle).is_empty()
             && self.difference().is_none()
             && !self.is_expected_to_go_on()
@@ -292,7 +305,8 @@ impl<'a> Run<'a> {
     /// What the workflow says of its end is not so yet: the operator's next try may be an hour away.
     fn is_expected_to_go_on(&self) -> bool {
         let workflow = &self.plan.workflow;
-        self.acted >= workflow.deeds().len() && workflow.missing(&end::words(&self.scene)).next().is_some()
+        self.acted >= workflow.deeds().len()
+            && workflow.missing(&workflow.words(&self.scene)).next().is_some()
     }
 
     /// Lets the next request through.
@@ -337,6 +351,7 @@ impl<'a> Run<'a> {
         let answer = match parked.sent {
             Sent::Kube(request, answer) => self.kube(&label, request, answer, fault),
             Sent::Bags(request, answer) => self.bags(&label, request, answer, fault).await,
+            Sent::Review(verdict) => self.answer_review(&label, verdict, fault),
         };
         let after = self.trace.is_kept().then(|| self.ledger_in_words());
         let (number, ledger) = (self.seen.len(), (before, after));
@@ -373,7 +388,7 @@ impl<'a> Run<'a> {
             self.timers.iter().enumerate().filter(|(_, (at, _))| *at <= now).min_by_key(|(_, (at, _))| *at);
         let Some(index) = due.map(|(index, _)| index) else { return false };
         match self.timers.remove(index).1 {
-            Timer::Start => self.start_process(),
+            Timer::Start(role) => self.start_process(role),
             Timer::Thaw(incarnation) => self.thaw(incarnation).await,
             Timer::Effect(parked) => {
                 let Parked { label, sent } = *parked;
@@ -444,6 +459,7 @@ impl<'a> Run<'a> {
             .iter()
             .filter_map(Process::next_due)
             .chain(self.timers.iter().map(|(at, _)| *at))
+            .chain(self.next_creation())
             .chain([self.last_person + PERSON])
             .chain(rest)
             .chain(deed)

@@ -15,7 +15,9 @@ use bags_operator::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{apiserver::ApiServer, clock::VirtualClock, end::condition, process::OPERATOR_NAMESPACE};
+use super::{
+    apiserver::ApiServer, clock::VirtualClock, creation::Wish, end::condition, process::OPERATOR_NAMESPACE,
+};
 
 /// The namespace of all ApiKeys.
 pub(crate) const TENANT: &str = "shop";
@@ -51,6 +53,8 @@ pub(crate) struct Scene {
     secrets: Arc<Mutex<Vec<String>>>,
     /// What a person took away and will put back.
     kept: Arc<Mutex<Option<Value>>>,
+    /// ApiKeys that people want, which are put before the webhook.
+    wishes: Arc<Mutex<Vec<Wish>>>,
 }
 
 impl Scene {
@@ -65,7 +69,14 @@ impl Scene {
         let sandbox = Sandbox::new(clock.clone(), Randomness::from_seed(seed ^ 0x5eed));
         let new = sandbox.add_user(user);
         let api = ApiServer::new(clock.clone());
-        let scene = Self { api, sandbox, user: new.id, secrets: Arc::default(), kept: Arc::default() };
+        let scene = Self {
+            api,
+            sandbox,
+            user: new.id,
+            secrets: Arc::default(),
+            kept: Arc::default(),
+            wishes: Arc::default(),
+        };
         for name in [OPERATOR_NAMESPACE, TENANT] {
             scene.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
         }
@@ -132,6 +143,47 @@ impl Scene {
         self.put(key(name));
     }
 
+    /// A person wants an ApiKey for an application of this name: it is put before the webhook, and applied again
+    /// until it is there.
+    pub(crate) fn submit(&self, name: &str) {
+        self.wish(name, key(name), false);
+    }
+
+    /// The same for an application of another name.
+    pub(crate) fn submit_for(&self, name: &str, application: &str) {
+        let mut object = key(name);
+        object["spec"]["application"] = json!(application);
+        self.wish(name, object, false);
+    }
+
+    /// A person asks what would become of an ApiKey.
+    pub(crate) fn try_out(&self, name: &str) {
+        self.wish(name, key(name), true);
+    }
+
+    fn wish(&self, name: &str, object: Value, dry_run: bool) {
+        let wish = Wish { name: name.to_owned(), object, dry_run };
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(wish);
+    }
+
+    /// What people want since the last time.
+    pub(crate) fn take_wishes(&self) -> Vec<Wish> {
+        std::mem::take(&mut *self.wishes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A person deletes the first ApiKey that is ready, and says that nothing uses its key any more.
+    pub(crate) fn delete_a_ready_one(&self) {
+        let ready = self.api.list("apikeys").into_iter().find(|key| condition(key, "Ready").0 == "True");
+        if let Some(name) = ready.and_then(|key| key["metadata"]["name"].as_str().map(str::to_owned)) {
+            self.delete_now(&name);
+        }
+    }
+
+    /// Whether an ApiKey is ready.
+    pub(crate) fn one_is_ready(&self) -> bool {
+        self.api.list("apikeys").iter().any(|key| condition(key, "Ready").0 == "True")
+    }
+
     /// A person deletes an ApiKey and says that nothing uses its key any more.
     pub(crate) fn delete_now(&self, name: &str) {
         self.annotate("apikeys", TENANT, name, annotation::DELETE_NOW, "true");
@@ -156,6 +208,11 @@ impl Scene {
     /// Whether there is no ApiKey of this name.
     pub(crate) fn is_gone(&self, name: &str) -> bool {
         self.api.get("apikeys", TENANT, name).is_none()
+    }
+
+    /// Whether there is an ApiKey of this name.
+    pub(crate) fn is_there(&self, name: &str) -> bool {
+        !self.is_gone(name)
     }
 
     /// Somebody takes the finalizers off and deletes the ApiKey.

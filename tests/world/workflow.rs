@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     clock::VirtualClock,
+    end,
     scene::{Scene, Ways},
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Workflow {
     keys: Vec<String>,
     deeds: Vec<Deed>,
     ends: Vec<&'static str>,
+    followers: bool,
+    alike: &'static [&'static str],
 }
 
 impl Workflow {
@@ -50,6 +53,8 @@ impl Workflow {
             keys: Vec::new(),
             deeds: Vec::new(),
             ends: Vec::new(),
+            followers: false,
+            alike: &[],
         }
     }
 
@@ -115,6 +120,34 @@ impl Workflow {
         self
     }
 
+    /// Another process answers reviews beside the one that reconciles.
+    pub(crate) fn with_a_follower(mut self) -> Self {
+        self.followers = true;
+        self
+    }
+
+    pub(crate) fn has_followers(&self) -> bool {
+        self.followers
+    }
+
+    /// Which of these gets what is left to chance.
+    pub(crate) fn alike(mut self, names: &'static [&'static str]) -> Self {
+        self.alike = names;
+        self
+    }
+
+    /// The end in words that two runs can be compared by.
+    pub(crate) fn words(&self, scene: &Scene) -> String {
+        let words = end::words(scene);
+        if self.alike.is_empty() {
+            return words;
+        }
+        let words = self.alike.iter().fold(words, |words, name| words.replace(name, "one of them"));
+        let mut lines: Vec<&str> = words.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    }
+
     /// The world before the operator starts.
     pub(crate) fn scene(&self, clock: &Arc<VirtualClock>, seed: u64) -> Scene {
         let scene = Scene::new(clock, seed, self.ways, self.user.clone(), &self.account);
@@ -155,7 +188,17 @@ impl Workflow {
             workflow.elsewhere = rng.random_range(1..3);
         }
         let count = rng.random_range(1..=3);
-        workflow.keys = NAMES[..count].iter().map(|name| (*name).to_owned()).collect();
+        let names = NAMES[..count].iter().map(|name| (*name).to_owned());
+        // Every third seed has the webhook; the others keep the runs that they had without it.
+        if seed % 3 == 1 {
+            workflow.followers = rng.random_bool(0.5);
+            for name in names {
+                let wait = Duration::from_secs(rng.random_range(0..60));
+                workflow = workflow.then(wait, "apply an ApiKey", move |scene| scene.submit(&name));
+            }
+        } else {
+            workflow.keys = names.collect();
+        }
         for _ in 0..rng.random_range(0..4) {
             workflow = workflow.mischief(&mut rng);
         }

@@ -16,6 +16,7 @@ const NOTHING_IS_LEFT: &str = "keys at Bags: 0";
 pub(crate) fn all() -> Vec<Workflow> {
     let mut all = deletion();
     all.extend(trouble());
+    all.extend(admission());
     all.extend(creation());
     all
 }
@@ -69,6 +70,60 @@ fn creation() -> Vec<Workflow> {
             .account(json!({"limit": 2}))
             .key("api")
             .key("web")
+            .ends("keys at Bags: 1"),
+    ]
+}
+
+/// ApiKeys that are put before the webhook.
+fn admission() -> Vec<Workflow> {
+    const CROWD: &[&str] = &["alpha", "beta"];
+    let crowd = |scene: &Scene| CROWD.iter().for_each(|name| scene.submit(name));
+    vec![
+        Workflow::new("admitted", Ways::Token)
+            .with_a_follower()
+            .meanwhile("apply an ApiKey", |scene| scene.submit("web"))
+            .ends(WEB_IS_READY),
+        Workflow::new("two come for the last place", Ways::Token)
+            .with_a_follower()
+            .account(json!({"limit": 2}))
+            .alike(CROWD)
+            .meanwhile("apply two ApiKeys", crowd)
+            .ends("keys at Bags: 1"),
+        Workflow::new("one is tried out, and another comes", Ways::Token)
+            .account(json!({"limit": 2}))
+            .meanwhile("try an ApiKey out, and apply another one", |scene| {
+                scene.try_out("api");
+                scene.submit("web");
+            })
+            .ends(WEB_IS_READY),
+        Workflow::new("who finds no place waits", Ways::Token)
+            .with_a_follower()
+            .account(json!({"limit": 2, "admission": "Queue"}))
+            .alike(CROWD)
+            .meanwhile("apply two ApiKeys", crowd)
+            .then(Duration::from_mins(5), "delete one that has a key", Scene::delete_a_ready_one)
+            .once(Scene::one_is_ready)
+            .ends("keys at Bags: 1"),
+        Workflow::new("deleted and let in again", Ways::Token)
+            .account(json!({"limit": 2}))
+            .meanwhile("apply an ApiKey", |scene| scene.submit("web"))
+            .then(Duration::from_mins(1), "delete it and apply it again", |scene| {
+                scene.delete_now("web");
+                scene.submit("web");
+            })
+            .once(|scene| scene.is_ready("web"))
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
+        Workflow::new("renamed on a full account", Ways::Token)
+            .account(json!({"limit": 2}))
+            .meanwhile("apply an ApiKey", |scene| scene.submit("api"))
+            .then(Duration::from_mins(1), "apply another one for the same application", |scene| {
+                scene.submit_for("web", "api");
+            })
+            .once(|scene| scene.is_ready("api"))
+            .then(Duration::from_mins(1), "delete the first one", |scene| scene.delete_now("api"))
+            .once(|scene| scene.is_there("web"))
+            .ends(WEB_IS_READY)
             .ends("keys at Bags: 1"),
     ]
 }

@@ -43,11 +43,7 @@ impl Run<'_> {
                 self.held.push((label.incarnation, Held::Unsent(Box::new(parked))));
                 return self.freeze(label.incarnation);
             }
-            Some(Fault::StaleReads) => {
-                let version = self.scene.api.version() + fault::STALE_WRITES;
-                let until = self.now() + fault::BLIND;
-                self.sight(label.incarnation, Sight::Stale { version, until });
-            }
+            Some(Fault::StaleReads) => self.grow_stale(label.incarnation),
             Some(Fault::DroppedWatch) => {
                 let until = self.now() + fault::BLIND;
                 self.sight(label.incarnation, Sight::Blind { until });

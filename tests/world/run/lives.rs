@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{Held, Run, Timer};
-use crate::{fault, process::Sight};
+use crate::{
+    fault,
+    process::{Role, Sight},
+};
 
 impl Run<'_> {
     pub(super) fn sight(&mut self, incarnation: u32, sight: Sight) {
@@ -12,11 +15,20 @@ impl Run<'_> {
         }
     }
 
+    /// The caches stay as they are for some writes.
+    pub(super) fn grow_stale(&mut self, incarnation: u32) {
+        let version = self.scene.api.version() + fault::STALE_WRITES;
+        let until = self.now() + fault::BLIND;
+        self.sight(incarnation, Sight::Stale { version, until });
+    }
+
     pub(super) fn crash(&mut self, incarnation: u32, away: Duration) -> String {
+        let role = self.role_of(incarnation);
         self.processes.retain(|process| process.incarnation != incarnation);
         self.held.retain(|(of, _)| *of != incarnation);
         drop(self.gate.take_all_of(incarnation));
-        self.replace(away);
+        self.no_answer_from(incarnation);
+        self.replace(role, away);
         format!("process {incarnation} dies")
     }
 
@@ -27,16 +39,21 @@ impl Run<'_> {
             process.retired = true;
         }
         self.timers.push((self.now() + fault::FREEZE, Timer::Thaw(incarnation)));
-        self.replace(fault::RESTART);
+        self.replace(self.role_of(incarnation), fault::RESTART);
         format!("process {incarnation} stands still")
     }
 
-    /// Another process starts after a while, unless one is there or on its way.
-    fn replace(&mut self, after: Duration) {
-        let one = self.processes.iter().any(|process| !process.retired)
-            || self.timers.iter().any(|(_, timer)| matches!(timer, Timer::Start));
+    fn role_of(&self, incarnation: u32) -> Role {
+        let its = self.processes.iter().find(|process| process.incarnation == incarnation);
+        its.map_or(Role::Leader, |process| process.role)
+    }
+
+    /// Another process of its role starts after a while, unless one is there or on its way.
+    fn replace(&mut self, role: Role, after: Duration) {
+        let one = self.processes.iter().any(|process| !process.retired && process.role == role)
+            || self.timers.iter().any(|(_, timer)| matches!(timer, Timer::Start(next) if *next == role));
         if !one {
-            self.timers.push((self.now() + after, Timer::Start));
+            self.timers.push((self.now() + after, Timer::Start(role)));
         }
     }
 
