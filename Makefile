@@ -3,7 +3,7 @@
 # Each step prints what it is and how many seconds it took.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chart world replay mutants e2e bench cluster crds lint clean
+.PHONY: help demo test chart world replay mutants e2e soak bench cluster crds lint clean
 
 cargo := cargo
 profile := --profile ci --locked
@@ -37,6 +37,9 @@ mutants: ## puts deliberate bugs into a copy of the project, and expects the wor
 
 e2e: ## what needs a real node (root, Linux): the demo, with the operator installed by helm, asserting all that it shows
 	@$(step) "e2e" env DEMO_ONCE=1 DEMO_SIZE=node DEMO_CROWD=4 demo/run
+
+soak: ## two hundred rotations of the webhook's certificates under twenty calls a second: some eight minutes
+	@$(step) "soak" env SOAK_ROTATIONS=200 $(cargo) test $(profile) --test operator -- --nocapture certificates_and_authorities
 
 bench: ## how fast and how frugal, beside a baseline
 	@$(step) "bench" benches/run

@@ -14,9 +14,13 @@ mod alone;
 mod deletion;
 #[path = "operator/election.rs"]
 mod election;
+#[path = "operator/gate.rs"]
+mod gate;
 #[path = "operator/main_job.rs"]
 mod main_job;
 #[path = "operator/quota.rs"]
 mod quota;
 #[path = "operator/trouble.rs"]
 mod trouble;
+#[path = "operator/webhook.rs"]
+mod webhook;

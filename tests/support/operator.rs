@@ -70,7 +70,7 @@ impl Launch {
         let name = format!("{}-{number}", std::process::id());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let kubeconfig = folder.join(format!("operator-{name}.kubeconfig"));
-        write_kubeconfig(&cluster.kubeconfig, &kubeconfig);
+        write_kubeconfig(&cluster.kubeconfig, &kubeconfig, USER, &["system:masters"]);
         Self {
             kubeconfig,
             bags_url: sandbox.base_url(),
@@ -85,6 +85,13 @@ impl Launch {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Self { log: self.log.with_extension(format!("replica-{number}.log")), ..self.clone() }
+    }
+
+    /// As another user, with no more rights than are bound to that name.
+    pub(crate) fn with_user(self, cluster: &Cluster, user: &str) -> Self {
+        let kubeconfig = self.log.with_extension("kubeconfig");
+        write_kubeconfig(&cluster.kubeconfig, &kubeconfig, user, &[]);
+        Self { kubeconfig, ..self }
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -138,12 +145,13 @@ impl Launch {
     }
 }
 
-/// The administrator's kubeconfig, but the requests are those of [`USER`], so that the audit log tells them apart.
-fn write_kubeconfig(from: &Path, to: &Path) {
+/// The administrator's kubeconfig, but the requests are those of a user of their own, so that the audit log tells them
+/// apart.
+fn write_kubeconfig(from: &Path, to: &Path, name: &str, groups: &[&str]) {
     let mut kubeconfig = Kubeconfig::read_from(from).unwrap();
     for user in kubeconfig.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
-        user.impersonate = Some(USER.to_owned());
-        user.impersonate_groups = Some(vec!["system:masters".to_owned()]);
+        user.impersonate = Some(name.to_owned());
+        user.impersonate_groups = Some(groups.iter().map(|group| (*group).to_owned()).collect());
     }
     std::fs::write(to, serde_saphyr::to_string(&kubeconfig).unwrap()).unwrap();
 }

@@ -1,0 +1,248 @@
+//! The webhook itself on a real API server: whom the configuration trusts, certificates that follow each other, senders
+//! that mean no good.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bags_operator::api::BagsAccount;
+use k8s_openapi::api::{
+    admissionregistration::v1::ValidatingWebhookConfiguration,
+    rbac::v1::{ClusterRole, ClusterRoleBinding},
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, task::JoinSet};
+
+use crate::{
+    gate::{Gate, webhook_of},
+    support::{
+        operator::Operator,
+        scene::{LIMIT, all, condition, holds, says},
+    },
+};
+
+/// Somebody writes a bundle of their own into the configuration.
+async fn trust_a_stranger(gate: &Gate, client: &kube::Client) {
+    let patch =
+        json!({"webhooks": [{"name": "apikeys.keys.bags.fm", "clientConfig": {"caBundle": STRANGER}}]});
+    let configurations = gate.configurations(client.clone());
+    configurations.patch("bags-operator", &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
+}
+
+#[tokio::test]
+async fn somebody_elses_bundle_is_replaced() {
+    let gate = Gate::new(&[]).await;
+    let scene = gate.scene(json!({})).await;
+    trust_a_stranger(&gate, &scene.client).await;
+    let configurations = gate.configurations(scene.client.clone());
+    // Until it is replaced creations may be refused; then they are not.
+    let ours = |configuration: Option<&ValidatingWebhookConfiguration>| {
+        let webhooks = configuration.into_iter().flat_map(|it| it.webhooks.iter().flatten());
+        let bundles: Vec<_> = webhooks.filter_map(|it| it.client_config.ca_bundle.as_ref()).collect();
+        !bundles.is_empty() && bundles.iter().all(|bundle| bundle.0.starts_with(b"-----BEGIN CERTIFICATE"))
+    };
+    scene.until(configurations, "bags-operator", "trusting us again", ours).await;
+    let wait = async {
+        let mut pause = tokio::time::interval(Duration::from_millis(50));
+        while scene.keys().create(&PostParams::default(), &scene.new_key("in-time", json!({}))).await.is_err()
+        {
+            pause.tick().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait).await.expect("ApiKeys are admitted again");
+    scene.ready("in-time").await;
+    scene.end().await;
+    gate.end().await;
+}
+
+/// Puts an object into the place of what an earlier test left behind.
+async fn anew<K>(api: Api<K>, object: &K)
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+{
+    let _ = api.delete(&object.name_any(), &DeleteParams::default()).await;
+    api.create(&PostParams::default(), object).await.unwrap();
+}
+
+/// A user who may do all that an operator does, but for some verbs on webhook configurations.
+async fn restricted_user(client: &kube::Client, verbs: &[&str]) -> &'static str {
+    const USER: &str = "restricted-operator";
+    let role: ClusterRole = serde_json::from_value(json!({
+        "metadata": {"name": USER},
+        "rules": [
+            {"apiGroups": ["", "keys.bags.fm", "events.k8s.io", "coordination.k8s.io"], "resources": ["*"], "verbs": ["*"]},
+            {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": verbs},
+        ],
+    }))
+    .unwrap();
+    let binding: ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": USER}, "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}],
+        "roleRef": {"kind": "ClusterRole", "apiGroup": "rbac.authorization.k8s.io", "name": USER},
+    }))
+    .unwrap();
+    anew(Api::all(client.clone()), &role).await;
+    anew(Api::all(client.clone()), &binding).await;
+    USER
+}
+
+#[tokio::test]
+async fn an_operator_that_may_not_write_its_bundle_says_so_until_it_may() {
+    let mut gate = Gate::new(&[]).await;
+    gate.alone.world.operator.take().unwrap().stop().await;
+    let client = gate.alone.world.cluster.client().await;
+    trust_a_stranger(&gate, &client).await;
+    let user = restricted_user(&client, &["get", "list", "watch"]).await;
+    let operator = gate.alone.world.launch.another().with_user(&gate.alone.world.cluster, user).spawn();
+    gate.alone.world.operator = Some(operator);
+    let scene = gate.scene(json!({})).await;
+    let reason = |account: &BagsAccount, status: &str, reason: &str| {
+        condition(account, "AdmissionEnforced").is_some_and(|c| c.status == status && c.reason == reason)
+    };
+    let untrusted = |account: &BagsAccount| reason(account, "False", "WebhookNotTrusted");
+    let account = scene.account_where("told that its webhook is not trusted", untrusted).await;
+    says(&condition(&account, "AdmissionEnforced").unwrap().message, &["bags-operator", "update"]);
+    let said = scene.keys().create(&PostParams::default(), &scene.new_key("too-early", json!({}))).await;
+    says(&said.unwrap_err().to_string(), &["failed calling webhook"]);
+    restricted_user(&client, &["*"]).await;
+    scene.account_where("told that it is", |account| holds(account, "AdmissionEnforced", "True")).await;
+    gate.lead();
+    scene.apply("in-time", json!({})).await;
+    scene.ready("in-time").await;
+    scene.end().await;
+    gate.end().await;
+}
+
+/// Lives of certificates that let a test see fifty of them: an authority is replaced every eight seconds.
+const SHORT_LIVES: [&str; 3] =
+    ["--webhook-ca-life=12s", "--webhook-ca-settle=1s", "--webhook-certificate-life=6s"];
+
+/// How many certificates are signed while calls go on. `make soak` sees more of them.
+#[expect(clippy::disallowed_methods, reason = "the edge of a test")]
+fn rotations_to_see() -> usize {
+    match std::env::var("SOAK_ROTATIONS") {
+        Ok(text) => text.parse().unwrap_or_else(|error| panic!("SOAK_ROTATIONS={text}: {error}")),
+        Err(_) => 50,
+    }
+}
+
+#[tokio::test]
+async fn certificates_and_authorities_follow_each_other_without_a_failed_call() {
+    let mut gate = Gate::new(&SHORT_LIVES).await;
+    gate.further.push(gate.alone.world.launch.another().start().await);
+    gate.lead();
+    let scene = gate.scene(json!({})).await;
+    let rotations = || {
+        let logs =
+            gate.alone.world.operator.iter().chain(&gate.further).map(|operator| operator.launch.log());
+        logs.map(|log| log.matches("Signed a certificate").count()).sum::<usize>()
+    };
+    let (mut calls, mut bundles, wanted) = (JoinSet::new(), BTreeSet::new(), rotations_to_see());
+    // Twenty a second, however long each takes.
+    let mut pause = tokio::time::interval(Duration::from_millis(50));
+    let mut made = 0;
+    while rotations() < wanted {
+        pause.tick().await;
+        made += 1;
+        let (api, key) = (scene.keys(), scene.new_key(&format!("app-{made}"), json!({})));
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        calls.spawn(async move { api.create(&dry_run, &key).await.map_err(|error| error.to_string()) });
+        if made % 10 == 0 {
+            let configuration = gate.configurations(scene.client.clone()).get("bags-operator").await.unwrap();
+            let bundle = configuration.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap();
+            bundles.insert(bundle.0);
+        }
+    }
+    let failed: Vec<String> = calls.join_all().await.into_iter().filter_map(Result::err).collect();
+    assert_eq!(failed, Vec::<String>::new(), "of {made} calls");
+    // Four certificates and two bundles for each authority, more or less.
+    let bundles = bundles.len();
+    assert!(bundles >= wanted / 5, "only {bundles} bundles were seen: the authorities were not replaced");
+    println!("soak: {made} calls, 0 failed, {} certificates, {bundles} bundles", rotations());
+    scene.end().await;
+    gate.end().await;
+}
+
+#[tokio::test]
+async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
+    let gate = Gate::new(&[]).await;
+    let scene = gate.scene(json!({})).await;
+    let operator = gate.alone.world.operator();
+    let address = webhook_of(operator);
+    let configuration = gate.configurations(scene.client.clone()).get("bags-operator").await.unwrap();
+    let bundle = configuration.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap();
+    let client = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(&bundle.0).unwrap()])
+        .build()
+        .unwrap();
+    let url = format!("https://{address}/admit");
+
+    // Connections that bring nothing, and bodies that never end.
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let slow: Vec<_> = (0..60)
+        .map(|_| {
+            let first = futures::stream::once(async { Ok::<_, std::io::Error>("{".to_owned()) });
+            let body =
+                reqwest::Body::wrap_stream(futures::StreamExt::chain(first, futures::stream::pending()));
+            client.post(&url).body(body).send()
+        })
+        .collect();
+    let honest = async {
+        for n in 0..8 {
+            scene.apply(&format!("app-{n}"), json!({})).await;
+        }
+    };
+    let (slow, ()) = tokio::join!(all(slow), honest);
+    for answer in slow {
+        assert_eq!(answer.unwrap().status(), 408, "a body that never ends");
+    }
+    for _ in 0..8 {
+        // The server may close before it has read everything: then the write fails.
+        let answer = client.post(&url).body(vec![b'x'; 10 * 1024 * 1024]).send().await;
+        assert!(answer.map_or(true, |answer| answer.status() == 413), "a body of 10 MiB");
+    }
+    let deep = "[".repeat(500_000);
+    for (what, body, words) in [
+        ("garbage", "garbage".to_owned(), "no AdmissionReview"),
+        ("endless nesting", deep, "no AdmissionReview"),
+        (
+            "another version",
+            json!({"apiVersion": "admission.k8s.io/v9", "kind": "AdmissionReview"}).to_string(),
+            "v9",
+        ),
+    ] {
+        let answer = client.post(&url).body(body).send().await.unwrap().bytes().await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["response"]["allowed"], json!(false), "{what}");
+        says(answer["response"]["status"]["message"].as_str().unwrap(), &[words]);
+    }
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 405);
+    // All who brought nothing are sent away.
+    for mut connection in idle {
+        let mut byte = [0; 1];
+        let read = tokio::io::AsyncReadExt::read(&mut connection, &mut byte);
+        let read = tokio::time::timeout(LIMIT, read).await.expect("an idle connection is closed");
+        assert_eq!(read.unwrap_or(0), 0);
+    }
+    for n in 0..8 {
+        scene.ready(&format!("app-{n}")).await;
+    }
+    let peak = peak_memory(operator);
+    assert!(peak < 200 * 1024, "the operator took {peak} KiB");
+    scene.end().await;
+    gate.end().await;
+}
+
+/// The most memory that a process ever had, in KiB.
+fn peak_memory(operator: &Operator) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", operator.process())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Base64 of `somebody else`.
+const STRANGER: &str = "c29tZWJvZHkgZWxzZQ==";
