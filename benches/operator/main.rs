@@ -1,4 +1,5 @@
-//! What the operator costs: one key on an idle cluster, a thousand at once, a thousand at rest, a restart.
+//! What the operator costs: one key on an idle cluster, a thousand at once, a thousand at rest, a restart; what
+//! the webhook costs.
 //!
 //! The operator and the sandbox run as programs of their own beside a real control plane; requests to the API server
 //! are counted in its audit log, those to Bags in the sandbox's journal. A baseline of plain Secrets runs beside, so
@@ -11,6 +12,7 @@
     reason = "the edge of a bench: what fails here ends it, and what it finds is printed"
 )]
 
+mod admission;
 mod audit;
 mod burst;
 mod one_key;
@@ -60,7 +62,7 @@ fn number<N: FromStr<Err: Display>>(variable: &str, default: N) -> N {
     }
 }
 
-const PARTS: [&str; 2] = ["one-key", "burst"];
+const PARTS: [&str; 3] = ["one-key", "burst", "admission"];
 
 fn main() -> ExitCode {
     // Cargo adds --bench.
@@ -69,6 +71,8 @@ fn main() -> ExitCode {
         [] => every_part(),
         [part] if part == "one-key" => one_key::measure(&Sizes::from_environment()),
         [part] if part == "burst" => burst::measure(&Sizes::from_environment()),
+        [part] if part == "admission" => admission::measure(),
+        [part] if part == "nothing" => admission::nothing(),
         _ => {
             eprintln!("name one of {PARTS:?}, or nothing for all of them");
             return ExitCode::from(2);

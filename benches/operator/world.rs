@@ -81,13 +81,19 @@ impl World {
 
     /// Starts the operator; its log goes into a file.
     pub(crate) async fn operator(&self) -> Operator {
+        self.operator_with(&[]).await
+    }
+
+    /// The same with further flags.
+    pub(crate) async fn operator_with(&self, flags: &[&str]) -> Operator {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bags-operator"));
         command
             .args(["run", "--namespace", OWN, "--allow-http-loopback", "--admin-listen", "127.0.0.1:0"])
             .args(["--requests-per-hour", "1000000", "--log-format", "json"])
             .arg(format!("--bags-url={}/api/v1", self.sandbox.base))
             .arg("--kubeconfig")
-            .arg(&self.kubeconfig);
+            .arg(&self.kubeconfig)
+            .args(flags);
         let started = Instant::now();
         let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
@@ -379,7 +385,7 @@ fn http_client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-async fn next_line(lines: &mut (impl AsyncBufRead + Unpin)) -> String {
+pub(crate) async fn next_line(lines: &mut (impl AsyncBufRead + Unpin)) -> String {
     let mut line = String::new();
     let read = lines.read_line(&mut line).await.unwrap();
     assert!(read > 0, "the program ended before it said where it listens; its words are above");
