@@ -19,7 +19,8 @@ const JUST_NOW: Duration = Duration::from_mins(1);
 pub(super) fn orphans(seen: &Observation) -> Turn {
     first(seen.slots.iter().map(|slot| match (&slot.slot.state, slot.attempt()) {
         (SlotState::Reserved, _) => {
-            let due = seen.timings.reserved_reap_after.saturating_sub(seen.age_of(slot));
+            // Any replica keeps places, by its own clock: only what this process has seen itself counts.
+            let due = seen.timings.reserved_reap_after.saturating_sub(slot.watched);
             let owner_uid = slot.slot.owner.uid.clone();
             once_gone(slot, due, Change::GiveBack { owner_uid })
         }

@@ -7,7 +7,10 @@ use kube::ResourceExt;
 
 use super::permission::{Permission, permission};
 use crate::{
-    api::{ApiKey, BagsAccount},
+    api::{
+        ApiKey, BagsAccount,
+        account::{Owner, Slot, SlotState},
+    },
     ledger::{Ledger, Room},
     timings::Timings,
 };
@@ -37,19 +40,30 @@ impl Claim {
         now: Timestamp,
         timings: &Timings,
     ) -> Self {
+        let going = |uid: &str| {
+            others.iter().any(|other| {
+                other.metadata.deletion_timestamp.is_some() && other.metadata.uid.as_deref() == Some(uid)
+            })
+        };
+        let kept_for = ledger.slots.iter().find(|slot| keeps_use(slot, key) && !going(&slot.owner.uid));
         let others: Vec<&ApiKey> =
             others.iter().map(|other| &**other).filter(|other| competes(other, key)).collect();
-        let ahead = others.iter().filter(|other| waits_before(account, ledger, other, key)).filter(|other| {
-            !others.iter().any(|third| third != *other && holds_use_before(ledger, third, other))
-        });
+        let may = |other: &ApiKey| may(account, ledger, other, key, labels);
+        let ahead = others
+            .iter()
+            .filter(|other| may(other) == May::Yes && waits_before(ledger, other, key))
+            .filter(|other| {
+                !others.iter().any(|third| third != *other && holds_use_before(ledger, third, other, &may))
+            });
         Self {
             room: Room::of(account, now, timings),
             permission: permission(account, ledger, key, labels),
             ahead: ahead.count(),
             use_rival: others
                 .iter()
-                .find(|other| holds_use_before(ledger, other, key))
-                .map(|other| path(other)),
+                .find(|other| holds_use_before(ledger, other, key, &may))
+                .map(|other| path(&other.namespace().unwrap_or_default(), &other.name_any()))
+                .or_else(|| kept_for.map(|slot| path(&slot.owner.namespace, &slot.owner.name))),
         }
     }
 
@@ -67,20 +81,57 @@ fn competes(other: &ApiKey, key: &ApiKey) -> bool {
         && other.metadata.deletion_timestamp.is_none()
 }
 
+/// Whether another ApiKey may use the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum May {
+    Yes,
+    No,
+    /// That depends on the labels of its namespace, which are not at hand.
+    Perhaps,
+}
+
+fn may(
+    account: &BagsAccount,
+    ledger: &Ledger,
+    other: &ApiKey,
+    key: &ApiKey,
+    labels: &BTreeMap<String, String>,
+) -> May {
+    let neighbour = other.namespace() == key.namespace();
+    let none = BTreeMap::new();
+    match permission(account, ledger, other, if neighbour { labels } else { &none }) {
+        Permission::Granted => May::Yes,
+        Permission::Namespace | Permission::Environment(_) if !neighbour && account.allows_by_label() => {
+            May::Perhaps
+        }
+        Permission::Namespace | Permission::Environment(_) | Permission::Max(_) => May::No,
+    }
+}
+
+/// Whether a place or a key on its way has the same use. The ledger knows of it before any cache shows its ApiKey; that of
+/// the same name is what became of an earlier try.
+fn keeps_use(slot: &Slot, key: &ApiKey) -> bool {
+    let Owner { namespace, name, uid } = &slot.owner;
+    matches!(slot.state, SlotState::Reserved | SlotState::Creating)
+        && slot.key_use == key.key_use()
+        && key.metadata.uid.as_ref() != Some(uid)
+        && (key.metadata.namespace.as_ref() != Some(namespace) || key.metadata.name.as_ref() != Some(name))
+}
+
 /// Whether another ApiKey waits for a first slot and is older.
-fn waits_before(account: &BagsAccount, ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
+fn waits_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
     let uid = other.uid().unwrap_or_default();
     older(other, key)
         && !other.suspended()
         && other.key_use() != key.key_use()
         && ledger.owned_by(&uid).next().is_none()
-        && permission(account, ledger, other, &BTreeMap::new()) == Permission::Granted
 }
 
-/// Whether another living ApiKey has the same use: with a slot, or before us.
-fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
+/// Whether another living ApiKey has the same use: with a slot, or before us and not refused the account.
+fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn(&ApiKey) -> May) -> bool {
     let uid = other.uid().unwrap_or_default();
-    other.key_use() == key.key_use() && (ledger.owned_by(&uid).next().is_some() || older(other, key))
+    other.key_use() == key.key_use()
+        && (ledger.owned_by(&uid).next().is_some() || (older(other, key) && may(other) != May::No))
 }
 
 /// Whether another ApiKey came first: by creation, then by uid.
@@ -89,6 +140,6 @@ pub(super) fn older(other: &ApiKey, key: &ApiKey) -> bool {
     age(other) < age(key)
 }
 
-fn path(key: &ApiKey) -> String {
-    format!("{}/{}", key.namespace().unwrap_or_default(), key.name_any())
+fn path(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{
     reads::SharedReads,
@@ -148,7 +148,14 @@ impl Admission {
 fn lost_race(error: StoreError) -> Result<(), Denial> {
     match error {
         StoreError::Refused(_) | StoreError::Contended | StoreError::NoAccount(_) => Ok(()),
-        StoreError::Violation(_) | StoreError::Timeout | StoreError::Kube(_) => {
+        // Which slots break it is not the asking tenant's to know.
+        StoreError::Violation(_) => {
+            error!(%error, "A place could not be kept");
+            let message = "a slot could not be kept: the account's ledger is not in order; apply the ApiKey again in a moment, \
+                           or ask the platform team to look at the operator's log";
+            Err(Denial::passing("LedgerInDisorder", message))
+        }
+        StoreError::Timeout | StoreError::Kube(_) => {
             warn!(%error, "A place could not be kept");
             let message = format!("a slot could not be kept: {error}; apply the ApiKey again in a moment");
             Err(Denial::passing("ApiServerUnavailable", message))

@@ -20,7 +20,7 @@ pub enum Registration {
     Unwatched,
     /// The configuration trusts our certificates.
     Registered,
-    /// There is no configuration of this name.
+    /// There is no configuration of this name, or it names no webhook.
     Missing(String),
     /// The configuration of this name trusted somebody else, or could not be corrected; in words.
     Wrong(String, String),
@@ -47,6 +47,9 @@ impl Configuration {
         };
         let ours = ByteString(bundle.as_bytes().to_vec());
         let webhooks = configuration.webhooks.get_or_insert_default();
+        if webhooks.is_empty() {
+            return Ok(Registration::Missing(self.name.clone()));
+        }
         if webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.as_ref() == Some(&ours)) {
             return Ok(Registration::Registered);
         }
@@ -69,4 +72,26 @@ impl Configuration {
 
 fn foreign(webhook: &ValidatingWebhook) -> bool {
     webhook.client_config.ca_bundle.as_ref().is_some_and(|bundle| !bundle.0.is_empty() && !is_ours(&bundle.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_configuration_without_a_webhook_is_none() {
+        for webhooks in [json!([]), json!(null)] {
+            let answer = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+                                "metadata": {"name": "bags-operator"}, "webhooks": webhooks});
+            let service = tower::service_fn(move |_| {
+                let body = kube::client::Body::from(answer.to_string().into_bytes());
+                async { Ok::<_, std::convert::Infallible>(http::Response::new(body)) }
+            });
+            let configuration = Configuration::new(Client::new(service, "bags-system"), "bags-operator");
+            let found = configuration.ensure("a bundle").await.unwrap();
+            assert_eq!(found, Registration::Missing("bags-operator".to_owned()));
+        }
+    }
 }

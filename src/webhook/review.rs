@@ -1,16 +1,26 @@
 //! AdmissionReview v1, read and answered. Whatever is sent, the answer is a review: a request that cannot be read is
 //! refused with its reason, as the API server shows people only that.
 
-use kube::core::{
-    DynamicObject, Status,
-    admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation},
-    response::StatusDetails,
+use kube::{
+    ResourceExt,
+    core::{
+        DynamicObject, Status,
+        admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation},
+        response::StatusDetails,
+    },
 };
 use serde_json::Value;
 
 use super::verdict::Denial;
-use crate::api::{ApiKey, GROUP};
+use crate::api::{
+    ApiKey, GROUP,
+    name::{is_label, is_subdomain},
+};
 
+/// A uid is a uuid of 36 characters.
+const LONGEST_UID: usize = 64;
+/// Names of ApiKeys, applications and accounts, as their schema bounds them.
+const LONGEST_NAME: usize = 52;
 /// A retryable refusal asks for this pause, in seconds.
 const RETRY_AFTER: u32 = 1;
 
@@ -82,14 +92,37 @@ fn key(object: &DynamicObject, request: &AdmissionRequest<DynamicObject>) -> Res
     let value = serde_json::to_value(object).map_err(|error| error.to_string())?;
     let mut key: ApiKey = serde_json::from_value(value)
         .map_err(|error| format!("the ApiKey cannot be read as {GROUP}/v1alpha1: {error}"))?;
-    if key.metadata.uid.as_deref().unwrap_or_default().is_empty() {
-        return Err("the ApiKey has no uid; only an API server may ask".to_owned());
-    }
     key.metadata.namespace = key.metadata.namespace.or_else(|| request.namespace.clone());
     if key.metadata.name.is_none() && !request.name.is_empty() {
         key.metadata.name = Some(request.name.clone());
     }
-    Ok(key)
+    match impossible(&key) {
+        Some(what) => Err(format!("the ApiKey has no {what}; only an API server may ask")),
+        None => Ok(key),
+    }
+}
+
+/// What no ApiKey that an API server asks about can be like: it has judged the object by the schema before. Anybody else
+/// who asks must not bring names into the ledger that nobody can look for.
+fn impossible(key: &ApiKey) -> Option<&'static str> {
+    let uid = key.uid().unwrap_or_default();
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if uid.is_empty() || uid.len() > LONGEST_UID || !uid.bytes().all(named) {
+        return Some("usable uid");
+    }
+    if !is_subdomain(&key.name_any(), LONGEST_NAME) {
+        return Some("usable name");
+    }
+    if !is_label(&key.namespace().unwrap_or_default()) {
+        return Some("usable namespace");
+    }
+    if !is_subdomain(&key.spec.account_ref.name, LONGEST_NAME) {
+        return Some("usable account");
+    }
+    if !is_subdomain(&key.application(), LONGEST_NAME) || !is_label(&key.spec.environment) {
+        return Some("usable application and environment");
+    }
+    None
 }
 
 impl Question {

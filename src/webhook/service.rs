@@ -27,12 +27,13 @@ use crate::{
 const PATH: &str = "/admit";
 /// A review may be so long: an ApiKey, whose annotations and field managers are bounded by the API server.
 const BODY_BYTES: usize = 1024 * 1024;
-/// A body may take so long to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(3);
+/// A body may take so long to arrive: the API server sends it at once. Turn, body and decision together stay below the five
+/// seconds that it waits (`timeoutSeconds`), so that no place is kept for somebody who was refused in the meantime.
+const BODY_DEADLINE: Duration = Duration::from_secs(1);
 /// Reviews that are read or judged at the same time; more wait.
 const REVIEWS: usize = 128;
 /// A review waits so long for its turn.
-const TURN_DEADLINE: Duration = Duration::from_secs(2);
+const TURN_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The API server keeps its connections for 90 s between two reviews; it must be the one that closes them, or a review that
 /// is on its way at that moment is lost.

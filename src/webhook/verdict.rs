@@ -1,5 +1,6 @@
 //! What admission says to a new ApiKey. Pure: the account's own words, by the same functions that the controllers ask.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
 use crate::{
@@ -84,16 +85,10 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         return Verdict::Admit { reserve: None, warnings: Vec::new() };
     }
     let queue = account.admission() == Admission::Queue;
-    match standing(account, &ledger, installation) {
-        Some(obstacle) if queue && obstacle.reason == NOT_READY => {
-            return admit_without_place(format!("{}; the ApiKey waits", obstacle.message));
-        }
-        Some(obstacle) => return Verdict::Deny(obstacle),
-        None => {}
-    }
     let namespace = key.namespace().unwrap_or_default();
+    // Whoever may not use the account is told that, and nothing of how it is.
     match &claim.permission {
-        Permission::Granted => {}
+        Permission::Granted | Permission::Max(_) => {}
         Permission::Namespace => {
             let message = words::namespace_not_allowed(&name, &namespace);
             return Denial::lasting("NamespaceNotAllowed", message);
@@ -102,13 +97,23 @@ pub fn judge(case: &Case<'_>) -> Verdict {
             let message = words::environment_not_allowed(&name, &key.spec.environment, allowed);
             return Denial::lasting("EnvironmentNotAllowed", message);
         }
-        Permission::Max(max) if queue => {
-            return admit_without_place(words::namespace_full(&name, &namespace, *max));
+    }
+    match standing(account, &ledger, installation) {
+        Some(obstacle) if queue && obstacle.reason == NOT_READY => {
+            return admit_without_place(words::waits_for_account(&name, ready(account)));
         }
-        Permission::Max(max) => {
-            let message = words::namespace_full(&name, &namespace, *max);
-            return Denial::lasting("NamespaceQuotaExceeded", message);
-        }
+        Some(obstacle) => return Verdict::Deny(obstacle),
+        None => {}
+    }
+    if let Permission::Max(max) = claim.permission {
+        let full = words::namespace_full(&name, &namespace, max);
+        return match queue {
+            true => admit_without_place(format!("{full}; {}", words::WAITS)),
+            false => Denial::lasting(
+                "NamespaceQuotaExceeded",
+                format!("{full}; {}", words::MAKE_ROOM_IN_NAMESPACE),
+            ),
+        };
     }
     if let Some(rival) = &claim.use_rival {
         return admit_without_place(words::duplicate_use(key, rival));
@@ -118,9 +123,12 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         return admit_without_place(message.to_owned());
     }
     if !claim.fits(&ledger) {
-        let sums = words::room(&name, &claim.room, &ledger.slots);
+        let mut sums = words::room(&name, &claim.room, &ledger.slots);
+        if claim.ahead > 0 {
+            sums.push_str(&format!(", {} wait", claim.ahead));
+        }
         return match queue {
-            true => admit_without_place(format!("{sums}; the ApiKey waits for the next one that is free")),
+            true => admit_without_place(format!("{sums}; {}", words::WAITS)),
             false => Denial::lasting("QuotaExceeded", format!("{sums}; {}", words::MAKE_ROOM_OR_QUEUE)),
         };
     }
@@ -146,10 +154,19 @@ fn standing(account: &BagsAccount, ledger: &Ledger, installation: &Installation)
     if ledger.unknown_state() {
         return lasting("NewerLedger", words::newer_ledger(&name));
     }
-    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let ready = conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
-    let not_ready = ready.filter(|ready| ready.status == "False")?;
-    lasting(NOT_READY, words::account_not_ready(&name, &not_ready.reason))
+    match ready(account) {
+        // Pinned, and not looked at: what is made elsewhere is not known yet.
+        None => Some(Denial::passing(NOT_READY, words::account_unseen(&name))),
+        Some(ready) if ready.status == "False" => {
+            lasting(NOT_READY, words::account_not_ready(&name, &ready.reason))
+        }
+        Some(_) => None,
+    }
+}
+
+fn ready(account: &BagsAccount) -> Option<&Condition> {
+    let conditions = account.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    conditions.iter().find(|condition| condition.type_ == condition::kind::READY)
 }
 
 /// Admitted, and yet worth a word.

@@ -7,6 +7,8 @@ use tokio::{task::AbortHandle, time::Instant};
 
 /// The API server waits so long for an answer (`timeoutSeconds` of the webhook's configuration).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// So long other webhooks and a quota may take before the object is stored.
+pub(crate) const OTHERS: Duration = Duration::from_secs(3);
 /// Who was told to come again does so after this.
 pub(crate) const SOON: Duration = Duration::from_secs(2);
 /// So does whoever got no answer, or found no place: as a GitOps tool does.
@@ -43,6 +45,15 @@ pub(crate) enum State {
         /// The review, which ends when nobody waits for it any more.
         task: AbortHandle,
     },
+    /// It was let in, and is stored then.
+    LetIn {
+        object: Value,
+        at: Instant,
+        /// Whether the person hears of it.
+        told: bool,
+        /// Whether it may have no place: it was told to wait.
+        waits: bool,
+    },
     /// It was refused, and is applied again later.
     Refused { at: Instant },
 }
@@ -53,6 +64,7 @@ impl Creation {
         match &self.state {
             State::Due(at) => *at,
             State::Asked { until, .. } => *until,
+            State::LetIn { at, .. } => *at,
             State::Refused { at } => *at + LATER,
         }
     }
@@ -80,6 +92,11 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Whether who is let in was told that there is no place yet.
+    pub(crate) fn waits(&self) -> bool {
+        self.warnings.iter().any(|warning| warning.contains("waits") || warning.contains("no slot is kept"))
+    }
+
     /// Reads an answer; one that is no review refuses, as the API server has it.
     pub(crate) fn read(name: &str, answer: &[u8]) -> Self {
         let answer: Value = serde_json::from_slice(answer).unwrap_or_default();

@@ -33,7 +33,7 @@ use serde_json::Value;
 
 use super::{
     apiserver::{Change, ChangeKind, Payload},
-    creation::Verdict,
+    creation::{self, Verdict},
     gate::is_dry_run,
     process::OPERATOR_NAMESPACE,
     scene::{Scene, TENANT},
@@ -352,6 +352,9 @@ impl Oracle {
         self.found.extend(violations(&before, &after, &terms, waiver));
         self.beside_the_operators_own_judgement(&before, &after, &terms);
         self.no_value_can_arrive(&before, &after, scene);
+        if waiver != Waiver::Rebuild {
+            self.places_are_kept_rightly(&before, &after, &terms.room, scene);
+        }
         for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
             if let Some(name) = &slot.key_name {
                 self.licences.entry(name.clone()).or_insert(slot.since);
@@ -442,9 +445,8 @@ impl Oracle {
     /// asked, has none.
     pub(crate) fn reviewed(&mut self, verdict: &Verdict, dry_run: bool, scene: &Scene) {
         let placed = ledger(scene).unwrap_or_default().owned_by(&verdict.uid).next().is_some();
-        let waits = verdict.warnings.iter().any(|warning| warning.contains("waits"));
         let name = &verdict.name;
-        if verdict.allowed && !dry_run && !placed && !waits {
+        if verdict.allowed && !dry_run && !placed && !verdict.waits() {
             self.blame(format!("admission: {name} was let in without a place"));
         }
         if verdict.allowed && dry_run && placed {
@@ -452,6 +454,57 @@ impl Oracle {
         }
         if !verdict.allowed && verdict.code == 403 && placed {
             self.blame(format!("admission: a place is kept for {name}, which was refused"));
+        }
+    }
+
+    /// An ApiKey that was let in is about to be stored: its place is still there.
+    pub(crate) fn is_stored(&mut self, name: &str, uid: &str, waits: bool, scene: &Scene) {
+        let placed = ledger(scene).unwrap_or_default().owned_by(uid).next().is_some();
+        if !placed && !waits {
+            self.blame(format!("admission: the place of {name} was given away before it was stored"));
+        }
+    }
+
+    /// Whether a first slot is free, all those counted who wait for one.
+    pub(crate) fn has_room(&self, scene: &Scene, now: Timestamp) -> bool {
+        let Some(account) = scene.api.get("bagsaccounts", "", super::scene::ACCOUNT) else { return false };
+        let Ok(account) = BagsAccount::deserialize(&*account) else { return false };
+        let room = Room::of(&account, now, &self.timings);
+        let keys = scene.api.list("apikeys");
+        let waiting =
+            keys.iter().filter(|key| self.ledger.owned_by(creation::uid(key)).next().is_none()).count();
+        room.fits_new(&self.ledger.slots, waiting)
+    }
+
+    /// A place is kept only where one is free, and for a use that no other place is kept for.
+    fn places_are_kept_rightly(&mut self, before: &Ledger, after: &Ledger, room: &Room, scene: &Scene) {
+        let new = after
+            .slots
+            .iter()
+            .filter(|slot| slot.state == SlotState::Reserved && slot.attempt.is_none())
+            .filter(|slot| before.owned_by(&slot.owner.uid).next().is_none());
+        for slot in new {
+            if !room.fits_new(&before.slots, 0) {
+                self.blame(format!("admission: a place is kept for {} where none is free", slot.owner.name));
+            }
+            let rival = before.slots.iter().find(|other| {
+                matches!(other.state, SlotState::Reserved | SlotState::Creating)
+                    && other.key_use == slot.key_use
+                    && (&other.owner.namespace, &other.owner.name)
+                        != (&slot.owner.namespace, &slot.owner.name)
+            });
+            let going = |other: &Slot| {
+                let owner = scene.api.get("apikeys", &other.owner.namespace, &other.owner.name);
+                owner.is_none_or(|owner| {
+                    creation::uid(&owner) != other.owner.uid
+                        || !owner["metadata"]["deletionTimestamp"].is_null()
+                })
+            };
+            // Whoever was let in just now is not stored yet: its place counts all the same.
+            let young = |other: &Slot| elapsed(other.since, slot.since) < creation::PATIENCE;
+            if let Some(rival) = rival.filter(|rival| young(rival) || !going(rival)) {
+                self.blame(format!("use: {} and {} have one each", rival.owner.name, slot.owner.name));
+            }
         }
     }
 

@@ -104,6 +104,13 @@ fn admission() -> Vec<Workflow> {
             .then(Duration::from_mins(5), "delete one that has a key", Scene::delete_a_ready_one)
             .once(Scene::one_is_ready)
             .ends("keys at Bags: 1"),
+        Workflow::new("two come for one use", Ways::Token)
+            .with_a_follower()
+            .alike(CROWD)
+            .meanwhile("apply two ApiKeys for the same application", |scene| {
+                CROWD.iter().for_each(|name| scene.submit_for(name, "web"));
+            })
+            .ends("keys at Bags: 1"),
         Workflow::new("deleted and let in again", Ways::Token)
             .account(json!({"limit": 2}))
             .meanwhile("apply an ApiKey", |scene| scene.submit("web"))

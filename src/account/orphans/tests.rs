@@ -35,21 +35,25 @@ fn namespace(mut account: Observation, asked: u64, gone: Option<u64>) -> Observa
 fn a_place_or_an_unpublished_key_without_an_owner_goes_after_its_time_and_a_live_read() {
     use SlotState::{Creating, Reserved};
     let ask = Decision::Look(Look::Owner(owner(0)));
-    let mut watched = orphan(Reserved, -5000, None);
-    watched.slots[0].watched = Duration::from_mins(2);
+    let place = |age, watched, found| {
+        let mut place = orphan(Reserved, age, found);
+        place.slots[0].watched = Duration::from_secs(watched);
+        place
+    };
     let cases = [
-        ("a place waits", orphan(Reserved, 119, None), rest(1)),
-        ("then its owner is looked for", orphan(Reserved, 120, None), ask.clone()),
-        ("also if the wall clock was set back", watched, ask.clone()),
+        ("a place waits", place(119, 119, None), rest(1)),
+        ("also by the clock of a replica that is behind", place(5000, 119, None), rest(1)),
+        ("then its owner is looked for", place(120, 120, None), ask.clone()),
+        ("also by the clock of one that is ahead", place(-5000, 120, None), ask.clone()),
         (
             "and it is given back",
-            orphan(Reserved, 120, Some(OwnerSeen::Gone)),
+            place(120, 120, Some(OwnerSeen::Gone)),
             change_of(Change::GiveBack { owner_uid: owner(0).uid }),
         ),
-        ("unless its owner is there", orphan(Reserved, 120, Some(OwnerSeen::Lives)), rest(RESYNC)),
+        ("unless its owner is there", place(120, 120, Some(OwnerSeen::Lives)), rest(RESYNC)),
         (
             "one that is being deleted gives it back itself",
-            orphan(Reserved, 120, Some(OwnerSeen::Deleting)),
+            place(120, 120, Some(OwnerSeen::Deleting)),
             rest(RESYNC),
         ),
         ("a made key waits for nothing", orphan(Creating, 20, None), ask),

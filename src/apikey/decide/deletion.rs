@@ -23,7 +23,7 @@ use crate::{
 
 pub(super) fn rule(o: &Observation) -> Rule {
     if !o.has_finalizer() {
-        return Rule::Pass;
+        return without_our_finalizer(o);
     }
     let Some(view) = &o.account else {
         return Rule::Act(Decision::Finish { remove_secret: false });
@@ -53,6 +53,14 @@ pub(super) fn rule(o: &Observation) -> Rule {
             Rule::Act(Decision::Finish { remove_secret: o.key.deletion_policy() == DeletionPolicy::Revoke })
         }
     }
+}
+
+/// Only somebody else's finalizer holds it: ours comes with its first key, a place before that.
+fn without_our_finalizer(o: &Observation) -> Rule {
+    let may_write =
+        o.account.as_ref().is_some_and(|view| view.ours != Some(false) && !view.ledger.unknown_state());
+    let place = may_write && o.slots().iter().any(|slot| slot.state == SlotState::Reserved);
+    if place { Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }) } else { Rule::Pass }
 }
 
 /// The next change of a slot, or the wait for what allows it.

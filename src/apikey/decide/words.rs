@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
 use crate::{
@@ -151,10 +152,20 @@ pub(crate) fn environment_not_allowed(account: &str, environment: &str, allowed:
 }
 
 pub(crate) fn namespace_full(account: &str, namespace: &str, max: i64) -> String {
-    format!(
-        "namespace \"{namespace}\" has as many keys of BagsAccount \"{account}\" as it may have ({max}); delete an ApiKey \
-         there, or ask the platform team for a higher spec.allowed[].max"
-    )
+    format!("namespace \"{namespace}\" has as many keys of BagsAccount \"{account}\" as it may have ({max})")
+}
+
+/// The way out of a namespace that has all it may have.
+pub(crate) const MAKE_ROOM_IN_NAMESPACE: &str =
+    "delete an ApiKey there, or ask the platform team for a higher spec.allowed[].max";
+
+/// What becomes of an ApiKey that is admitted without a place.
+pub(crate) const WAITS: &str = "the ApiKey is admitted, and waits until one is free";
+
+/// The account of an ApiKey that is admitted all the same.
+pub(crate) fn waits_for_account(account: &str, ready: Option<&Condition>) -> String {
+    let why = ready.map_or("it has not been looked at yet", |ready| ready.reason.as_str());
+    format!("BagsAccount \"{account}\" is not ready ({why}); the ApiKey is admitted, and waits until it is")
 }
 
 pub(crate) fn duplicate_use(key: &ApiKey, rival: &str) -> String {

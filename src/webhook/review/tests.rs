@@ -50,6 +50,36 @@ fn a_new_apikey_is_read_with_its_namespace_and_uid() {
 }
 
 #[test]
+fn an_apikey_that_no_api_server_can_ask_about_is_refused() {
+    let long = "a".repeat(300);
+    let cases = [
+        ("uid", "/metadata/uid", ""),
+        ("uid", "/metadata/uid", "u/../v"),
+        ("uid", "/metadata/uid", long.as_str()),
+        ("name", "/metadata/name", "a b"),
+        ("name", "/metadata/name", "../secrets"),
+        ("name", "/metadata/name", long.as_str()),
+        ("namespace", "/metadata/namespace", "shop/apikeys/x?"),
+        ("account", "/spec/accountRef/name", "main/status"),
+        ("environment", "/spec/environment", "production\n"),
+    ];
+    for (what, pointer, value) in cases {
+        let mut object = review(&json!({}))["request"]["object"].clone();
+        *object.pointer_mut(pointer).unwrap() = json!(value);
+        let Err(unreadable) = ask(&json!({"object": object, "name": ""})) else {
+            panic!("{pointer}: {value}")
+        };
+        let response = answer(unreadable.deny());
+        assert_eq!(response["allowed"], json!(false));
+        let said = response["status"]["message"].as_str().unwrap();
+        assert!(said.contains(what) && said.contains("only an API server may ask"), "{said}");
+    }
+    let mut object = review(&json!({}))["request"]["object"].clone();
+    object["spec"]["application"] = json!("Not A Name");
+    assert!(ask(&json!({"object": object})).is_err());
+}
+
+#[test]
 fn what_is_no_new_apikey_is_admitted_unseen() {
     for over in [
         json!({"operation": "UPDATE"}),
@@ -104,7 +134,7 @@ fn what_cannot_be_read_is_refused_with_its_reason_under_the_requests_uid() {
                 serde_json::to_vec(&review).unwrap()
             },
             "0c9a8d74",
-            "no uid",
+            "no usable uid",
         ),
     ];
     for (what, body, uid, words) in cases {

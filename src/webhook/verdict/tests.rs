@@ -102,6 +102,18 @@ fn each_obstacle_has_words_of_its_own_that_name_the_way_out() {
         ),
         ("not looked at", with(&json!({}), &json!({"installation": null})), "AccountNotReady", "in a moment"),
         (
+            "not looked at, although pinned",
+            with(&json!({}), &json!({"conditions": []})),
+            "AccountNotReady",
+            "in a moment",
+        ),
+        (
+            "closed to the namespace, and not ready",
+            with(&json!({"allowed": []}), &json!({"conditions": [condition("False", "CredentialsMissing")]})),
+            "NamespaceNotAllowed",
+            "spec.allowed",
+        ),
+        (
             "not ready",
             with(&json!({}), &json!({"conditions": [condition("False", "CredentialsMissing")]})),
             "AccountNotReady",
@@ -138,7 +150,7 @@ fn each_obstacle_has_words_of_its_own_that_name_the_way_out() {
         let denial = denied(&verdict);
         assert_eq!(denial.reason, reason, "{what}");
         assert!(denial.message.contains(words), "{what}: {}", denial.message);
-        assert_eq!(denial.passing, what == "not looked at", "{what}");
+        assert_eq!(denial.passing, what.starts_with("not looked at"), "{what}");
         assert!(
             !denial.message.contains("app-1"),
             "{what} names another tenant's ApiKey: {}",
@@ -200,6 +212,31 @@ fn a_second_apikey_of_the_same_use_waits_for_the_first_unless_that_is_going() {
     assert!(reserves(&ask(&account, &new_key(), &[going])));
     let elsewhere = rival(|other| other.spec.account_ref.name = "another".into());
     assert!(reserves(&ask(&account, &new_key(), &[elsewhere])));
+    let intruder = rival(|other| other.metadata.namespace = Some("not-allowed".into()));
+    assert!(reserves(&ask(&account, &new_key(), &[intruder])), "who may not use the account holds no use");
+}
+
+#[test]
+fn a_use_is_held_by_the_place_that_is_kept_for_it_before_any_cache_shows_its_apikey() {
+    let mut place = theirs(1, SlotState::Reserved);
+    place.key_use = new_key().key_use();
+    let ask_beside = |place: &Slot, others: &[ApiKey]| {
+        ask(&with(&json!({}), &json!({"slots": [place]})), &new_key(), others)
+    };
+    let said = warned(&ask_beside(&place, &[]));
+    assert!(said.contains(&place.owner.name) && said.contains("waits until"), "{said}");
+    let going = other(1, |other| {
+        other.metadata.uid = Some(place.owner.uid.clone());
+        other.metadata.deletion_timestamp = new_key().metadata.creation_timestamp;
+    });
+    assert!(reserves(&ask_beside(&place, &[going])), "its owner is being deleted");
+    let mut earlier_try = place.clone();
+    earlier_try.owner.namespace = new_key().namespace().unwrap();
+    earlier_try.owner.name = new_key().name_any();
+    assert!(reserves(&ask_beside(&earlier_try, &[])), "an earlier try of the same ApiKey");
+    let mut vanished = place;
+    vanished.state = SlotState::Live;
+    assert!(reserves(&ask_beside(&vanished, &[])), "a key whose ApiKey vanished: nobody would ever come");
 }
 
 #[test]
@@ -209,6 +246,19 @@ fn those_who_wait_come_first() {
     assert_eq!(denied(&ask(&account, &new_key(), std::slice::from_ref(&waits))).reason, "QuotaExceeded");
     let suspended = other(20, |other| other.spec.suspend = Some(true));
     assert!(reserves(&ask(&account, &new_key(), &[suspended])));
+    let said = denied(&ask(&account, &new_key(), std::slice::from_ref(&waits))).message.clone();
+    assert!(said.contains("8 of 10 in use") && said.contains("1 wait"), "{said}");
+}
+
+#[test]
+fn those_who_wait_by_the_label_of_the_same_namespace_come_first_as_well() {
+    let allowed = json!({"allowed": [{"selector": {"matchLabels": {"team": "web"}}}]});
+    let account = with(&allowed, &json!({"slots": live(8)}));
+    let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
+    let ledger = Ledger::of(account.status.as_ref());
+    let (key, waits) = (new_key(), Arc::new(other(20, |_| {})));
+    let claim = Claim::of(&account, &ledger, &key, &[waits], &labels, now(), &Timings::default());
+    assert_eq!((claim.ahead, claim.fits(&ledger)), (1, false));
 }
 
 #[test]
@@ -218,13 +268,15 @@ fn a_queue_admits_with_a_warning_what_does_not_fit_and_still_refuses_what_is_not
         ask(&with(&spec, &status), &new_key(), &[])
     };
     let said = warned(&queue(json!({}), json!({"slots": live(9)})));
-    assert!(said.contains("9 of 10 in use") && said.contains("waits for the next"), "{said}");
+    assert!(said.contains("9 of 10 in use") && said.contains("waits until one is free"), "{said}");
     let max = json!({"allowed": [{"namespaces": ["shop"], "max": 2}]});
     assert!(warned(&queue(max, json!({"slots": live(2)}))).contains("as it may have (2)"));
     assert!(warned(&queue(json!({}), json!({"installation": null}))).contains("waits"));
     let missing = json!({"conditions": [condition("False", "CredentialsMissing")]});
     assert!(warned(&queue(json!({}), missing)).contains("CredentialsMissing"));
-    assert_eq!(denied(&queue(json!({"allowed": []}), json!({}))).reason, "NamespaceNotAllowed");
+    for status in [json!({}), json!({"installation": null}), json!({"conditions": []})] {
+        assert_eq!(denied(&queue(json!({"allowed": []}), status)).reason, "NamespaceNotAllowed");
+    }
     assert!(reserves(&queue(json!({}), json!({"slots": live(8)}))));
 }
 

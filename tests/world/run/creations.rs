@@ -1,10 +1,11 @@
 //! What the API server does about an ApiKey that a person applies: makes it ready, asks a process, stores what is let in.
 
+use bags_operator::clock::Clock;
 use tokio::time::Instant;
 
 use super::{Held, Run};
 use crate::{
-    creation::{AGAIN, Creation, PATIENCE, SOON, State, Verdict, review},
+    creation::{AGAIN, Creation, OTHERS, PATIENCE, SOON, State, Verdict, review, uid},
     fault::{self, Fault, Label},
     gate::{Parked, Sent},
     process::Sight,
@@ -20,11 +21,13 @@ impl Run<'_> {
         let Some(index) = self.creations.iter().position(|creation| creation.next() <= now) else {
             return false;
         };
-        if let State::Asked { task, .. } = &self.creations[index].state {
-            task.abort();
-            self.give_up(index, "has no answer in time");
-        } else {
-            self.ask(index);
+        match &self.creations[index].state {
+            State::Asked { task, .. } => {
+                task.abort();
+                self.give_up(index, "has no answer in time");
+            }
+            State::LetIn { .. } => self.store(index),
+            State::Due(_) | State::Refused { .. } => self.ask(index),
         }
         true
     }
@@ -38,8 +41,8 @@ impl Run<'_> {
     pub(super) fn open_wishes(&self) -> impl Iterator<Item = String> {
         let since = self.quiet_since;
         let open = self.creations.iter().filter(move |creation| match &creation.state {
-            State::Refused { at } => *at < since,
-            State::Due(_) | State::Asked { .. } => true,
+            State::Refused { at } => *at < since || self.oracle.has_room(&self.scene, self.clock.wall()),
+            State::Due(_) | State::Asked { .. } | State::LetIn { .. } => true,
         });
         open.map(|creation| format!("nobody knows whether {} is let in", creation.wish.name))
     }
@@ -126,12 +129,9 @@ impl Run<'_> {
                 "would be let in".to_owned()
             }
             (true, _) => {
-                let stored = self.scene.api.finish_creation(object).is_ok();
-                self.quiet_since = now;
-                if stored && told {
-                    self.creations.remove(index);
-                }
-                if stored { "let in" } else { "let in, and its name is taken" }.to_owned()
+                let (at, waits) = (now + OTHERS, verdict.waits());
+                self.creations[index].state = State::LetIn { object, at, told, waits };
+                "let in".to_owned()
             }
             (false, 403) => {
                 self.creations[index].state = State::Refused { at: now };
@@ -144,6 +144,24 @@ impl Run<'_> {
                 self.creations[index].state = State::Due(now + SOON);
                 format!("refused for now, {code}")
             }
+        }
+    }
+
+    /// Stores what was let in, once others have looked at it as well.
+    fn store(&mut self, index: usize) {
+        let again = State::Due(self.now() + AGAIN);
+        let State::LetIn { object, told, waits, .. } =
+            std::mem::replace(&mut self.creations[index].state, again)
+        else {
+            return;
+        };
+        let name = self.creations[index].wish.name.clone();
+        self.oracle.is_stored(&name, uid(&object), waits, &self.scene);
+        let stored = self.scene.api.finish_creation(object).is_ok();
+        self.quiet_since = self.now();
+        self.trace.note(|| format!("{name} is stored: {stored}"));
+        if stored && told {
+            self.creations.remove(index);
         }
     }
 

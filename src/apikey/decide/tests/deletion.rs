@@ -50,6 +50,11 @@ fn a_deleted_api_key_gives_places_back_and_leaves() {
             "Deleting",
         ),
         (
+            "without our finalizer a place is given back",
+            without_finalizer(deleted(SlotState::Reserved)),
+            "GiveBack uid-0",
+        ),
+        (
             "without an account there is nothing to revoke with",
             seen().without_account().deleted(MINUTE),
             "Finish",
