@@ -8,7 +8,6 @@ use crate::{
     creation::{AGAIN, Creation, OTHERS, PATIENCE, SOON, State, Verdict, review, uid},
     fault::{self, Fault, Label},
     gate::{Parked, Sent},
-    process::Sight,
     scene::TENANT,
 };
 
@@ -87,12 +86,7 @@ impl Run<'_> {
                 self.held.push((label.incarnation, Held::Unsent(Box::new(parked))));
                 return self.freeze(label.incarnation);
             }
-            Some(Fault::StaleReads) => self.grow_stale(label.incarnation),
-            Some(Fault::DroppedWatch) => {
-                let until = self.now() + fault::BLIND;
-                self.sight(label.incarnation, Sight::Blind { until });
-            }
-            _ => {}
+            _ => self.blur(label.incarnation, fault),
         }
         let Some(index) = self.creations.iter().position(|creation| creation.waits_for(&verdict.uid)) else {
             return "nobody listens any more".to_owned();

@@ -17,7 +17,6 @@ use crate::{
     apiserver::Payload,
     fault::{self, Fault, Label},
     gate::{BagsAnswer, KubeAnswer, Parked, Sent, is_dry_run},
-    process::Sight,
 };
 
 impl Run<'_> {
@@ -43,12 +42,7 @@ impl Run<'_> {
                 self.held.push((label.incarnation, Held::Unsent(Box::new(parked))));
                 return self.freeze(label.incarnation);
             }
-            Some(Fault::StaleReads) => self.grow_stale(label.incarnation),
-            Some(Fault::DroppedWatch) => {
-                let until = self.now() + fault::BLIND;
-                self.sight(label.incarnation, Sight::Blind { until });
-            }
-            _ => {}
+            _ => self.blur(label.incarnation, fault),
         }
         let status;
         let response = {

@@ -4,22 +4,24 @@ use std::time::Duration;
 
 use super::{Held, Run, Timer};
 use crate::{
-    fault,
+    fault::{self, Fault},
     process::{Role, Sight},
 };
 
 impl Run<'_> {
-    pub(super) fn sight(&mut self, incarnation: u32, sight: Sight) {
+    /// What a fault does to the caches of a process: they stay as they are for some writes, or see nothing for a while.
+    pub(super) fn blur(&mut self, incarnation: u32, fault: Option<Fault>) {
+        let until = self.now() + fault::BLIND;
+        let sight = match fault {
+            Some(Fault::StaleReads) => {
+                Sight::Stale { version: self.scene.api.version() + fault::STALE_WRITES, until }
+            }
+            Some(Fault::DroppedWatch) => Sight::Blind { until },
+            _ => return,
+        };
         for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
             process.sight = sight;
         }
-    }
-
-    /// The caches stay as they are for some writes.
-    pub(super) fn grow_stale(&mut self, incarnation: u32) {
-        let version = self.scene.api.version() + fault::STALE_WRITES;
-        let until = self.now() + fault::BLIND;
-        self.sight(incarnation, Sight::Stale { version, until });
     }
 
     pub(super) fn crash(&mut self, incarnation: u32, away: Duration) -> String {
