@@ -17,7 +17,7 @@ use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     task::JoinSet,
     time::timeout,
 };
@@ -38,9 +38,9 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Connections at the same time; more wait in the system's queue.
     pub connections: usize,
-    /// From the connection to the head of its first request, the handshake of TLS included.
+    /// From the connection to the end of the handshake of TLS; without TLS, to the head of its first request.
     pub first_request: Duration,
-    /// From one request to the head of the next.
+    /// From one request to the head of the next; with TLS, also from the handshake to the head of the first.
     pub idle: Duration,
     /// A connection is closed after this, at the end of the answer under way.
     pub lifetime: Duration,
@@ -108,16 +108,20 @@ impl Server {
 }
 
 /// Drives one connection to its end, which comes in any case.
+///
+/// A client with a pool of connections, as the API server is, may open one more than it needs and keep it for later: after
+/// the handshake it may rest as long as between two requests, or its first request would meet a closed connection.
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
     limits: Limits,
     tls: Option<TlsAcceptor>,
     over: CancellationToken,
 ) {
     let Some(tls) = tls else { return requests(stream, router, limits, over).await };
+    let rested = Limits { first_request: limits.idle, ..limits };
     match timeout(limits.first_request, tls.accept(stream)).await {
-        Ok(Ok(stream)) => requests(stream, router, limits, over).await,
+        Ok(Ok(stream)) => requests(stream, router, rested, over).await,
         Ok(Err(error)) => debug!(%error, "A TLS handshake failed"),
         Err(_) => debug!("A TLS handshake took too long"),
     }
@@ -161,3 +165,6 @@ async fn requests(
         debug!(%error, "A connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
-//! Admission of a new ApiKey: live read → judge → keep its place in the ledger. Whoever loses a race is judged again from
-//! scratch, on what the winner left.
+//! Admission of a new ApiKey: judge → keep its place in the ledger. Whoever loses a race is judged again from scratch, on
+//! what the winner left.
+//!
+//! What this process knows of the account is enough to keep a place, as the write conflicts where that is out of date, and
+//! to say what a creation would come to. Anything else, a refusal above all, is said of a live read only.
 //!
 //! Nothing but this process' answer depends on it: the controllers ask the same functions before any request to Bags, so
 //! what comes past this webhook waits there.
@@ -15,7 +18,10 @@ use super::{
     verdict::{Case, Denial, Verdict, judge},
 };
 use crate::{
-    api::{ApiKey, BagsAccount},
+    api::{
+        ApiKey, BagsAccount,
+        account::{Slot, SlotState},
+    },
     apikey::claim::Claim,
     context::Context,
     env::CallError,
@@ -72,30 +78,49 @@ impl Admission {
 
     /// Until there is a verdict that stands.
     async fn rounds(&self, key: &ApiKey, dry_run: bool) -> Answer {
+        let mut known = self.context.ledger.read(&key.spec.account_ref.name).await;
         loop {
-            let (account, labels) = self.observe(key).await.map_err(|error| unanswered(&error))?; // (io)
+            let enough = known.as_ref().is_none_or(|account| self.kept_lately(key, account));
+            let (account, labels) =
+                self.observe(key, known.take()).await.map_err(|error| unanswered(&error))?; // (io)
             match (self.judge(key, account.as_deref(), &labels), account) {
-                (Verdict::Deny(denial), _) => return Err(denial),
                 (Verdict::Admit { reserve: Some(_), .. }, Some(account)) if !dry_run => {
                     match self.keep_place(key, account, &labels).await {
                         Err(error) => lost_race(error)?,
                         Ok(warnings) => return Ok(warnings),
                     }
                 }
-                (Verdict::Admit { warnings, .. }, _) => return Ok(warnings),
+                (Verdict::Admit { reserve: Some(_), warnings }, _) => return Ok(warnings),
+                (Verdict::Admit { reserve: None, .. } | Verdict::Deny(_), _) if !enough => continue,
+                (Verdict::Admit { reserve: None, warnings }, _) => return Ok(warnings),
+                (Verdict::Deny(denial), _) => return Err(denial),
             }
             pause(LONGEST_PAUSE.mul_f64(self.context.env.randomness.fraction())).await;
         }
     }
 
-    /// The account, and the labels of the namespace where the account asks for them.
+    /// Whether a place was kept for it so lately that nobody can have given it back, as where an answer was lost.
+    fn kept_lately(&self, key: &ApiKey, account: &BagsAccount) -> bool {
+        let now = self.context.env.clock.wall();
+        let term = self.context.settings.timings.reserved_reap_after / 2;
+        let young =
+            |slot: &Slot| Duration::try_from(now.duration_since(slot.since)).is_ok_and(|age| age < term);
+        let ledger = Ledger::of(account.status.as_ref());
+        let mut own = ledger.owned_by(key.metadata.uid.as_deref().unwrap_or_default());
+        own.any(|slot| slot.state == SlotState::Reserved && young(slot))
+    }
+
+    /// The account, live where it is not `known`, and the labels of the namespace where the account asks for them.
     async fn observe(
         &self,
         key: &ApiKey,
+        known: Option<Arc<BagsAccount>>,
     ) -> Result<(Option<Arc<BagsAccount>>, BTreeMap<String, String>), Arc<CallError>> {
-        let Some(account) = self.accounts.get(&key.spec.account_ref.name).await? else {
-            return Ok((None, BTreeMap::new()));
+        let account = match known {
+            Some(account) => Some(account),
+            None => self.accounts.get(&key.spec.account_ref.name).await?,
         };
+        let Some(account) = account else { return Ok((None, BTreeMap::new())) };
         let labels = match account.allows_by_label() {
             true => self.namespaces.get(&key.namespace().unwrap_or_default()).await?,
             false => None,

@@ -1,0 +1,82 @@
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        pki_types::{PrivateKeyDer, ServerName},
+    },
+};
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    connections: 1,
+    first_request: Duration::from_secs(5),
+    idle: Duration::from_mins(3),
+    lifetime: Duration::from_hours(24),
+    linger: Duration::ZERO,
+};
+
+fn serve(tls: Option<TlsAcceptor>) -> DuplexStream {
+    let (client, server) = duplex(64 * 1024);
+    let router = Router::new().route("/", get(async || "here"));
+    let mut connections = JoinSet::new();
+    connections.spawn(connection(server, router, LIMITS, tls, CancellationToken::new()));
+    connections.detach_all();
+    client
+}
+
+/// A connection whose handshake is done.
+async fn shake_hands() -> TlsStream<DuplexStream> {
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let certified = rcgen::generate_simple_self_signed(["webhook".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let certificate = certified.cert.der().clone();
+    let server = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let stream = serve(Some(TlsAcceptor::from(Arc::new(server))));
+    let name = ServerName::try_from("webhook").unwrap();
+    TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap()
+}
+
+async fn pass(duration: Duration) {
+    let _ = timeout(duration, std::future::pending::<()>()).await;
+}
+
+/// What is answered to a request; empty where the connection was closed.
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+    let request = b"GET / HTTP/1.1\r\nhost: webhook\r\nconnection: close\r\n\r\n";
+    let mut answer = Vec::new();
+    if stream.write_all(request).await.is_ok() {
+        let _ = stream.read_to_end(&mut answer).await;
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_the_api_server_opened_for_later_is_there_when_it_is_needed() {
+    let stream = shake_hands().await;
+    pass(LIMITS.first_request * 20).await;
+    assert!(ask(stream).await.ends_with("here"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_never_used_is_closed_in_the_end() {
+    let stream = shake_hands().await;
+    pass(LIMITS.idle * 2).await;
+    assert_eq!(ask(stream).await, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_tls_a_connection_without_a_request_is_closed_soon() {
+    let stream = serve(None);
+    pass(LIMITS.first_request * 2).await;
+    assert_eq!(ask(stream).await, "");
+}
