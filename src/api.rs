@@ -9,7 +9,9 @@ pub mod apikey;
 pub(crate) mod arbitrary;
 pub mod condition;
 pub mod duration;
+pub mod fingerprint;
 pub mod name;
+pub mod rotation;
 mod rules;
 mod schema;
 
@@ -31,6 +33,8 @@ pub const FINALIZER: &str = "keys.bags.fm/keys";
 pub mod annotation {
     /// On an ApiKey being deleted: revoke at once, although workloads may still read the Secret. Any value but `false`.
     pub const DELETE_NOW: &str = "keys.bags.fm/delete-now";
+    /// On an ApiKey: any text; a new one asks for a rotation, the same one again asks for nothing.
+    pub const ROTATE: &str = "keys.bags.fm/rotate";
     /// On a BagsAccount: comma-separated attempts whose keys a person has removed at Bags. Of a published key whose
     /// ApiKey vanished (`OrphanedKeys`) it says that nothing uses it any more: it may go, and is revoked where it works.
     pub const RESOLVED: &str = "keys.bags.fm/resolved";

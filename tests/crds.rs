@@ -254,7 +254,7 @@ async fn the_server_prints_the_columns_that_people_read() {
         from_yaml("{metadata: {name: web}, spec: {accountRef: {name: main}, environment: production}}");
     let mut key = keys.create(&PostParams::default(), &key).await.unwrap();
     key.status = Some(from_yaml(
-        "{phase: Live, binding: {name: web-bags}, \
+        "{phase: Live, binding: {name: web-bags}, nextRotation: '2999-01-02T03:04:05Z', \
           current: {revision: 3, attempt: abcdefghij, keyId: id-3, keyName: Production-Web-x-y}, \
           conditions: [{type: Ready, status: 'True', reason: Issued, message: '', lastTransitionTime: '2026-01-02T03:04:05Z'}]}",
     ));
@@ -267,6 +267,7 @@ async fn the_server_prints_the_columns_that_people_read() {
         ("Secret", json!("web-bags")),
         ("Ready", json!("True")),
         ("Reason", json!("Issued")),
+        ("Next rotation", json!("2999-01-02T03:04:05Z")),
         ("Key id", json!("id-3")),
         ("Key name", json!("Production-Web-x-y")),
         ("Revision", json!(3)),
@@ -276,7 +277,10 @@ async fn the_server_prints_the_columns_that_people_read() {
     }
     let narrow: Vec<_> =
         table.iter().filter(|(_, priority, _)| *priority == 0).map(|(name, ..)| name.as_str()).collect();
-    assert_eq!(narrow, ["Name", "Account", "Environment", "Secret", "Ready", "Reason", "Last used", "Age"]);
+    assert_eq!(
+        narrow,
+        ["Name", "Account", "Environment", "Secret", "Ready", "Reason", "Last used", "Next rotation", "Age"]
+    );
 }
 
 /// The first row of a list as `kubectl get` asks for it: column, priority, cell.

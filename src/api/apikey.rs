@@ -9,6 +9,9 @@ use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::rotation::{
+    Day, OnRolloutFailure, Restart, Rollout, RolloutSpec, Rotation, RotationSpec, RotationWindow, WindowSpec,
+};
 use super::{account::Owner, rules, schema};
 
 /// One key for one application in one environment.
@@ -31,6 +34,8 @@ use super::{account::Owner, rules, schema};
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Last used", type_ = "date", json_path = ".status.current.lastUsedAt"),
+    // A string: a `date` is shown as the time since, and one that is to come as `<invalid>`.
+    printcolumn(name = "Next rotation", type_ = "string", json_path = ".status.nextRotation"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Key id", type_ = "string", json_path = ".status.current.keyId", priority = 1),
     printcolumn(name = "Key name", type_ = "string", json_path = ".status.current.keyName", priority = 1),
@@ -69,6 +74,12 @@ pub struct ApiKeySpec {
     /// The Secret that applications read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretTemplate>,
+    /// When the key is replaced by a new one, and for how long both are valid. Absent: only on demand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationSpec>,
+    /// Who is restarted so that all pods have the new key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutSpec>,
     /// What happens to the key at Bags when the ApiKey is deleted. Default: Revoke.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
@@ -158,6 +169,16 @@ pub struct ApiKeyStatus {
     /// A copy of the last switch; the consumer Secret and the ledger are the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch: Option<Switch>,
+    /// Why a rotation is held, and since when. Both keys stay valid meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+    /// When the next scheduled rotation begins; absent: on demand only, or not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
+    pub next_rotation: Option<Timestamp>,
+    /// The token of the annotation `keys.bags.fm/rotate` that was last acted upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_rotate: Option<String>,
     /// Effective values of the optional fields of the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<EffectiveValues>,
@@ -213,6 +234,7 @@ pub struct KeySummary {
 
 /// One publication of a key in the consumer Secret.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
 pub struct Switch {
     /// 1, 2, 3…: publications for this ApiKey.
     pub count: i64,
@@ -221,6 +243,24 @@ pub struct Switch {
     /// When.
     #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::Time")]
     pub at: Timestamp,
+    /// Since when no pod has been seen that holds another value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
+    pub clean_since: Option<Timestamp>,
+    /// Workloads that were restarted for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    pub marked: Vec<String>,
+}
+
+/// A rotation that does not go on by itself.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct HoldStatus {
+    /// As one word.
+    pub reason: String,
+    /// Since when.
+    #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::Time")]
+    pub since: Timestamp,
 }
 
 /// What the optional fields of the spec come to.

@@ -49,17 +49,61 @@ pub(crate) fn any_api_key(now: i64) -> Json {
         },
     );
     let policy = maybe(select(vec!["Revoke", "Orphan"]).prop_map(Value::from));
-    let status = (any_conditions(now), maybe(number()), maybe(text()), any_current(now), any_summaries(now))
-        .prop_map(|(conditions, generation, phase, (current, switch), keys)| {
-            json!({"observedGeneration": generation, "conditions": conditions, "phase": phase,
-                   "current": current, "switch": switch, "keys": keys})
-        });
+    let hold = (text(), time(now)).prop_map(|(reason, since)| json!({"reason": reason, "since": since}));
+    let rotation = (maybe(time(now)), maybe(text()), maybe(hold));
+    let status = (any_conditions(now), maybe(number()), maybe(text()), any_current(now), any_summaries(now));
+    let status = (status, rotation).prop_map(|(status, (next, handled, hold))| {
+        let (conditions, generation, phase, (current, switch), keys) = status;
+        json!({"observedGeneration": generation, "conditions": conditions, "phase": phase,
+               "current": current, "switch": switch, "keys": keys, "nextRotation": next,
+               "handledRotate": handled, "hold": hold})
+    });
     let status = prop_oneof![Just(Value::Null), status];
-    let spec = (spec, policy).prop_map(|(mut spec, policy)| {
+    let blocks = (maybe(any_rotation()), maybe(any_rollout()));
+    let spec = (spec, policy, blocks).prop_map(|(mut spec, policy, (rotation, rollout))| {
         spec["deletionPolicy"] = policy;
+        spec["rotation"] = rotation;
+        spec["rollout"] = rollout;
         spec
     });
-    edited("ApiKey", any_metadata(now, annotation::DELETE_NOW), spec, status)
+    let word = prop_oneof![Just(annotation::DELETE_NOW), Just(annotation::ROTATE)];
+    edited("ApiKey", word.prop_flat_map(move |word| any_metadata(now, word)), spec, status)
+}
+
+fn any_rotation() -> Json {
+    let policy = maybe(select(vec!["Hold", "SwitchBack", "Rebuild", ""]).prop_map(Value::from));
+    let times = [maybe(duration()), maybe(duration()), maybe(duration()), maybe(duration())];
+    (times, prop::collection::vec(any_window(), 0..3), policy)
+        .prop_map(|([every, min, quiet, max], windows, policy)| {
+            json!({"every": every, "windows": windows, "minOverlap": min, "quietFor": quiet,
+                   "maxOverlap": max, "onRolloutFailure": policy})
+        })
+        .boxed()
+}
+
+fn any_window() -> Json {
+    let days = prop::collection::vec(select(vec!["Mon", "Tue", "Sun", "Weekend", ""]), 0..9);
+    let from = prop_oneof![3 => Just(Value::from("02:30")), 1 => Just(Value::from("23:59")), 1 => text()];
+    let zone = select(vec!["Europe/Berlin", "America/Santiago", "Etc/GMT-14"]).prop_map(Value::from);
+    let zone = maybe(prop_oneof![4 => zone, 1 => text()]);
+    (days, from, duration(), zone)
+        .prop_map(|(days, from, duration, zone)| {
+            json!({"days": days, "from": from, "duration": duration, "timeZone": zone})
+        })
+        .boxed()
+}
+
+fn any_rollout() -> Json {
+    let restart = maybe(select(vec!["Stale", "None", "All", ""]).prop_map(Value::from));
+    (restart, maybe(flag()), maybe(number()))
+        .prop_map(|(restart, gap, most)| json!({"restart": restart, "allowGap": gap, "maxConcurrent": most}))
+        .boxed()
+}
+
+/// A duration in Go's notation, at the edge, or none.
+fn duration() -> Json {
+    let words = select(vec!["0s", "1ms", "90s", "1h", "24h", "720h", "87600h", "18446744073709551h", "30d"]);
+    prop_oneof![8 => words.prop_map(Value::from), 1 => text()].boxed()
 }
 
 /// A BagsAccount, `now` being the time in seconds.
@@ -108,11 +152,14 @@ fn any_conditions(now: i64) -> Json {
 
 /// The key in the Secret, and the last switch.
 fn any_current(now: i64) -> impl Strategy<Value = (Value, Value)> {
-    (number(), text(), maybe(time(now)), maybe(time(now)), time(now), any::<[bool; 2]>()).prop_map(
-        |(number, attempt, published, used, at, [current, switch])| {
+    let times = [maybe(time(now)), maybe(time(now)), maybe(time(now)), time(now)];
+    let marked = prop::collection::vec(text(), 0..3);
+    (number(), text(), times, any::<[bool; 2]>(), marked).prop_map(
+        |(number, attempt, [published, used, clean, at], [current, switch], marked)| {
             let key = json!({"revision": number, "attempt": attempt, "keyName": "Production-App-0",
                              "publishedAt": published, "lastUsedAt": used});
-            let last = json!({"count": number, "attempt": attempt, "at": at});
+            let last = json!({"count": number, "attempt": attempt, "at": at, "cleanSince": clean,
+                              "marked": marked});
             (if current { key } else { Value::Null }, if switch { last } else { Value::Null })
         },
     )
@@ -220,15 +267,15 @@ fn any_slot(now: i64) -> Json {
     let failures =
         (number(), time(now), select(vec!["LimitReached", "Connect", "WrongUser", "OutcomeUnknown", ""]))
             .prop_map(|(count, at, reason)| json!({"count": count, "at": at, "reason": reason}));
-    let names = (text(), maybe(text()), maybe(text()), maybe(text()));
+    let names = (text(), maybe(text()), maybe(text()), maybe(text()), maybe(text()));
     let numbers = (number(), maybe(number()), maybe(number()));
     (owner, names, state(), numbers, time(now), maybe(failures))
         .prop_map(|(owner, names, state, numbers, since, failures)| {
-            let (key_use, attempt, key_name, key_id) = names;
+            let (key_use, attempt, key_name, key_id, trigger) = names;
             let (revision, published, last_switch) = numbers;
             json!({"owner": owner, "use": key_use, "revision": revision, "state": state, "attempt": attempt,
                    "keyName": key_name, "keyId": key_id, "published": published, "lastSwitch": last_switch,
-                   "since": since, "failures": failures})
+                   "trigger": trigger, "since": since, "failures": failures})
         })
         .boxed()
 }

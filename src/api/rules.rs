@@ -184,6 +184,67 @@ pub(super) fn label_values() -> Rule {
     )
 }
 
+/// How often a key is replaced. A minute is for tests and demos.
+pub(super) fn every() -> Rule {
+    Rule::new(format!("{} && duration(self) >= duration('1m')", is_duration("self"))).message(
+        "every is a duration of at least 1m and at most 87600h, in hours, minutes and seconds, for example 720h for 30 \
+         days; leave it out to rotate only on demand",
+    )
+}
+
+/// How long something goes on while both keys are valid.
+pub(super) fn overlap() -> Rule {
+    Rule::new(is_duration("self")).message(
+        "minOverlap, quietFor and maxOverlap are durations of at most 87600h, in hours, minutes and seconds, for example \
+         168h for a week, 90m or 1h30m",
+    )
+}
+
+/// Rotation: an overlap that must be over before it can be would be reported each time.
+pub(super) fn overlaps_fit() -> Rule {
+    let [min, quiet, max] = [("minOverlap", "'1h'"), ("quietFor", "'24h'"), ("maxOverlap", "'168h'")]
+        .map(|(field, default)| or_else("self", &[field], default));
+    // One that is no duration has a message of its own.
+    let readable = format!("[{min}, {quiet}, {max}].all(text, {})", is_duration("text"));
+    Rule::new(format!(
+        "!({readable}) || (duration({max}) >= duration({min}) && duration({max}) >= duration({quiet}))"
+    ))
+    .field_path(".maxOverlap")
+    .message(
+        "maxOverlap (default: 168h) must be as long as minOverlap (default: 1h) and quietFor (default: 24h), which both \
+         pass before the old key goes, for example minOverlap: 1h, quietFor: 24h, maxOverlap: 168h",
+    )
+}
+
+/// A day twice is a mistake for another day.
+pub(super) fn days_differ() -> Rule {
+    Rule::new("self.all(day, self.exists_one(other, other == day))")
+        .message("name each day once, for example days: [Tue, Thu]; leave the list out for every day")
+}
+
+/// A time of the day.
+pub(super) fn window_from() -> Rule {
+    Rule::new("self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')").message(
+        "from is the time at which the window opens, in 24 hours, for example \"02:00\" or \"22:30\"",
+    )
+}
+
+/// How long a window is open.
+pub(super) fn window_duration() -> Rule {
+    Rule::new(format!(
+        "{} && duration(self) > duration('0s') && duration(self) <= duration('24h')",
+        is_duration("self")
+    ))
+    .message("a window is open for more than 0s and at most 24h, for example 2h or 90m")
+}
+
+/// What may be the name of a time zone. Which ones exist is not for the API server to know: it changes.
+pub(super) fn time_zone() -> Rule {
+    Rule::new("self.size() <= 64 && self.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$')").message(
+        "timeZone is the name of a time zone, for example Europe/Berlin or America/New_York; leave it out for UTC",
+    )
+}
+
 /// An account needs a way in.
 pub(super) fn some_credential() -> Rule {
     Rule::new("has(self.wallet) || has(self.agentToken)").message(
@@ -270,6 +331,13 @@ const MORE_EMPTY_WORDS: &str = "abc|access|asdf|bags|bar|baz|copy|credential|cre
 /// number: `Key1`, `My-Key`, `API-Key-2`, `Key-v2`.
 fn poor_name(empty_words: &str) -> String {
     format!("(?i)^((({empty_words})+|[a-z])?[0-9]*([-.]|$))*$")
+}
+
+/// A duration of at most ten years in Go's notation, as `GoDuration` reads it. The number of digits is bounded, since
+/// `duration()` fails on what is too long for it, and a rule that fails says nothing of ours.
+fn is_duration(text: &str) -> String {
+    let parts = "([0-9]{1,5}h|[0-9]{1,7}m|[0-9]{1,9}(s|ms))";
+    format!("{text}.matches('^{parts}{{1,4}}$') && duration({text}) <= duration('87600h')")
 }
 
 /// The value at a path of optional fields, or a default.

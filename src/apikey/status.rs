@@ -52,6 +52,9 @@ pub fn status(o: &Observation, word: &Word<'_>) -> ApiKeyStatus {
             false => slots.iter().map(|slot| summary(slot)).collect(),
         },
         switch: current.filter(|_| published(o)).and_then(switch).or(before.switch),
+        hold: None,
+        next_rotation: None,
+        handled_rotate: None,
         effective: Some(EffectiveValues {
             application: o.key.application(),
             key_name: o.key.key_name(),
@@ -179,7 +182,13 @@ fn summary(slot: &Slot) -> KeySummary {
 }
 
 fn switch(slot: &Slot) -> Option<Switch> {
-    Some(Switch { count: slot.published?, attempt: slot.attempt.clone()?, at: to_seconds(slot.since) })
+    Some(Switch {
+        count: slot.published?,
+        attempt: slot.attempt.clone()?,
+        at: to_seconds(slot.since),
+        clean_since: None,
+        marked: Vec::new(),
+    })
 }
 
 /// What the API server will give back for a time in whole seconds, so that a comparison with it holds.

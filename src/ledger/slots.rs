@@ -389,6 +389,7 @@ fn place(owner: &Owner, key_use: &str, revision: i64, last_switch: Option<i64>, 
         key_id: None,
         published: None,
         last_switch,
+        trigger: None,
         since: now,
         failures: None,
     }

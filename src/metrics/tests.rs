@@ -14,6 +14,7 @@ fn slot(state: SlotState) -> Slot {
         key_id: None,
         published: None,
         last_switch: None,
+        trigger: None,
         since: Timestamp::UNIX_EPOCH,
         failures: None,
     }

@@ -1,6 +1,8 @@
 //! What the API server accepts and refuses, as one table per kind. `tests/crds.rs` runs it twice: through the CEL of
 //! `kube`, and against a real server.
 
+mod rotation;
+
 use serde_json::{Map, Value, json};
 
 /// One write and its outcome.
@@ -90,6 +92,7 @@ pub(crate) fn api_keys() -> Vec<Case> {
     key_names(&mut table);
     secrets(&mut table);
     secret_metadata(&mut table);
+    rotation::rotations(&mut table);
     edits(&mut table);
     table.cases
 }

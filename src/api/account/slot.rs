@@ -32,6 +32,10 @@ pub struct Slot {
     /// The owner's highest switch number when the slot last held a place only, so that numbers never repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<i64>,
+    /// The token of the annotation `keys.bags.fm/rotate` that the key is made for, also while only a place is kept;
+    /// absent: another reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
     /// Since when it is in this state; of `Creating`: the time of the licence.
     #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime")]
     pub since: Timestamp,
