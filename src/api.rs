@@ -42,9 +42,14 @@ pub mod annotation {
     pub const TAKE_OVER: &str = "keys.bags.fm/take-over";
     /// On a BagsAccount being deleted: let it go although slots are left.
     pub const FORGET: &str = "keys.bags.fm/forget";
+    /// On a workload or its pod template: `false`, and the operator never restarts it; its pods still hold a revocation
+    /// up.
+    pub const RESTART: &str = "keys.bags.fm/restart";
+    /// On a pod template: `true`, and the application re-reads its mounted file of the Secret.
+    pub const RELOADS: &str = "keys.bags.fm/reloads";
 }
 
-/// Marks that the operator puts on Secrets.
+/// Marks that the operator puts on Secrets, and on the pod templates of workloads that it restarts.
 pub mod mark {
     /// Label: the uid of the ApiKey that a consumer Secret or a keystore Secret belongs to.
     pub const OWNER_UID: &str = "keys.bags.fm/owner-uid";
@@ -72,6 +77,9 @@ pub mod mark {
     pub const SWITCH_ATTEMPT: &str = "keys.bags.fm/switch-attempt";
     /// Annotation of a consumer Secret: when that switch was made (RFC 3339).
     pub const SWITCH_TIME: &str = "keys.bags.fm/switch-time";
+    /// Annotation of a pod template, with the name of the ApiKey behind it: the switch that the workload was restarted
+    /// for.
+    pub const RESTART_MARK_PREFIX: &str = "restart.keys.bags.fm/";
     /// `app.kubernetes.io/managed-by` and its value.
     pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "bags-operator");
 }

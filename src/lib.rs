@@ -25,3 +25,4 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod timings;
 pub mod webhook;
+pub mod workload;

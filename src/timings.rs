@@ -110,6 +110,24 @@ timings! {
     deletion_advice = "10m";
     /// A deletion in a terminating namespace, or one that waits for a revocation, is handed over to the account after this.
     handover = "15m";
+    /// A pod counts as started with the new value only if it was created so long after the switch: a kubelet may serve a
+    /// Secret from its cache for so long.
+    settle_delay = "60s";
+    /// Workloads are restarted so long after a switch.
+    mark_delay = "90s";
+    /// A container that started again in an older pod has the new value only so long after the switch: the start is told
+    /// by the node's clock.
+    container_margin = "10m";
+    /// A file of a mounted Secret has the new value so long after the switch, where the application re-reads it.
+    reload_delay = "180s";
+    /// Pods are listed so often until none holds the old value.
+    scan_every = "15s";
+    /// Pods are listed so often once none holds the old value, until the old key is revoked.
+    clean_scan_every = "10m";
+    /// A mark that somebody removed from a workload is set once more after this.
+    remark_after = "10m";
+    /// Both keys are valid for so long at least where Bags cannot show that the old one is out of use.
+    unproven_overlap = "24h";
     /// Everything is looked at again so often, spread by a fifth.
     resync = "10m";
 }
@@ -152,7 +170,8 @@ impl Timings {
     /// # Errors
     /// The first contradiction, with the flags to change. A creation must end before it is judged, or a key that is
     /// just being saved could be taken for lost; it must be answered before the next creation of its account may
-    /// begin; an empty keystore Secret must be too old for a licence before it is deleted.
+    /// begin; an empty keystore Secret must be too old for a licence before it is deleted; a pod that a restart makes must
+    /// be late enough to count as started with the new value.
     pub fn check(&self) -> Result<(), TimingsError> {
         if let Some((name, _)) = self.each().find(|(name, d)| d.is_zero() && !MAY_BE_ZERO.contains(name)) {
             return Err(TimingsError::Zero { flag: name.replace('_', "-") });
@@ -165,6 +184,7 @@ impl Timings {
         at_least(save, answer)?;
         longer(("judge-after", self.judge_after), save)?;
         longer(("licence-term", self.licence_term), answer)?;
+        longer(("mark-delay", self.mark_delay), ("settle-delay", self.settle_delay))?;
         longer(("placeholder-reap-after", self.placeholder_reap_after), fresh)
     }
 }
@@ -204,7 +224,7 @@ mod tests {
     #[test]
     fn durations_out_of_order_are_refused_with_both_flags() {
         let ok = Timings::default();
-        let cases: [(&str, Timings, [&str; 2]); 5] = [
+        let cases: [(&str, Timings, [&str; 2]); 6] = [
             (
                 "answered before it began",
                 Timings { begin_deadline: ok.answer_deadline + SECOND, ..ok.clone() },
@@ -224,6 +244,11 @@ mod tests {
                 "a second licence while the first may be answered",
                 Timings { licence_term: ok.answer_deadline, ..ok.clone() },
                 ["--licence-term (1m)", "longer than --answer-deadline (1m)"],
+            ),
+            (
+                "a restart whose pods would not count",
+                Timings { mark_delay: ok.settle_delay, ..ok.clone() },
+                ["--mark-delay (1m)", "longer than --settle-delay (1m)"],
             ),
             (
                 "a placeholder deleted that a licence may still be taken for",

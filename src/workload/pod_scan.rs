@@ -1,0 +1,216 @@
+//! Which pods may still hold the old value of a Secret. Pure.
+//!
+//! Four clocks meet here: the Secret's and the pod's times are the API server's, a container's start is its node's, and
+//! `now` is ours. Each comparison has its own margin for it ([`Timings`]), and what was not told never counts.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    owner::Controller,
+    pod::{By, ContainerState, Pod, Use, Way},
+};
+use crate::timings::Timings;
+
+/// A switch: when the consumer Secret was written, by the API server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// The time of the write.
+    pub at: Timestamp,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Every unfinished pod that refers to the Secret, by name.
+    pub holders: Vec<Holder>,
+}
+
+/// A pod that refers to the Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// What it belongs to.
+    pub controller: Option<Controller>,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// The node that it runs on.
+    pub node: Option<String>,
+    /// Whether it may hold the old value.
+    pub verdict: Verdict,
+}
+
+/// Whether a pod may hold the old value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It cannot.
+    Moved,
+    /// It may.
+    Stale(Why),
+}
+
+/// Why a pod may hold the old value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It read the Secret when it started, and started too early.
+    Started,
+    /// It has the Secret as a file, and does not say that it re-reads it.
+    Mounted,
+    /// It says that it re-reads the file, and is not Ready.
+    NotReady,
+    /// It re-reads the file, and will have done so after this long.
+    Settling(Duration),
+    /// It is on a node, and nothing that can be read tells of a container.
+    Unknown,
+}
+
+impl Scan {
+    /// No pod can hold the old value.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.stale().next().is_none()
+    }
+
+    /// The pods that may hold the old value.
+    pub fn stale(&self) -> impl Iterator<Item = &Holder> {
+        self.holders.iter().filter(|holder| holder.why().is_some())
+    }
+
+    /// When a pod will count as moved for no other reason than that time passed.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Duration> {
+        let waits = self.holders.iter().filter_map(|holder| match holder.why()? {
+            Why::Settling(wait) => Some(wait),
+            Why::Started | Why::Mounted | Why::NotReady | Why::Unknown => None,
+        });
+        waits.min()
+    }
+}
+
+impl Holder {
+    /// Why it may hold the old value; `None`: it cannot.
+    #[must_use]
+    pub fn why(&self) -> Option<Why> {
+        match self.verdict {
+            Verdict::Moved => None,
+            Verdict::Stale(why) => Some(why),
+        }
+    }
+
+    /// Whether it takes a restart of its owner to move it. A pod that is going anyway, that re-reads its file, or of
+    /// which nothing is known yet, is waited for.
+    #[must_use]
+    pub fn needs_restart(&self) -> bool {
+        match self.why() {
+            Some(Why::Started | Why::Mounted) => !self.terminating,
+            Some(Why::NotReady | Why::Settling(_) | Why::Unknown) | None => false,
+        }
+    }
+}
+
+impl Why {
+    /// Which of several reasons is told: first what only a restart mends, last what time mends.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Started => 0,
+            Self::Mounted => 1,
+            Self::Unknown => 2,
+            Self::NotReady => 3,
+            Self::Settling(_) => 4,
+        }
+    }
+}
+
+/// Which pods refer to the Secret, and whether each may still hold what was in it before the switch.
+#[must_use]
+pub fn scan(pods: &[Pod], secret: &str, switched_at: Timestamp, now: Timestamp, timings: &Timings) -> Scan {
+    let judge = Judge { switched_at, now, timings };
+    let mut holders: Vec<Holder> =
+        readers(pods, secret).into_iter().map(|pod| judge.holder(pod, secret)).collect();
+    holders.sort_by(|one, other| (&one.pod, &one.uid).cmp(&(&other.pod, &other.uid)));
+    Scan { holders }
+}
+
+/// Every unfinished pod that refers to the Secret at all, whatever it holds: a deletion waits for all of them.
+#[must_use]
+pub fn readers<'a>(pods: &'a [Pod], secret: &str) -> Vec<&'a Pod> {
+    pods.iter().filter(|pod| pod.refers_to(secret)).collect()
+}
+
+struct Judge<'a> {
+    switched_at: Timestamp,
+    now: Timestamp,
+    timings: &'a Timings,
+}
+
+impl Judge<'_> {
+    fn holder(&self, pod: &Pod, secret: &str) -> Holder {
+        Holder {
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+            controller: pod.controller.clone(),
+            terminating: pod.is_terminating(),
+            node: pod.node.clone(),
+            verdict: self.verdict(pod, secret),
+        }
+    }
+
+    fn verdict(&self, pod: &Pod, secret: &str) -> Verdict {
+        if self.is_after_switch(pod.created, self.timings.settle_delay) {
+            return Verdict::Moved;
+        }
+        let reasons = pod.uses_of(secret).filter_map(|one| self.reason(pod, one));
+        reasons.min_by_key(|why| why.rank()).map_or(Verdict::Moved, Verdict::Stale)
+    }
+
+    /// Why one use of the Secret may be of the old value.
+    fn reason(&self, pod: &Pod, one: &Use) -> Option<Why> {
+        match one.by {
+            By::Nobody => None,
+            By::Unclear => Some(Why::Unknown),
+            By::Pod => (!pod.unscheduled).then_some(Why::Started),
+            By::Container(way, state) => match state {
+                // What starts later is judged by its start.
+                ContainerState::Waiting | ContainerState::Terminated => None,
+                ContainerState::NoStatus => (!pod.unscheduled).then_some(Why::Unknown),
+                ContainerState::Unclear => Some(Why::Unknown),
+                ContainerState::Running(started) => {
+                    if self.is_after_switch(started, self.timings.container_margin) {
+                        return None;
+                    }
+                    match way {
+                        Way::Started => Some(Why::Started),
+                        Way::Mounted => self.file(pod),
+                    }
+                }
+            },
+        }
+    }
+
+    /// Why a file of an older container may have been read last with the old value.
+    fn file(&self, pod: &Pod) -> Option<Why> {
+        if !pod.reloads {
+            return Some(Why::Mounted);
+        }
+        if !pod.ready {
+            return Some(Why::NotReady);
+        }
+        let delay = SignedDuration::try_from(self.timings.reload_delay).unwrap_or(SignedDuration::MAX);
+        let wait = delay.saturating_sub(self.now.duration_since(self.switched_at));
+        Duration::try_from(wait).ok().filter(|wait| !wait.is_zero()).map(Why::Settling)
+    }
+
+    /// Whether a time is so long after the switch. A time that was not told is not.
+    fn is_after_switch(&self, time: Option<Timestamp>, margin: Duration) -> bool {
+        let since = time.map(|time| time.duration_since(self.switched_at));
+        let margin = SignedDuration::try_from(margin);
+        matches!((since, margin), (Some(since), Ok(margin)) if since >= margin)
+    }
+}
+
+#[cfg(test)]
+mod tests;

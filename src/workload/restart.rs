@@ -1,0 +1,249 @@
+//! Restarts: who has to be restarted, who may be now (pure), and the mark that does it (io).
+//!
+//! A mark is an annotation of the pod template, so the workload's own controller replaces the pods, by its own rules. It
+//! names the switch and no time: two rotations in one second are two marks, and an operator that starts anew sets none
+//! that is there already.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    owner::{self, Owner, OwnerCache, WorkloadKind, WorkloadRef},
+    pod_scan::Scan,
+    restarted::{Obstacle, Progress, Workload},
+};
+use crate::{
+    api::mark,
+    env::{CallError, call},
+};
+
+/// Who sets marks, in `managedFields`: not the operator's usual name, so that an audit and a policy can tell them.
+const FIELD_MANAGER: &str = "bags-operator-restart";
+/// So much of an ApiKey's uid stands in a mark.
+const UID_PART: usize = 8;
+/// A rollout under way at most, until one has shown that workloads come up with the new value.
+const CANARIES: usize = 1;
+
+/// One owner of pods that refer to the Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Who it is; all pods without an owner are one consumer.
+    pub owner: Owner,
+    /// The workload as it is now; `None`: it is no workload, or is gone.
+    pub workload: Option<Workload>,
+    /// Its pods that refer to the Secret, by name.
+    pub pods: Vec<String>,
+    /// Those of them that only a restart will move ([`Holder::needs_restart`](super::Holder::needs_restart)). Of what a scan
+    /// calls stale, those are left out that are waited for.
+    pub stale: Vec<String>,
+}
+
+/// Why no restart by the operator will move the stale pods of an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The owner is nothing that is restarted: a Job, pods without an owner, an owner of an unknown kind.
+    NotRestartable,
+    /// The workload is gone, or is another one of the same name.
+    Gone,
+    /// Its own settings are in the way.
+    Obstacle(Obstacle),
+    /// Its rollout had failed before; one more on top of it would fail as well. The words of its controller.
+    RolloutFailed(String),
+}
+
+/// What is to be done about the consumers of a Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// To mark now.
+    pub mark: Vec<WorkloadRef>,
+    /// Marked and not done; or marked by this process a while ago, and the mark is gone.
+    pub underway: Vec<WorkloadRef>,
+    /// Marked, and their controllers gave up; with their words.
+    pub failed: Vec<(WorkloadRef, String)>,
+    /// Owners of stale pods that no restart of ours will move. One whose restart stands still, as it was paused
+    /// meanwhile, is also among those under way.
+    pub obstructed: Vec<(Owner, Reason)>,
+    /// Marked and done.
+    pub done: Vec<WorkloadRef>,
+}
+
+/// Who owns the pods of a scan, each as it is now; by kind and name.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn consumers(
+    client: Client,
+    namespace: &str,
+    scan: &Scan,
+    cache: &OwnerCache,
+) -> Result<Vec<Consumer>, CallError> {
+    let mut groups: BTreeMap<Owner, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    for holder in &scan.holders {
+        let owner = owner::owner(client.clone(), namespace, holder.controller.as_ref(), cache).await?;
+        let (pods, stale) = groups.entry(owner).or_default();
+        pods.push(holder.pod.clone());
+        if holder.needs_restart() {
+            stale.push(holder.pod.clone());
+        }
+    }
+    let mut consumers = Vec::with_capacity(groups.len());
+    for (owner, (pods, stale)) in groups {
+        let workload = match &owner {
+            Owner::Workload(reference) => {
+                let workload = owner::read(client.clone(), namespace, reference).await?;
+                if workload.is_none() {
+                    cache.forget(reference);
+                }
+                workload
+            }
+            Owner::Job { .. } | Owner::Bare | Owner::Unknown { .. } => None,
+        };
+        consumers.push(Consumer { owner, workload, pods, stale });
+    }
+    Ok(consumers)
+}
+
+/// The mark of a switch of an ApiKey.
+#[must_use]
+pub fn mark_value(api_key_uid: &str, switch: i64) -> String {
+    let part: String = api_key_uid.chars().take(UID_PART).collect();
+    format!("{part}-{switch}")
+}
+
+/// Which workloads to mark now, and how far the others are.
+///
+/// `already`: this process marked the workload for this switch, and the mark is gone since too short a time to set it
+/// again.
+///
+/// # Guarantees
+/// - Nothing is marked but what owns stale pods, has not this mark, and may be restarted.
+/// - While no workload with this mark is complete, one at most is under way or marked; then `max_concurrent` at most.
+/// - Once a marked one failed, nothing more is marked.
+#[must_use]
+pub fn plan(
+    consumers: &[Consumer],
+    api_key: &str,
+    mark: &str,
+    max_concurrent: usize,
+    already: &dyn Fn(&WorkloadRef) -> bool,
+) -> Plan {
+    let mut plan = Plan::default();
+    let mut candidates: Vec<_> =
+        consumers.iter().filter_map(|consumer| plan.sort(consumer, api_key, mark, already)).collect();
+    let free = if !plan.failed.is_empty() {
+        0
+    } else if plan.done.is_empty() {
+        CANARIES.min(max_concurrent).saturating_sub(plan.underway.len())
+    } else {
+        max_concurrent.saturating_sub(plan.underway.len())
+    };
+    candidates.truncate(free);
+    plan.mark = candidates;
+    plan
+}
+
+impl Plan {
+    /// Puts a consumer where it belongs; returns it where it could be marked.
+    fn sort(
+        &mut self,
+        consumer: &Consumer,
+        api_key: &str,
+        mark: &str,
+        already: &dyn Fn(&WorkloadRef) -> bool,
+    ) -> Option<WorkloadRef> {
+        let Consumer { owner, workload, pods: _, stale } = consumer;
+        let is_stale = !stale.is_empty();
+        let Some(workload) = workload else {
+            if is_stale {
+                self.obstructed.push((owner.clone(), without_workload(owner)));
+            }
+            return None;
+        };
+        let reference = &workload.reference;
+        let obstacle = workload.may_restart().err().filter(|_| is_stale).map(Reason::Obstacle);
+        if workload.mark(api_key) == Some(mark) {
+            match workload.progress() {
+                Progress::Complete => self.done.push(reference.clone()),
+                Progress::Failed(words) => self.failed.push((reference.clone(), words)),
+                Progress::Underway => {
+                    self.underway.push(reference.clone());
+                    self.obstructed.extend(obstacle.map(|reason| (owner.clone(), reason)));
+                }
+            }
+            return None;
+        }
+        if !is_stale {
+            return None;
+        }
+        if let Some(reason) = obstacle {
+            self.obstructed.push((owner.clone(), reason));
+            return None;
+        }
+        if let Progress::Failed(words) = workload.progress() {
+            self.obstructed.push((owner.clone(), Reason::RolloutFailed(words)));
+            return None;
+        }
+        if already(reference) {
+            self.underway.push(reference.clone());
+            return None;
+        }
+        Some(reference.clone())
+    }
+}
+
+fn without_workload(owner: &Owner) -> Reason {
+    match owner {
+        Owner::Workload(_) => Reason::Gone,
+        Owner::Job { .. } | Owner::Bare | Owner::Unknown { .. } => Reason::NotRestartable,
+    }
+}
+
+/// Restarts a workload: marks its pod template, if it still is in this version. Nothing else of it is touched.
+///
+/// # Errors
+/// What the API server says; `409` means observe again. After [`CallError::Timeout`] it may have been marked.
+pub async fn mark(
+    client: Client,
+    namespace: &str,
+    workload: &Workload,
+    api_key: &str,
+    mark: &str,
+) -> Result<(), CallError> {
+    let WorkloadRef { kind, name, uid: _ } = &workload.reference;
+    let patch = Patch::Merge(mark_patch(workload, api_key, mark));
+    let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match kind {
+        WorkloadKind::Deployment => {
+            call(Api::<Deployment>::namespaced(client, namespace).patch(name, &options, &patch))
+                .await
+                .map(drop)
+        }
+        WorkloadKind::StatefulSet => {
+            call(Api::<StatefulSet>::namespaced(client, namespace).patch(name, &options, &patch))
+                .await
+                .map(drop)
+        }
+        WorkloadKind::DaemonSet => {
+            call(Api::<DaemonSet>::namespaced(client, namespace).patch(name, &options, &patch))
+                .await
+                .map(drop)
+        }
+    }
+}
+
+fn mark_patch(workload: &Workload, api_key: &str, mark: &str) -> Value {
+    let annotation = format!("{}{api_key}", mark::RESTART_MARK_PREFIX);
+    json!({
+        "metadata": {"resourceVersion": workload.resource_version, "uid": workload.reference.uid},
+        "spec": {"template": {"metadata": {"annotations": {annotation: mark}}}},
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! Which workloads are restarted, in which order, and what is sent for it.
+
+mod arbitrary;
+
+use http::Method;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    timings::Timings,
+    workload::{
+        fixtures::{
+            API_KEY, OLD, SECRET, at, controller, daemon_set, deployment, env, failure, marked, mount, pod,
+            read, read_deployment, reloading, server, stateful_set, volume, with, with_volume,
+        },
+        pod_scan::scan,
+    },
+};
+
+const MARK: &str = "0a1b2c3d-4";
+
+fn deployment_ref(name: &str) -> WorkloadRef {
+    WorkloadRef { kind: WorkloadKind::Deployment, name: name.into(), uid: format!("uid-{name}") }
+}
+
+/// Of a Deployment with one stale pod, or none.
+fn consumer(workload: Value, stale: bool) -> Consumer {
+    let workload = read_deployment(workload);
+    let pod = format!("{}-1", workload.reference.name);
+    Consumer {
+        owner: Owner::Workload(workload.reference.clone()),
+        workload: Some(workload),
+        pods: vec![pod.clone()],
+        stale: if stale { vec![pod] } else { Vec::new() },
+    }
+}
+
+fn ownerless(owner: Owner, stale: bool) -> Consumer {
+    let stale = if stale { vec!["one".to_owned()] } else { Vec::new() };
+    Consumer { owner, workload: None, pods: vec!["one".into()], stale }
+}
+
+fn fresh(name: &str) -> Consumer {
+    consumer(deployment(name), true)
+}
+
+fn done(name: &str) -> Consumer {
+    consumer(marked(deployment(name), MARK), false)
+}
+
+fn underway(name: &str) -> Value {
+    with(marked(deployment(name), MARK), "/status/updatedReplicas", json!(1))
+}
+
+fn broken(deployment: Value) -> Value {
+    let condition = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded",
+                            "message": "timed out"}]);
+    with(with(deployment, "/status/availableReplicas", json!(2)), "/status/conditions", condition)
+}
+
+fn planned(consumers: &[Consumer], max_concurrent: usize) -> Plan {
+    plan(consumers, API_KEY, MARK, max_concurrent, &|_| false)
+}
+
+fn names(references: &[WorkloadRef]) -> Vec<&str> {
+    references.iter().map(|reference| reference.name.as_str()).collect()
+}
+
+#[test]
+fn a_mark_names_the_apikey_and_the_switch() {
+    assert_eq!(mark_value("0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", 17), "0a1b2c3d-17");
+    assert_eq!(mark_value("ü", 1), "ü-1");
+}
+
+#[test]
+fn one_workload_goes_first_and_the_others_only_after_it_is_done() {
+    let three = || [fresh("b"), fresh("c"), fresh("d")];
+    let with_first = |first: Consumer| Vec::from_iter([first].into_iter().chain(three()));
+    assert_eq!(names(&planned(&three(), 2).mark), ["b"], "a canary");
+    let plan = planned(&with_first(consumer(underway("a"), true)), 2);
+    assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]), "the canary is under way");
+    let plan = planned(&with_first(done("a")), 2);
+    assert_eq!((names(&plan.done), names(&plan.mark)), (vec!["a"], vec!["b", "c"]), "the canary is done");
+    let plan = planned(&[done("a"), consumer(underway("b"), true), fresh("c"), fresh("d")], 2);
+    assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["b"], vec!["c"]));
+    let both = [done("a"), consumer(underway("b"), true), consumer(underway("c"), false), fresh("d")];
+    assert!(planned(&both, 2).mark.is_empty());
+    assert!(planned(&both, 1).mark.is_empty(), "fewer are allowed than are under way");
+    assert_eq!(names(&planned(&both, 5).mark), ["d"]);
+    assert!(planned(&three(), 0).mark.is_empty());
+}
+
+#[test]
+fn after_a_failed_restart_nothing_more_is_marked() {
+    let failed = consumer(broken(marked(deployment("b"), MARK)), true);
+    let plan = planned(&[done("a"), failed, fresh("c")], 9);
+    assert_eq!(plan.failed, [(deployment_ref("b"), "timed out".to_owned())]);
+    assert_eq!((names(&plan.mark), names(&plan.done)), (vec![], vec!["a"]));
+    assert!(plan.obstructed.is_empty());
+}
+
+#[test]
+fn only_owners_of_stale_pods_are_marked_and_a_mark_of_another_switch_is_none() {
+    let plan = planned(&[consumer(deployment("a"), false), fresh("b")], 9);
+    assert_eq!(names(&plan.mark), ["b"]);
+    assert_eq!(names(&planned(&[consumer(marked(deployment("a"), "0a1b2c3d-3"), true)], 9).mark), ["a"]);
+    let other = plan_of_other_key(&[consumer(marked(deployment("a"), MARK), true)]);
+    assert_eq!((names(&other.mark), names(&other.done)), (vec!["a"], vec![]));
+}
+
+fn plan_of_other_key(consumers: &[Consumer]) -> Plan {
+    plan(consumers, "another-key", MARK, 9, &|_| false)
+}
+
+#[test]
+fn a_workload_that_this_process_just_marked_is_not_marked_again_and_holds_its_place() {
+    let consumers = [fresh("a"), fresh("b")];
+    let plan = plan(&consumers, API_KEY, MARK, 9, &|reference| reference.name == "a");
+    assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]));
+}
+
+#[test]
+fn who_cannot_be_restarted_is_named_with_the_reason_while_it_has_stale_pods() {
+    let opted_out = with(deployment("a"), "/metadata/annotations", json!({"keys.bags.fm/restart": "false"}));
+    let paused = with(deployment("b"), "/spec/paused", true.into());
+    let gone = Owner::Workload(deployment_ref("gone"));
+    let job = Owner::Job { name: "once".into() };
+    let rollout = Owner::Unknown { kind: "Rollout".into(), name: "web".into() };
+    let cases = |stale: bool| {
+        [
+            (consumer(opted_out.clone(), stale), Reason::Obstacle(Obstacle::OptedOut)),
+            (consumer(paused.clone(), stale), Reason::Obstacle(Obstacle::Paused)),
+            (consumer(broken(deployment("c")), stale), Reason::RolloutFailed("timed out".into())),
+            (ownerless(gone.clone(), stale), Reason::Gone),
+            (ownerless(job.clone(), stale), Reason::NotRestartable),
+            (ownerless(rollout.clone(), stale), Reason::NotRestartable),
+            (ownerless(Owner::Bare, stale), Reason::NotRestartable),
+        ]
+    };
+    for (consumer, reason) in cases(true) {
+        let plan = planned(std::slice::from_ref(&consumer), 9);
+        let expected = Plan { obstructed: vec![(consumer.owner, reason)], ..Plan::default() };
+        assert_eq!(plan, expected);
+    }
+    for (consumer, _) in cases(false) {
+        assert_eq!(planned(&[consumer], 9), Plan::default());
+    }
+    let all: Vec<_> = cases(true).into_iter().map(|(consumer, _)| consumer).chain([fresh("z")]).collect();
+    assert_eq!(names(&planned(&all, 9).mark), ["z"], "the others do not wait for them");
+}
+
+#[test]
+fn a_restart_that_was_paused_is_under_way_and_obstructed() {
+    let stopped = with(underway("a"), "/spec/paused", true.into());
+    let plan = planned(&[consumer(stopped.clone(), true), fresh("b")], 9);
+    assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]));
+    let reason = Reason::Obstacle(Obstacle::Paused);
+    assert_eq!(plan.obstructed, [(Owner::Workload(deployment_ref("a")), reason)]);
+    assert!(planned(&[consumer(stopped, false)], 9).obstructed.is_empty());
+}
+
+#[tokio::test]
+async fn the_pods_of_a_scan_are_grouped_by_who_owns_them() {
+    let owned = |name: &str, owner: Value| {
+        with(with(pod(env()), "/metadata/name", name.into()), "/metadata/ownerReferences", json!([owner]))
+    };
+    let set = |name: &str| controller("apps/v1", "ReplicaSet", name);
+    let going = with(owned("web-3", set("web-new")), "/metadata/deletionTimestamp", json!(at(9)));
+    let rereads = reloading(with_volume(pod(mount()), volume()));
+    let rereads = with(
+        with(rereads, "/metadata/name", "web-4".into()),
+        "/metadata/ownerReferences",
+        json!([set("web-new")]),
+    );
+    let moved = with(
+        owned("db-0", controller("apps/v1", "StatefulSet", "db")),
+        "/metadata/creationTimestamp",
+        json!(at(90)),
+    );
+    let bare = with(pod(env()), "/metadata/ownerReferences", Value::Null);
+    let gone = owned("log-1", controller("apps/v1", "DaemonSet", "log"));
+    let pods =
+        [owned("web-2", set("web-new")), owned("web-1", set("web-old")), going, rereads, moved, bare, gone];
+    let pods: Vec<_> = pods.iter().map(read).collect();
+    let scan = scan(&pods, SECRET, at(0), at(100), &Timings::default());
+    let (client, came) = server(|request, _| {
+        let name = request.uri.rsplit('/').next().unwrap();
+        match name {
+            "web-old" | "web-new" => {
+                let owner = controller("apps/v1", "Deployment", "web");
+                let metadata =
+                    json!({"name": name, "uid": format!("uid-{name}"), "ownerReferences": [owner]});
+                (
+                    200,
+                    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata}),
+                )
+            }
+            "web" => (200, deployment("web")),
+            "db" => (200, stateful_set("db")),
+            "log" => failure(404, "NotFound"),
+            other => panic!("{other} is not expected"),
+        }
+    });
+    let cache = OwnerCache::default();
+    let consumers = consumers(client.clone(), "shop", &scan, &cache).await.unwrap();
+    let found: Vec<_> = consumers
+        .iter()
+        .map(|one| (one.owner.to_string(), one.workload.is_some(), one.pods.join(" "), one.stale.join(" ")))
+        .collect();
+    let expected = [
+        ("Deployment \"web\"", true, "web-1 web-2 web-3 web-4", "web-1 web-2"),
+        ("StatefulSet \"db\"", true, "db-0", ""),
+        ("DaemonSet \"log\"", false, "log-1", "log-1"),
+        ("pods without an owner", false, "web-1", "web-1"),
+    ];
+    let expected = expected
+        .map(|(owner, there, pods, stale)| (owner.to_owned(), there, pods.to_owned(), stale.to_owned()));
+    assert_eq!(found, expected);
+    assert_eq!(came.lock().unwrap().len(), 5, "each ReplicaSet and each workload once");
+}
+
+#[tokio::test]
+async fn the_owner_of_replica_sets_that_is_gone_is_looked_for_anew() {
+    let scan = scan(&[read(&pod(env()))], SECRET, at(0), at(100), &Timings::default());
+    let (client, _) = server(|request, before| {
+        let adopted = if before < 2 { "web" } else { "web-2" };
+        match request.uri.rsplit('/').next().unwrap() {
+            "web-5d4f" => {
+                let owner = controller("apps/v1", "Deployment", adopted);
+                let metadata = json!({"name": "web-5d4f", "uid": "uid-web-5d4f", "ownerReferences": [owner]});
+                (
+                    200,
+                    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata}),
+                )
+            }
+            "web-2" => (200, deployment("web-2")),
+            _ => failure(404, "NotFound"),
+        }
+    });
+    let cache = OwnerCache::default();
+    let first = consumers(client.clone(), "shop", &scan, &cache).await.unwrap();
+    assert_eq!(
+        (first[0].owner.to_string().as_str(), first[0].workload.is_some()),
+        ("Deployment \"web\"", false)
+    );
+    let second = consumers(client, "shop", &scan, &cache).await.unwrap();
+    assert_eq!(
+        (second[0].owner.to_string().as_str(), second[0].workload.is_some()),
+        ("Deployment \"web-2\"", true)
+    );
+}
+
+#[tokio::test]
+async fn without_an_answer_nobody_is_taken_for_an_owner() {
+    let scan = scan(&[read(&pod(env()))], SECRET, at(0), at(OLD), &Timings::default());
+    let (client, _) = server(|_, _| failure(500, "InternalError"));
+    assert!(consumers(client, "shop", &scan, &OwnerCache::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_mark_is_a_merge_patch_of_one_annotation_on_the_version_that_was_read() {
+    let cases = [
+        ("deployments", read_deployment(deployment("web")), deployment("web")),
+        (
+            "statefulsets",
+            Workload::from(serde_json::from_value::<StatefulSet>(stateful_set("web")).unwrap()),
+            stateful_set("web"),
+        ),
+        (
+            "daemonsets",
+            Workload::from(serde_json::from_value::<DaemonSet>(daemon_set("web")).unwrap()),
+            daemon_set("web"),
+        ),
+    ];
+    for (plural, workload, body) in cases {
+        let (client, came) = server(move |_, before| match before {
+            0 => (200, body.clone()),
+            _ => failure(409, "Conflict"),
+        });
+        mark(client.clone(), "shop", &workload, API_KEY, MARK).await.unwrap();
+        let refused = mark(client, "shop", &workload, API_KEY, MARK).await.unwrap_err();
+        assert!(refused.is_conflict());
+        let came = came.lock().unwrap();
+        assert_eq!(came.len(), 2, "a conflict is not tried again");
+        let sent = &came[0];
+        let uri = format!("/apis/apps/v1/namespaces/shop/{plural}/web?&fieldManager=bags-operator-restart");
+        assert_eq!((&sent.method, &sent.uri), (&Method::PATCH, &uri));
+        assert_eq!(sent.content, "application/merge-patch+json");
+        let expected = json!({
+            "metadata": {"resourceVersion": "7", "uid": "uid-web"},
+            "spec": {"template": {"metadata": {"annotations": {"restart.keys.bags.fm/web": MARK}}}},
+        });
+        assert_eq!(sent.body, expected);
+    }
+}

@@ -1,0 +1,132 @@
+//! Plans for whatever consumers there are: never too many at a time, and in the end all that can be.
+
+use proptest::{prelude::*, sample::select};
+
+use super::*;
+
+/// How a workload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Fresh,
+    Paused,
+    OptedOut,
+    BrokenBefore,
+    Underway,
+    Failed,
+    Done,
+    /// This process marked it, and the mark is gone.
+    Unmarked,
+    Gone,
+    Job,
+}
+
+const ALL: [Stand; 10] = [
+    Stand::Fresh,
+    Stand::Paused,
+    Stand::OptedOut,
+    Stand::BrokenBefore,
+    Stand::Underway,
+    Stand::Failed,
+    Stand::Done,
+    Stand::Unmarked,
+    Stand::Gone,
+    Stand::Job,
+];
+
+fn made(n: usize, stand: Stand, stale: bool) -> Consumer {
+    let name = format!("app-{n}");
+    match stand {
+        Stand::Fresh | Stand::Unmarked => consumer(deployment(&name), stale),
+        Stand::Paused => consumer(with(deployment(&name), "/spec/paused", true.into()), stale),
+        Stand::OptedOut => {
+            let told = json!({"keys.bags.fm/restart": "false"});
+            consumer(with(deployment(&name), "/metadata/annotations", told), stale)
+        }
+        Stand::BrokenBefore => consumer(broken(deployment(&name)), stale),
+        Stand::Underway => consumer(underway(&name), stale),
+        Stand::Failed => consumer(broken(marked(deployment(&name), MARK)), stale),
+        Stand::Done => consumer(marked(deployment(&name), MARK), stale),
+        Stand::Gone => ownerless(Owner::Workload(deployment_ref(&name)), stale),
+        Stand::Job => ownerless(Owner::Job { name }, stale),
+    }
+}
+
+fn any_stands() -> impl Strategy<Value = Vec<(Stand, bool)>> {
+    let stand = prop_oneof![3 => Just(Stand::Fresh), 2 => select(ALL.to_vec())];
+    prop::collection::vec((stand, any::<bool>()), 0..9)
+}
+
+fn plan_of(stands: &[(Stand, bool)], max_concurrent: usize) -> Plan {
+    let consumers: Vec<_> =
+        stands.iter().enumerate().map(|(n, (stand, stale))| made(n, *stand, *stale)).collect();
+    let already = |reference: &WorkloadRef| stands[number(reference)].0 == Stand::Unmarked;
+    plan(&consumers, API_KEY, MARK, max_concurrent, &already)
+}
+
+fn number(reference: &WorkloadRef) -> usize {
+    reference.name.trim_start_matches("app-").parse().unwrap()
+}
+
+proptest! {
+    #[test]
+    fn never_more_are_marked_than_may_be(stands in any_stands(), max_concurrent in 0..5_usize) {
+        let plan = plan_of(&stands, max_concurrent);
+        let most = if plan.done.is_empty() { max_concurrent.min(1) } else { max_concurrent };
+        prop_assert!(plan.mark.is_empty() || plan.mark.len() + plan.underway.len() <= most);
+        prop_assert!(plan.failed.is_empty() || plan.mark.is_empty());
+        for reference in &plan.mark {
+            prop_assert_eq!(stands[number(reference)], (Stand::Fresh, true));
+        }
+    }
+
+    #[test]
+    fn every_owner_of_stale_pods_has_its_place_and_no_candidate_is_left_out_without_need(
+        stands in any_stands(), max_concurrent in 1..5_usize,
+    ) {
+        let plan = plan_of(&stands, max_concurrent);
+        let held = !plan.failed.is_empty() || plan.underway.len() >= max_concurrent
+            || (plan.done.is_empty() && !plan.underway.is_empty());
+        let fresh = stands.iter().filter(|stand| **stand == (Stand::Fresh, true)).count();
+        prop_assert_eq!(plan.mark.is_empty(), held || fresh == 0);
+        for (n, (stand, stale)) in stands.iter().enumerate() {
+            let is_in = |list: &[WorkloadRef]| list.contains(&deployment_ref(&format!("app-{n}")));
+            let owner = made(n, *stand, *stale).owner;
+            let obstructed = plan.obstructed.iter().any(|(named, _)| *named == owner);
+            let failed = plan.failed.iter().any(|(named, _)| Owner::Workload(named.clone()) == owner);
+            match stand {
+                Stand::Fresh => prop_assert!(!obstructed && !is_in(&plan.done) && !is_in(&plan.underway)),
+                Stand::Paused | Stand::OptedOut | Stand::BrokenBefore | Stand::Gone | Stand::Job => {
+                    prop_assert_eq!(obstructed, *stale);
+                }
+                Stand::Underway => prop_assert!(is_in(&plan.underway)),
+                Stand::Unmarked => prop_assert_eq!(is_in(&plan.underway), *stale),
+                Stand::Failed => prop_assert!(failed),
+                Stand::Done => prop_assert!(is_in(&plan.done)),
+            }
+        }
+    }
+
+    #[test]
+    fn in_the_end_all_that_can_be_restarted_are(stands in any_stands(), max_concurrent in 1..5_usize) {
+        let mut stands = stands;
+        stands.retain(|(stand, _)| *stand != Stand::Failed);
+        let mut rounds = 0;
+        loop {
+            for (stand, stale) in &mut stands {
+                if matches!(stand, Stand::Underway | Stand::Unmarked) {
+                    (*stand, *stale) = (Stand::Done, false);
+                }
+            }
+            let plan = plan_of(&stands, max_concurrent);
+            if plan.mark.is_empty() {
+                break;
+            }
+            for reference in &plan.mark {
+                stands[number(reference)].0 = Stand::Underway;
+            }
+            rounds += 1;
+            prop_assert!(rounds <= stands.len());
+        }
+        prop_assert!(!stands.contains(&(Stand::Fresh, true)));
+    }
+}

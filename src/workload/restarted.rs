@@ -1,0 +1,330 @@
+//! A workload as its kind tells it: whether a restart may be asked for, whether it would leave a gap, how far it is. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::apps::v1::{
+        DaemonSet, DaemonSetStatus, Deployment, DeploymentStatus, DeploymentStrategy, StatefulSet,
+        StatefulSetStatus, StatefulSetUpdateStrategy,
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+
+use super::owner::{WorkloadKind, WorkloadRef};
+use crate::api::{annotation, mark};
+
+/// What the API server fills in where a Deployment does not say by how much it may exceed, or fall below, its replicas.
+const QUARTER: &str = "25%";
+/// A Deployment's replicas did not become ready in time.
+const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+
+/// A workload, with only what is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Which one.
+    pub reference: WorkloadRef,
+    /// The version that this is.
+    pub resource_version: String,
+    /// Marks of its pod template, by ApiKey.
+    marks: BTreeMap<String, String>,
+    opted_out: bool,
+    paused: bool,
+    strategy: Strategy,
+    observed: bool,
+    replicas: Replicas,
+    /// Why its rollout failed.
+    failure: Option<String>,
+}
+
+/// How a change of the pod template reaches the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strategy {
+    /// A Deployment's rolling update: so many of its replicas may be missing meanwhile.
+    Rolling { missing: i64 },
+    /// A Deployment's other way: all old pods go first.
+    Recreate,
+    /// A StatefulSet's rolling update: one pod after the other, down to this ordinal.
+    Ordered { partition: i32 },
+    /// A DaemonSet's rolling update.
+    EachNode,
+    /// Only when somebody deletes the pods.
+    OnDelete,
+}
+
+/// How many replicas there should be, and are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Replicas {
+    wanted: i64,
+    /// Old and new ones.
+    all: i64,
+    /// Of the newest template.
+    updated: i64,
+    ready: i64,
+    available: i64,
+}
+
+/// Why a workload is not restarted by the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It says so itself.
+    OptedOut,
+    /// It is paused: nothing would happen.
+    Paused,
+    /// It replaces a pod only after somebody has deleted it.
+    OnDelete,
+    /// It is a StatefulSet that leaves pods below this ordinal as they are.
+    Partition(i32),
+}
+
+/// Why a restart would not be without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// All old pods end before the first new one starts.
+    Recreate,
+    /// The last old pod may end before a new one is ready: one replica that cannot be doubled, or an update strategy that
+    /// lets all replicas be missing.
+    NoSurge,
+    /// Somebody has to delete the pods.
+    OnDelete,
+    /// Somebody has to let it go on.
+    Paused,
+}
+
+/// How far the rollout of the newest template is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Every replica is of it, ready and available, and no older one is left.
+    Complete,
+    /// Not yet.
+    Underway,
+    /// The workload's controller has given up waiting; its words.
+    Failed(String),
+}
+
+impl Workload {
+    /// The mark that the pod template has for an ApiKey.
+    #[must_use]
+    pub fn mark(&self, api_key: &str) -> Option<&str> {
+        self.marks.get(api_key).map(String::as_str)
+    }
+
+    /// Whether the operator may restart it, and a restart would happen.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_restart(&self) -> Result<(), Obstacle> {
+        if self.opted_out {
+            return Err(Obstacle::OptedOut);
+        }
+        if self.paused {
+            return Err(Obstacle::Paused);
+        }
+        match self.strategy {
+            Strategy::OnDelete => Err(Obstacle::OnDelete),
+            Strategy::Ordered { partition } if partition > 0 => Err(Obstacle::Partition(partition)),
+            Strategy::Ordered { .. } | Strategy::Rolling { .. } | Strategy::Recreate | Strategy::EachNode => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Why a restart would not be without a gap; `None`: it would. On each node, and of several ordered pods, one pod at
+    /// a time is missing: that is how such a workload is always updated.
+    #[must_use]
+    pub fn gap(&self) -> Option<Gap> {
+        if self.paused {
+            return Some(Gap::Paused);
+        }
+        let wanted = self.replicas.wanted;
+        match self.strategy {
+            Strategy::OnDelete => Some(Gap::OnDelete),
+            Strategy::Recreate => (wanted > 0).then_some(Gap::Recreate),
+            Strategy::Rolling { missing } => (wanted > 0 && missing >= wanted).then_some(Gap::NoSurge),
+            Strategy::Ordered { partition: _ } => (wanted == 1).then_some(Gap::NoSurge),
+            Strategy::EachNode => None,
+        }
+    }
+
+    /// How far the rollout of the newest template is, by the workload's own word.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        if !self.observed {
+            return Progress::Underway;
+        }
+        let Replicas { wanted, all, updated, ready, available } = self.replicas;
+        if [all, updated, ready, available] == [wanted; 4] {
+            return Progress::Complete;
+        }
+        self.failure.clone().map_or(Progress::Underway, Progress::Failed)
+    }
+
+    /// What all kinds have in common; the rest as of a workload of which nothing is known.
+    fn of(
+        kind: WorkloadKind,
+        metadata: ObjectMeta,
+        template: Option<ObjectMeta>,
+        observed: Option<i64>,
+    ) -> Self {
+        let own = metadata.annotations.unwrap_or_default();
+        let template = template.and_then(|template| template.annotations).unwrap_or_default();
+        let out = |annotations: &BTreeMap<String, String>| {
+            annotations.get(annotation::RESTART).is_some_and(|restart| restart == "false")
+        };
+        Self {
+            reference: WorkloadRef {
+                kind,
+                name: metadata.name.unwrap_or_default(),
+                uid: metadata.uid.unwrap_or_default(),
+            },
+            resource_version: metadata.resource_version.unwrap_or_default(),
+            opted_out: out(&own) || out(&template),
+            marks: marks(template),
+            paused: false,
+            strategy: Strategy::OnDelete,
+            observed: matches!((observed, metadata.generation), (Some(seen), Some(newest)) if seen >= newest),
+            replicas: Replicas::default(),
+            failure: None,
+        }
+    }
+}
+
+fn marks(template: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let named = |(name, value): (String, String)| {
+        name.strip_prefix(mark::RESTART_MARK_PREFIX).map(|api_key| (api_key.to_owned(), value))
+    };
+    template.into_iter().filter_map(named).collect()
+}
+
+impl From<Deployment> for Workload {
+    fn from(deployment: Deployment) -> Self {
+        let Deployment { metadata, spec, status } = deployment;
+        let spec = spec.unwrap_or_default();
+        let status = status.unwrap_or_default();
+        let wanted = spec.replicas.unwrap_or(1);
+        let common =
+            Self::of(WorkloadKind::Deployment, metadata, spec.template.metadata, status.observed_generation);
+        Self {
+            paused: spec.paused == Some(true),
+            strategy: deployment_strategy(spec.strategy.unwrap_or_default(), wanted),
+            replicas: Replicas {
+                wanted: wanted.into(),
+                all: count(status.replicas),
+                updated: count(status.updated_replicas),
+                ready: count(status.ready_replicas),
+                available: count(status.available_replicas),
+            },
+            failure: failure(&status),
+            ..common
+        }
+    }
+}
+
+impl From<StatefulSet> for Workload {
+    fn from(set: StatefulSet) -> Self {
+        let StatefulSet { metadata, spec, status } = set;
+        let spec = spec.unwrap_or_default();
+        let status: StatefulSetStatus = status.unwrap_or_default();
+        let common =
+            Self::of(WorkloadKind::StatefulSet, metadata, spec.template.metadata, status.observed_generation);
+        Self {
+            strategy: ordered_strategy(spec.update_strategy.unwrap_or_default()),
+            replicas: Replicas {
+                wanted: spec.replicas.unwrap_or(1).into(),
+                all: status.replicas.into(),
+                updated: count(status.updated_replicas),
+                ready: count(status.ready_replicas),
+                available: count(status.available_replicas),
+            },
+            ..common
+        }
+    }
+}
+
+impl From<DaemonSet> for Workload {
+    fn from(set: DaemonSet) -> Self {
+        let DaemonSet { metadata, spec, status } = set;
+        let spec = spec.unwrap_or_default();
+        let status: DaemonSetStatus = status.unwrap_or_default();
+        let common =
+            Self::of(WorkloadKind::DaemonSet, metadata, spec.template.metadata, status.observed_generation);
+        let strategy = match spec.update_strategy.and_then(|strategy| strategy.type_).as_deref() {
+            None | Some("RollingUpdate") => Strategy::EachNode,
+            Some(_) => Strategy::OnDelete,
+        };
+        Self {
+            strategy,
+            replicas: Replicas {
+                wanted: status.desired_number_scheduled.into(),
+                all: status.current_number_scheduled.into(),
+                updated: count(status.updated_number_scheduled),
+                ready: status.number_ready.into(),
+                available: count(status.number_available),
+            },
+            ..common
+        }
+    }
+}
+
+fn count(number: Option<i32>) -> i64 {
+    number.unwrap_or_default().into()
+}
+
+/// A strategy that this version does not know is taken for the one that promises least.
+fn deployment_strategy(strategy: DeploymentStrategy, replicas: i32) -> Strategy {
+    match strategy.type_.as_deref() {
+        None | Some("RollingUpdate") => {}
+        Some(_) => return Strategy::Recreate,
+    }
+    let rolling = strategy.rolling_update.unwrap_or_default();
+    let quarter = || IntOrString::String(QUARTER.to_owned());
+    let surge = scaled(&rolling.max_surge.unwrap_or_else(quarter), replicas, Round::Up);
+    let missing = scaled(&rolling.max_unavailable.unwrap_or_else(quarter), replicas, Round::Down);
+    // As Kubernetes does: with neither of them nothing could ever move.
+    let missing = match (surge, missing) {
+        (Some(0) | None, Some(0)) => 1,
+        (Some(_) | None, Some(missing)) => missing,
+        (Some(_) | None, None) => replicas.into(),
+    };
+    Strategy::Rolling { missing }
+}
+
+fn ordered_strategy(strategy: StatefulSetUpdateStrategy) -> Strategy {
+    match strategy.type_.as_deref() {
+        None | Some("RollingUpdate") => Strategy::Ordered {
+            partition: strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or_default(),
+        },
+        Some(_) => Strategy::OnDelete,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Round {
+    Up,
+    Down,
+}
+
+/// A number, or a percentage of the replicas; `None`: it is neither.
+fn scaled(value: &IntOrString, replicas: i32, round: Round) -> Option<i64> {
+    match value {
+        IntOrString::Int(number) => Some((*number).into()),
+        IntOrString::String(text) => {
+            let percent: i32 = text.strip_suffix('%')?.parse().ok()?;
+            let hundredfold = i64::from(percent) * i64::from(replicas);
+            Some(match round {
+                Round::Up => hundredfold.div_euclid(100) + i64::from(hundredfold.rem_euclid(100) > 0),
+                Round::Down => hundredfold.div_euclid(100),
+            })
+        }
+    }
+}
+
+fn failure(status: &DeploymentStatus) -> Option<String> {
+    let mut conditions = status.conditions.iter().flatten();
+    let failed = conditions.find(|condition| {
+        condition.type_ == "Progressing" && condition.reason.as_deref() == Some(DEADLINE_EXCEEDED)
+    })?;
+    Some(failed.message.clone().unwrap_or_else(|| DEADLINE_EXCEEDED.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;
