@@ -26,6 +26,8 @@ fn request() -> impl Strategy<Value = Request<Payload>> {
         "/apikeys",
         "/bagsaccounts",
         "/events",
+        "/pods",
+        "/deployments",
         "/a",
         "/b",
         "/status",
@@ -39,6 +41,9 @@ fn request() -> impl Strategy<Value = Request<Payload>> {
         "/apis/keys.bags.fm/v1alpha1/namespaces/default/apikeys",
         "/apis/keys.bags.fm/v1alpha1/namespaces/default/apikeys/a",
         "/apis/keys.bags.fm/v1alpha1/namespaces/default/apikeys/a/status",
+        "/api/v1/namespaces/default/pods/a",
+        "/apis/apps/v1/namespaces/default/deployments",
+        "/apis/apps/v1/namespaces/default/deployments/a/status",
         "/api/v1/namespaces/default",
         "/api/v1/namespaces",
     ];
@@ -50,6 +55,7 @@ fn request() -> impl Strategy<Value = Request<Payload>> {
         "watch=true",
         "limit=1",
         "limit=x",
+        "fieldManager=one",
         "continue=e30",
         "continue=",
         "resourceVersion=0",
@@ -148,6 +154,9 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
         "preconditions",
         "propagationPolicy",
         "dryRun",
+        "gracePeriodSeconds",
+        "managedFields",
+        "nodeName",
         "",
     ];
     let value = leaf.prop_recursive(4, 24, 6, move |inner| {
@@ -223,7 +232,18 @@ fn replayed(server: &ApiServer) -> Vec<Arc<Value>> {
 
 /// What there is.
 fn stored(server: &ApiServer) -> Vec<Arc<Value>> {
-    let resources = ["apikeys", "bagsaccounts", "events", "namespaces", "secrets"];
+    let resources = [
+        "apikeys",
+        "bagsaccounts",
+        "daemonsets",
+        "deployments",
+        "events",
+        "namespaces",
+        "pods",
+        "replicasets",
+        "secrets",
+        "statefulsets",
+    ];
     let mut objects: Vec<_> = resources.into_iter().flat_map(|resource| server.list(resource)).collect();
     objects.sort_by_key(version);
     objects

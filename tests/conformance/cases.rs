@@ -4,6 +4,8 @@
 mod creation;
 #[path = "deletion.rs"]
 mod deletion;
+#[path = "ownership.rs"]
+mod ownership;
 #[path = "patch.rs"]
 mod patch;
 #[path = "read.rs"]
@@ -14,6 +16,8 @@ mod refusal;
 mod update;
 #[path = "watch.rs"]
 mod watch;
+#[path = "workloads.rs"]
+mod workloads;
 
 use std::fmt::Debug;
 
@@ -51,6 +55,8 @@ pub(crate) fn all() -> Vec<Case> {
     patch::add(&mut table);
     deletion::add(&mut table);
     watch::add(&mut table);
+    workloads::add(&mut table);
+    ownership::add(&mut table);
     table.0
 }
 

@@ -1,17 +1,21 @@
 //! A Kubernetes API server in memory, for tests: deterministic, synchronous, and without a clock or chance of its own.
 //!
-//! It serves what the operator uses: ApiKeys, BagsAccounts, Secrets, Namespaces, and Events. `tests/conformance.rs`
-//! runs one list of cases against it and against the real server: where the two differ, this one is wrong.
+//! It serves what the operator uses: ApiKeys, BagsAccounts, Secrets, Namespaces, Events, and pods with the workloads that
+//! they belong to. `tests/conformance.rs` runs one list of cases against it and against the real server: where the two
+//! differ, this one is wrong.
 //!
-//! What it leaves out: the schema and the rules of the custom kinds (`tests/crds.rs` has them), server-side apply and
-//! the other kinds of patch, field ownership, authentication and rights, the garbage collector, and the conditions that
-//! the namespace controller writes.
+//! What it leaves out: the schema and the rules of the custom kinds (`tests/crds.rs` has them), the defaults and the rules
+//! of pods and workloads, server-side apply and the other kinds of patch, field ownership of all but Secrets (where
+//! nobody writes `managedFields` by hand), authentication and rights, the garbage collector, and the conditions that the
+//! namespace controller writes.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 #[path = "apiserver/create.rs"]
 mod create;
 #[path = "apiserver/delete.rs"]
 mod delete;
+#[path = "apiserver/fields.rs"]
+mod fields;
 #[path = "apiserver/http.rs"]
 mod http;
 #[path = "apiserver/kinds.rs"]
@@ -49,6 +53,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use create::Hook;
+use fields::Author;
 use kinds::{Kind, Part};
 use store::Store;
 use update::Target;
@@ -62,6 +67,9 @@ pub(crate) use {
     store::{Change, ChangeKind},
     watch::Watch,
 };
+
+/// The field manager of what tests write as people.
+const BY_HAND: &str = "kubectl";
 
 /// A cheap handle; clones share one state.
 #[derive(Clone)]
@@ -143,7 +151,8 @@ impl ApiServer {
         let kind = kind_of(&object)?;
         object::read(kind, &mut object).map_err(|why| status::unreadable(kind, why))?;
         let namespace = object::text(&object, "namespace").to_owned();
-        self.create_in(kind, &namespace, object, false)
+        let now = self.now();
+        self.create_in(kind, &namespace, object, false, Author { manager: BY_HAND, now: &now })
     }
 
     /// Reads an object, changes it and writes it back.
@@ -190,6 +199,18 @@ impl ApiServer {
         self.write(|store| delete::delete(store, target, &delete::Options::default(), &now))
     }
 
+    /// Takes a pod away that has ended, as its kubelet does.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub(crate) fn remove_pod(&self, namespace: &str, name: &str) -> Result<Deletion, StatusError> {
+        let kind = Kind::of_resource("pods").ok_or_else(status::no_such_path)?;
+        let target = Target { kind, namespace, name, part: Part::Main };
+        let options = delete::Options { grace: Some(0), ..delete::Options::default() };
+        let now = self.now();
+        self.write(|store| delete::delete(store, target, &options, &now))
+    }
+
     /// Plays the namespace controller for a terminating namespace: deletes what is in it, and then the namespace itself,
     /// if no finalizer holds anything. Says whether it is gone; one that is not terminating is left alone.
     pub(crate) fn finish_namespace(&self, name: &str) -> bool {
@@ -228,7 +249,9 @@ impl ApiServer {
         let mut object = Value::clone(&*self.read(|store| update::current(store, target))?);
         change(&mut object);
         object::read(kind, &mut object).map_err(|why| status::unreadable(kind, why))?;
-        self.write(|store| update::replace(store, target, object, false))
+        let now = self.now();
+        let author = Author { manager: BY_HAND, now: &now };
+        self.write(|store| update::replace(store, target, object, false, author))
     }
 
     /// The first step of a creation: the object as it is put before admission. Nothing is stored yet.
@@ -248,7 +271,9 @@ impl ApiServer {
     /// What the server says: meanwhile another object may have taken the name.
     pub(crate) fn finish_creation(&self, object: Value) -> Result<Arc<Value>, StatusError> {
         let kind = kind_of(&object)?;
-        self.write(|store| create::store(store, kind, object, false))
+        let now = self.now();
+        let author = Author { manager: BY_HAND, now: &now };
+        self.write(|store| create::store(store, kind, object, false, author))
     }
 
     fn create_in(
@@ -257,14 +282,14 @@ impl ApiServer {
         namespace: &str,
         object: Value,
         dry_run: bool,
+        author: Author<'_>,
     ) -> Result<Arc<Value>, StatusError> {
-        let now = self.now();
-        let mut object = self.write(|store| create::prepare(store, kind, namespace, object, &now))?;
+        let mut object = self.write(|store| create::prepare(store, kind, namespace, object, author.now))?;
         let hook = self.admission().clone();
         if let Some(hook) = hook {
             object = create::admit(&*hook, kind, object, dry_run)?;
         }
-        self.write(|store| create::store(store, kind, object, dry_run))
+        self.write(|store| create::store(store, kind, object, dry_run, author))
     }
 
     /// The time as the server writes it: whole seconds.

@@ -160,6 +160,9 @@ pub(crate) fn words(scene: &Scene) -> String {
         line(format_args!("Secret {}: {}", metadata["name"], fields.join(", ")));
     }
     line(format_args!("keys at Bags: {}", scene.living_keys().len()));
+    for workload in scene.cluster.words() {
+        line(format_args!("{workload}"));
+    }
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     lines.join("\n")

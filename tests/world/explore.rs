@@ -253,6 +253,10 @@ fn bases(
     let moments = if workflow.deeds().is_empty() { 0 } else { quiet.seen.len() };
     let plans: Vec<Plan> = (0..=moments).map(|moment| undisturbed(workflow, moment)).collect();
     count.moments = plans.len();
+    if let Some(words) = workflow.expected_violation() {
+        bites(words, judge_all(plans, false, config), totals);
+        return Vec::new();
+    }
     let mut bases = Vec::new();
     for (plan, report) in judge_all(plans, share.stop_at_first, config) {
         totals.add(&plan, &report);
@@ -268,6 +272,19 @@ fn bases(
         }
     }
     bases
+}
+
+/// Every run must end with a violation that has these words.
+fn bites(words: &str, runs: Vec<(Plan, Report)>, totals: &mut Totals) {
+    for (plan, report) in runs {
+        totals.runs += 1;
+        if !report.violations.iter().any(|violation| violation.contains(words)) {
+            let end = report.violations.join("; ");
+            totals
+                .violations
+                .push(format!("an oracle does not bite: [{words}] is not in [{end}]\n    {}", replay(&plan)));
+        }
+    }
 }
 
 /// `count` of these, evenly spread, the first and the last among them.

@@ -8,6 +8,8 @@
 #[path = "apiserver.rs"]
 mod apiserver;
 mod clock;
+#[path = "cluster.rs"]
+mod cluster;
 mod creation;
 mod end;
 mod explore;

@@ -4,6 +4,8 @@
 //! slots and not against the code; here they are judged once more against both worlds: the keys that are let in at
 //! Bags, the Secrets in the cluster, and what was sent.
 
+mod consumers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
@@ -60,6 +62,8 @@ pub(crate) struct Oracle {
     values: BTreeMap<String, String>,
     /// Keys that were let in when last looked at, by id.
     alive: BTreeMap<String, String>,
+    /// Attempts whose key people revoked, or had the operator revoke, whatever still held it.
+    excused: BTreeSet<String>,
     /// A person wiped the ledger: until it is whole again, a value in the keystore stands for a slot.
     ledger_lost: bool,
     /// Attempts that neither ledger nor keystore knew when the ledger was lost: people are told of their keys.
@@ -103,6 +107,7 @@ impl Oracle {
             conflicted: BTreeSet::new(),
             values: BTreeMap::new(),
             alive: BTreeMap::new(),
+            excused: BTreeSet::new(),
             ledger_lost: false,
             forsaken: BTreeSet::new(),
             spoken: Unspeakable::default(),
@@ -130,7 +135,7 @@ impl Oracle {
     pub(crate) fn people_acted(&mut self, scene: &Scene) {
         self.position = scene.api.version();
         self.ledger = ledger(scene).unwrap_or_default();
-        self.alive = scene.living_keys().into_iter().map(|(name, id)| (id, name)).collect();
+        self.keys_died_by_people(scene);
     }
 
     /// A person takes the ledger away. What only the ledger knew is lost with it.
@@ -231,13 +236,9 @@ impl Oracle {
         if path.ends_with("/create") || path.ends_with("/callback") || path == "/api/v1/agent/dev/keys" {
             self.learn_values(body);
         }
-        let alive: BTreeMap<String, String> =
-            scene.living_keys().into_iter().map(|(name, id)| (id, name)).collect();
-        let before = std::mem::replace(&mut self.alive, alive);
-        let gone: Vec<String> =
-            before.into_iter().filter(|(id, _)| !self.alive.contains_key(id)).map(|(_, name)| name).collect();
-        for name in gone {
+        for name in self.newly_dead(scene) {
             self.revoked(&name);
+            self.nobody_holds(&name, scene);
         }
         self.every_key_has_a_slot(scene);
     }
@@ -436,6 +437,9 @@ impl Oracle {
             }
             None => going || resolved,
         };
+        if allowed {
+            self.excused.insert(attempt.clone());
+        }
         if !allowed && !dead {
             self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
         }

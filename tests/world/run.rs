@@ -4,6 +4,7 @@
 //! fault that the plan has for it; where none is parked, begin the first reconciler that is due; where none is due, let
 //! people act; else the clock jumps to the next deadline. Nothing sleeps, nothing depends on the machine's time.
 
+mod consumers;
 mod creations;
 mod effects;
 mod lives;
@@ -231,6 +232,7 @@ impl<'a> Run<'a> {
                 return self.no_rest();
             }
             if self.people_act()
+                || self.cluster_goes_on().await
                 || self.create()
                 || self.let_one_through().await
                 || self.begin_one()
@@ -296,6 +298,7 @@ impl<'a> Run<'a> {
         waited
             && all_acted
             && self.timers.is_empty()
+            && self.scene.cluster.next_event().is_none()
             && self.open_wishes().next().is_none()
             && end::unfinished(&self.scene, &self.oracle).is_empty()
             && self.difference().is_none()
@@ -444,6 +447,9 @@ impl<'a> Run<'a> {
             self.oracle.ledger_goes(&self.scene, self.clock.wall());
         }
         (deed.act)(&self.scene);
+        if deed.blamed {
+            self.oracle.keys_died(&self.scene);
+        }
         self.oracle.people_acted(&self.scene);
         self.quiet_since = self.now();
         true
@@ -460,6 +466,7 @@ impl<'a> Run<'a> {
             .filter_map(Process::next_due)
             .chain(self.timers.iter().map(|(at, _)| *at))
             .chain(self.next_creation())
+            .chain(self.scene.cluster.next_event())
             .chain([self.last_person + PERSON])
             .chain(rest)
             .chain(deed)

@@ -2,6 +2,8 @@
 //!
 //! What people do here is done at once and never fails; only the operator's own requests go through the gate.
 
+mod workloads;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +18,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::{
-    apiserver::ApiServer, clock::VirtualClock, creation::Wish, end::condition, process::OPERATOR_NAMESPACE,
+    apiserver::ApiServer, clock::VirtualClock, cluster::Cluster, creation::Wish, end::condition,
+    process::OPERATOR_NAMESPACE,
 };
 
 /// The namespace of all ApiKeys.
@@ -48,6 +51,8 @@ pub(crate) enum Ways {
 pub(crate) struct Scene {
     pub(crate) api: ApiServer,
     pub(crate) sandbox: Sandbox,
+    /// What reads the keys.
+    pub(crate) cluster: Cluster,
     user: String,
     /// Whatever must appear nowhere.
     secrets: Arc<Mutex<Vec<String>>>,
@@ -70,6 +75,7 @@ impl Scene {
         let new = sandbox.add_user(user);
         let api = ApiServer::new(clock.clone());
         let scene = Self {
+            cluster: Cluster::new(api.clone(), clock.clone(), TENANT),
             api,
             sandbox,
             user: new.id,

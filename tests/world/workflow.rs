@@ -5,11 +5,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bags_operator::sandbox::UserOptions;
+use jiff::SignedDuration;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use super::{
     clock::VirtualClock,
+    cluster::{Consumer, Kind, Reads},
     end,
     scene::{Scene, Ways},
 };
@@ -25,6 +27,8 @@ pub(crate) struct Deed {
     pub(crate) possible: fn(&Scene) -> bool,
     /// The ledger is gone after it: a value in the keystore stands for its slot until the ledger is whole again.
     pub(crate) loses_ledger: bool,
+    /// What it does at Bags counts as done by the operator: for tests of the oracles.
+    pub(crate) blamed: bool,
 }
 
 /// A workflow.
@@ -35,10 +39,12 @@ pub(crate) struct Workflow {
     account: Value,
     elsewhere: usize,
     keys: Vec<String>,
+    consumers: Vec<Consumer>,
     deeds: Vec<Deed>,
     ends: Vec<&'static str>,
     followers: bool,
     alike: &'static [&'static str],
+    violates: Option<&'static str>,
 }
 
 impl Workflow {
@@ -51,10 +57,12 @@ impl Workflow {
             account: json!({}),
             elsewhere: 0,
             keys: Vec::new(),
+            consumers: Vec::new(),
             deeds: Vec::new(),
             ends: Vec::new(),
             followers: false,
             alike: &[],
+            violates: None,
         }
     }
 
@@ -82,6 +90,18 @@ impl Workflow {
         self
     }
 
+    /// Two pods that read the Secret of the ApiKey before this; one, of what has one only.
+    pub(crate) fn consumed_by(self, kind: Kind, reads: Reads) -> Self {
+        let secret = self.keys.last().cloned().unwrap_or_default();
+        self.consumer(Consumer::of(&secret, kind, reads))
+    }
+
+    /// A workload that is applied before the operator starts.
+    pub(crate) fn consumer(mut self, consumer: Consumer) -> Self {
+        self.consumers.push(consumer);
+        self
+    }
+
     /// What people do in the middle: the enumeration puts it after every number of requests.
     pub(crate) fn meanwhile(self, name: &'static str, act: impl Fn(&Scene) + Send + Sync + 'static) -> Self {
         self.then(Duration::ZERO, name, act)
@@ -94,7 +114,8 @@ impl Workflow {
         name: &'static str,
         act: impl Fn(&Scene) + Send + Sync + 'static,
     ) -> Self {
-        self.deeds.push(Deed { name, after, act: Arc::new(act), possible: |_| true, loses_ledger: false });
+        let act = Arc::new(act);
+        self.deeds.push(Deed { name, after, act, possible: |_| true, loses_ledger: false, blamed: false });
         self
     }
 
@@ -112,6 +133,25 @@ impl Workflow {
             deed.loses_ledger = true;
         }
         self
+    }
+
+    /// The operator is blamed for the deed before this: to see that an oracle bites.
+    pub(crate) fn for_which_the_operator_is_blamed(mut self) -> Self {
+        if let Some(deed) = self.deeds.last_mut() {
+            deed.blamed = true;
+        }
+        self
+    }
+
+    /// Every undisturbed run must end with a violation that has these words, and nothing else is run.
+    pub(crate) fn violates(mut self, words: &'static str) -> Self {
+        self.violates = Some(words);
+        self
+    }
+
+    /// What must be found wrong with it.
+    pub(crate) fn expected_violation(&self) -> Option<&'static str> {
+        self.violates
     }
 
     /// Words that must stand in the end of the undisturbed run.
@@ -153,6 +193,7 @@ impl Workflow {
         let scene = Scene::new(clock, seed, self.ways, self.user.clone(), &self.account);
         (0..self.elsewhere).for_each(|_| scene.make_key_elsewhere());
         self.keys.iter().for_each(|name| scene.apply(name));
+        self.consumers.iter().for_each(|consumer| scene.cluster.declare(consumer.clone()));
         scene
     }
 
@@ -202,6 +243,10 @@ impl Workflow {
         for _ in 0..rng.random_range(0..4) {
             workflow = workflow.mischief(&mut rng);
         }
+        // Of chance of their own, for the same reason.
+        if seed % 4 == 2 {
+            workflow.consumers = consumers(&NAMES[..count], &mut StdRng::seed_from_u64(seed ^ 0xc0_ffee));
+        }
         workflow
     }
 
@@ -247,6 +292,23 @@ impl Workflow {
             }),
         }
     }
+}
+
+/// A workload of any kind for each of these, on nodes of any kind.
+fn consumers(names: &[&str], rng: &mut StdRng) -> Vec<Consumer> {
+    let kinds = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::Pod, Kind::Job];
+    let reads = [Reads::Env, Reads::File, Reads::ReloadedFile];
+    let mut one = |name: &&str| {
+        let (kind, reads) = (kinds[rng.random_range(0..5)], reads[rng.random_range(0..3)]);
+        let mut seconds = |most| Duration::from_secs(rng.random_range(0..=most));
+        let consumer = Consumer::of(name, kind, reads)
+            .starts_after(seconds(10))
+            .served_from_a_cache(seconds(45))
+            .refreshed_after(seconds(90))
+            .grace(seconds(60));
+        consumer.clocks_off_by(SignedDuration::from_secs(rng.random_range(-300..=300)))
+    };
+    names.iter().map(&mut one).collect()
 }
 
 /// ApiKeys of random workflows.

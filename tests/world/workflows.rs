@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::{
+    cluster::{Consumer, Kind, Reads},
     scene::{OWN_USER, Scene, Ways},
     workflow::Workflow,
 };
@@ -18,6 +20,7 @@ pub(crate) fn all() -> Vec<Workflow> {
     all.extend(trouble());
     all.extend(admission());
     all.extend(creation());
+    all.extend(consumers());
     all
 }
 
@@ -232,5 +235,59 @@ fn trouble() -> Vec<Workflow> {
             .which_loses_the_ledger()
             .ends(WEB_IS_READY)
             .ends("keys at Bags: 1"),
+    ]
+}
+
+/// Applications that use the keys.
+fn consumers() -> Vec<Workflow> {
+    let named = |name: &str, kind, reads| Consumer::of("web", kind, reads).called(name);
+    vec![
+        Workflow::new("read by two pods", Ways::Token)
+            .key("web")
+            .consumed_by(Kind::Deployment, Reads::Env)
+            .meanwhile("end the containers", |scene| scene.cluster.kill_containers("web"))
+            .ends(WEB_IS_READY)
+            .ends("Deployment web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
+        Workflow::new("read in every way", Ways::Both)
+            .key("web")
+            .consumer(named("mounted", Kind::Deployment, Reads::File))
+            .consumer(named("ordered", Kind::StatefulSet, Reads::ReloadedFile))
+            .consumer(named("nodes", Kind::DaemonSet, Reads::Env).replicas(3))
+            .consumer(named("alone", Kind::Pod, Reads::Env).clocks_off_by(SignedDuration::from_mins(-5)))
+            .consumer(named("once", Kind::Job, Reads::Env).grace(Duration::from_mins(1)))
+            .meanwhile("restart a Deployment, and pause it", |scene| {
+                scene.restart_workload("mounted");
+                scene.pause_workload("mounted", true);
+            })
+            .then(Duration::from_mins(20), "let it go on", |scene| scene.pause_workload("mounted", false))
+            .ends(WEB_IS_READY)
+            .ends("Deployment mounted: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+            .ends("StatefulSet ordered: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+            .ends("DaemonSet nodes: 3 pods, 3 ready, 0 ended, 3 hold what the Secret holds")
+            .ends("Pod alone: 1 pods, 1 ready, 0 ended, 1 hold what the Secret holds")
+            .ends("Job once: 1 pods, 0 ready, 1 ended, 0 hold what the Secret holds"),
+        Workflow::new("a key written by hand, and another one, and its pods restarted", Ways::Token)
+            .consumer(Consumer::of("hand", Kind::Deployment, Reads::Env))
+            .meanwhile("write a key into a Secret", |scene| scene.write_key_by_hand("hand"))
+            .then(Duration::from_mins(5), "write another one, and restart what reads it", |scene| {
+                scene.write_key_by_hand("hand");
+                scene.restart_workload("hand");
+            })
+            .once(|scene| scene.hold_the_newest("hand", 2))
+            .ends("Deployment hand: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
+        Workflow::new("deleted while pods read it", Ways::Token)
+            .key("web")
+            .consumed_by(Kind::Deployment, Reads::Env)
+            .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
+            .then(Duration::from_mins(10), "delete what reads it", |scene| scene.delete_workload("web"))
+            .ends(NOTHING_IS_LEFT)
+            .ends("Deployment web: 0 pods"),
+        Workflow::new("the oracle sees that a pod holds a revoked key", Ways::Token)
+            .key("web")
+            .consumed_by(Kind::Deployment, Reads::Env)
+            .meanwhile("revoke the key", |scene| scene.revoke_key_in("web"))
+            .once(|scene| scene.hold_the_newest("web", 2))
+            .for_which_the_operator_is_blamed()
+            .violates("a consumer saw 401: pod web-1-"),
     ]
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    kinds::{Kind, NAMESPACES},
+    fields::{self, Author},
+    kinds::{Counted, Kind, NAMESPACES},
     object::{self, fields_mut, metadata_mut, part, set, text},
     status::{self, StatusError},
     store::Store,
@@ -81,12 +82,17 @@ pub(super) fn prepare(
     set(&mut object, "creationTimestamp", Some(now.into()));
     set(&mut object, "deletionTimestamp", None);
     set(&mut object, "deletionGracePeriodSeconds", None);
-    if kind.custom {
+    if kind.has_status {
         fields_mut(&mut object).remove("status");
+    }
+    if kind.counted != Counted::Nothing {
         set(&mut object, "generation", Some(1.into()));
     }
     if kind.is_namespaces() {
         prepare_namespace(&mut object);
+    }
+    if kind.is_pods() {
+        fields_mut(&mut object).insert("status".to_owned(), json!({"phase": "Pending"}));
     }
     checked(kind, object)
 }
@@ -163,6 +169,7 @@ pub(super) fn store(
     kind: &'static Kind,
     mut object: Value,
     dry_run: bool,
+    author: Author<'_>,
 ) -> Result<Arc<Value>, StatusError> {
     let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
     let key = kind.key(namespace, name);
@@ -172,6 +179,7 @@ pub(super) fn store(
     if store.at(kind, &key).is_some() {
         return Err(status::already_exists(kind, name));
     }
+    fields::note(kind, None, &mut object, author);
     if dry_run {
         set(&mut object, "resourceVersion", None);
         return Ok(Arc::new(object));

@@ -9,7 +9,7 @@ use super::{
     object::{self, finalizers, is_deleting, part, set, text},
     status::{self, StatusError},
     store::Store,
-    update::{Target, current, is_released},
+    update::{Target, current, grace_left, is_released},
 };
 
 /// Namespaces that cannot be deleted.
@@ -33,6 +33,8 @@ pub(super) struct Options {
     pub(super) uid: Option<String>,
     pub(super) resource_version: Option<String>,
     pub(super) propagation: Option<String>,
+    /// Seconds that a pod is given to end; none: those that its spec says.
+    pub(super) grace: Option<i64>,
     pub(super) dry_run: bool,
 }
 
@@ -44,6 +46,7 @@ impl Options {
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),
             propagation: text("/propagationPolicy"),
+            grace: body.get("gracePeriodSeconds").and_then(Value::as_i64),
             dry_run: body.pointer("/dryRun/0").is_some(),
         }
     }
@@ -68,6 +71,10 @@ pub(super) fn delete(
             return Ok(Deletion::Pending(pending));
         }
     }
+    let grace = if kind.is_pods() { grace(&old, options) } else { 0 };
+    if grace > 0 {
+        return Ok(Deletion::Pending(put(store, target, &old, ending(&old, grace, now), options)));
+    }
     let left = left_finalizers(&old, options.propagation.as_deref());
     if left.is_empty() {
         if options.dry_run {
@@ -86,6 +93,37 @@ pub(super) fn delete(
     }
     set(&mut new, "deletionGracePeriodSeconds", Some(0.into()));
     Ok(Deletion::Pending(put(store, target, &old, new, options)))
+}
+
+/// The seconds that a pod is given to end, from the first deletion on: whoever deletes it again can only shorten them. One
+/// that is on no node, or has ended, goes at once.
+fn grace(old: &Value, options: &Options) -> i64 {
+    let text = |place: &str| old.pointer(place).and_then(Value::as_str).unwrap_or_default();
+    if text("/spec/nodeName").is_empty() || matches!(text("/status/phase"), "Succeeded" | "Failed") {
+        return 0;
+    }
+    if is_deleting(old) {
+        return options.grace.unwrap_or(i64::MAX).min(grace_left(old));
+    }
+    let usual = old.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+    options.grace.or(usual).unwrap_or(30)
+}
+
+/// A pod that ends so many seconds after it was deleted first.
+fn ending(old: &Value, grace: i64, now: &str) -> Value {
+    let deleted = match text(old, "deletionTimestamp") {
+        "" => seconds(now),
+        end => seconds(end) - grace_left(old),
+    };
+    let mut new = Value::clone(old);
+    let end = jiff::Timestamp::from_second(deleted + grace).unwrap_or_default();
+    set(&mut new, "deletionTimestamp", Some(end.to_string().into()));
+    set(&mut new, "deletionGracePeriodSeconds", Some(grace.into()));
+    new
+}
+
+fn seconds(time: &str) -> i64 {
+    time.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_second).unwrap_or_default()
 }
 
 fn put(store: &mut Store, target: Target<'_>, old: &Arc<Value>, new: Value, options: &Options) -> Arc<Value> {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     ApiServer,
     delete::{self, Deletion},
+    fields::Author,
     kinds::{Kind, Part, Route},
     list, object,
     params::{self, Params},
@@ -104,7 +105,9 @@ fn create(
     let kind = route.kind;
     let object = read_object(kind, request)?;
     let dry_run = params.dry_run(kind)?;
-    let made = server.create_in(kind, route.namespace.unwrap_or_default(), object, dry_run)?;
+    let now = server.now();
+    let author = author(request, params, &now);
+    let made = server.create_in(kind, route.namespace.unwrap_or_default(), object, dry_run, author)?;
     Ok(show(StatusCode::CREATED, view, &made))
 }
 
@@ -117,7 +120,9 @@ fn replace(
 ) -> Answer {
     let object = read_object(target.kind, request)?;
     let dry_run = params.dry_run(target.kind)?;
-    let written = server.write(|store| update::replace(store, target, object, dry_run))?;
+    let now = server.now();
+    let author = author(request, params, &now);
+    let written = server.write(|store| update::replace(store, target, object, dry_run, author))?;
     Ok(show(StatusCode::OK, view, &written))
 }
 
@@ -136,8 +141,18 @@ fn patch(
     if !patch.is_object() {
         return Err(status::bad_request("a merge patch is an object"));
     }
-    let written = server.write(|store| update::patch(store, target, patch, dry_run))?;
+    let now = server.now();
+    let author = author(request, params, &now);
+    let written = server.write(|store| update::patch(store, target, patch, dry_run, author))?;
     Ok(show(StatusCode::OK, view, &written))
+}
+
+/// Who writes: as the query says, else the program that the client says it is.
+fn author<'a>(request: &'a Request<Payload>, params: &'a Params<'_>, now: &'a str) -> Author<'a> {
+    let agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let program = agent.and_then(|agent| agent.split('/').next()).filter(|program| !program.is_empty());
+    let program = program.unwrap_or("unknown");
+    Author { manager: params.field_manager.as_deref().unwrap_or(program), now }
 }
 
 fn options(
@@ -172,7 +187,7 @@ fn delete_one(
     let now = server.now();
     let deletion = server.write(|store| delete::delete(store, target, &options, &now))?;
     Ok(match &deletion {
-        Deletion::Gone(object) if !target.kind.is_namespaces() => {
+        Deletion::Gone(object) if !target.kind.is_namespaces() && !target.kind.is_pods() => {
             let status = status::deleted(target.kind, target.name, object::text(object, "uid"));
             respond(StatusCode::OK, json(&Wire::new(&status)))
         }

@@ -1,5 +1,16 @@
 //! The resources that are served, and which of them a path means.
 
+/// Which changes move an object's `metadata.generation` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// None: it has no generation.
+    Nothing,
+    /// Those of the spec.
+    Spec,
+    /// Those of the spec, and those of the object's own annotations.
+    SpecAndAnnotations,
+}
+
 /// A resource.
 #[derive(Debug)]
 pub(super) struct Kind {
@@ -13,6 +24,7 @@ pub(super) struct Kind {
     /// Of a CustomResourceDefinition: the server treats these otherwise in many small ways.
     pub(super) custom: bool,
     pub(super) has_status: bool,
+    pub(super) counted: Counted,
     /// What an object has besides its types and metadata; anything else is dropped, as the server does.
     pub(super) fields: &'static [&'static str],
     /// Fields that a field selector may name, besides name and namespace; each with its place.
@@ -21,7 +33,8 @@ pub(super) struct Kind {
     pub(super) index: usize,
 }
 
-pub(super) const COUNT: usize = 5;
+pub(super) const COUNT: usize = 10;
+const APPS: (&str, &str) = ("apps", "apps/v1");
 pub(super) const CUSTOM_GROUP: &str = "keys.bags.fm";
 
 pub(super) static KINDS: [Kind; COUNT] = [
@@ -34,6 +47,7 @@ pub(super) static KINDS: [Kind; COUNT] = [
         namespaced: true,
         custom: true,
         has_status: true,
+        counted: Counted::Spec,
         fields: &["spec", "status"],
         selectable: &[
             ("spec.accountRef.name", "/spec/accountRef/name"),
@@ -50,6 +64,7 @@ pub(super) static KINDS: [Kind; COUNT] = [
         namespaced: false,
         custom: true,
         has_status: true,
+        counted: Counted::Spec,
         fields: &["spec", "status"],
         selectable: &[],
         index: 1,
@@ -63,6 +78,7 @@ pub(super) static KINDS: [Kind; COUNT] = [
         namespaced: true,
         custom: false,
         has_status: false,
+        counted: Counted::Nothing,
         fields: &[
             "action",
             "deprecatedCount",
@@ -91,6 +107,7 @@ pub(super) static KINDS: [Kind; COUNT] = [
         namespaced: false,
         custom: false,
         has_status: true,
+        counted: Counted::Nothing,
         fields: &["spec", "status"],
         selectable: &[("status.phase", "/status/phase")],
         index: 3,
@@ -104,11 +121,54 @@ pub(super) static KINDS: [Kind; COUNT] = [
         namespaced: true,
         custom: false,
         has_status: false,
+        counted: Counted::Nothing,
         fields: &["data", "immutable", "stringData", "type"],
         selectable: &[("type", "/type")],
         index: 4,
     },
+    Kind {
+        resource: "pods",
+        kind: "Pod",
+        list_kind: "PodList",
+        group: "",
+        api_version: "v1",
+        namespaced: true,
+        custom: false,
+        has_status: true,
+        counted: Counted::Nothing,
+        fields: &["spec", "status"],
+        selectable: &[("spec.nodeName", "/spec/nodeName"), ("status.phase", "/status/phase")],
+        index: 5,
+    },
+    workload("replicasets", "ReplicaSet", "ReplicaSetList", Counted::Spec, 6),
+    workload("deployments", "Deployment", "DeploymentList", Counted::SpecAndAnnotations, 7),
+    workload("statefulsets", "StatefulSet", "StatefulSetList", Counted::Spec, 8),
+    workload("daemonsets", "DaemonSet", "DaemonSetList", Counted::Spec, 9),
 ];
+
+/// A kind of `apps/v1` that has pods.
+const fn workload(
+    resource: &'static str,
+    kind: &'static str,
+    list_kind: &'static str,
+    counted: Counted,
+    index: usize,
+) -> Kind {
+    Kind {
+        resource,
+        kind,
+        list_kind,
+        group: APPS.0,
+        api_version: APPS.1,
+        namespaced: true,
+        custom: false,
+        has_status: true,
+        counted,
+        fields: &["spec", "status"],
+        selectable: &[],
+        index,
+    }
+}
 
 /// The namespaces themselves, which some rules are about.
 pub(super) static NAMESPACES: &Kind = &KINDS[3];
@@ -126,6 +186,10 @@ impl Kind {
 
     pub(super) fn is_namespaces(&self) -> bool {
         self.index == NAMESPACES.index
+    }
+
+    pub(super) fn is_pods(&self) -> bool {
+        self.resource == "pods"
     }
 
     pub(super) fn is_secrets(&self) -> bool {

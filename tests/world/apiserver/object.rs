@@ -140,7 +140,7 @@ fn read_metadata(metadata: &mut Value) -> Result<(), String> {
                 value.is_null() || value.as_array().is_some_and(|all| all.iter().all(Value::is_string))
             }
             "ownerReferences" => value.is_null() || value.is_array(),
-            // managedFields: who wrote what is not kept here.
+            // managedFields are the server's own: what a client sends of them is what it read.
             _ => return false,
         };
         if !right {

@@ -15,6 +15,7 @@ use super::{
 pub(super) struct Params<'a> {
     dry_run: Option<Cow<'a, str>>,
     pub(super) propagation: Option<Cow<'a, str>>,
+    pub(super) field_manager: Option<Cow<'a, str>>,
     label_selector: Cow<'a, str>,
     field_selector: Cow<'a, str>,
     limit: Option<Cow<'a, str>>,
@@ -33,6 +34,7 @@ impl<'a> Params<'a> {
             match &*name {
                 "dryRun" => params.dry_run = Some(value),
                 "propagationPolicy" => params.propagation = Some(value),
+                "fieldManager" if !value.is_empty() => params.field_manager = Some(value),
                 "labelSelector" => params.label_selector = value,
                 "fieldSelector" => params.field_selector = value,
                 "limit" => params.limit = Some(value),

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use super::{
     create::{in_namespace, label_namespace},
-    kinds::{Kind, Part},
+    fields::{self, Author},
+    kinds::{Counted, Kind, Part},
     object::{self, Unreadable, fields_mut, finalizers, is_deleting, part, set, text},
     status::{self, StatusError},
     store::Store,
@@ -38,6 +39,7 @@ pub(super) fn replace(
     target: Target<'_>,
     mut new: Value,
     dry_run: bool,
+    author: Author<'_>,
 ) -> Result<Arc<Value>, StatusError> {
     in_namespace(target.kind, target.namespace, &mut new)?;
     same_name(target, &new)?;
@@ -47,7 +49,7 @@ pub(super) fn replace(
         let why = format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {uid}");
         return Err(status::conflict(target.kind, target.name, &why));
     }
-    write(store, target, &old, new, dry_run)
+    write(store, target, &old, new, dry_run, author)
 }
 
 /// A merge patch.
@@ -59,6 +61,7 @@ pub(super) fn patch(
     target: Target<'_>,
     patch: Value,
     dry_run: bool,
+    author: Author<'_>,
 ) -> Result<Arc<Value>, StatusError> {
     let old = current(store, target)?;
     let mut new = Value::clone(&old);
@@ -69,7 +72,7 @@ pub(super) fn patch(
     })?;
     in_namespace(target.kind, target.namespace, &mut new)?;
     same_name(target, &new)?;
-    write(store, target, &old, new, dry_run)
+    write(store, target, &old, new, dry_run, author)
 }
 
 pub(super) fn current(store: &Store, target: Target<'_>) -> Result<Arc<Value>, StatusError> {
@@ -93,6 +96,7 @@ fn write(
     old: &Value,
     mut new: Value,
     dry_run: bool,
+    author: Author<'_>,
 ) -> Result<Arc<Value>, StatusError> {
     let Target { kind, name, .. } = target;
     let there = text(old, "resourceVersion");
@@ -113,15 +117,16 @@ fn write(
             return Err(status::conflict(kind, name, why));
         }
     }
-    let new = match target.part {
+    let mut new = match target.part {
         Part::Main => whole(kind, old, new),
         Part::Status => status_only(kind, old, new),
     };
+    fields::note(kind, Some(old), &mut new, author);
     let causes = validate::change(kind, old, &new);
     if !causes.is_empty() {
         return Err(status::invalid(kind, name, causes));
     }
-    if is_deleting(old) && is_released(&new) {
+    if is_deleting(old) && grace_left(old) == 0 && is_released(&new) {
         // The answer shows the object as it would be; what is stored, and told to watches, is the one before.
         if !dry_run {
             store.remove(kind, &target.key());
@@ -132,6 +137,11 @@ fn write(
         return Ok(Arc::new(new));
     }
     Ok(store.put(kind, &target.key(), new))
+}
+
+/// The seconds that a pod has to end by itself; 0 for all else.
+pub(super) fn grace_left(object: &Value) -> i64 {
+    part(object, "deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or_default()
 }
 
 /// Whether nothing holds an object any more that is being deleted.
@@ -147,16 +157,20 @@ fn text_of_kind(object: &Value) -> &str {
 
 /// The next version of an object, of a write to the object itself.
 fn whole(kind: &Kind, old: &Value, mut new: Value) -> Value {
-    if kind.custom {
+    if kind.has_status {
         keep(&mut new, old, "status");
-        let moved = kind.fields.iter().any(|field| new.get(*field) != old.get(*field));
-        let generation = part(old, "generation").and_then(Value::as_i64).unwrap_or_default();
-        set(&mut new, "generation", Some((generation + i64::from(moved)).into()));
-    } else {
-        set(&mut new, "generation", part(old, "generation").cloned());
     }
+    let moved = match kind.counted {
+        Counted::Nothing => false,
+        Counted::Spec => new.get("spec") != old.get("spec"),
+        Counted::SpecAndAnnotations => {
+            new.get("spec") != old.get("spec") || part(&new, "annotations") != part(old, "annotations")
+        }
+    };
+    let generation = part(old, "generation").and_then(Value::as_i64);
+    let generation = generation.map(|generation| (generation + i64::from(moved)).into());
+    set(&mut new, "generation", generation);
     if kind.is_namespaces() {
-        keep(&mut new, old, "status");
         keep(&mut new, old, "spec");
         label_namespace(&mut new);
     }
@@ -169,7 +183,10 @@ fn status_only(kind: &Kind, old: &Value, mut new: Value) -> Value {
     if !kind.custom {
         // Built-in kinds take metadata here too.
         keep(&mut new, old, "spec");
-        label_namespace(&mut new);
+        set(&mut new, "generation", part(old, "generation").cloned());
+        if kind.is_namespaces() {
+            label_namespace(&mut new);
+        }
         system(old, &mut new);
         return new;
     }

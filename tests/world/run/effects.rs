@@ -158,6 +158,9 @@ impl Run<'_> {
             name.rsplit_once('-').map(|(_, attempt)| attempt.to_owned())
         };
         let asked = parts.headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        if path == "/api/v1/agent/dev/keys" {
+            self.all_consumers_call().await;
+        }
         let request = Request::from_parts(parts, axum::body::Body::from(body.into_bytes()));
         let Ok(response) = self.bags.clone().oneshot(request).await else {
             panic!("the sandbox has no faults of its own here, yet it broke {label}");

@@ -1,0 +1,180 @@
+//! What a person declares: a workload that reads a key.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+/// What a workload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Rolled with one pod more than wanted, if its strategy says nothing else: an old one goes when a new one is ready.
+    Deployment,
+    /// Rolled one pod after the other, the highest first; each is gone before it is made again.
+    StatefulSet,
+    /// One pod on each node, rolled as a StatefulSet.
+    DaemonSet,
+    /// A pod that nobody makes again.
+    Pod,
+    /// A pod that runs to its end once. Its Job is not an object here.
+    Job,
+    /// Somebody outside of the cluster, who copied the value once. Nothing in the API server tells of them.
+    Outside,
+}
+
+impl Kind {
+    /// The plural of its object; none: it has none but its pod.
+    pub(crate) fn resource(self) -> Option<&'static str> {
+        match self {
+            Self::Deployment => Some("deployments"),
+            Self::StatefulSet => Some("statefulsets"),
+            Self::DaemonSet => Some("daemonsets"),
+            Self::Pod | Self::Job | Self::Outside => None,
+        }
+    }
+
+    /// Whether its pods come to their end.
+    pub(super) fn ends_by_itself(self) -> bool {
+        match self {
+            Self::Job => true,
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::Pod | Self::Outside => false,
+        }
+    }
+}
+
+/// How the application gets its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// From its environment, when its container starts.
+    Env,
+    /// From a mounted file, once, when its container starts.
+    File,
+    /// From a mounted file, again whenever that changes; its template says so.
+    ReloadedFile,
+}
+
+/// A workload, and what its nodes are like.
+#[derive(Clone, Debug)]
+pub(crate) struct Consumer {
+    pub(super) name: String,
+    pub(super) secret: String,
+    pub(super) kind: Kind,
+    pub(super) reads: Reads,
+    /// Pods that are wanted; of a DaemonSet, nodes.
+    pub(super) replicas: usize,
+    /// How it is rolled, as it stands in its object.
+    pub(super) strategy: Value,
+    /// It was paused once its first pods were there.
+    pub(super) paused: bool,
+    /// Containers of any but its first template do not run until a person mends it.
+    pub(super) broken: bool,
+    /// A pod has so long to end.
+    pub(super) grace: Duration,
+    /// A container starts so long after its pod was made.
+    pub(super) start_lag: Duration,
+    /// A container that starts has the Secret as it was so long before.
+    pub(super) cache_lag: Duration,
+    /// A mounted file has what its Secret holds so long after it was written.
+    pub(super) refresh_lag: Duration,
+    /// How far the nodes' clocks are before the API server's.
+    pub(super) skew: SignedDuration,
+    /// A Job's pod runs so long.
+    pub(super) runs_for: Duration,
+}
+
+impl Consumer {
+    /// Two pods that read the Secret of an ApiKey, under its name, on nodes that are quick and right.
+    pub(crate) fn of(secret: &str, kind: Kind, reads: Reads) -> Self {
+        let alone = matches!(kind, Kind::Pod | Kind::Job | Kind::Outside);
+        Self {
+            name: secret.to_owned(),
+            secret: secret.to_owned(),
+            kind,
+            reads,
+            replicas: if alone { 1 } else { 2 },
+            strategy: match kind {
+                Kind::Deployment => {
+                    json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+                }
+                Kind::StatefulSet => json!({"type": "RollingUpdate"}),
+                Kind::DaemonSet => json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}),
+                Kind::Pod | Kind::Job | Kind::Outside => Value::Null,
+            },
+            paused: false,
+            broken: false,
+            grace: Duration::from_secs(5),
+            start_lag: Duration::from_secs(2),
+            cache_lag: Duration::ZERO,
+            refresh_lag: Duration::from_secs(90),
+            skew: SignedDuration::ZERO,
+            runs_for: Duration::from_mins(10),
+        }
+    }
+
+    /// Another name than its Secret's.
+    pub(crate) fn called(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// So many pods.
+    pub(crate) fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// How it is rolled, as it stands in its object: `{"type": "Recreate"}`, say. Shares of pods are not understood, only
+    /// their numbers.
+    pub(crate) fn strategy(mut self, strategy: Value) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// It was paused once its first pods were there. Of Deployments only.
+    pub(crate) fn paused(mut self) -> Self {
+        self.paused = true;
+        self
+    }
+
+    /// Containers of any but its first template do not run until a person mends it.
+    pub(crate) fn which_breaks(mut self) -> Self {
+        self.broken = true;
+        self
+    }
+
+    /// A pod has so long to end.
+    pub(crate) fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// A container starts so long after its pod was made.
+    pub(crate) fn starts_after(mut self, lag: Duration) -> Self {
+        self.start_lag = lag;
+        self
+    }
+
+    /// A container that starts has the Secret as it was so long before.
+    pub(crate) fn served_from_a_cache(mut self, lag: Duration) -> Self {
+        self.cache_lag = lag;
+        self
+    }
+
+    /// A mounted file has what its Secret holds so long after it was written.
+    pub(crate) fn refreshed_after(mut self, lag: Duration) -> Self {
+        self.refresh_lag = lag;
+        self
+    }
+
+    /// How far the nodes' clocks are before the API server's; negative: behind it.
+    pub(crate) fn clocks_off_by(mut self, skew: SignedDuration) -> Self {
+        self.skew = skew;
+        self
+    }
+
+    /// A Job's pod runs so long.
+    pub(crate) fn runs_for(mut self, time: Duration) -> Self {
+        self.runs_for = time;
+        self
+    }
+}

@@ -1,0 +1,286 @@
+//! Kubelets, and the applications in their containers: when one starts, with which value, and when it ends.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{
+    Held, State,
+    consumer::{Consumer, Reads},
+    history::{History, before},
+    objects::{self, Container},
+    seconds,
+};
+
+/// A container is ready so long after it started.
+const READY: Duration = Duration::from_secs(1);
+/// A pod that runs nothing needs so long to end.
+const NOTHING_RUNS: Duration = Duration::from_secs(1);
+
+/// A pod.
+#[derive(Clone)]
+pub(super) struct Pod {
+    pub(super) name: String,
+    /// Its place in the list of workloads.
+    pub(super) workload: usize,
+    /// Number of the template that it was made of.
+    pub(super) revision: usize,
+    /// Its ordinal, or its node.
+    pub(super) place: usize,
+    secret: String,
+    /// A changed file is read again so long after its Secret was written; none: never.
+    rereads: Option<Duration>,
+    life: Life,
+    restarts: u32,
+    /// It was deleted, and ends then.
+    ends: Option<Instant>,
+}
+
+/// What its container does.
+#[derive(Clone)]
+enum Life {
+    /// It is started then.
+    Starting(Instant),
+    /// It cannot be started, and why; it is tried again when something changes.
+    Waiting(&'static str),
+    Running(Running),
+    /// It came to its end, and is not started again.
+    Ended(Timestamp),
+}
+
+#[derive(Clone)]
+struct Running {
+    value: String,
+    /// When it began to hold the value, by the API server's clock.
+    since: Timestamp,
+    /// Its files are the Secret as it was then.
+    as_of: Instant,
+    /// When it started, by its node's clock.
+    started: Timestamp,
+    /// None: it is ready.
+    ready_at: Option<Instant>,
+    /// It comes to its end then.
+    done_at: Option<Instant>,
+}
+
+impl Pod {
+    pub(super) fn new(
+        name: String,
+        workload: usize,
+        revision: usize,
+        place: usize,
+        consumer: &Consumer,
+        now: Instant,
+    ) -> Self {
+        Self {
+            name,
+            workload,
+            revision,
+            place,
+            secret: consumer.secret.clone(),
+            rereads: (consumer.reads == Reads::ReloadedFile).then_some(consumer.refresh_lag),
+            life: Life::Starting(now + consumer.start_lag),
+            restarts: 0,
+            ends: None,
+        }
+    }
+
+    /// When something happens to it next.
+    pub(super) fn next(&self, secrets: &History) -> Option<Instant> {
+        let next = match &self.life {
+            Life::Starting(at) if self.ends.is_none() => Some(*at),
+            Life::Running(running) => {
+                let reread = self.next_reread(running, secrets);
+                running.ready_at.into_iter().chain(running.done_at).chain(reread).min()
+            }
+            Life::Starting(_) | Life::Waiting(_) | Life::Ended(_) => None,
+        };
+        next.into_iter().chain(self.ends).min()
+    }
+
+    fn next_reread(&self, running: &Running, secrets: &History) -> Option<Instant> {
+        let changed = secrets.changed_after(&self.secret, running.as_of)?;
+        self.rereads.map(|lag| changed + lag)
+    }
+
+    /// What its application calls Bags with.
+    pub(super) fn held(&self) -> Option<Held> {
+        let Life::Running(Running { value, since, .. }) = &self.life else { return None };
+        Some(Held { pod: self.name.clone(), value: value.clone(), since: *since })
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(&self.life, Life::Running(running) if running.ready_at.is_none())
+    }
+
+    /// It was deleted.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ends.is_some()
+    }
+
+    /// It came to its end by itself.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.life, Life::Ended(_))
+    }
+
+    fn container(&self) -> Container {
+        match &self.life {
+            Life::Starting(_) => Container::Waiting("ContainerCreating"),
+            Life::Waiting(reason) => Container::Waiting(reason),
+            Life::Running(running) => {
+                Container::Running { started: seconds(running.started), ready: running.ready_at.is_none() }
+            }
+            Life::Ended(at) => Container::Ended { at: seconds(*at) },
+        }
+    }
+}
+
+impl State {
+    /// Whatever is due for a pod.
+    pub(super) fn go_on(&mut self, name: &str, now: Instant) {
+        let Some(pod) = self.pods.get(name) else { return };
+        if pod.ends.is_some_and(|ends| ends <= now) {
+            let _ = self.api.remove_pod(self.namespace, name);
+            self.look();
+            // Whatever the server says, the node is rid of it.
+            return self.is_gone(name, now);
+        }
+        match pod.life.clone() {
+            Life::Starting(_) => self.start(name, now),
+            Life::Running(running) => self.run_on(name, running, now),
+            Life::Waiting(_) | Life::Ended(_) => {}
+        }
+    }
+
+    fn start(&mut self, name: &str, now: Instant) {
+        let Some(pod) = self.pods.get(name) else { return };
+        let workload = &self.workloads[pod.workload];
+        let Consumer { cache_lag, skew, runs_for, kind, .. } = &workload.consumer;
+        let as_of = before(now, *cache_lag);
+        let value = self.secrets.at(&pod.secret, as_of);
+        let wall = self.clock.wall();
+        let life = match value {
+            _ if workload.broken && pod.revision > 1 => Life::Waiting("CrashLoopBackOff"),
+            None => Life::Waiting("CreateContainerConfigError"),
+            Some(value) => Life::Running(Running {
+                value,
+                since: wall,
+                as_of,
+                started: wall.checked_add(*skew).unwrap_or(wall),
+                ready_at: Some(now + READY),
+                done_at: kind.ends_by_itself().then(|| now + *runs_for),
+            }),
+        };
+        self.note(match &life {
+            Life::Waiting(reason) => format!("pod {name} waits: {reason}"),
+            Life::Starting(_) | Life::Running(_) | Life::Ended(_) => format!("pod {name} starts"),
+        });
+        self.live(name, life);
+    }
+
+    fn run_on(&mut self, name: &str, mut running: Running, now: Instant) {
+        let Some(pod) = self.pods.get(name) else { return };
+        if running.done_at.is_some_and(|at| at <= now) {
+            self.call(name);
+            self.note(format!("pod {name} has done its work"));
+            return self.live(name, Life::Ended(self.clock.wall()));
+        }
+        if running.ready_at.is_some_and(|at| at <= now) {
+            running.ready_at = None;
+            let index = pod.workload;
+            self.workloads[index].wake(now);
+            self.pod_is(name, Life::Running(running));
+            self.note(format!("pod {name} is ready"));
+            return self.report_pod(name);
+        }
+        let Some(changed) = self.secrets.changed_after(&pod.secret, running.as_of) else { return };
+        running.as_of = changed;
+        // A Secret that is gone leaves the files as they are.
+        let Some(value) = self.secrets.at(&pod.secret, changed) else {
+            return self.pod_is(name, Life::Running(running));
+        };
+        running.value = value;
+        running.since = self.clock.wall();
+        self.note(format!("pod {name} reads its file again"));
+        self.pod_is(name, Life::Running(running));
+        self.call(name);
+    }
+
+    /// Its container does something else from now on.
+    fn live(&mut self, name: &str, life: Life) {
+        self.pod_is(name, life);
+        self.call(name);
+        self.report_pod(name);
+    }
+
+    fn pod_is(&mut self, name: &str, life: Life) {
+        if let Some(pod) = self.pods.get_mut(name) {
+            pod.life = life;
+        }
+    }
+
+    /// Its application calls Bags, if it runs.
+    fn call(&mut self, name: &str) {
+        self.happened.calls.extend(self.pods.get(name).and_then(Pod::held));
+    }
+
+    /// Writes a pod's status.
+    pub(super) fn report_pod(&mut self, name: &str) {
+        let Some(pod) = self.pods.get(name) else { return };
+        let status = objects::pod_status(&pod.container(), pod.restarts, &self.stamp());
+        self.write_status("pods", name, status);
+    }
+
+    /// Somebody deleted a pod: it has its grace to end, and works on until then.
+    pub(super) fn is_deleted(&mut self, name: &str, object: &Value, now: Instant) {
+        let grace = object["metadata"]["deletionGracePeriodSeconds"].as_u64();
+        let (Some(grace), Some(pod)) = (grace, self.pods.get_mut(name)) else { return };
+        let grace = Duration::from_secs(grace);
+        let runs = matches!(pod.life, Life::Running(_));
+        let ends = now + if runs { grace } else { grace.min(NOTHING_RUNS) };
+        let (index, first) = (pod.workload, pod.ends.is_none());
+        pod.ends = Some(pod.ends.map_or(ends, |known| known.min(ends)));
+        if first {
+            self.workloads[index].wake(now);
+            self.note(format!("pod {name} is deleted"));
+        }
+    }
+
+    /// A pod is there no more.
+    pub(super) fn is_gone(&mut self, name: &str, now: Instant) {
+        self.call(name);
+        if let Some(pod) = self.pods.remove(name) {
+            self.workloads[pod.workload].wake(now);
+            self.note(format!("pod {name} is gone"));
+        }
+    }
+
+    /// Containers that wait are tried again: what they waited for may be there.
+    pub(super) fn wake_waiting(&mut self, index: usize, now: Instant) {
+        let Consumer { start_lag, cache_lag, .. } = self.workloads[index].consumer;
+        for pod in self.pods.values_mut().filter(|pod| pod.workload == index) {
+            if matches!(pod.life, Life::Waiting(_)) {
+                pod.life = Life::Starting(now + start_lag + cache_lag);
+            }
+        }
+    }
+
+    /// Containers end, and are started again in their pods.
+    pub(super) fn kill_containers(&mut self, index: usize, now: Instant) {
+        let start_lag = self.workloads[index].consumer.start_lag;
+        let running = |pod: &&Pod| matches!(pod.life, Life::Running(_)) && pod.workload == index;
+        let names: Vec<String> = self.pods.values().filter(running).map(|pod| pod.name.clone()).collect();
+        for name in names {
+            self.note(format!("the container of pod {name} ends"));
+            self.call(&name);
+            if let Some(pod) = self.pods.get_mut(&name) {
+                pod.restarts += 1;
+            }
+            self.pod_is(&name, Life::Starting(now + start_lag));
+            self.report_pod(&name);
+        }
+        self.workloads[index].wake(now);
+    }
+}

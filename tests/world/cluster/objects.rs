@@ -1,0 +1,149 @@
+//! The objects as they stand in the API server.
+
+use serde_json::{Value, json};
+
+use super::{
+    consumer::{Consumer, Kind, Reads},
+    history::FIELD,
+};
+
+/// The pod template of a workload.
+pub(super) fn template(consumer: &Consumer) -> Value {
+    let mut container = json!({"name": "app", "image": "example.com/app:1"});
+    let mut spec = json!({
+        "restartPolicy": if consumer.kind == Kind::Job { "Never" } else { "Always" },
+        "terminationGracePeriodSeconds": consumer.grace.as_secs(),
+    });
+    match consumer.reads {
+        Reads::Env => {
+            let reference = json!({"name": consumer.secret, "key": FIELD});
+            container["env"] = json!([{"name": FIELD, "valueFrom": {"secretKeyRef": reference}}]);
+        }
+        Reads::File | Reads::ReloadedFile => {
+            container["volumeMounts"] = json!([{"name": "key", "mountPath": "/key", "readOnly": true}]);
+            spec["volumes"] = json!([{"name": "key", "secret": {"secretName": consumer.secret}}]);
+        }
+    }
+    spec["containers"] = json!([container]);
+    let mut metadata = json!({"labels": {"app": consumer.name}});
+    if consumer.reads == Reads::ReloadedFile {
+        metadata["annotations"] = json!({"keys.bags.fm/reloads": "true"});
+    }
+    json!({"metadata": metadata, "spec": spec})
+}
+
+/// The object of a workload; none: it has none but its pod.
+pub(super) fn workload(consumer: &Consumer, namespace: &str, template: &Value) -> Option<Value> {
+    let selector = json!({"matchLabels": {"app": consumer.name}});
+    let (kind, more) = match consumer.kind {
+        Kind::Deployment => {
+            let mut more = json!({"replicas": consumer.replicas, "strategy": consumer.strategy});
+            if consumer.paused {
+                more["paused"] = json!(true);
+            }
+            ("Deployment", more)
+        }
+        Kind::StatefulSet => {
+            let (replicas, strategy) = (consumer.replicas, &consumer.strategy);
+            let more =
+                json!({"replicas": replicas, "serviceName": consumer.name, "updateStrategy": strategy});
+            ("StatefulSet", more)
+        }
+        Kind::DaemonSet => ("DaemonSet", json!({"updateStrategy": consumer.strategy})),
+        Kind::Pod | Kind::Job | Kind::Outside => return None,
+    };
+    let mut object = json!({
+        "apiVersion": "apps/v1", "kind": kind,
+        "metadata": {"name": consumer.name, "namespace": namespace}, "spec": more,
+    });
+    object["spec"]["selector"] = selector;
+    object["spec"]["template"] = template.clone();
+    Some(object)
+}
+
+/// The ReplicaSet of a Deployment's template.
+pub(super) fn replica_set(name: &str, revision: usize, deployment: &Value, template: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {
+            "name": name, "namespace": deployment["metadata"]["namespace"],
+            "annotations": {"deployment.kubernetes.io/revision": revision.to_string()},
+            "ownerReferences": [owner("apps/v1", "Deployment", deployment)],
+        },
+        "spec": {"replicas": 0, "selector": deployment["spec"]["selector"], "template": template},
+    })
+}
+
+/// A reference to the controller of something.
+pub(super) fn owner(api_version: &str, kind: &str, object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    json!({
+        "apiVersion": api_version, "kind": kind, "name": metadata["name"], "uid": metadata["uid"],
+        "controller": true, "blockOwnerDeletion": true,
+    })
+}
+
+/// A reference to a Job, which is no object here.
+pub(super) fn job_owner(name: &str) -> Value {
+    let job = json!({"metadata": {"name": name, "uid": format!("job-of-{name}")}});
+    owner("batch/v1", "Job", &job)
+}
+
+/// A pod, as a controller makes it and a scheduler puts it on a node.
+pub(super) fn pod(
+    name: &str,
+    namespace: &str,
+    place: usize,
+    template: &Value,
+    owner: Option<Value>,
+) -> Value {
+    let mut metadata = template["metadata"].clone();
+    metadata["name"] = json!(name);
+    metadata["namespace"] = json!(namespace);
+    if let Some(owner) = owner {
+        metadata["ownerReferences"] = json!([owner]);
+    }
+    let mut spec = template["spec"].clone();
+    spec["nodeName"] = json!(format!("node-{place}"));
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+}
+
+/// What a pod's one container does.
+pub(super) enum Container {
+    /// Why it has not started.
+    Waiting(&'static str),
+    Running {
+        started: String,
+        ready: bool,
+    },
+    Ended {
+        at: String,
+    },
+}
+
+/// A pod's status at a time.
+pub(super) fn pod_status(container: &Container, restarts: u32, now: &str) -> Value {
+    let (phase, state, ready) = match container {
+        Container::Waiting(reason) => {
+            let ran = restarts > 0 || *reason == "CrashLoopBackOff";
+            (if ran { "Running" } else { "Pending" }, json!({"waiting": {"reason": reason}}), false)
+        }
+        Container::Running { started, ready } => {
+            ("Running", json!({"running": {"startedAt": started}}), *ready)
+        }
+        Container::Ended { at } => {
+            let ended = json!({"exitCode": 0, "reason": "Completed", "finishedAt": at});
+            ("Succeeded", json!({"terminated": ended}), false)
+        }
+    };
+    let status = if ready { "True" } else { "False" };
+    let condition = |kind: &str| json!({"type": kind, "status": status, "lastTransitionTime": now});
+    json!({
+        "phase": phase,
+        "conditions": [condition("ContainersReady"), condition("Ready")],
+        "containerStatuses": [{
+            "name": "app", "image": "example.com/app:1", "imageID": "", "ready": ready,
+            "restartCount": restarts, "state": state,
+        }],
+    })
+}

@@ -1,0 +1,71 @@
+//! What people do to workloads, and to the keys that those read.
+
+use bags_operator::api::mark;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use super::{Scene, TENANT};
+
+impl Scene {
+    /// Somebody makes a key on Bags' page and writes it into a Secret of the tenant, which is made where it is missing.
+    pub(crate) fn write_key_by_hand(&self, secret: &str) {
+        let count = self.sandbox.keys().len();
+        let Ok(made) = self.sandbox.make_key(&self.user, &format!("Made-By-Hand-{count}")) else { return };
+        let data = json!({"BAGS_API_KEY": STANDARD.encode(made.value)});
+        let edited = self.api.edit("secrets", TENANT, secret, |object| object["data"] = data.clone());
+        if edited.is_err() {
+            let metadata = json!({"name": secret, "namespace": TENANT});
+            let _ = self
+                .api
+                .create(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}));
+        }
+    }
+
+    /// Somebody revokes the key that a Secret of the tenant holds.
+    pub(crate) fn revoke_key_in(&self, secret: &str) {
+        let secret = self.api.get("secrets", TENANT, secret);
+        let attempt =
+            secret.as_ref().and_then(|it| it["metadata"]["annotations"][mark::SWITCH_ATTEMPT].as_str());
+        let Some(attempt) = attempt else { return };
+        let named = |name: &str| name.ends_with(&format!("-{attempt}"));
+        if let Some(key) = self.sandbox.keys().into_iter().find(|key| named(&key.name)) {
+            let _ = self.sandbox.revoke_key(&key.id);
+        }
+    }
+
+    /// A person restarts a workload, as `kubectl rollout restart` does.
+    pub(crate) fn restart_workload(&self, name: &str) {
+        self.edit_workload(name, |object| {
+            let template = &mut object["spec"]["template"]["metadata"];
+            let before = template["annotations"]["example.com/restarted"].as_str().unwrap_or_default().len();
+            template["annotations"]["example.com/restarted"] = json!("x".repeat(before + 1));
+        });
+    }
+
+    /// A person pauses a Deployment, or lets it go on.
+    pub(crate) fn pause_workload(&self, name: &str, paused: bool) {
+        self.edit_workload(name, |object| object["spec"]["paused"] = json!(paused));
+    }
+
+    /// A person edits a workload, where it is an object of its own.
+    pub(crate) fn edit_workload(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        if let Some(resource) = self.cluster.object_of(name) {
+            let _ = self.api.edit(resource, TENANT, name, change);
+        }
+    }
+
+    /// A person deletes a workload.
+    pub(crate) fn delete_workload(&self, name: &str) {
+        if let Some(resource) = self.cluster.object_of(name) {
+            let _ = self.api.delete(resource, TENANT, name);
+        }
+    }
+
+    /// Whether so many pods hold what a Secret of the tenant holds.
+    pub(crate) fn hold_the_newest(&self, secret: &str, pods: usize) -> bool {
+        let value = self.api.get("secrets", TENANT, secret).and_then(|secret| {
+            String::from_utf8(STANDARD.decode(secret["data"]["BAGS_API_KEY"].as_str()?).ok()?).ok()
+        });
+        value.is_some_and(|value| self.cluster.holders(&value).len() == pods)
+    }
+}
