@@ -5,7 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::Secret,
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
@@ -16,6 +21,9 @@ use crate::{
     bags::KeyValue,
     env::{CallError, call},
 };
+
+/// Who writes, in `managedFields`.
+const FIELD_MANAGER: &str = "bags-operator";
 
 /// What stands under the Secret's name.
 #[derive(Clone)]
@@ -105,7 +113,8 @@ impl ConsumerSecret {
     /// # Errors
     /// What the API server says; `409` means observe again.
     pub async fn write(&self, found: &Found, desired: &Desired<'_>) -> Result<Option<Secret>, CallError> {
-        let options = PostParams::default();
+        // Without a name it would share its entry in `managedFields`, and the time of the switch, with others.
+        let options = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match found {
             Found::Missing => {
                 let secret = project(&blank(desired.key), desired);
@@ -152,6 +161,20 @@ pub fn in_sync(found: &Found, desired: &Desired<'_>) -> bool {
         Found::Ours(secret) => project(secret, desired) == **secret,
         Found::Missing | Found::Foreign(_) => false,
     }
+}
+
+/// When the API server last took the value from this operator, by its own clock; where field managers are not told, what
+/// the Secret says of its switch, by the operator's.
+#[must_use]
+pub fn written_at(found: &Found, field: &str) -> Option<Timestamp> {
+    let Found::Ours(secret) = found else { return None };
+    let entries = secret.metadata.managed_fields.as_deref().unwrap_or_default();
+    let owns = |entry: &&ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        fields.is_some_and(|fields| !fields["f:data"][format!("f:{field}")].is_null())
+    };
+    let told = entries.iter().filter(owns).filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max();
+    told.or_else(|| secret.annotations().get(mark::SWITCH_TIME)?.parse().ok())
 }
 
 /// Number and attempt of the switch that wrote the Secret.

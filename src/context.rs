@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     timings::Timings,
     webhook::registration::Registration,
+    workload::{Marks, OwnerCache, PodLists},
 };
 
 /// What does not change while the process runs.
@@ -57,6 +58,12 @@ pub struct Context {
     pub memory: Memory,
     /// Requests to Bags that all accounts together may spend.
     pub operator_budget: Arc<Budget>,
+    /// Pods, as they were last listed.
+    pub pods: PodLists,
+    /// Who owns ReplicaSets.
+    pub owners: OwnerCache,
+    /// Workloads that this process restarted.
+    pub marks: Marks,
     /// Where requests, keys and failures are counted.
     pub metrics: Metrics,
     /// Where events are written.

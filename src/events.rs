@@ -87,6 +87,18 @@ reasons! {
     KeyVerified: Normal, "Verify";
     /// A key's value was put into the consumer Secret.
     KeyPublished: Normal, "Publish";
+    /// A second key is made, to replace the current one.
+    RotationStarted: Normal, "Rotate";
+    /// The new key has replaced the old one everywhere, which is revoked.
+    RotationFinished: Normal, "Rotate";
+    /// A rotation does not go on by itself.
+    RotationHeld: Warning, "Rotate";
+    /// A rotation is due and cannot begin.
+    RotationBlocked: Warning, "Rotate";
+    /// The Secret went back to the old key, as a workload did not come up with the new one.
+    SwitchedBack: Warning, "Rotate";
+    /// A workload is restarted, so that it reads the new key.
+    Restarted: Normal, "Restart";
     /// A key was revoked and proven dead.
     KeyRevoked: Normal, "Revoke";
     /// A key was left to people on purpose.

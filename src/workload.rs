@@ -11,6 +11,8 @@
 //! Nothing here reads or writes a Secret, and nothing of a workload is written but the mark.
 
 mod lax;
+pub mod lists;
+pub mod marks;
 pub mod owner;
 pub mod pod;
 pub mod pod_scan;
@@ -20,6 +22,8 @@ pub mod restarted;
 #[cfg(test)]
 mod fixtures;
 
+pub use lists::PodLists;
+pub use marks::Marks;
 pub use owner::{Controller, Owner, OwnerCache, WorkloadKind, WorkloadRef};
 pub use pod::{Pod, list};
 pub use pod_scan::{Holder, Scan, Switched, Verdict, Why, readers, scan};

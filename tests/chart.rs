@@ -314,7 +314,7 @@ fn secrets_elsewhere_may_be_had_only_where_a_binding_says_so() {
         let all = rights(&template(set, &[]));
         all.into_iter()
             .filter(|(_, said)| {
-                said["roleRef"]["name"].as_str().is_some_and(|role| role.ends_with("-consumer-secrets"))
+                said["roleRef"]["name"].as_str().is_some_and(|role| role.ends_with("-consumers"))
             })
             .map(|(name, _)| name)
             .collect()
@@ -322,12 +322,9 @@ fn secrets_elsewhere_may_be_had_only_where_a_binding_says_so() {
     assert_eq!(bindings("minimal"), Vec::<String>::new());
     assert_eq!(
         bindings("everything"),
-        [
-            "RoleBinding 1234 bags-operator-consumer-secrets",
-            "RoleBinding shop bags-operator-consumer-secrets"
-        ]
+        ["RoleBinding 1234 bags-operator-consumers", "RoleBinding shop bags-operator-consumers"]
     );
-    assert_eq!(bindings("cluster-wide"), ["ClusterRoleBinding - keys-consumer-secrets"]);
+    assert_eq!(bindings("cluster-wide"), ["ClusterRoleBinding - keys-consumers"]);
     for (name, said) in rights(&template("everything", &[])) {
         if let Some(subjects) = said["subjects"].as_array() {
             let expected = [json!({"kind": "ServiceAccount", "name": "bags", "namespace": NAMESPACE})];

@@ -20,6 +20,8 @@ mod gate;
 mod main_job;
 #[path = "operator/quota.rs"]
 mod quota;
+#[path = "operator/rotation.rs"]
+mod rotation;
 #[path = "operator/trouble.rs"]
 mod trouble;
 #[path = "operator/webhook.rs"]

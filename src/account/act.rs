@@ -401,6 +401,7 @@ impl Actor<'_> {
             }
             Change::Reserve { .. }
             | Change::ReserveFurther { .. }
+            | Change::ReserveNext { .. }
             | Change::GiveBack { .. }
             | Change::License { .. }
             | Change::Identify { .. }

@@ -68,7 +68,7 @@ pub async fn fresh(
     let coverage = lists::coverage(&keys, &ledger, good, covered_before);
     for slot in &ledger.slots {
         if let (Some(attempt), Some(key)) = (slot.attempt.as_deref(), lists::find(&keys, slot)) {
-            memory.remember(attempt, |known| known.last_used = key.last_used_at);
+            memory.remember(attempt, |known| known.listed(key.last_used_at, now, wall));
         }
     }
     memory.note(|facts| {

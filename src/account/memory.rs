@@ -5,9 +5,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{credentials::LastWallet, lists::Lists};
@@ -143,6 +144,8 @@ pub struct KeyMemory {
     pub user: Option<String>,
     /// Last use as the last list told it.
     pub last_used: Option<Timestamp>,
+    /// The last answer that a list has shown as a use, and how much later the first list was asked for that does.
+    pub shown: Option<(Instant, Duration)>,
 }
 
 impl Memory {
@@ -170,6 +173,22 @@ impl Memory {
     /// Forgets an account that is gone.
     pub fn forget(&self, name: &str) {
         lock(&self.accounts).remove(name);
+    }
+}
+
+impl KeyMemory {
+    /// A list that was asked for now tells when the key was last used.
+    pub fn listed(&mut self, last_used: Option<Timestamp>, now: Instant, wall: Timestamp) {
+        self.last_used = last_used;
+        let Some(good) = self.good else { return };
+        let ago = now.saturating_duration_since(good);
+        let answered = wall.saturating_sub(SignedDuration::try_from(ago).unwrap_or(SignedDuration::MAX));
+        // The service may tell whole seconds.
+        let answered = answered.map_or(i64::MIN, Timestamp::as_second);
+        let shows = last_used.is_some_and(|used| used.as_second() >= answered);
+        if shows && self.shown.is_none_or(|(shown, _)| shown != good) {
+            self.shown = Some((good, ago));
+        }
     }
 }
 

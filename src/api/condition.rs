@@ -15,6 +15,12 @@ pub mod kind {
     pub const QUOTA_AVAILABLE: &str = "QuotaAvailable";
     /// The consumer Secret holds the current key.
     pub const SECRET_SYNCED: &str = "SecretSynced";
+    /// A key is being replaced. Absent where none is.
+    pub const ROTATING: &str = "Rotating";
+    /// No earlier key of the ApiKey works any more. Absent before the first rotation.
+    pub const OLD_KEY_REVOKED: &str = "OldKeyRevoked";
+    /// A rotation would stop a workload for a while. Absent where none waits for that.
+    pub const ZERO_DOWNTIME: &str = "ZeroDowntime";
     /// The account's credentials were read and accepted.
     pub const CREDENTIALS_VALID: &str = "CredentialsValid";
     /// The account's list shows a key that is known to live.

@@ -7,6 +7,8 @@ use kube::{
     api::{Patch, PatchParams},
 };
 
+mod pods;
+
 use super::{
     decide::Decision,
     hold::Reason,
@@ -48,6 +50,12 @@ impl Problem {
     #[must_use]
     pub fn terminal(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), class: FailureClass::Terminal }
+    }
+
+    /// What it means where it concerns only the key that is to replace a current one.
+    #[must_use]
+    pub fn of_next_key(self) -> Self {
+        Self { reason: self.reason.of_next_key(), ..self }
     }
 
     /// What Bags answered, or did not, to a question about an account.
@@ -122,7 +130,11 @@ pub async fn act(
 ) -> Result<(), Problem> {
     let account = &o.key.spec.account_ref.name;
     match decision {
-        Decision::Change(changes) => lost_race(context.ledger.change(account, &changes).await.map(drop)),
+        Decision::Change(changes) => {
+            lost_race(context.ledger.change(account, &changes).await.map(drop))?;
+            tell_switch_back(context, o, &changes).await;
+            Ok(())
+        }
         Decision::Make => make::make(context, o, run).await,
         Decision::Probe { attempt } => probe(context, o, attempt, run).await,
         Decision::Publish { attempt, key_id, user } => {
@@ -134,9 +146,25 @@ pub async fn act(
         }
         Decision::Distrust { attempt } => distrust(context, o, account, attempt).await,
         Decision::Project => project(context, o, run).await,
+        Decision::LookAtPods { confirm } => pods::look(context, o, confirm, run).await,
+        Decision::LookAtLists => pods::list_keys(context, o, run).await,
+        Decision::Restart(workloads) => pods::restart(context, o, &workloads, run).await,
         Decision::Finish { remove_secret } => finish(context, o, remove_secret, run).await,
         Decision::Wait(_) => Ok(()),
     }
+}
+
+/// A way back is worth an event: the rotation was asked for, and did not come about.
+async fn tell_switch_back(context: &Context, o: &Observation, changes: &[Change]) {
+    if !changes.iter().any(|change| matches!(change, Change::SwitchBack { .. })) {
+        return;
+    }
+    let note = format!(
+        "Secret \"{}\" goes back to the old key, as a workload did not come up with the new one; the new one is revoked once \
+         nothing can hold it; the next rotation begins on schedule, or with another keys.bags.fm/rotate",
+        o.key.secret_name()
+    );
+    context.events.publish(&reference(&o.key), EventReason::SwitchedBack, &note).await;
 }
 
 /// The ledger moved on between observation and write: observe again.
@@ -148,8 +176,18 @@ fn lost_race(outcome: Result<(), StoreError>) -> Result<(), Problem> {
 }
 
 async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Run) -> Result<(), Problem> {
-    let (Some(view), Some(creating)) = (&o.account, &o.creating) else { return Ok(()) };
-    let Some(value) = creating.saved.as_ref().and_then(|entry| entry.value()) else { return Ok(()) };
+    let Some(view) = &o.account else { return Ok(()) };
+    let creating = o.creating.as_ref().filter(|creating| creating.slot.attempt.as_ref() == Some(&attempt));
+    let saved = match creating {
+        Some(creating) => creating.saved.as_ref().and_then(|entry| entry.value()),
+        None => context.keystore.cached(&attempt).and_then(|entry| entry.value()),
+    };
+    let Some(value) = saved else {
+        let message = format!(
+            "the keystore has no value for attempt {attempt}, which has to be asked whether it works"
+        );
+        return Err(Problem::terminal(Reason::ValueMissing, message));
+    };
     let memory = context.memory_of(&view.account.name_any(), &view.account);
     let asked = context.client(&memory).me(&value).await;
     let answer = asked.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
@@ -159,10 +197,12 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
         Probe::Dead => known.answered_dead(now, None),
         Probe::Forbidden | Probe::UserGone => known.answered(now),
     });
-    if matches!(answer, Probe::Alive { .. }) {
+    if creating.is_some() && matches!(answer, Probe::Alive { .. }) {
         context.metrics.key(KeyStep::Verified);
     }
     run.probe = Some((attempt, answer));
+    // A list from before does not show this use.
+    run.listed = false;
     Ok(())
 }
 

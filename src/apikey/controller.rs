@@ -16,6 +16,7 @@ use crate::{
     api::{ApiKey, ApiKeyStatus, condition},
     context::Context,
     env::call,
+    events::EventReason,
     metrics::{Kind, ReconcileOutcome},
     outcome::Outcome,
 };
@@ -36,10 +37,11 @@ pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) ->
 
 async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, ReconcileOutcome) {
     let uid = key.uid().unwrap_or_default();
-    let mut run = Run { key, gone: false, probe: None, consumer: None };
+    let mut run = Run { key, gone: false, probe: None, consumer: None, pods: None, listed: false };
     match rounds(context, &mut run).await {
         Ok(None) => {
             context.backoff.forget(&uid);
+            context.pods.forget(&run.key.namespace().unwrap_or_default());
             context.metrics.problem(Kind::ApiKey, &uid, None);
             (Outcome::Gone, ReconcileOutcome::Done)
         }
@@ -55,6 +57,9 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
                 return after_problem(context, &uid, &problem);
             }
             debug!(reason = hold.reason.as_str(), "Nothing to do now");
+            if observation.pods.is_none() {
+                context.pods.forget(&observation.owner.namespace);
+            }
             let settled = hold.reason.kind() == hold::Kind::Settled;
             context.metrics.problem(Kind::ApiKey, &uid, (!settled).then_some(hold.reason.as_str()));
             let outcome = if settled { ReconcileOutcome::Done } else { ReconcileOutcome::Waiting };
@@ -99,7 +104,9 @@ async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<Option<(Observa
             return Ok((!let_go).then_some((observation, hold)));
         }
         debug!(?decision, "Decided");
+        let next_key = decision.is_of_next_key(&observation);
         if let Err(problem) = act(context, &observation, decision, run).await {
+            let problem = if next_key { problem.of_next_key() } else { problem };
             return Err((Some(Box::new(observation)), problem)); // (io)
         }
         last = Some(Box::new(observation));
@@ -142,10 +149,22 @@ async fn write_status(
             Err(error) => return Err(error.into()),
         }
     }
-    if let (true, Some(event)) = (changed, word.reason.event()) {
+    if let (true, Some(event)) = (changed, event(word.reason, &before)) {
         context.events.publish(&reference(&run.key), event, word.message).await;
     }
     Ok(())
+}
+
+/// The event of a transition: a key that is as it should be after a rotation is no new one.
+fn event(reason: Reason, before: &ApiKeyStatus) -> Option<EventReason> {
+    let ready = before.conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
+    let rotated = Reason::ALL
+        .iter()
+        .any(|known| known.is_of_rotation() && ready.is_some_and(|ready| ready.reason == known.as_str()));
+    match reason {
+        Reason::Issued if rotated => Some(EventReason::RotationFinished),
+        reason => reason.event(),
+    }
 }
 
 /// What a person was last told: an event is written when it changes.

@@ -7,10 +7,13 @@
 //! 2. unfinished: an attempt under way is verified, published or given up;
 //! 3. drift: the consumer Secret holds the current key;
 //! 4. blocked: suspension, account, permission (only where there is no key yet: a published key stays);
-//! 5. creation: a place, a licence, a key.
+//! 5. creation: a place, a licence, a key;
+//! 6. switch: workloads are restarted with a new key, and the old one is condemned once nothing can use it;
+//! 7. rotation: a next key is due.
 
 mod creation;
 mod deletion;
+pub(crate) mod rotation;
 pub(crate) mod words;
 
 pub(crate) use creation::speaks_of_credentials;
@@ -22,7 +25,7 @@ use jiff::Timestamp;
 
 use super::{
     hold::{Hold, Reason},
-    observe::{CreatingView, Observation},
+    observe::{AccountView, CreatingView, Observation},
     permission::Permission,
 };
 use crate::{
@@ -30,6 +33,7 @@ use crate::{
     bags::Probe,
     consumer_secret::{self, Desired, Found},
     ledger::Change,
+    workload::WorkloadRef,
 };
 
 /// What to do next.
@@ -60,6 +64,15 @@ pub enum Decision {
     },
     /// Bring the consumer Secret to what it should be.
     Project,
+    /// List the pods of the namespace; `confirm`: now, whatever was seen before.
+    LookAtPods {
+        /// For a step that cannot be taken back.
+        confirm: bool,
+    },
+    /// Ask for a fresh list of the account's keys.
+    LookAtLists,
+    /// Restart workloads.
+    Restart(Vec<WorkloadRef>),
     /// Take leave: the consumer Secret, if `remove_secret`, then the finalizer.
     Finish {
         /// Whether the consumer Secret goes as well.
@@ -67,6 +80,27 @@ pub enum Decision {
     },
     /// Nothing now.
     Wait(Hold),
+}
+
+impl Decision {
+    /// Whether it is about the key that is to replace the current one, which works whatever comes of it.
+    #[must_use]
+    pub fn is_of_next_key(&self, o: &Observation) -> bool {
+        let rotates = o.current().is_some() && o.key.metadata.deletion_timestamp.is_none();
+        match self {
+            Self::Make
+            | Self::Probe { .. }
+            | Self::LookAtPods { .. }
+            | Self::LookAtLists
+            | Self::Restart(_)
+            | Self::Change(_) => rotates,
+            Self::Publish { .. }
+            | Self::Distrust { .. }
+            | Self::Project
+            | Self::Finish { .. }
+            | Self::Wait(_) => false,
+        }
+    }
 }
 
 /// What a rule says.
@@ -99,7 +133,7 @@ pub fn decide(observation: &Observation) -> Decision {
             Rule::Pass => Decision::Wait(Hold::new(Reason::Deleting, "waiting for other finalizers")),
         };
     }
-    let rules = [unfinished, drift, blocked, creation::rule];
+    let rules = [unfinished, drift, blocked, creation::rule, rotation::switch, rotation::begins];
     let mut said: Option<Hold> = None;
     for rule in rules {
         match rule(observation) {
@@ -118,6 +152,11 @@ pub fn decide(observation: &Observation) -> Decision {
 /// which a suspension or a lost permission stops.
 fn unfinished(o: &Observation) -> Rule {
     let (Some(view), Some(account)) = (&o.creating, &o.account) else { return Rule::Pass };
+    let rule = attempt_under_way(o, view, account);
+    if o.current().is_some() { rotation::blocked(rule) } else { rule }
+}
+
+fn attempt_under_way(o: &Observation, view: &CreatingView, account: &AccountView) -> Rule {
     let attempt = view.slot.attempt.clone().unwrap_or_default();
     // A value that is saved is there to be verified, even if its save has not quite ended.
     let Some(saved) = &view.saved else {

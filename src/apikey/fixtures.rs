@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time};
 use serde_json::json;
 
 use super::{
-    observe::{AccountView, CreatingView, Observation},
+    observe::{AccountView, CreatingView, Observation, PodsSeen},
     permission::Permission,
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
         slots::tests::{owner, slot},
     },
     timings::Timings,
+    workload::{Consumer, Holder, Owner, Scan, Verdict, Why, Workload},
 };
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -85,6 +86,51 @@ pub(crate) fn key() -> ApiKey {
     .unwrap()
 }
 
+/// A pod that reads the Secret.
+pub(crate) fn reader(name: &str, why: Option<Why>) -> Holder {
+    Holder {
+        pod: name.into(),
+        uid: format!("uid-{name}"),
+        controller: None,
+        terminating: false,
+        node: Some("node-1".into()),
+        verdict: why.map_or(Verdict::Moved, Verdict::Stale),
+    }
+}
+
+/// A Deployment that reads the Secret: `how` is a strategy, `paused`, `failed`, or nothing; with a mark, or `""`; rolled out,
+/// but with pods that only a restart will move, if `stale`.
+pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consumer {
+    let strategy = if how == "Recreate" { how } else { "RollingUpdate" };
+    let annotations = match mark {
+        "" => json!({}),
+        mark => json!({"restart.keys.bags.fm/app-0": mark}),
+    };
+    let (updated, condition) = match how {
+        "failed" => {
+            (1, json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}))
+        }
+        "underway" => (1, json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"})),
+        _ => (3, json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"})),
+    };
+    let deployment: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "7", "generation": 3},
+        "spec": {"replicas": 3, "selector": {}, "strategy": {"type": strategy}, "paused": how == "paused",
+                 "template": {"metadata": {"annotations": annotations}}},
+        "status": {"observedGeneration": 3, "replicas": 3, "updatedReplicas": updated, "readyReplicas": updated,
+                   "availableReplicas": updated, "conditions": [condition]},
+    }))
+    .unwrap();
+    let workload = Workload::from(deployment);
+    let pods = vec![format!("{name}-1")];
+    Consumer {
+        owner: Owner::Workload(workload.reference.clone()),
+        workload: Some(workload),
+        stale: if stale { pods.clone() } else { vec![] },
+        pods,
+    }
+}
+
 /// A slot of the ApiKey, an hour in its state.
 pub(crate) fn mine(state: SlotState) -> Slot {
     theirs(0, state)
@@ -132,6 +178,11 @@ pub(crate) fn seen() -> Observation {
         current_value: None,
         last_used: None,
         consumer: None,
+        pods: None,
+        current_probe: None,
+        previous_probe: None,
+        uses: None,
+        listed: false,
         base_url: "https://bags.test/api/v1".into(),
         secret_rival: None,
         namespace_terminating: false,
@@ -231,9 +282,22 @@ impl Observation {
         self.key(|key| key.spec.suspend = Some(true))
     }
 
-    /// Deleted so long ago.
+    /// Deleted so long ago; a pod reads the Secret.
     pub(crate) fn deleted(self, age: Duration) -> Self {
         self.key(|key| key.metadata.deletion_timestamp = Some(Time(ago(age))))
+            .with_pods(&[reader("web-1", None)], false)
+    }
+
+    /// The pods were looked at, and these read the Secret.
+    pub(crate) fn with_pods(self, holders: &[Holder], confirmed: bool) -> Self {
+        let scan = Scan { holders: holders.to_vec() };
+        let pods = PodsSeen { scan, confirmed, ..self.pods.unwrap_or_default() };
+        Self { pods: Some(pods), ..self }
+    }
+
+    /// The pods were not looked at.
+    pub(crate) fn without_pods(self) -> Self {
+        Self { pods: None, ..self }
     }
 
     pub(crate) fn annotated(self, name: &str, text: &str) -> Self {

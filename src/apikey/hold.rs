@@ -51,6 +51,12 @@ pub enum Kind {
 reasons! {
     /// The key works and is in the Secret.
     Issued: Settled, Some(EventReason::KeyPublished);
+    /// The key is being replaced; the current one works and is in the Secret.
+    Rotating: Settled, Some(EventReason::RotationStarted);
+    /// A rotation does not go on by itself; both keys stay valid.
+    RotationHeld: Settled, Some(EventReason::RotationHeld);
+    /// A rotation is due and cannot begin.
+    RotationBlocked: Settled, Some(EventReason::RotationBlocked);
     /// Nothing is done while `spec.suspend` is true.
     Suspended: Stalled, None;
     /// The BagsAccount does not exist.
@@ -115,6 +121,24 @@ reasons! {
     DeletionWaits: Stalled, Some(EventReason::DeletionWaits);
     /// The ApiKey is being deleted.
     Deleting: Progressing, None;
+}
+
+impl Reason {
+    /// What a reason means where it concerns only the key that is to replace a current one, which works meanwhile.
+    #[must_use]
+    pub const fn of_next_key(self) -> Self {
+        match self.kind() {
+            Kind::Settled => self,
+            Kind::Progressing => Self::Rotating,
+            Kind::Stalled => Self::RotationBlocked,
+        }
+    }
+
+    /// Whether it speaks of a rotation.
+    #[must_use]
+    pub const fn is_of_rotation(self) -> bool {
+        matches!(self, Self::Rotating | Self::RotationHeld | Self::RotationBlocked)
+    }
 }
 
 /// Why nothing more is done now.

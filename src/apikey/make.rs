@@ -239,6 +239,7 @@ async fn license(
         owner_uid: o.owner.uid.clone(),
         attempt: attempt.to_owned(),
         key_name: key_name.to_owned(),
+        trigger: o.key.rotate_token(),
     };
     let mut licensed = (clock.wall(), clock.monotonic());
     let mut full = false;

@@ -1,8 +1,12 @@
 //! Gathers what a decision needs. Reads only: caches first, the API server where a cache would not do.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
@@ -10,20 +14,26 @@ use tokio::time::Instant;
 use super::{
     claim::{Claim, older},
     permission::Permission,
+    quiet::{Shown, Uses},
 };
 use crate::{
-    account::credentials::{CredentialProblem, CredentialSet},
+    account::{
+        credentials::{CredentialProblem, CredentialSet},
+        lists::{self, Coverage},
+    },
     api::{
         ApiKey, BagsAccount, FINALIZER,
         account::{Owner, Slot, SlotState},
+        mark,
     },
     bags::{KeyValue, Probe},
-    consumer_secret::{ConsumerSecret, Found},
+    consumer_secret::{self, ConsumerSecret, Found},
     context::Context,
     env::{CallError, call},
     keystore::Entry,
     ledger::{Ledger, Room, slots},
     timings::Timings,
+    workload::{Consumer, Scan},
 };
 
 /// What is carried from one round of a run to the next.
@@ -36,6 +46,23 @@ pub struct Run {
     pub probe: Option<(String, Probe)>,
     /// The consumer Secret as this run wrote it.
     pub consumer: Option<Found>,
+    /// The pods of its namespace, where this run looked at them.
+    pub pods: Option<PodsSeen>,
+    /// A list of the account's keys was asked for before the point of no return.
+    pub listed: bool,
+}
+
+/// The pods of an ApiKey's namespace that read its Secret.
+#[derive(Clone, Debug, Default)]
+pub struct PodsSeen {
+    /// Which of them may hold another value than the Secret's; where no switch is known, all of them.
+    pub scan: Scan,
+    /// Their owners; not looked up for a deletion.
+    pub consumers: Vec<Consumer>,
+    /// Workloads that this process marked for the switch so lately that it does not mark them again.
+    pub resting: BTreeSet<String>,
+    /// They were listed in this run, for a step that cannot be taken back.
+    pub confirmed: bool,
 }
 
 /// Everything that a decision looks at.
@@ -58,6 +85,16 @@ pub struct Observation {
     pub last_used: Option<Timestamp>,
     /// The consumer Secret; read where a key is published.
     pub consumer: Option<Found>,
+    /// The pods that read it, where this run looked at them.
+    pub pods: Option<PodsSeen>,
+    /// What the current key answered in this run.
+    pub current_probe: Option<Probe>,
+    /// What the key answered in this run to which a switch back would lead.
+    pub previous_probe: Option<Probe>,
+    /// What the lists say of the use of keys.
+    pub uses: Option<Uses>,
+    /// The lists were asked in this run, for a step that cannot be taken back.
+    pub listed: bool,
     /// The base URL that the consumer Secret should name.
     pub base_url: String,
     /// Another ApiKey that came first to the Secret's name.
@@ -121,6 +158,48 @@ impl Observation {
         slots::current(self.slots())
     }
 
+    /// The keys that were published before the current one and still live, the one that was published last at the end.
+    #[must_use]
+    pub fn superseded(&self) -> Vec<&Slot> {
+        let current = self.current().and_then(|slot| slot.attempt.clone());
+        let mut old: Vec<&Slot> = self.slots();
+        old.retain(|slot| slot.state == SlotState::Live && slot.attempt != current);
+        old.sort_by_key(|slot| slot.published);
+        old
+    }
+
+    /// Whether the consumer Secret holds the current key, as far as this run saw: by its value, or, where the keystore
+    /// has lost that, by the Secret's own word.
+    #[must_use]
+    pub fn published(&self) -> bool {
+        let (Some(Found::Ours(secret)), Some(slot)) = (&self.consumer, self.current()) else { return false };
+        match &self.current_value {
+            Some(value) => {
+                let held = secret.data.as_ref().and_then(|data| data.get(self.key.api_key_field()));
+                held.and_then(|held| KeyValue::parse(&held.0).ok()).as_ref() == Some(value)
+            }
+            None => secret.annotations().get(mark::SWITCH_ATTEMPT) == slot.attempt.as_ref(),
+        }
+    }
+
+    /// When the current key went into the Secret, by the API server's clock; `None`: it is not in it.
+    #[must_use]
+    pub fn switched_at(&self) -> Option<Timestamp> {
+        self.consumer.as_ref().filter(|_| self.published()).and_then(|found| {
+            let number = consumer_secret::switch_of(found).map(|(number, _)| number);
+            (number == self.current()?.published)
+                .then(|| consumer_secret::written_at(found, self.key.api_key_field()))?
+        })
+    }
+
+    /// Since when no pod has been seen with another value than that of the last switch: kept in the status, as nothing else
+    /// could tell it to the next process.
+    #[must_use]
+    pub fn clean_since(&self) -> Option<Timestamp> {
+        let switch = self.key.status.as_ref()?.switch.as_ref()?;
+        switch.clean_since.filter(|_| Some(switch.count) == self.current().and_then(|slot| slot.published))
+    }
+
     /// Whether our finalizer is on the ApiKey.
     #[must_use]
     pub fn has_finalizer(&self) -> bool {
@@ -168,6 +247,14 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         current_value: current_attempt.and_then(|attempt| context.keystore.cached(attempt)?.value()),
         last_used,
         consumer,
+        pods: run.pods.clone(),
+        current_probe: probed(run, current),
+        previous_probe: probed(run, previous(&slots)),
+        uses: match (account.as_ref(), previous(&slots)) {
+            (Some(view), Some(previous)) => Some(uses(context, view, current, previous).await),
+            _ => None,
+        },
+        listed: run.listed,
         base_url: context.settings.consumer_bags_url.clone(),
         secret_rival: secret_rival(context, &key),
         namespace_terminating: namespace.is_some_and(|n| n.metadata.deletion_timestamp.is_some()),
@@ -175,6 +262,36 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         owner,
         key,
     })
+}
+
+/// The key that was published before the current one, and still lives.
+fn previous(slots: &[Slot]) -> Option<&Slot> {
+    let current = slots::current(slots)?;
+    slots::current(slots.iter().filter(|slot| slot.attempt != current.attempt))
+}
+
+fn probed(run: &Run, slot: Option<&Slot>) -> Option<Probe> {
+    let (attempt, probe) = run.probe.as_ref()?;
+    (Some(attempt) == slot?.attempt.as_ref()).then(|| probe.clone())
+}
+
+/// What the last list that covers the account says of the two keys of a switch.
+async fn uses(context: &Context, view: &AccountView, current: Option<&Slot>, previous: &Slot) -> Uses {
+    let memory = context.memory_of(&view.account.name_any(), &view.account);
+    let (now, wall) = (context.env.clock.monotonic(), context.env.clock.wall());
+    let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    let wall_of = |at: Instant| {
+        wall.saturating_sub(signed(now.saturating_duration_since(at))).unwrap_or(Timestamp::MIN)
+    };
+    let known = memory.key(current.and_then(|slot| slot.attempt.as_deref()).unwrap_or_default());
+    let lists = memory.lists.lock().await;
+    let list = lists.last().filter(|list| list.coverage == Coverage::Covers);
+    Uses {
+        listed_at: list.map(|list| list.wall),
+        previous: list.and_then(|list| lists::find(&list.keys, previous)?.last_used_at),
+        answered: known.good.map(wall_of),
+        shown: known.shown.map(|(at, lag)| Shown { answered: wall_of(at), lag: signed(lag) }),
+    }
 }
 
 async fn read_namespace(context: &Context, name: &str) -> Result<Option<Namespace>, CallError> {

@@ -1,23 +1,18 @@
 //! The ApiKey's status, computed from what was observed. Pure; written once a run, and only if it differs.
 
-use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
+mod rotation;
 
 use super::{
     hold::{Kind, Reason},
     observe::Observation,
 };
-use crate::{
-    api::{
-        ApiKeyStatus,
-        account::{Slot, SlotState},
-        apikey::{Binding, CurrentKey, EffectiveValues, KeySummary, Switch},
-        condition::{self, kind},
-        mark,
-    },
-    bags::KeyValue,
-    consumer_secret::Found,
+use crate::api::{
+    ApiKeyStatus,
+    account::{Slot, SlotState},
+    apikey::{Binding, CurrentKey, EffectiveValues, KeySummary},
+    condition::{self, kind},
 };
+use jiff::{SignedDuration, Timestamp};
 
 /// Last use is written at most so often, or each request of an application would become a write.
 const LAST_USE_STEP: SignedDuration = SignedDuration::from_hours(1);
@@ -36,7 +31,7 @@ pub fn status(o: &Observation, word: &Word<'_>) -> ApiKeyStatus {
     let before = o.key.status.clone().unwrap_or_default();
     let slots = o.slots();
     let current = o.current();
-    let ready = current.is_some() && published(o) && !is_problem_of_current(word.reason);
+    let ready = current.is_some() && o.published() && !is_problem_of_current(word.reason);
     // Without an account there is no ledger to read: what was known of the keys is all that anybody still has.
     let unknown = o.account.is_none();
     let mut next = ApiKeyStatus {
@@ -51,10 +46,13 @@ pub fn status(o: &Observation, word: &Word<'_>) -> ApiKeyStatus {
             true => before.keys.clone(),
             false => slots.iter().map(|slot| summary(slot)).collect(),
         },
-        switch: current.filter(|_| published(o)).and_then(switch).or(before.switch),
-        hold: None,
-        next_rotation: None,
-        handled_rotate: None,
+        hold: rotation::hold(o, word, before.hold.as_ref()),
+        next_rotation: rotation::next(o),
+        handled_rotate: match unknown {
+            true => before.handled_rotate.clone(),
+            false => current.and_then(|slot| slot.trigger.clone()),
+        },
+        switch: rotation::switch(o, before.switch.as_ref()).or(before.switch),
         effective: Some(EffectiveValues {
             application: o.key.application(),
             key_name: o.key.key_name(),
@@ -91,11 +89,12 @@ fn conditions(status: &mut ApiKeyStatus, o: &Observation, word: &Word<'_>, ready
         ),
         false => set(kind::QUOTA_AVAILABLE, false, reason, word.message),
     }
-    match (published(o), o.current()) {
+    match (o.published(), o.current()) {
         (true, _) => set(kind::SECRET_SYNCED, true, "Synced", "the Secret holds the current key"),
         (false, None) => set(kind::SECRET_SYNCED, false, "NotPublished", "no key has been published yet"),
         (false, Some(_)) => set(kind::SECRET_SYNCED, false, reason, word.message),
     }
+    rotation::conditions(&mut status.conditions, o, word);
     // kstatus: present while it is so, and only then.
     for (type_, kind) in [(kind::RECONCILING, Kind::Progressing), (kind::STALLED, Kind::Stalled)] {
         match word.reason.kind() == kind {
@@ -113,19 +112,6 @@ fn conditions(status: &mut ApiKeyStatus, o: &Observation, word: &Word<'_>, ready
     }
 }
 
-/// Whether the consumer Secret holds the current key, as far as this run saw: by its value, or, where the keystore
-/// has lost that, by the Secret's own word.
-fn published(o: &Observation) -> bool {
-    let (Some(Found::Ours(secret)), Some(slot)) = (&o.consumer, o.current()) else { return false };
-    match &o.current_value {
-        Some(value) => {
-            let held = secret.data.as_ref().and_then(|data| data.get(o.key.api_key_field()));
-            held.and_then(|held| KeyValue::parse(&held.0).ok()).as_ref() == Some(value)
-        }
-        None => secret.annotations().get(mark::SWITCH_ATTEMPT) == slot.attempt.as_ref(),
-    }
-}
-
 /// Reasons that speak against the current key itself, not against a next one.
 fn is_problem_of_current(reason: Reason) -> bool {
     matches!(reason, Reason::SecretConflict | Reason::SecretRefused)
@@ -140,7 +126,7 @@ fn phase(o: &Observation, ready: bool) -> &'static str {
     match o.creating.as_ref().map(|creating| creating.saved.is_some()) {
         Some(true) => "Verifying",
         Some(false) => "Creating",
-        None if ready => "Ready",
+        None if ready => rotation::phase(o).unwrap_or("Ready"),
         None if any(SlotState::Live) => "Publishing",
         None if any(SlotState::Unresolved) => "Unresolved",
         None if any(SlotState::Revoking) || any(SlotState::Lost) => "Revoking",
@@ -179,16 +165,6 @@ fn summary(slot: &Slot) -> KeySummary {
         key_name: slot.key_name.clone(),
         since: to_seconds(slot.since),
     }
-}
-
-fn switch(slot: &Slot) -> Option<Switch> {
-    Some(Switch {
-        count: slot.published?,
-        attempt: slot.attempt.clone()?,
-        at: to_seconds(slot.since),
-        clean_since: None,
-        marked: Vec::new(),
-    })
 }
 
 /// What the API server will give back for a time in whole seconds, so that a comparison with it holds.

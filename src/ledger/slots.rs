@@ -38,10 +38,12 @@ pub enum Change {
     Reserve { owner: Owner, key_use: String, ahead: usize },
     /// (none) → Reserved: a further place of an owner whose other slots are all Lost, Unresolved or Revoking.
     ReserveFurther { owner: Owner, key_use: String },
+    /// (none) → Reserved: a place for the key that replaces an owner's only live one.
+    ReserveNext { owner: Owner, key_use: String },
     /// Reserved → (none): the owner is deleted or gone, or does not need a further slot any more.
     GiveBack { owner_uid: String },
-    /// Reserved → Creating: slot, lock, intent and licence in one.
-    License { owner_uid: String, attempt: String, key_name: String },
+    /// Reserved → Creating: slot, lock, intent and licence in one. `trigger`: the token that asks for the key.
+    License { owner_uid: String, attempt: String, key_name: String, trigger: Option<String> },
     /// Any state → the same: the key's id became known.
     Identify { attempt: String, key_id: String },
     /// Creating → Live: verified; the same write publishes it.
@@ -155,13 +157,14 @@ impl Ledger {
                 }
                 next.slots.push(place(owner, key_use, 1, None, terms.now));
             }
-            Change::ReserveFurther { owner, key_use } => next.reserve_further(owner, key_use, terms)?,
+            Change::ReserveFurther { owner, key_use } => next.reserve_further(owner, key_use, 0, terms)?,
+            Change::ReserveNext { owner, key_use } => next.reserve_further(owner, key_use, 1, terms)?,
             Change::GiveBack { owner_uid } => {
                 let index = next.reserved(owner_uid)?;
                 next.slots.remove(index);
             }
-            Change::License { owner_uid, attempt, key_name } => {
-                next.license(owner_uid, attempt, key_name, terms)?;
+            Change::License { owner_uid, attempt, key_name, trigger } => {
+                next.license(owner_uid, attempt, key_name, terms)?.trigger.clone_from(trigger);
             }
             Change::Identify { attempt, key_id } => {
                 let slot =
@@ -203,20 +206,29 @@ impl Ledger {
         Ok(next)
     }
 
-    fn reserve_further(&mut self, owner: &Owner, key_use: &str, terms: &Terms) -> Result<(), Refusal> {
-        let mut further = false;
+    /// A further place of an owner that has so many live keys; its other slots are out of use.
+    fn reserve_further(
+        &mut self,
+        owner: &Owner,
+        key_use: &str,
+        live: usize,
+        terms: &Terms,
+    ) -> Result<(), Refusal> {
+        let (mut slots, mut alive) = (0_usize, 0_usize);
         for slot in self.owned_by(&owner.uid) {
-            further = true;
+            slots += 1;
             match slot.state {
                 SlotState::Lost | SlotState::Unresolved | SlotState::Revoking => {}
-                SlotState::Reserved
-                | SlotState::Creating
-                | SlotState::Live
-                | SlotState::Released
-                | SlotState::Unknown(_) => return Err(Refusal::HasPlace),
+                SlotState::Live => alive += 1,
+                SlotState::Reserved | SlotState::Creating | SlotState::Released | SlotState::Unknown(_) => {
+                    return Err(Refusal::HasPlace);
+                }
             }
         }
-        if !further {
+        if alive > live {
+            return Err(Refusal::HasPlace);
+        }
+        if slots == 0 || alive < live {
             return Err(Refusal::NotInState);
         }
         if !terms.room.fits_extra(&self.slots) {
@@ -229,7 +241,13 @@ impl Ledger {
         Ok(())
     }
 
-    fn license(&mut self, uid: &str, attempt: &str, key_name: &str, terms: &Terms) -> Result<(), Refusal> {
+    fn license(
+        &mut self,
+        uid: &str,
+        attempt: &str,
+        key_name: &str,
+        terms: &Terms,
+    ) -> Result<&mut Slot, Refusal> {
         if self.open_licence(terms.now, terms.licence_term).is_some() {
             return Err(Refusal::LicenceOpen);
         }
@@ -245,15 +263,20 @@ impl Ledger {
         slot.attempt = Some(attempt.to_owned());
         slot.key_name = Some(key_name.to_owned());
         slot.since = terms.now;
-        Ok(())
+        Ok(slot)
     }
 
     fn publish(&mut self, attempt: &str, from: SlotState, now: Timestamp) -> Result<(), Refusal> {
-        let uid = self.slot(attempt, &[from])?.owner.uid.clone();
+        let slot = self.slot(attempt, &[from])?;
+        let (uid, back) = (slot.owner.uid.clone(), slot.state == SlotState::Live);
         // A number that was used before would make an older key the current one: rather none is published.
         let number = self.last_switch(&uid).unwrap_or(0).checked_add(1).ok_or(Refusal::NotInState)?;
+        // Whoever goes back to an older key has had the rotation that was asked for.
+        let asked = if back { self.current(&uid) } else { self.by_attempt(attempt) };
+        let trigger = asked.and_then(|slot| slot.trigger.clone());
         let slot = self.slot_mut(attempt).ok_or(Refusal::NotInState)?;
         slot.state = SlotState::Live;
+        slot.trigger = trigger;
         slot.published = Some(number);
         slot.last_switch = None;
         slot.failures = None;
@@ -282,6 +305,7 @@ impl Ledger {
         slot.attempt = None;
         slot.key_name = None;
         slot.key_id = None;
+        slot.trigger = None;
         // A place has no switch number of its own; one that it should not have had is kept all the same.
         slot.last_switch = slot.last_switch.max(slot.published.take());
         slot.since = now;

@@ -24,6 +24,7 @@ use crate::{
     ledger::LedgerStore,
     metrics::Metrics,
     webhook::registration::Registration,
+    workload::{Marks, OwnerCache, PodLists},
 };
 
 /// The caches, and the ends that fill them.
@@ -68,6 +69,9 @@ pub fn context(
         keystore: Keystore::new(kube.clone(), &installation.namespace, watches.secrets.0.clone()),
         memory: Memory::default(),
         operator_budget: Arc::new(Budget::per_hour(config.requests_per_hour, clock.clone())),
+        pods: PodLists::default(),
+        owners: OwnerCache::default(),
+        marks: Marks::default(),
         metrics: Metrics::new(),
         events: Events::new(kube, clock, config.instance.clone()),
         backoff: Backoff::new(env.randomness.clone(), timings.resync),

@@ -220,6 +220,7 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 clusterDNS: [` + nodeAddress + `]
 clusterDomain: cluster.local
+syncFrequency: 5s
 resolvConf: ""
 volumePluginDir: /var/lib/kubelet/volume-plugins
 podLogsDir: /var/log/pods

@@ -1,7 +1,11 @@
 //! Taking leave of an ApiKey and of an account.
 
 use bags_operator::{api::account::SlotState, sandbox::UserOptions};
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use serde_json::json;
 
 use crate::support::{
@@ -26,13 +30,26 @@ async fn an_apikey_that_was_never_served_goes_at_once_and_gives_its_place_back()
     scene.end().await;
 }
 
+/// A pod that no node takes: it reads a Secret as soon as one does.
+async fn pod_that_reads(scene: &Scene<'_>, secret: &str) -> Api<Pod> {
+    let pods: Api<Pod> = Api::namespaced(scene.secrets().into_client(), &scene.name);
+    let container = json!({"name": "web", "image": "none", "envFrom": [{"secretRef": {"name": secret}}]});
+    let pod = json!({
+        "metadata": {"name": "reader"},
+        "spec": {"containers": [container], "schedulerName": "none", "automountServiceAccountToken": false},
+    });
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    pods
+}
+
 #[tokio::test]
-async fn a_published_key_is_not_revoked_before_somebody_says_so() {
+async fn a_published_key_is_not_revoked_while_a_pod_reads_it() {
     let world = World::shared().await;
     let scene = Scene::new(world, Way::Token, UserOptions::default()).await;
     scene.apply(NAME, json!({})).await;
     let key = scene.ready(NAME).await;
     let key_name = key.status.unwrap().current.unwrap().key_name;
+    let pods = pod_that_reads(&scene, NAME).await;
     scene.delete(NAME).await;
     let waits = |key: &bags_operator::api::ApiKey| {
         condition(key, "Stalled").is_some_and(|c| c.status == "True" && c.reason == "DeletionWaits")
@@ -40,7 +57,7 @@ async fn a_published_key_is_not_revoked_before_somebody_says_so() {
     let key = scene.key(NAME, "waiting with its deletion", waits).await;
     let message = condition(&key, "Stalled").unwrap().message.clone();
     let command = format!("kubectl annotate apikey {NAME} -n {} keys.bags.fm/delete-now=true", scene.name);
-    says(&message, &[&key_name, "may be in use", &command, "spec.deletionPolicy: Orphan"]);
+    says(&message, &[&key_name, "these do: reader", &command, "spec.deletionPolicy: Orphan"]);
     let notes = scene.events(NAME, "DeletionWaits").await;
     assert_eq!(notes.len(), 1, "{notes:?}");
     says(&notes[0], &[&command]);
@@ -49,7 +66,7 @@ async fn a_published_key_is_not_revoked_before_somebody_says_so() {
     };
     scene.key(NAME, "asking for its consumers", late).await;
     let value = scene.working_value(NAME).await;
-    scene.patch(NAME, json!({"metadata": {"annotations": {"keys.bags.fm/delete-now": "true"}}})).await;
+    pods.delete("reader", &DeleteParams::default().grace_period(0)).await.unwrap();
     scene.gone(NAME).await;
     scene.account_where("without slots", |account| slots(account) == 0).await;
     assert!(!world.sandbox.sandbox.works(&value));

@@ -94,7 +94,19 @@ async fn kubectl_tells_the_story_in_its_columns() {
     let header = lines.next().unwrap();
     assert_eq!(
         header,
-        ["NAME", "ACCOUNT", "ENVIRONMENT", "SECRET", "READY", "REASON", "LAST", "USED", "AGE"]
+        [
+            "NAME",
+            "ACCOUNT",
+            "ENVIRONMENT",
+            "SECRET",
+            "READY",
+            "REASON",
+            "LAST",
+            "USED",
+            "NEXT",
+            "ROTATION",
+            "AGE"
+        ]
     );
     let row = lines.next().unwrap();
     assert_eq!(row[..6], ["web-dashboard", &scene.name, "production", "web-dashboard", "True", "Issued"]);

@@ -44,6 +44,10 @@ pub(crate) fn unfinished(scene: &Scene, oracle: &Oracle) -> Vec<String> {
     let mut in_slots = BTreeSet::new();
     for slot in &ledger.slots {
         in_slots.extend(slot.attempt.clone());
+        let current = ledger.current(&slot.owner.uid).is_some_and(|current| current.attempt == slot.attempt);
+        if slot.state == SlotState::Live && !current {
+            found.push(format!("an earlier key of {} is still let in", slot.owner.name));
+        }
         match slot.state {
             SlotState::Reserved if !exists(scene, &slot.owner) => {
                 found.push(format!("a place is kept for {}, which does not exist", slot.owner.name));

@@ -35,6 +35,8 @@ pub(crate) struct Share {
     pub(crate) every_pair: usize,
     /// Where a workflow has more pairs than this, every second, third … of them.
     pub(crate) most_pairs: usize,
+    /// Where a workflow that takes hours has more singles than this, an even share of them.
+    pub(crate) most_singles_of_long: usize,
     /// Random runs.
     pub(crate) seeds: u64,
     /// The first seed.
@@ -316,6 +318,11 @@ fn singles(
         for request in seen {
             plans.extend(with_each_fault(base, request, |_| true));
         }
+    }
+    let most = share.most_singles_of_long;
+    if bases.first().is_some_and(|(base, _)| base.workflow.is_long()) && plans.len() > most {
+        let step = plans.len().div_ceil(most);
+        plans = plans.into_iter().step_by(step).collect();
     }
     count.singles = plans.len();
     let mut after = Vec::new();

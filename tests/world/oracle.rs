@@ -43,6 +43,8 @@ use super::{
 
 /// What was seen so far, and what was wrong with it.
 pub(crate) struct Oracle {
+    /// Workloads and the marks that they were restarted by.
+    marks: BTreeSet<String>,
     timings: Timings,
     /// The ledger as it was last seen.
     ledger: Ledger,
@@ -97,6 +99,7 @@ impl Unspeakable {
 impl Oracle {
     pub(crate) fn new(timings: Timings, scene: &Scene) -> Self {
         Self {
+            marks: BTreeSet::new(),
             timings,
             ledger: Ledger::default(),
             verified: BTreeSet::new(),
@@ -193,6 +196,9 @@ impl Oracle {
         let exists_already = *request.method() == Method::POST;
         if status == StatusCode::CONFLICT && !exists_already {
             self.conflicted.insert(fingerprint(incarnation, request));
+        }
+        if status.is_success() && *request.method() == Method::PATCH {
+            self.restarted(request);
         }
         if *request.method() != Method::GET && !is_dry_run(request) {
             self.look(scene, now);
@@ -433,7 +439,12 @@ impl Oracle {
             Some(owner) => {
                 let deleting = !owner["metadata"]["deletionTimestamp"].is_null();
                 let word = !owner["metadata"]["annotations"][annotation::DELETE_NOW].is_null();
-                deleting && (word || going)
+                // Nobody lets it go: then nobody may hold it.
+                match deleting {
+                    true if word || going => true,
+                    true => return self.unread(slot, scene),
+                    false => return self.replaced(slot, scene),
+                }
             }
             None => going || resolved,
         };

@@ -257,6 +257,16 @@ impl Scene {
         });
     }
 
+    /// A person asks for another key; the same token asks once.
+    pub(crate) fn ask_for_rotation(&self, name: &str, token: &str) {
+        self.annotate("apikeys", TENANT, name, annotation::ROTATE, token);
+    }
+
+    /// A person says for how long both keys are valid, and for how long the old one has to be quiet.
+    pub(crate) fn set_overlaps(&self, name: &str, overlap: &str, quiet: &str) {
+        self.edit_key(name, |spec| spec["rotation"] = json!({"minOverlap": overlap, "quietFor": quiet}));
+    }
+
     /// A person edits an ApiKey's spec.
     pub(crate) fn edit_key(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let _ = self.api.edit("apikeys", TENANT, name, |object| change(&mut object["spec"]));

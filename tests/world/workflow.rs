@@ -45,6 +45,7 @@ pub(crate) struct Workflow {
     followers: bool,
     alike: &'static [&'static str],
     violates: Option<&'static str>,
+    long: bool,
 }
 
 impl Workflow {
@@ -63,7 +64,19 @@ impl Workflow {
             followers: false,
             alike: &[],
             violates: None,
+            long: false,
         }
+    }
+
+    /// It takes hours: `make test` runs an even share of its singles.
+    pub(crate) fn long(mut self) -> Self {
+        self.long = true;
+        self
+    }
+
+    /// Whether it takes hours.
+    pub(crate) fn is_long(&self) -> bool {
+        self.long
     }
 
     /// Bags treats the account's user otherwise.

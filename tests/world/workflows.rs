@@ -18,6 +18,7 @@ const NOTHING_IS_LEFT: &str = "keys at Bags: 0";
 pub(crate) fn all() -> Vec<Workflow> {
     let mut all = deletion();
     all.extend(trouble());
+    all.extend(rotation());
     all.extend(admission());
     all.extend(creation());
     all.extend(consumers());
@@ -240,7 +241,6 @@ fn trouble() -> Vec<Workflow> {
 
 /// Applications that use the keys.
 fn consumers() -> Vec<Workflow> {
-    let named = |name: &str, kind, reads| Consumer::of("web", kind, reads).called(name);
     vec![
         Workflow::new("read by two pods", Ways::Token)
             .key("web")
@@ -290,4 +290,87 @@ fn consumers() -> Vec<Workflow> {
             .for_which_the_operator_is_blamed()
             .violates("a consumer saw 401: pod web-1-"),
     ]
+}
+
+/// A person asks for another key while applications use the one that they have.
+fn rotation() -> Vec<Workflow> {
+    let ends = |workflow: Workflow| workflow.ends(WEB_IS_READY).ends("OldKeyRevoked=True/Revoked").long();
+    let web =
+        |name: &str, ways| Workflow::new(name, ways).key("web").consumed_by(Kind::Deployment, Reads::Env);
+    let asked = |workflow: Workflow| {
+        workflow
+            .meanwhile("ask for another key", |scene| {
+                scene.set_overlaps("web", "5m", "15m");
+                scene.ask_for_rotation("web", "first");
+            })
+            .once(|scene| scene.is_ready("web"))
+    };
+    let two_hold = "Deployment web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds";
+    vec![
+        ends(asked(web("rotated while two pods read it", Ways::Token))).ends(two_hold),
+        ends(asked(web("rotated by wallet, and a person revokes", Ways::Wallet))).ends(two_hold),
+        ends(asked(web("rotated where no use is shown", Ways::Both).user(|user| {
+            user.capabilities.last_use = false;
+        })))
+        .ends(two_hold),
+        ends(asked(web("rotated where last use lags", Ways::Token).user(|user| {
+            user.last_use_lag = Duration::from_mins(20);
+        })))
+        .ends(two_hold),
+        ends(asked(
+            Workflow::new("rotated while it is read in every way", Ways::Token)
+                .key("web")
+                .consumer(
+                    named("mounted", Kind::Deployment, Reads::File)
+                        .clocks_off_by(SignedDuration::from_mins(5)),
+                )
+                .consumer(
+                    named("ordered", Kind::StatefulSet, Reads::ReloadedFile)
+                        .served_from_a_cache(Duration::from_secs(45)),
+                )
+                .consumer(
+                    named("nodes", Kind::DaemonSet, Reads::Env).replicas(3).grace(Duration::from_mins(1)),
+                )
+                .consumer(named("once", Kind::Job, Reads::Env).runs_for(Duration::from_mins(50))),
+        ))
+        .ends("Deployment mounted: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+        .ends("StatefulSet ordered: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+        .ends("DaemonSet nodes: 3 pods, 3 ready, 0 ended, 3 hold what the Secret holds"),
+        ends(asked(
+            Workflow::new("rotated while somebody outside calls on", Ways::Token).key("web").consumer(named(
+                "elsewhere",
+                Kind::Outside,
+                Reads::Env,
+            )),
+        ))
+        .then(Duration::from_hours(3), "give them the new value", |scene| {
+            scene.cluster.kill_containers("elsewhere");
+        }),
+        ends(asked(
+            Workflow::new("rotated, and a pod without an owner holds on", Ways::Token)
+                .key("web")
+                .consumer(named("alone", Kind::Pod, Reads::Env).clocks_off_by(SignedDuration::from_mins(-5))),
+        ))
+        .then(Duration::from_hours(2), "replace the pod", |scene| scene.cluster.replace_bare_pod("alone"))
+        .ends("Pod alone: 1 pods, 1 ready, 0 ended, 1 hold what the Secret holds"),
+        ends(asked(web("rotated twice, the second time in the middle", Ways::Token)))
+            .then(Duration::from_mins(3), "ask once more", |scene| scene.ask_for_rotation("web", "second"))
+            .ends(two_hold),
+        asked(web("deleted in the middle of a rotation", Ways::Token))
+            .then(Duration::from_mins(3), "delete the ApiKey, and what reads it", |scene| {
+                scene.delete("web");
+                scene.delete_workload("web");
+            })
+            .long()
+            .ends(NOTHING_IS_LEFT),
+        ends(asked(web("suspended in the middle of a rotation", Ways::Token)))
+            .then(Duration::from_mins(3), "suspend it", |scene| scene.suspend("web", true))
+            .then(Duration::from_mins(40), "let it go on", |scene| scene.suspend("web", false))
+            .ends(two_hold),
+    ]
+}
+
+/// A consumer of the ApiKey `web` by a name of its own.
+fn named(name: &str, kind: Kind, reads: Reads) -> Consumer {
+    Consumer::of("web", kind, reads).called(name)
 }

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Of what is there once for each release. Short enough for "-consumer-secrets" to follow. */}}
+{{/* Of what is there once for each release. Short enough for "-consumers" to follow. */}}
 {{- define "bags-operator.fullname" -}}
 {{- $name := include "bags-operator.name" . -}}
 {{- if .Values.fullnameOverride -}}

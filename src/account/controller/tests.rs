@@ -38,6 +38,7 @@ use crate::{
     },
     saves::Saves,
     timings::Timings,
+    workload::{Marks, OwnerCache, PodLists},
 };
 
 const CLUSTER: &str = "01234567-89ab";
@@ -236,6 +237,9 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
     let timings = Timings::default();
     let budget = |clock: Arc<HandClock>| Arc::new(Budget::per_hour(2500, clock));
     let context = Context {
+        pods: PodLists::default(),
+        owners: OwnerCache::default(),
+        marks: Marks::default(),
         env: Env {
             kube: client.clone(),
             bags: bags_service(world.clone()),

@@ -632,6 +632,7 @@ fn justified(account: &Observation, change: &Change) -> bool {
         }
         Change::Reserve { .. }
         | Change::ReserveFurther { .. }
+        | Change::ReserveNext { .. }
         | Change::License { .. }
         | Change::Identify { .. }
         | Change::Publish { .. }

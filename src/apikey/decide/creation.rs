@@ -18,7 +18,7 @@ use crate::{
 
 /// Slots of keys that never worked (unknown outcome, lost, refused by Bags) after which no further one is taken before
 /// one of them is settled.
-const ATTEMPTS_WITHOUT_SUCCESS: usize = 2;
+pub(super) const ATTEMPTS_WITHOUT_SUCCESS: usize = 2;
 /// A preparation seldom takes longer.
 const PREPARATION: Duration = Duration::from_secs(1);
 /// The longest pause between refused attempts.
@@ -52,7 +52,7 @@ fn first_place(o: &Observation, view: &AccountView) -> Rule {
     Rule::change(Change::Reserve { owner: o.owner.clone(), key_use: o.key.key_use(), ahead: view.ahead })
 }
 
-fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
+pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
     if let Some(rival) = &o.secret_rival {
         return Rule::wait(Reason::SecretConflict, words::secret_rival(&o.key, rival));
     }
@@ -112,16 +112,20 @@ fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
             false => Rule::wait(Reason::Unresolved, words::unresolved(view, &unresolved)),
         };
     }
-    // A further slot that was refused is gone; the refusal stands at another slot of its owner.
+    if let Some(hold) = refusals(o, view, slots) {
+        return Rule::Wait(hold);
+    }
+    Rule::change(Change::ReserveFurther { owner: o.owner.clone(), key_use: o.key.key_use() })
+}
+
+/// What is left of the pause after refused further attempts: a further slot that was refused is gone, and the refusal stands
+/// at another slot of its owner.
+pub(super) fn refusals(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Option<Hold> {
     let refusals = slots.iter().filter_map(|slot| {
         // A doubt dates from when its slot became unresolved; a later time is a refusal's.
         slot.failures.as_ref().filter(|failures| !words::is_doubt(failures) || failures.at > slot.since)
     });
-    if let Some(hold) = refusals.filter_map(|failures| pause(o, view, failures)).max_by_key(|hold| hold.wait)
-    {
-        return Rule::Wait(hold);
-    }
-    Rule::change(Change::ReserveFurther { owner: o.owner.clone(), key_use: o.key.key_use() })
+    refusals.filter_map(|failures| pause(o, view, failures)).max_by_key(|hold| hold.wait)
 }
 
 /// What is left of the pause after a refused attempt; nothing once the cause is gone.

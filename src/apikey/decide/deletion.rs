@@ -1,7 +1,7 @@
 //! Rule 1: an ApiKey that is being deleted.
 //!
-//! A key that was published is revoked only when nothing can still use it. Until the pods are looked at, that is a
-//! person's word (`delete-now`), or a namespace that goes away as a whole. Then the account finishes what is left.
+//! A key that was published is revoked only when nothing can still use it: no unfinished pod reads the Secret, or a person
+//! says so (`delete-now`), or the namespace goes away as a whole. Then the account finishes what is left.
 
 use std::time::Duration;
 
@@ -90,13 +90,18 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
             let condemn = |attempt| Change::Condemn { attempt, emergency: false };
             Some(Rule::Act(Decision::Change(attempts.map(condemn).collect())))
         }
+        DeletionPolicy::Revoke if o.pods.is_none() => {
+            Some(Rule::Act(Decision::LookAtPods { confirm: false }))
+        }
+        DeletionPolicy::Revoke if unread(o) => Some(Rule::Act(Decision::LookAtPods { confirm: true })),
         DeletionPolicy::Revoke => {
             let advice = o.timings.deletion_advice.saturating_sub(deleting_for);
             let left = o.timings.handover.saturating_sub(deleting_for);
             let deleted = o.key.metadata.deletion_timestamp.as_ref().filter(|_| o.namespace_terminating);
             let revoked_at = deleted.map(|at| (at.0, o.timings.handover));
-            let message = words::deletion_waits(&o.key, &live, view, revoked_at, advice.is_zero());
-            let wait = [advice, left].into_iter().filter(|wait| !wait.is_zero()).min();
+            let readers: Vec<String> = readers(o).map(str::to_owned).collect();
+            let message = words::deletion_waits(&o.key, &live, view, &readers, revoked_at, advice.is_zero());
+            let wait = [advice, left, o.timings.scan_every].into_iter().filter(|wait| !wait.is_zero()).min();
             Some(Rule::Wait(Hold { wait, ..Hold::new(Reason::DeletionWaits, message) }))
         }
     }
@@ -104,7 +109,18 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
 
 fn may_revoke(o: &Observation, deleting_for: Duration) -> bool {
     let word = o.key.annotations().get(annotation::DELETE_NOW).is_some_and(|value| value != "false");
-    word || (o.namespace_terminating && deleting_for >= o.timings.handover)
+    let confirmed = o.pods.as_ref().is_some_and(|pods| pods.confirmed) && unread(o);
+    word || confirmed || (o.namespace_terminating && deleting_for >= o.timings.handover)
+}
+
+/// The pods that read the Secret, by name.
+fn readers(o: &Observation) -> impl Iterator<Item = &str> {
+    o.pods.iter().flat_map(|pods| &pods.scan.holders).map(|holder| holder.pod.as_str())
+}
+
+/// Whether the pods were looked at, and none reads the Secret.
+fn unread(o: &Observation) -> bool {
+    o.pods.is_some() && readers(o).next().is_none()
 }
 
 /// Whether the ApiKey may go although the slot is there: the account, or a person, finishes.

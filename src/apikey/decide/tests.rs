@@ -5,11 +5,12 @@ mod creation;
 mod deletion;
 mod properties;
 mod publication;
+mod rotation;
 
 use super::*;
 use crate::{
     api::{account::Slot, duration::GoDuration},
-    apikey::fixtures::{HOUR, MINUTE, aged, ago, alive, in_future, mine, named, seen, theirs},
+    apikey::fixtures::{HOUR, MINUTE, aged, ago, alive, failing, in_future, mine, named, seen, theirs},
     consumer_secret::Foreign,
 };
 
@@ -32,6 +33,13 @@ fn told(decision: &Decision) -> String {
         },
         Decision::Distrust { attempt } => format!("Distrust {attempt}"),
         Decision::Project => "Project".into(),
+        Decision::LookAtPods { confirm: false } => "LookAtPods".into(),
+        Decision::LookAtPods { confirm: true } => "LookAtPods again".into(),
+        Decision::LookAtLists => "LookAtLists".into(),
+        Decision::Restart(workloads) => {
+            let names: Vec<&str> = workloads.iter().map(|workload| workload.name.as_str()).collect();
+            format!("Restart {}", names.join(" "))
+        }
         Decision::Finish { remove_secret: true } => "Finish with the Secret".into(),
         Decision::Finish { remove_secret: false } => "Finish".into(),
         Decision::Wait(Hold { reason, message: _, wait: None, quiet: _ }) => reason.as_str().into(),
@@ -47,6 +55,8 @@ fn told_change(change: &Change) -> String {
             format!("Reserve {} {key_use} behind {ahead}", owner.uid)
         }
         Change::ReserveFurther { owner, key_use } => format!("ReserveFurther {} {key_use}", owner.uid),
+        Change::ReserveNext { owner, key_use } => format!("ReserveNext {} {key_use}", owner.uid),
+        Change::SwitchBack { attempt } => format!("SwitchBack {attempt}"),
         Change::GiveBack { owner_uid } => format!("GiveBack {owner_uid}"),
         Change::Abandon { attempt } => format!("Abandon {attempt}"),
         Change::Doubt { attempt, reason } => format!("Doubt {attempt} {reason}"),
@@ -128,10 +138,10 @@ fn the_rules_are_asked_in_the_documented_order() {
 fn of_rules_that_wait_the_first_has_the_word_and_every_deadline_counts() {
     let running = || seen().with_slot(aged(MINUTE, mine(SlotState::Creating))).running();
     let foreign = || running().with_slot(mine(SlotState::Live)).with_consumer(Found::Foreign(Foreign::Type));
-    assert_eq!(told(&decide(&foreign())), "Creating, 1m");
+    assert_eq!(told(&decide(&foreign())), "Rotating, 1m");
     let mut impatient = foreign();
     impatient.timings.answer_deadline = HOUR;
-    assert_eq!(told(&decide(&impatient)), "Creating, 1m", "the deadline of the taken Secret");
+    assert_eq!(told(&decide(&impatient)), "Rotating, 1m", "the deadline of the taken Secret");
 }
 
 #[test]

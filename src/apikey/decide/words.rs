@@ -1,5 +1,11 @@
 //! What a person reads: each message names the object and the field, and says the way out.
 
+mod rotation;
+
+pub(super) use rotation::{
+    gaps, list, new_key_fails, no_second_slot, overlapping, restarting, rollout_failed, unknown_zone,
+};
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -349,6 +355,7 @@ pub(super) fn deletion_waits(
     key: &ApiKey,
     live: &[&Slot],
     view: &AccountView,
+    readers: &[String],
     revoked_at: Option<(Timestamp, Duration)>,
     advise: bool,
 ) -> String {
@@ -367,10 +374,11 @@ pub(super) fn deletion_waits(
         (None, false) => String::new(),
     };
     format!(
-        "key {} of account \"{}\" was published and may be in use; when nothing reads Secret \"{}\" any more, revoke it \
-         with: {command} (or set spec.deletionPolicy: Orphan to keep it){advice}",
+        "key {} of account \"{}\" is revoked when no pod reads Secret \"{}\" any more; these do: {}; to revoke it all the same: \
+         {command} (or set spec.deletionPolicy: Orphan to keep it){advice}",
         names.join(", "),
         account_name(view),
-        key.secret_name()
+        key.secret_name(),
+        list(readers.iter().cloned())
     )
 }

@@ -37,7 +37,12 @@ fn ledger(slots: Vec<Slot>) -> Ledger {
 }
 
 fn license(n: usize, attempt: &str) -> Change {
-    Change::License { owner_uid: owner(n).uid, attempt: attempt.into(), key_name: format!("Name-{attempt}") }
+    Change::License {
+        owner_uid: owner(n).uid,
+        attempt: attempt.into(),
+        key_name: format!("Name-{attempt}"),
+        trigger: None,
+    }
 }
 
 fn reserve(n: usize) -> Change {
@@ -138,6 +143,39 @@ fn a_further_slot_needs_every_other_one_of_the_owner_to_be_out_of_use() {
 }
 
 #[test]
+fn a_next_key_needs_one_live_key_of_its_owner_and_no_other_in_use() {
+    let next = Change::ReserveNext { owner: owner(0), key_use: "production/app".into() };
+    let live = || slot(&owner(0), SlotState::Live);
+    let mut second = live();
+    (second.attempt, second.published) = (Some("second".into()), Some(2));
+    for (name, others, allowed) in [
+        ("the live key alone", vec![], true),
+        ("an earlier one is being revoked", vec![slot(&owner(0), SlotState::Revoking)], true),
+        ("an attempt was lost", vec![slot(&owner(0), SlotState::Lost)], true),
+        ("there is a place", vec![slot(&owner(0), SlotState::Reserved)], false),
+        ("one is being made", vec![slot(&owner(0), SlotState::Creating)], false),
+        ("the last rotation has not ended", vec![second], false),
+    ] {
+        let slots = [vec![live()], others].concat();
+        assert_eq!(ledger(slots).apply(&next, &terms(10, 0)).is_ok(), allowed, "{name}");
+    }
+    assert_eq!(ledger(vec![]).apply(&next, &terms(10, 0)), Err(Refusal::NotInState));
+    let revoking = ledger(vec![slot(&owner(0), SlotState::Revoking)]);
+    assert_eq!(revoking.apply(&next, &terms(10, 0)), Err(Refusal::NotInState));
+    let full = ledger((0..10).map(|n| slot(&owner(n), SlotState::Live)).collect());
+    assert_eq!(full.apply(&next, &terms(10, 0)), Err(Refusal::NoRoom));
+}
+
+#[test]
+fn a_switch_back_spends_the_token_that_asked_for_the_rotation() {
+    let (mut old, mut new) = (slot(&owner(0), SlotState::Live), slot(&owner(0), SlotState::Live));
+    (old.attempt, new.attempt, new.published) = (Some("old".into()), Some("new".into()), Some(2));
+    (old.trigger, new.trigger) = (Some("first".into()), Some("second".into()));
+    let back = ledger(vec![old, new]).apply(&Change::SwitchBack { attempt: "old".into() }, &terms(10, 0));
+    assert_eq!(back.unwrap().current("uid-0").unwrap().trigger.as_deref(), Some("second"));
+}
+
+#[test]
 fn the_last_slot_of_a_living_owner_keeps_its_place_and_its_switch_number() {
     let start = ledger(vec![slot(&owner(0), SlotState::Live)]);
     let name = attempt(0, SlotState::Live);
@@ -230,7 +268,7 @@ fn only_the_lines_of_the_table_lead_from_one_state_to_another() {
 fn any_change() -> impl Strategy<Value = Change> {
     let number = 0..4_usize;
     let name = prop::sample::select(vec!["a", "b", "c", "d", "e"]).prop_map(str::to_owned);
-    (0..17, number, name, any::<bool>()).prop_map(|(kind, n, attempt, flag)| match kind {
+    (0..18, number, name, any::<bool>()).prop_map(|(kind, n, attempt, flag)| match kind {
         0 | 1 => reserve(n),
         2 => Change::ReserveFurther { owner: owner(n), key_use: format!("production/app-{n}") },
         3 => Change::GiveBack { owner_uid: owner(n).uid },
@@ -243,6 +281,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         13 => Change::Doubt { attempt, reason: "NoList" },
         14 => Change::Condemn { attempt, emergency: flag },
         15 => Change::Release { attempt },
+        16 => Change::ReserveNext { owner: owner(n), key_use: format!("production/app-{n}") },
         _ if flag => Change::Bury { attempt, owner_lives: n % 2 == 0 },
         _ => Change::Dismiss { attempt },
     })

@@ -5,8 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use super::Oracle;
-use crate::{cluster::Held, scene::Scene};
+use bags_operator::api::{account::Slot, mark};
+use http::Request;
+use serde_json::Value;
+
+use super::{Oracle, elapsed};
+use crate::{
+    apiserver::Payload,
+    cluster::Held,
+    scene::{Scene, TENANT},
+};
 
 impl Oracle {
     /// Names of the keys that are let in no more since this was last asked.
@@ -52,6 +60,75 @@ impl Oracle {
         let Some(attempt) = self.attempt_of(value).map(str::to_owned) else { return };
         if !self.excused.contains(&attempt) {
             self.blame(format!("a consumer saw 401: pod {pod} has held {attempt} since {since}"));
+        }
+    }
+}
+
+/// I9.
+impl Oracle {
+    /// A workload was patched: by a mark and nothing else, once for each switch.
+    pub(super) fn restarted(&mut self, request: &Request<Payload>) {
+        let path = request.uri().path();
+        if !path.contains("/apis/apps/v1/") {
+            return;
+        }
+        let body = request.body().value();
+        let marks = body.pointer("/spec/template/metadata/annotations").and_then(Value::as_object);
+        let only = body["spec"]["template"]["metadata"].as_object().map_or(0, serde_json::Map::len) == 1
+            && body["spec"]["template"].as_object().map_or(0, serde_json::Map::len) == 1
+            && body["spec"].as_object().map_or(0, serde_json::Map::len) == 1;
+        let marks: Vec<(&String, &Value)> = marks.into_iter().flatten().collect();
+        let [(name, mark)] = *marks.as_slice() else {
+            return self.blame(format!("I9: {path} was patched with {} annotations", marks.len()));
+        };
+        if !only || !name.starts_with("restart.keys.bags.fm/") {
+            self.blame(format!("I9: {path} was patched with more than a mark: {name}"));
+        }
+        if !self.marks.insert(format!("{path} {name} {mark}")) {
+            self.blame(format!("I9: {path} was restarted twice for one switch"));
+        }
+    }
+}
+
+/// Gates that no person opens: what the applications hold at that very moment speaks for them, or against.
+impl Oracle {
+    /// A deleted ApiKey's key may go if no pod refers to its Secret.
+    pub(super) fn unread(&mut self, slot: &Slot, scene: &Scene) {
+        for pod in scene.api.list("pods") {
+            let finished = ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase);
+            if !finished && pod["spec"].to_string().contains(&format!("\"{}\"", slot.owner.name)) {
+                self.blame(format!("I3: the key of {} was condemned while a pod reads it", slot.owner.name));
+            }
+        }
+    }
+
+    /// An earlier key may go if another one is in the Secret, and no pod holds the earlier one, and both were valid for as
+    /// long as the ApiKey says.
+    pub(super) fn replaced(&mut self, slot: &Slot, scene: &Scene) {
+        let attempt = slot.attempt.clone().unwrap_or_default();
+        let secret = scene.api.get("secrets", TENANT, &slot.owner.name);
+        let current = self.ledger.current(&slot.owner.uid).cloned();
+        let in_secret =
+            secret.as_ref().and_then(|it| it["metadata"]["annotations"][mark::SWITCH_ATTEMPT].as_str());
+        match current {
+            Some(current)
+                if in_secret == current.attempt.as_deref() && current.published > slot.published =>
+            {
+                let both = elapsed(current.since, slot.since);
+                if both < self.timings.mark_delay {
+                    self.blame(format!(
+                        "I3: {attempt} was condemned {both:?} after its successor was published"
+                    ));
+                }
+            }
+            Some(_) | None => {
+                self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
+            }
+        }
+        for held in scene.cluster.held() {
+            if self.attempt_of(&held.value) == Some(attempt.as_str()) {
+                self.blame(format!("I3: {attempt} was condemned while pod {} holds it", held.pod));
+            }
         }
     }
 }

@@ -161,14 +161,23 @@ fn judge(o: &Observation, decision: &Decision) -> Result<(), TestCaseError> {
     let mut slots = o.account.iter().flat_map(|view| &view.ledger.slots);
     let held = slots.any(|slot| matches!(slot.state, SlotState::Unknown(_)));
     match decision {
-        Decision::Change(_) | Decision::Make | Decision::Publish { .. } | Decision::Probe { .. } if held => {
+        Decision::Change(_)
+        | Decision::Make
+        | Decision::Publish { .. }
+        | Decision::Probe { .. }
+        | Decision::Restart(_)
+            if held =>
+        {
             prop_assert!(false, "a ledger of a newer version: {decision:?}");
         }
         Decision::Change(changes) => judge_changes(o, changes)?,
         Decision::Make => {
             let (owner_uid, key_name) =
                 (o.owner.uid.clone(), full_key_name(&o.key.key_name(), "cluster", "fresh"));
-            judge_changes(o, &[Change::License { owner_uid, attempt: "fresh".into(), key_name }])?;
+            judge_changes(
+                o,
+                &[Change::License { owner_uid, attempt: "fresh".into(), key_name, trigger: None }],
+            )?;
         }
         Decision::Publish { attempt, key_id, user: _ } => {
             let attempt = || attempt.clone();
@@ -177,7 +186,8 @@ fn judge(o: &Observation, decision: &Decision) -> Result<(), TestCaseError> {
                 known.into_iter().chain([Change::Publish { attempt: attempt() }]).collect();
             judge_changes(o, &changes)?;
         }
-        Decision::Probe { .. } => {}
+        Decision::Probe { .. } | Decision::LookAtPods { .. } | Decision::LookAtLists => {}
+        Decision::Restart(workloads) => prop_assert!(!workloads.is_empty()),
         Decision::Distrust { .. } => prop_assert!(!held),
         Decision::Project => prop_assert!(o.current().is_some() && o.current_value.is_some()),
         Decision::Finish { remove_secret } => prop_assert!(!held || !remove_secret),

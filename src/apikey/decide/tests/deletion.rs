@@ -97,9 +97,9 @@ fn without_finalizer(observation: Observation) -> Observation {
 #[test]
 fn a_published_key_is_revoked_by_a_persons_word_or_with_its_namespace() {
     check(vec![
-        ("it waits, and says more after 10m", deleted(SlotState::Live), "DeletionWaits, 9m"),
-        ("it still waits, until it may be handed over", seen_deleted(MINUTE * 11), "DeletionWaits, 4m"),
-        ("it waits without end", seen_deleted(HOUR * 24), "DeletionWaits"),
+        ("it waits, and says more after 10m", deleted(SlotState::Live), "DeletionWaits, 15s"),
+        ("it still waits, until it may be handed over", seen_deleted(MINUTE * 11), "DeletionWaits, 15s"),
+        ("it waits without end", seen_deleted(HOUR * 24), "DeletionWaits, 15s"),
         (
             "delete-now revokes it",
             deleted(SlotState::Live).annotated(DELETE_NOW, "true"),
@@ -113,9 +113,9 @@ fn a_published_key_is_revoked_by_a_persons_word_or_with_its_namespace() {
         (
             "delete-now: false is no word",
             deleted(SlotState::Live).annotated(DELETE_NOW, "false"),
-            "DeletionWaits, 9m",
+            "DeletionWaits, 15s",
         ),
-        ("a namespace that goes away waits too", terminating(deleted(SlotState::Live)), "DeletionWaits, 9m"),
+        ("a namespace that goes away waits too", terminating(deleted(SlotState::Live)), "DeletionWaits, 15s"),
         (
             "a namespace that goes away waits 15m at most",
             terminating(seen_deleted(MINUTE * 15)),

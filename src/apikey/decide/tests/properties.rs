@@ -7,12 +7,17 @@ use crate::apikey::observe::AccountView;
 use crate::{
     api::{
         account::{Capability, Failures, Revocation, RevocationMode},
-        annotation::DELETE_NOW,
-        apikey::DeletionPolicy,
+        annotation::{self, DELETE_NOW},
+        apikey::{DeletionPolicy, OnRolloutFailure, RolloutSpec, RotationSpec, Switch},
     },
-    apikey::fixtures::{CREDENTIALS, SECOND, named, no_credentials, value},
+    apikey::{
+        fixtures::{CREDENTIALS, SECOND, consumer, named, no_credentials, now, reader, value},
+        observe::PodsSeen,
+        quiet::{Shown, Uses},
+    },
     keystore::Entry,
     ledger::{Ledger, Room, invariants::violations, slots::Terms},
+    workload::{Holder, Scan, Why},
 };
 
 mod model;
@@ -172,7 +177,7 @@ fn of_key() -> impl Strategy<Value = Twist> {
 
 fn of_world() -> impl Strategy<Value = Twist> {
     let flags = any::<[bool; 3]>();
-    (0..9_usize, prop::option::weighted(0.9, Just(())), flags).prop_map(|(found, account, [a, b, c])| {
+    (0..20_usize, prop::option::weighted(0.9, Just(())), flags).prop_map(|(found, account, [a, b, c])| {
         twist(move |mut o| {
             let foreign = [Foreign::Unmarked, Foreign::Immutable, Foreign::Type, Foreign::LaterSwitch];
             if o.current().is_some() {
@@ -198,16 +203,116 @@ fn of_world() -> impl Strategy<Value = Twist> {
     })
 }
 
+fn any_holder() -> impl Strategy<Value = Holder> {
+    let why = prop::option::of(prop::sample::select(vec![
+        Why::Started,
+        Why::Mounted,
+        Why::NotReady,
+        Why::Settling(MINUTE),
+        Why::Unknown,
+    ]));
+    (0..3_usize, why, any::<bool>())
+        .prop_map(|(n, why, terminating)| Holder { terminating, ..reader(&format!("web-{n}"), why) })
+}
+
+/// Pods and workloads; marked, where they are, for the switch of this number.
+#[derive(Clone, Debug)]
+struct AnyPods {
+    holders: Vec<Holder>,
+    workloads: Vec<(usize, &'static str, bool)>,
+    confirmed: bool,
+}
+
+impl AnyPods {
+    fn seen(&self, number: i64) -> PodsSeen {
+        let stale = self.holders.iter().any(|holder| holder.why().is_some());
+        let consumers = self.workloads.iter().map(|(n, how, marked)| {
+            let mark = if *marked { format!("uid-0-{number}") } else { String::new() };
+            consumer(&format!("web-{n}"), how, &mark, stale)
+        });
+        let scan = Scan { holders: self.holders.clone() };
+        let confirmed = self.confirmed;
+        PodsSeen { consumers: consumers.collect(), scan, confirmed, ..PodsSeen::default() }
+    }
+}
+
+fn any_pods() -> impl Strategy<Value = AnyPods> {
+    let how = prop::sample::select(vec!["", "Recreate", "paused", "failed"]);
+    let workload = (0..3_usize, how, any::<bool>());
+    let holders = prop_oneof![Just(vec![]), prop::collection::vec(any_holder(), 0..4)];
+    let all = (holders, prop::collection::vec(workload, 0..3), any::<bool>());
+    all.prop_map(|(holders, workloads, confirmed)| AnyPods { holders, workloads, confirmed })
+}
+
+fn any_ago() -> impl Strategy<Value = Timestamp> {
+    (0..60_u32).prop_map(|hours| ago(HOUR * hours))
+}
+
+fn of_rotation() -> impl Strategy<Value = Twist> {
+    let asked = (prop::option::of(prop::sample::select(vec!["first", "second"])), any::<[bool; 4]>());
+    let probe =
+        || prop_oneof![2 => Just(None), 2 => any_probe().prop_map(Some), 2 => Just(Some(alive("user-1")))];
+    let probes = (probe(), probe());
+    let time = || prop::option::of(any_ago());
+    let uses = prop::option::of((time(), time(), time(), prop::option::of((any_ago(), 0..3_i64))));
+    let pods = prop::option::weighted(0.8, any_pods());
+    (asked, pods, probes, uses, time()).prop_map(
+        |((asked, [every, back, listed, gap]), pods, probes, uses, clean)| {
+            twist(move |o| {
+                let count = o.current().and_then(|slot| slot.published);
+                let o = o.key(|key| {
+                    let failure = if back { OnRolloutFailure::SwitchBack } else { OnRolloutFailure::Hold };
+                    key.spec.rotation = Some(RotationSpec {
+                        every: every.then(|| "1h".to_owned()),
+                        on_rollout_failure: Some(failure),
+                        ..RotationSpec::default()
+                    });
+                    key.spec.rollout = Some(RolloutSpec { allow_gap: Some(gap), ..RolloutSpec::default() });
+                    key.status.get_or_insert_default().switch = count.map(|count| Switch {
+                        count,
+                        attempt: String::new(),
+                        at: now(),
+                        clean_since: clean,
+                        marked: vec![],
+                    });
+                });
+                let o = asked.iter().fold(o, |o, token| o.annotated(annotation::ROTATE, token));
+                let uses = uses.map(|(listed_at, answered, previous, shown)| Uses {
+                    listed_at,
+                    previous,
+                    answered,
+                    shown: shown.map(|(answered, minutes)| Shown {
+                        answered,
+                        lag: jiff::SignedDuration::from_mins(minutes),
+                    }),
+                });
+                let (current_probe, previous_probe) = probes.clone();
+                let pods = pods.as_ref().map(|pods| pods.seen(count.unwrap_or_default()));
+                Observation { pods, current_probe, previous_probe, uses, listed, ..o }
+            })
+        },
+    )
+}
+
 fn any_observation() -> impl Strategy<Value = Observation> {
     let slots = prop::collection::vec(any_slot(), 0..6);
-    (slots, of_account(), of_attempt(), of_key(), of_world()).prop_map(
-        |(slots, account, attempt, key, world)| {
+    let switch = prop::option::weighted(0.3, any_time());
+    (slots, of_account(), of_attempt(), of_key(), of_world(), (of_rotation(), switch)).prop_map(
+        |(slots, account, attempt, key, world, (rotation, switch))| {
             let slots = slots.into_iter().enumerate().map(|(n, slot)| match slot.attempt {
                 Some(_) => named(&format!("attempt-{n}"), slot),
                 None => slot,
             });
-            let bare = slots.fold(seen(), Observation::with_slot);
-            [account, attempt, key, world].into_iter().fold(bare, |o, Twist(change)| change(o))
+            // Two keys of one ApiKey are rare among slots of anybody in any state.
+            let both = switch.map(|since| {
+                let live = || mine(SlotState::Live);
+                let new = Slot { published: Some(5), revision: 2, since, ..named("new", live()) };
+                [Slot { published: Some(4), ..named("old", live()) }, new]
+            });
+            let both = both.into_iter().flatten();
+            let slots = slots.filter(|slot| switch.is_none() || slot.owner.uid != "uid-0");
+            let bare = both.chain(slots).fold(seen(), Observation::with_slot);
+            [rotation, account, attempt, key, world].into_iter().fold(bare, |o, Twist(change)| change(o))
         },
     )
 }
@@ -233,7 +338,30 @@ fn may_condemn(o: &Observation) -> bool {
     let Some(deleted) = &o.key.metadata.deletion_timestamp else { return false };
     let word = o.key.metadata.annotations.iter().flatten().any(|(k, v)| k == DELETE_NOW && v != "false");
     let long = since(o.now, deleted.0) >= o.timings.handover;
-    o.key.deletion_policy() == DeletionPolicy::Revoke && (word || (o.namespace_terminating && long))
+    let unread = o.pods.as_ref().is_some_and(|pods| pods.confirmed && pods.scan.holders.is_empty());
+    let may = word || unread || (o.namespace_terminating && long);
+    o.key.deletion_policy() == DeletionPolicy::Revoke && may
+}
+
+/// Whether everything speaks for it that nothing can use an earlier key any more.
+fn out_of_use(o: &Observation, attempt: &str) -> bool {
+    let old = o.superseded().iter().any(|slot| slot.attempt.as_deref() == Some(attempt));
+    let clean = o.pods.as_ref().is_some_and(|pods| pods.confirmed && pods.scan.is_clean());
+    let works = matches!(o.current_probe, Some(Probe::Alive { .. }));
+    let Some(clean_since) = o.clean_since() else { return false };
+    let overlap = since(o.now, clean_since) >= o.key.rotation().min_overlap;
+    let (quiet_for, age) = (o.key.rotation().quiet_for, since(o.now, clean_since));
+    let shown = o.uses.and_then(|uses| uses.shown);
+    let seen = shown.is_some_and(|shown| since(shown.answered, clean_since) >= quiet_for);
+    let unused = age >= quiet_for && (seen || age >= o.timings.unproven_overlap);
+    allowed(o) && o.switched_at().is_some() && old && clean && works && overlap && unused
+}
+
+/// Whether the current key is to be replaced.
+fn due(o: &Observation) -> bool {
+    o.current().is_some_and(|current| {
+        crate::apikey::decide::rotation::due(o, current) == crate::apikey::decide::rotation::Due::Now
+    })
 }
 
 /// Whether the account and the ApiKey let a new key be made or published.
@@ -254,7 +382,19 @@ fn judge_changes(o: &Observation, changes: &[Change]) -> Result<(), TestCaseErro
     accepted(o, changes)?;
     for change in changes {
         match change {
-            Change::Condemn { emergency, .. } => prop_assert!(!emergency && may_condemn(o)),
+            Change::Condemn { emergency, attempt } => {
+                prop_assert!(!emergency && (may_condemn(o) || out_of_use(o, attempt)));
+            }
+            Change::ReserveNext { owner, .. } => {
+                prop_assert!(allowed(o) && *owner == o.owner && o.published() && due(o));
+                prop_assert!(o.pods.is_some() && !o.gaps());
+            }
+            Change::SwitchBack { attempt } => {
+                let back = o.key.rotation().on_rollout_failure == OnRolloutFailure::SwitchBack;
+                let works = matches!(o.previous_probe, Some(Probe::Alive { .. }));
+                prop_assert!(allowed(o) && back && works);
+                prop_assert!(o.superseded().iter().any(|slot| slot.attempt.as_ref() == Some(attempt)));
+            }
             Change::Release { .. } => prop_assert!(
                 o.key.metadata.deletion_timestamp.is_some()
                     && o.key.deletion_policy() == DeletionPolicy::Orphan
@@ -278,7 +418,9 @@ fn judge_making(o: &Observation) -> Result<(), TestCaseError> {
     let view = o.account.as_ref().expect("an account");
     let place = o.slots().into_iter().find(|slot| slot.state == SlotState::Reserved);
     prop_assert!(allowed(o));
-    prop_assert!(o.current().is_none() && o.creating.is_none() && o.secret_rival.is_none());
+    let replaces = o.current().is_some();
+    prop_assert!(!replaces || due(o) && o.published() && o.superseded().is_empty());
+    prop_assert!(o.creating.is_none() && o.secret_rival.is_none());
     prop_assert!(view.paused_until.is_none());
     prop_assert!(view.ledger.open_licence(o.now, o.timings.licence_term).is_none());
     prop_assert!(place.is_some_and(|place| view.room.fits_creation(&view.ledger.slots, place)));
@@ -286,6 +428,7 @@ fn judge_making(o: &Observation) -> Result<(), TestCaseError> {
         owner_uid: o.owner.uid.clone(),
         attempt: "fresh".into(),
         key_name: "Production-App-0-fresh".into(),
+        trigger: None,
     };
     accepted(o, &[licence]).map(drop)
 }
@@ -320,6 +463,23 @@ proptest! {
             Decision::Make => judge_making(&o)?,
             Decision::Publish { user, .. } => judge_publication(&o, &user)?,
             Decision::Finish { .. } => judge_leaving(&o)?,
+            Decision::Probe { attempt } if o.creating.as_ref().is_none_or(|view| view.slot.attempt.as_ref() != Some(&attempt)) => {
+                // The old key is asked only where the Secret may go back to it.
+                let back = o.key.rotation().on_rollout_failure == OnRolloutFailure::SwitchBack;
+                let current = o.current().is_some_and(|slot| slot.attempt.as_ref() == Some(&attempt));
+                prop_assert!(allowed(&o) && !o.superseded().is_empty() && (current || back));
+            }
+            Decision::LookAtPods { confirm } => {
+                prop_assert!(o.current().is_some());
+                prop_assert!(o.pods.is_none() || confirm && !o.pods.as_ref().is_some_and(|pods| pods.confirmed));
+            }
+            Decision::LookAtLists => prop_assert!(!o.listed && o.uses.is_some()),
+            Decision::Restart(workloads) => {
+                let pods = o.pods.as_ref().expect("pods that were looked at");
+                prop_assert!(allowed(&o) && !o.superseded().is_empty() && !pods.scan.is_clean());
+                prop_assert!(!workloads.is_empty() && workloads.len() <= o.key.rollout().max_concurrent);
+                prop_assert!(since(o.now, o.switched_at().expect("a switch")) >= o.timings.mark_delay);
+            }
             Decision::Probe { attempt } | Decision::Distrust { attempt } => {
                 prop_assert!(allowed(&o));
                 let creating = o.creating.as_ref().expect("an attempt");
@@ -383,6 +543,14 @@ fn the_arbitrary_observations_reach_every_decision() {
         "Unresolved",
         "Revoking",
         "Issued",
+        "ReserveNext",
+        "SwitchBack",
+        "LookAtPods",
+        "LookAtLists",
+        "Restart",
+        "Rotating",
+        "RotationHeld",
+        "RotationBlocked",
     ] {
         assert!(reached.contains(word), "no observation led to {word}: {reached:?}");
     }

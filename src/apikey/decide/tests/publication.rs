@@ -121,12 +121,12 @@ fn a_key_that_may_not_be_published_any_more_waits_unpublished() {
         (
             "suspended, beside a current key",
             verified().with_slot(mine(SlotState::Live)).suspended(),
-            "Suspended",
+            "RotationBlocked",
         ),
         (
             "another installation, beside a current key",
             verified().with_slot(mine(SlotState::Live)).view(|view| view.ours = Some(false)),
-            "ForeignInstallation",
+            "RotationBlocked",
         ),
     ]);
 }

@@ -45,11 +45,13 @@ fn every_change(ledger: &Ledger) -> Vec<Change> {
             owner_uid: owner_uid.clone(),
             attempt: attempt.into(),
             key_name: "Production-App".into(),
+            trigger: Some("token".into()),
         };
         [
             Change::Reserve { owner: owner.clone(), key_use: key_use.clone(), ahead: 0 },
             Change::Reserve { owner: owner.clone(), key_use: key_use.clone(), ahead: usize::MAX },
-            Change::ReserveFurther { owner: owner.clone(), key_use },
+            Change::ReserveFurther { owner: owner.clone(), key_use: key_use.clone() },
+            Change::ReserveNext { owner: owner.clone(), key_use },
             Change::GiveBack { owner_uid: owner_uid.clone() },
             license("fresh"),
             license(&attempts[0]),
@@ -94,7 +96,7 @@ fn judge_change(ledger: &Ledger, change: &Change, terms: &Terms, sound: bool) ->
     prop_assert!(!sound || broken.is_empty(), "{change:?}: {broken:?}\nbefore {ledger:#?}\nafter {next:#?}");
     prop_assert!(next.departed.len() <= ledger.departed.len().max(DEPARTED));
     let slots = i64::try_from(next.slots.len()).unwrap();
-    if matches!(change, Change::Reserve { .. } | Change::ReserveFurther { .. }) {
+    if matches!(change, Change::Reserve { .. } | Change::ReserveFurther { .. } | Change::ReserveNext { .. }) {
         prop_assert!(slots <= terms.room.limit, "{change:?} beyond the limit of {:?}", terms.room);
     }
     Ok(true)

@@ -87,7 +87,12 @@ impl World {
         self.attempts += 1;
         (self.probe, self.refused_since, self.probed) = (None, None, None);
         let key_name = format!("Production-App-0-{attempt}");
-        let licence = Change::License { owner_uid: o.owner.uid.clone(), attempt: attempt.clone(), key_name };
+        let licence = Change::License {
+            owner_uid: o.owner.uid.clone(),
+            attempt: attempt.clone(),
+            key_name,
+            trigger: o.key.rotate_token(),
+        };
         self.change(&licence)?;
         self.luck = self.script.pop().unwrap_or(Luck::Good { looks: 0, seconds: 0 });
         self.looks = 0;
@@ -162,7 +167,11 @@ impl World {
                 Decision::Project => self.secret = o.synced().consumer.expect("a Secret"),
                 Decision::Wait(Hold { reason: Reason::Issued, .. }) => return Ok(Some(round)),
                 Decision::Wait(hold) => self.pass(&hold)?,
-                other @ (Decision::Distrust { .. } | Decision::Finish { .. }) => {
+                other @ (Decision::Distrust { .. }
+                | Decision::Finish { .. }
+                | Decision::LookAtPods { .. }
+                | Decision::LookAtLists
+                | Decision::Restart(_)) => {
                     prop_assert!(false, "not in this world: {other:?}");
                 }
             }

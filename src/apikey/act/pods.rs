@@ -1,0 +1,137 @@
+//! Looks at the pods that read the Secret, and restarts what owns them.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::ResourceExt;
+use tracing::{info, warn};
+
+use super::{Problem, reference};
+use crate::{
+    account::listing,
+    apikey::{
+        hold::Reason,
+        observe::{Observation, PodsSeen, Run},
+    },
+    context::Context,
+    env::CallError,
+    events::EventReason,
+    workload::{self, WorkloadRef},
+};
+
+/// Lists the namespace's pods, and judges those that read the Secret: against the last switch where one is open, else as if
+/// it were switched now. A list that is young enough serves all ApiKeys of the namespace, unless `confirm`.
+pub(super) async fn look(
+    context: &Arc<Context>,
+    o: &Observation,
+    confirm: bool,
+    run: &mut Run,
+) -> Result<(), Problem> {
+    let timings = &o.timings;
+    let deleting = o.key.metadata.deletion_timestamp.is_some();
+    let switched_at = if deleting { None } else { o.switched_at().filter(|_| !o.superseded().is_empty()) };
+    let max_age = match (confirm, switched_at.and(o.clean_since())) {
+        (true, _) => Duration::ZERO,
+        // Half of the pause between two looks: the next one is to see something new.
+        (false, None) => timings.scan_every / 2,
+        (false, Some(_)) => timings.clean_scan_every / 2,
+    };
+    let (kube, clock, namespace) = (context.env.kube.clone(), &*context.env.clock, &o.owner.namespace);
+    let listed = context.pods.get(kube.clone(), clock, namespace, max_age).await;
+    let pods = listed.map_err(|error| unseen("pods", namespace, &error))?;
+    let secret = o.key.secret_name();
+    let scan = workload::scan(&pods, &secret, switched_at.unwrap_or(o.now), o.now, timings);
+    let consumers = match deleting {
+        true => Vec::new(),
+        false => workload::consumers(kube, namespace, &scan, &context.owners)
+            .await
+            .map_err(|error| unseen("their owners", namespace, &error))?,
+    };
+    let resting = match o.current().and_then(|slot| slot.published) {
+        Some(number) => {
+            let mark = workload::mark_value(&o.owner.uid, number);
+            context.marks.resting(&o.owner.uid, &mark, clock.monotonic(), timings.remark_after)
+        }
+        None => BTreeSet::new(),
+    };
+    run.pods = Some(PodsSeen { scan, consumers, resting, confirmed: confirm });
+    Ok(())
+}
+
+fn unseen(what: &str, namespace: &str, error: &CallError) -> Problem {
+    let message = format!(
+        "{what} in namespace \"{namespace}\" could not be read ({error}), so that nobody can tell what uses the key; nothing is \
+         restarted or revoked before; see whether the operator may read them (docs/rbac.yaml)"
+    );
+    Problem::transient(Reason::ApiServerUnavailable, message)
+}
+
+/// Asks for a list of the account's keys, where it has one: now, as it is to show what was done just before.
+pub(super) async fn list_keys(context: &Arc<Context>, o: &Observation, run: &mut Run) -> Result<(), Problem> {
+    let Some(view) = &o.account else { return Ok(()) };
+    let name = view.account.name_any();
+    let memory = context.memory_of(&name, &view.account);
+    let credentials = context.credentials(&view.account)?;
+    let listed = listing::fresh(context, &view.account, &memory, &credentials, Duration::ZERO).await;
+    listed.map_err(|error| Problem::of_bags(&name, &error))?;
+    run.listed = true;
+    Ok(())
+}
+
+/// Marks workloads, so that their controllers replace their pods. What lost a conflict is looked at again.
+pub(super) async fn restart(
+    context: &Arc<Context>,
+    o: &Observation,
+    workloads: &[WorkloadRef],
+    run: &mut Run,
+) -> Result<(), Problem> {
+    let (Some(pods), Some(number)) = (&o.pods, o.current().and_then(|slot| slot.published)) else {
+        return Ok(());
+    };
+    // What was seen is out of date after this.
+    run.pods = None;
+    let value = workload::mark_value(&o.owner.uid, number);
+    let namespace = &o.owner.namespace;
+    for consumer in &pods.consumers {
+        let Some(workload) = consumer.workload.as_ref().filter(|known| workloads.contains(&known.reference))
+        else {
+            continue;
+        };
+        let WorkloadRef { kind, name, uid } = &workload.reference;
+        let marked =
+            workload::mark(context.env.kube.clone(), namespace, workload, &o.owner.name, &value).await;
+        match marked {
+            Ok(()) => {
+                context.marks.note(&workload.reference, &o.owner.uid, &value, context.env.clock.monotonic());
+                info!(kind = kind.as_str(), workload = %name, mark = %value, "Restarted a workload");
+                let note = format!(
+                    "ApiKey \"{}\" has a new key: the pods are replaced, so that they read it",
+                    o.owner.name
+                );
+                let what = ObjectReference {
+                    api_version: Some("apps/v1".to_owned()),
+                    kind: Some(kind.as_str().to_owned()),
+                    namespace: Some(namespace.clone()),
+                    name: Some(name.clone()),
+                    uid: Some(uid.clone()),
+                    ..ObjectReference::default()
+                };
+                context.events.publish(&what, EventReason::Restarted, &note).await;
+                let told = format!("{} {name} is restarted, so that it reads the new key", kind.as_str());
+                context.events.publish(&reference(&o.key), EventReason::Restarted, &told).await;
+            }
+            Err(error) if error.is_conflict() || error.is_not_found() => {}
+            Err(error) => {
+                // It may be done all the same: then the mark is there at the next look.
+                warn!(kind = kind.as_str(), workload = %name, %error, "Failed to restart a workload");
+                let message = format!(
+                    "{} \"{name}\" could not be restarted ({error}); both keys stay valid; see whether the operator may patch \
+                     it (docs/rbac.yaml), or restart it yourself",
+                    kind.as_str()
+                );
+                return Err(Problem::transient(Reason::ApiServerUnavailable, message));
+            }
+        }
+    }
+    Ok(())
+}

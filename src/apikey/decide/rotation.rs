@@ -1,0 +1,321 @@
+//! Rules 6 and 7: a key is replaced while its consumers run.
+//!
+//! Due → a second place → the second key (rules 2 and 5) → published → workloads restarted → until no pod can hold the
+//! old key and nobody has used it for long enough → looked at once more → the old key is condemned. Every doubt keeps both
+//! keys valid. What stands in the way is told, and ends the wait by itself when it goes.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{Decision, Rule, creation, is_in, since, standing, words};
+use crate::{
+    api::{
+        account::{Slot, SlotState},
+        apikey::{OnRolloutFailure, Restart},
+    },
+    apikey::{
+        hold::{Hold, Reason},
+        observe::{AccountView, Observation, PodsSeen},
+        quiet::Quiet,
+        schedule::{Schedule, UnknownZone, next_rotation, opens_at},
+    },
+    bags::Probe,
+    ledger::Change,
+    workload::{Consumer, Gap, Plan, WorkloadRef, mark_value, plan},
+};
+
+/// A rotation that cannot begin is looked at again after this.
+const BLOCKED: Duration = Duration::from_mins(1);
+/// A next look at most: what changes outside of the operator's sight is seen so late.
+const LOOK_AGAIN: Duration = Duration::from_mins(10);
+
+/// Why a key is to be replaced, or when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Now.
+    Now,
+    /// At this time, unless somebody asks for it earlier.
+    At(Timestamp),
+    /// When somebody asks for it.
+    OnDemand,
+    /// A window's time zone does not exist.
+    UnknownZone(String),
+}
+
+/// When the current key is to be replaced.
+pub(crate) fn due(o: &Observation, current: &Slot) -> Due {
+    if o.key.rotate_token().is_some_and(|token| Some(&token) != current.trigger.as_ref()) {
+        return Due::Now;
+    }
+    let rotation = o.key.rotation();
+    let at = match next_rotation(current.since, &o.owner.uid, &rotation) {
+        Schedule::OnDemand => return Due::OnDemand,
+        Schedule::UnknownZone(zone) => return Due::UnknownZone(zone),
+        Schedule::At(at) if at > o.now => return Due::At(at),
+        Schedule::At(_) => opens_at(o.now, &rotation.windows),
+    };
+    match at {
+        Ok(at) if at <= o.now => Due::Now,
+        Ok(at) => Due::At(at),
+        Err(UnknownZone(zone)) => Due::UnknownZone(zone),
+    }
+}
+
+/// Rule 7: a rotation begins.
+pub(super) fn begins(o: &Observation) -> Rule {
+    let (Some(view), Some(current)) = (&o.account, o.current()) else { return Rule::Pass };
+    if o.creating.is_some() || !o.superseded().is_empty() || !o.published() {
+        return Rule::Pass;
+    }
+    let slots = o.slots();
+    // A key that was left to people, beside a current one: the ledger would not take a further slot.
+    if slots.iter().any(|slot| slot.state == SlotState::Released) {
+        return Rule::Pass;
+    }
+    let place = slots.iter().find(|slot| slot.state == SlotState::Reserved);
+    match (due(o, current), place) {
+        (Due::Now, place) => {
+            let rule = match standing(o) {
+                Rule::Pass => next_key(o, view, &slots, place.copied()),
+                rule => rule,
+            };
+            blocked(rule)
+        }
+        // What asked for it has gone.
+        (Due::At(_) | Due::OnDemand | Due::UnknownZone(_), Some(_)) if matches!(standing(o), Rule::Pass) => {
+            Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() })
+        }
+        (Due::UnknownZone(zone), _) => Rule::wait(Reason::RotationBlocked, words::unknown_zone(&zone)),
+        (Due::At(at), None) => {
+            let hold = Hold::new(Reason::Issued, words::issued(&o.key, current));
+            Rule::Wait(hold.after(since(at, o.now).max(Duration::from_secs(1))))
+        }
+        (Due::At(_) | Due::OnDemand, _) => Rule::Pass,
+    }
+}
+
+fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<&Slot>) -> Rule {
+    if let Some(place) = place {
+        return creation::licence(o, view, place);
+    }
+    let out_of_use = [SlotState::Lost, SlotState::Unresolved, SlotState::Revoking];
+    let failed: Vec<&Slot> = slots
+        .iter()
+        .copied()
+        .filter(|slot| is_in(&slot.state, &out_of_use) && slot.published.is_none())
+        .collect();
+    if failed.len() >= creation::ATTEMPTS_WITHOUT_SUCCESS {
+        return Rule::wait(
+            Reason::RotationBlocked,
+            words::unresolved(view, &failed.iter().collect::<Vec<_>>()),
+        );
+    }
+    if let Some(hold) = creation::refusals(o, view, slots) {
+        return Rule::Wait(hold);
+    }
+    let Some(pods) = &o.pods else { return Rule::Act(Decision::LookAtPods { confirm: false }) };
+    let gaps = gaps(o, pods);
+    if !gaps.is_empty() {
+        return Rule::Wait(Hold::new(Reason::RotationBlocked, words::gaps(&gaps)).after(BLOCKED));
+    }
+    if !view.room.fits_extra(&view.ledger.slots) {
+        return Rule::Wait(Hold::new(Reason::RotationBlocked, words::no_second_slot(view)).after(LOOK_AGAIN));
+    }
+    Rule::change(Change::ReserveNext { owner: o.owner.clone(), key_use: o.key.key_use() })
+}
+
+/// Whoever would be stopped for a while by a rotation, where nobody allows that.
+fn gaps<'a>(o: &Observation, pods: &'a PodsSeen) -> Vec<(&'a Consumer, Gap)> {
+    let rollout = o.key.rollout();
+    let wanted = rollout.restart == Restart::Stale && !rollout.allow_gap;
+    pods.consumers.iter().filter(|_| wanted).filter_map(with_gap).collect()
+}
+
+impl Observation {
+    /// Whether a rotation would stop a workload for a while, and nobody allows that.
+    #[must_use]
+    pub fn gaps(&self) -> bool {
+        self.pods.as_ref().is_some_and(|pods| !gaps(self, pods).is_empty())
+    }
+}
+
+/// Whoever would have to be restarted, and cannot be without a gap.
+fn with_gap(consumer: &Consumer) -> Option<(&Consumer, Gap)> {
+    let workload = consumer.workload.as_ref().filter(|_| !consumer.stale.is_empty())?;
+    workload.gap().map(|gap| (consumer, gap))
+}
+
+/// What keeps a next key from being made says nothing against the current one.
+pub(super) fn blocked(rule: Rule) -> Rule {
+    match rule {
+        Rule::Wait(hold) => Rule::Wait(Hold { reason: hold.reason.of_next_key(), quiet: false, ..hold }),
+        rule @ (Rule::Act(_) | Rule::Pass) => rule,
+    }
+}
+
+/// Rule 6: a switch in progress.
+pub(super) fn switch(o: &Observation) -> Rule {
+    let (Some(current), old) = (o.current(), o.superseded()) else { return Rule::Pass };
+    let Some(previous) = old.last().copied() else { return Rule::Pass };
+    if let Rule::Wait(hold) = standing(o) {
+        let message = format!("{}; both keys stay valid meanwhile", hold.message);
+        return Rule::Wait(Hold { reason: Reason::RotationHeld, message, ..hold });
+    }
+    // Until the Secret holds the current key, the rule before this one has spoken.
+    let Some(switched_at) = o.switched_at() else { return Rule::Pass };
+    let Some(pods) = &o.pods else { return Rule::Act(Decision::LookAtPods { confirm: false }) };
+    let switch = Switch { o, current, previous, pods, switched_at };
+    if pods.scan.is_clean() { switch.gate(&old) } else { switch.restarts() }
+}
+
+struct Switch<'a> {
+    o: &'a Observation,
+    current: &'a Slot,
+    previous: &'a Slot,
+    pods: &'a PodsSeen,
+    switched_at: Timestamp,
+}
+
+impl Switch<'_> {
+    /// Pods hold the old key: their owners are restarted, one after the other.
+    fn restarts(&self) -> Rule {
+        let Self { o, pods, .. } = self;
+        let rollout = o.key.rollout();
+        let pause = pods.scan.next_look().unwrap_or(o.timings.scan_every).min(o.timings.scan_every);
+        let plan = self.plan(rollout.max_concurrent);
+        if let Some(rule) = self.failed(&plan) {
+            return rule;
+        }
+        let wait = match rollout.restart {
+            Restart::Stale if !plan.mark.is_empty() => {
+                let marked_in = self.markable_in();
+                if marked_in.is_zero() {
+                    return Rule::Act(Decision::Restart(plan.mark));
+                }
+                marked_in.min(pause)
+            }
+            Restart::Stale | Restart::None => pause,
+        };
+        let reason = if self.overdue() { Reason::RotationHeld } else { Reason::Rotating };
+        let restarts = rollout.restart == Restart::Stale;
+        let message = words::restarting(self.previous, &pods.scan, &plan, restarts);
+        Rule::Wait(Hold::new(reason, message).after(wait.max(Duration::from_secs(1))))
+    }
+
+    fn plan(&self, max_concurrent: usize) -> Plan {
+        let mark = mark_value(&self.o.owner.uid, self.current.published.unwrap_or_default());
+        let rests: &BTreeSet<String> = &self.pods.resting;
+        let already = |workload: &WorkloadRef| rests.contains(&workload.uid);
+        plan(&self.pods.consumers, &self.o.owner.name, &mark, max_concurrent, &already)
+    }
+
+    /// Pods of a restart must come late enough to count. Both clocks have to say so: the API server's, which dates the
+    /// switch, and the operator's, which wrote it.
+    fn markable_in(&self) -> Duration {
+        let passed = since(self.o.now, self.switched_at).min(since(self.o.now, self.current.since));
+        self.o.timings.mark_delay.saturating_sub(passed)
+    }
+
+    /// A workload does not come up with the new key.
+    fn failed(&self, plan: &Plan) -> Option<Rule> {
+        let o = self.o;
+        let (workload, said) = plan.failed.first()?;
+        let newer = self.current.revision > self.previous.revision;
+        let back = o.key.rotation().on_rollout_failure == OnRolloutFailure::SwitchBack && newer;
+        let attempt = self.previous.attempt.clone().unwrap_or_default();
+        if back {
+            match &o.previous_probe {
+                None => return Some(Rule::Act(Decision::Probe { attempt })),
+                Some(Probe::Alive { .. }) => return Some(Rule::change(Change::SwitchBack { attempt })),
+                // There is no way back: what follows says why it stands still.
+                Some(Probe::Dead | Probe::Forbidden | Probe::UserGone) => {}
+            }
+        }
+        let message = words::rollout_failed(self.previous, workload, said);
+        Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(o.timings.scan_every)))
+    }
+
+    fn overdue(&self) -> bool {
+        since(self.o.now, self.current.since) >= self.o.key.rotation().max_overlap
+    }
+
+    /// No pod holds the old key: it goes when both have been valid for long enough and nobody uses it any more.
+    fn gate(&self, old: &[&Slot]) -> Rule {
+        let o = self.o;
+        let rotation = o.key.rotation();
+        let next_look = |left: Duration| left.min(o.timings.clean_scan_every).max(Duration::from_secs(1));
+        // Written down at the end of this run.
+        let clean_since = o.clean_since().unwrap_or(o.now);
+        let overlap = rotation.min_overlap.saturating_sub(since(o.now, clean_since));
+        let unproven = o.timings.unproven_overlap.max(rotation.min_overlap);
+        let quiet = o.uses.unwrap_or_default().quiet(clean_since, rotation.quiet_for, unproven, o.now);
+        let attempt = || self.current.attempt.clone().unwrap_or_default();
+        let (left, passed) = match quiet {
+            Quiet::Proven => (overlap, overlap.is_zero()),
+            Quiet::For { left, .. } => (left.max(overlap), false),
+            // A use of the current key that is known: if the next list shows it, lists can tell.
+            Quiet::Ask if overlap.is_zero() && o.current_probe.is_none() => {
+                return Rule::Act(Decision::Probe { attempt: attempt() });
+            }
+            // It may show that, or be the first one that speaks of these keys.
+            Quiet::Unproven { .. }
+                if overlap.is_zero() && self.unasked() && self.list_may_tell(clean_since) =>
+            {
+                return Rule::Act(Decision::LookAtLists);
+            }
+            Quiet::Lagging { left: Duration::ZERO } if overlap.is_zero() && self.unasked() => {
+                return Rule::Act(Decision::LookAtLists);
+            }
+            Quiet::Ask => (overlap.max(BLOCKED), false),
+            Quiet::Lagging { left } => (left.max(overlap), false),
+            Quiet::Unproven { left, .. } => (left.max(overlap), left.max(overlap).is_zero()),
+        };
+        if passed && o.clean_since().is_some() {
+            return self.point_of_no_return(old);
+        }
+        let reason = if self.overdue() { Reason::RotationHeld } else { Reason::Rotating };
+        let message = words::overlapping(self.previous, clean_since, (o.now, left), &quiet);
+        // When both have been valid for long enough, lists are asked whether they can tell.
+        let wait = if overlap.is_zero() { left } else { overlap };
+        Rule::Wait(Hold::new(reason, message).after(next_look(wait)))
+    }
+
+    /// Whether there are lists, and none was asked for in this run.
+    fn unasked(&self) -> bool {
+        let credentials = self.o.account.as_ref().and_then(|view| view.credentials.as_ref().ok());
+        let token = credentials.is_some_and(|credentials| credentials.token.is_some());
+        !self.o.listed && (token || self.listed_at().is_some())
+    }
+
+    fn listed_at(&self) -> Option<Timestamp> {
+        self.o.uses.and_then(|uses| uses.listed_at)
+    }
+
+    /// Whether a list would show more than the last one: a use that this run has made, or anything since the pods moved.
+    fn list_may_tell(&self, clean_since: Timestamp) -> bool {
+        self.o.current_probe.is_some() || self.listed_at().is_none_or(|at| at < clean_since)
+    }
+
+    /// Everything is looked at once more, live; then there is no way back.
+    fn point_of_no_return(&self, old: &[&Slot]) -> Rule {
+        let o = self.o;
+        if !self.pods.confirmed {
+            return Rule::Act(Decision::LookAtPods { confirm: true });
+        }
+        let attempt = self.current.attempt.clone().unwrap_or_default();
+        let expected = o.account.as_ref().and_then(|view| view.account.expected_user());
+        match &o.current_probe {
+            None => Rule::Act(Decision::Probe { attempt }),
+            Some(Probe::Alive { .. }) if self.unasked() => Rule::Act(Decision::LookAtLists),
+            Some(Probe::Alive { user }) if expected.is_none_or(|expected| expected == user.as_str()) => {
+                let attempts = old.iter().filter_map(|slot| slot.attempt.clone());
+                let condemn = |attempt| Change::Condemn { attempt, emergency: false };
+                Rule::Act(Decision::Change(attempts.map(condemn).collect()))
+            }
+            Some(Probe::Alive { .. } | Probe::Dead | Probe::Forbidden | Probe::UserGone) => {
+                Rule::Wait(Hold::new(Reason::RotationHeld, words::new_key_fails(self.current)).after(BLOCKED))
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What a person reads of a rotation.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{account_name, key_name, moment};
+use crate::{
+    api::account::Slot,
+    apikey::{observe::AccountView, quiet::Quiet},
+    workload::{Consumer, Gap, Obstacle, Owner, Plan, Scan, WorkloadRef, restart},
+};
+
+/// So many pods and workloads are named, the others counted: a message has room for no more.
+const NAMED: usize = 20;
+
+pub(in crate::apikey::decide) fn unknown_zone(zone: &str) -> String {
+    format!(
+        "spec.rotation.windows names the time zone \"{zone}\", which does not exist; write an IANA name, for example \
+         Europe/Berlin; until then only the annotation keys.bags.fm/rotate starts a rotation"
+    )
+}
+
+pub(in crate::apikey::decide) fn no_second_slot(view: &AccountView) -> String {
+    let capacity = view.room.capacity(&view.ledger.slots);
+    format!(
+        "a rotation is due, and account \"{}\" has no slot for a second key: {} of {} in use; it begins when one comes free: \
+         delete an ApiKey, let other rotations end, or ask the platform team for a higher limit",
+        account_name(view),
+        capacity.used,
+        capacity.limit
+    )
+}
+
+pub(in crate::apikey::decide) fn gaps(gaps: &[(&Consumer, Gap)]) -> String {
+    let named =
+        list(gaps.iter().map(|(consumer, gap)| format!("{} ({})", owner(&consumer.owner), why_gap(*gap))));
+    format!(
+        "a rotation is due, and would stop what reads the key for a while: {named}; let it roll over, or allow the gap with \
+         spec.rollout.allowGap: true"
+    )
+}
+
+fn why_gap(gap: Gap) -> &'static str {
+    match gap {
+        Gap::Recreate => "strategy Recreate ends all pods before new ones start",
+        Gap::NoSurge => {
+            "its last pod ends before a new one is ready: give it a second replica or room to surge"
+        }
+        Gap::OnDelete => "strategy OnDelete replaces a pod only when somebody deletes it",
+        Gap::Paused => "it is paused",
+    }
+}
+
+pub(in crate::apikey::decide) fn restarting(
+    previous: &Slot,
+    scan: &Scan,
+    plan: &Plan,
+    restarts: bool,
+) -> String {
+    let pods = list(scan.stale().map(|holder| {
+        let going = if holder.terminating { ", terminating" } else { "" };
+        let node = holder.node.as_deref().unwrap_or("no node");
+        format!("{} (on {node}{going})", holder.pod)
+    }));
+    let mut said = format!("key {} stays valid: these pods may still use it: {pods}", key_name(previous));
+    if !restarts {
+        said.push_str("; by spec.rollout.restart they are not restarted: restart them yourself");
+    }
+    if !plan.underway.is_empty() {
+        let underway = list(plan.underway.iter().map(workload));
+        said.push_str(&format!("; restarting {underway}"));
+    }
+    if !plan.obstructed.is_empty() {
+        let named = plan.obstructed.iter().map(|(who, why)| format!("{} ({})", owner(who), why_not(why)));
+        said.push_str(&format!("; not restarted by the operator: {}", list(named)));
+    }
+    said
+}
+
+fn why_not(reason: &restart::Reason) -> String {
+    match reason {
+        restart::Reason::NotRestartable => "it is waited for; delete it, or let it end".to_owned(),
+        restart::Reason::Gone => "its workload is gone".to_owned(),
+        restart::Reason::Obstacle(Obstacle::OptedOut) => {
+            "keys.bags.fm/restart is false: restart it yourself".to_owned()
+        }
+        restart::Reason::Obstacle(Obstacle::Paused) => "it is paused: resume it".to_owned(),
+        restart::Reason::Obstacle(Obstacle::OnDelete) => "strategy OnDelete: delete its pods".to_owned(),
+        restart::Reason::Obstacle(Obstacle::Partition(partition)) => {
+            format!("its partition is {partition}: lower it to 0")
+        }
+        restart::Reason::RolloutFailed(said) => format!("its last rollout failed: {}", cut(said)),
+    }
+}
+
+pub(in crate::apikey::decide) fn rollout_failed(
+    previous: &Slot,
+    reference: &WorkloadRef,
+    said: &str,
+) -> String {
+    format!(
+        "{} does not come up with the new key: {}; key {} stays valid as well, and nothing more is restarted; see what its new \
+         pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
+        workload(reference),
+        cut(said),
+        key_name(previous)
+    )
+}
+
+pub(in crate::apikey::decide) fn overlapping(
+    previous: &Slot,
+    clean_since: Timestamp,
+    end: (Timestamp, Duration),
+    quiet: &Quiet,
+) -> String {
+    let (now, left) = end;
+    let old = key_name(previous);
+    let moved = format!("no pod can hold key {old} since {}", moment(clean_since, Duration::ZERO));
+    let unknown_caller = |used: Timestamp| {
+        let used = moment(used, Duration::ZERO);
+        format!("; an unknown caller uses it: last at {used}; give it the new value from the Secret")
+    };
+    let (said, dated) = match quiet {
+        Quiet::Proven => (String::new(), true),
+        Quiet::For { since, .. } if *since > clean_since => (unknown_caller(*since), true),
+        Quiet::For { .. } => ("; it must not be used for spec.rotation.quietFor".to_owned(), true),
+        Quiet::Ask | Quiet::Lagging { .. } => {
+            ("; a newer list has to show that it is out of use".to_owned(), false)
+        }
+        Quiet::Unproven { used: Some(used), .. } => (unknown_caller(*used), true),
+        Quiet::Unproven { used: None, .. } => {
+            ("; the account cannot show that it is out of use".to_owned(), true)
+        }
+    };
+    match dated && !left.is_zero() {
+        true => format!("{moved}{said}; it is revoked after {} at the earliest", moment(now, left)),
+        false => format!("{moved}{said}; it is revoked soon"),
+    }
+}
+
+pub(in crate::apikey::decide) fn new_key_fails(current: &Slot) -> String {
+    format!(
+        "key {} is in the Secret and Bags does not accept it any more; the old key is kept: switch the workloads back to it by \
+         hand if they fail, and see who revoked the new one",
+        key_name(current)
+    )
+}
+
+fn workload(reference: &WorkloadRef) -> String {
+    format!("{} \"{}\"", reference.kind.as_str(), reference.name)
+}
+
+/// An owner of pods, as a person names it.
+pub(crate) fn owner(owner: &Owner) -> String {
+    match owner {
+        Owner::Workload(reference) => workload(reference),
+        Owner::Job { name } => format!("Job \"{name}\""),
+        Owner::Bare => "pods without an owner".to_owned(),
+        Owner::Unknown { kind, name } => format!("{kind} \"{name}\""),
+    }
+}
+
+/// The first ones by name, and how many more there are.
+pub(in crate::apikey::decide) fn list(all: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<String> = all.collect();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}
+
+/// Other programs' words are cut to what a message has room for.
+fn cut(said: &str) -> String {
+    said.chars().take(200).collect()
+}

@@ -1,0 +1,182 @@
+//! Whether an old key is out of use, by what the account's lists tell of it. Pure.
+//!
+//! What a list does not show proves nothing by itself: it may lag, stand still, or tell nothing at all. It counts up to a
+//! use that is known and that it shows: of the other key of the same switch, which is asked for that purpose once the old
+//! one should have been quiet for long enough.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// A known use of a key that a list has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// When the key answered.
+    pub answered: Timestamp,
+    /// How much later the first list was asked for that shows it: as far as lists lag at most.
+    pub lag: SignedDuration,
+}
+
+/// What is known of the use of the two keys of a switch; times by the wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// When the last list that covers the account was asked for.
+    pub listed_at: Option<Timestamp>,
+    /// When the previous key was last used, as that list says.
+    pub previous: Option<Timestamp>,
+    /// When the current key last answered this process: a use that is known.
+    pub answered: Option<Timestamp>,
+    /// The last known use of the current key that a list has shown.
+    pub shown: Option<Shown>,
+}
+
+/// What is known of the old key's use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quiet {
+    /// It was not used for long enough.
+    Proven,
+    /// It was not used since that time, as far as lists tell, and will have been quiet for long enough after this.
+    For {
+        /// Since when.
+        since: Timestamp,
+        /// How much longer it takes.
+        left: Duration,
+    },
+    /// It should have been quiet for long enough: a use of the current key would show whether lists can tell.
+    Ask,
+    /// Lists tell, and lag: one that is asked for after this counts.
+    Lagging {
+        /// How much longer it takes.
+        left: Duration,
+    },
+    /// The lists are no evidence: both keys stay valid for longer instead.
+    Unproven {
+        /// The last use that a list showed after the pods had moved.
+        used: Option<Timestamp>,
+        /// How much longer it takes.
+        left: Duration,
+    },
+}
+
+impl Uses {
+    /// Judges whether the old key was quiet since the pods moved. `unproven`: for how long both keys stay valid where nobody
+    /// can tell.
+    #[must_use]
+    pub fn quiet(
+        &self,
+        clean_since: Timestamp,
+        quiet_for: Duration,
+        unproven: Duration,
+        now: Timestamp,
+    ) -> Quiet {
+        let used = self.previous.filter(|used| *used > clean_since);
+        let since = used.unwrap_or(clean_since);
+        let longest = left(since, signed(unproven.max(quiet_for)), now);
+        let (Some(listed_at), Some(_)) = (self.listed_at, self.previous) else {
+            return Quiet::Unproven { used, left: longest };
+        };
+        let end = later(since, signed(quiet_for));
+        if now < end {
+            return Quiet::For { since, left: left(since, signed(quiet_for), now) };
+        }
+        match (self.shown.filter(|shown| shown.answered >= end), self.answered) {
+            (Some(Shown { answered: _, lag }), _) => {
+                let counts = later(later(end, lag), lag);
+                match listed_at >= counts {
+                    true => Quiet::Proven,
+                    false => Quiet::Lagging { left: left(counts, SignedDuration::ZERO, now) },
+                }
+            }
+            (None, Some(answered)) if answered >= end => Quiet::Unproven { used, left: longest },
+            (None, _) => Quiet::Ask,
+        }
+    }
+}
+
+fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn left(since: Timestamp, wanted: SignedDuration, now: Timestamp) -> Duration {
+    Duration::try_from(later(since, wanted).duration_since(now)).unwrap_or(Duration::ZERO)
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + minutes * 60).unwrap()
+    }
+
+    fn shown(answered: i64, lag: i64) -> Option<Shown> {
+        Some(Shown { answered: at(answered), lag: SignedDuration::from_mins(lag) })
+    }
+
+    #[test]
+    fn an_old_key_is_quiet_only_by_lists_that_can_tell() {
+        // The pods moved at minute 0; an hour of quiet is wanted, or a day without evidence; it is minute 75.
+        let good = Uses {
+            listed_at: Some(at(72)),
+            previous: Some(at(-5)),
+            answered: Some(at(65)),
+            shown: shown(65, 3),
+        };
+        let unproven = |used, hours, minutes| Quiet::Unproven { used, left: hours * HOUR + minutes * MINUTE };
+        let cases = [
+            ("a use after the quiet hour is shown, and twice the lag has passed", good, Quiet::Proven),
+            (
+                "the lag was longer",
+                Uses { shown: shown(65, 7), ..good },
+                Quiet::Lagging { left: Duration::ZERO },
+            ),
+            (
+                "the lag is not over",
+                Uses { shown: shown(65, 9), ..good },
+                Quiet::Lagging { left: 3 * MINUTE },
+            ),
+            (
+                "what was shown lies within the quiet hour",
+                Uses { shown: shown(59, 3), ..good },
+                unproven(None, 22, 45),
+            ),
+            (
+                "nothing was asked after the quiet hour",
+                Uses { answered: Some(at(59)), shown: None, ..good },
+                Quiet::Ask,
+            ),
+            ("nothing was ever asked", Uses { answered: None, shown: None, ..good }, Quiet::Ask),
+            ("what was asked is not shown", Uses { shown: None, ..good }, unproven(None, 22, 45)),
+            (
+                "it was used since",
+                Uses { previous: Some(at(30)), ..good },
+                Quiet::For { since: at(30), left: 15 * MINUTE },
+            ),
+            ("no use of the old key was ever shown", Uses { previous: None, ..good }, unproven(None, 22, 45)),
+            ("there is no list", Uses::default(), unproven(None, 22, 45)),
+        ];
+        for (name, uses, expected) in cases {
+            assert_eq!(uses.quiet(at(0), HOUR, 24 * HOUR, at(75)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn without_evidence_the_longer_overlap_ends_all_the_same() {
+        let uses = Uses::default();
+        let ended = Quiet::Unproven { used: None, left: Duration::ZERO };
+        assert_eq!(uses.quiet(at(0), HOUR, 24 * HOUR, at(24 * 60)), ended);
+        let wanted = uses.quiet(at(0), 48 * HOUR, 24 * HOUR, at(24 * 60));
+        assert_eq!(
+            wanted,
+            Quiet::Unproven { used: None, left: 24 * HOUR },
+            "nobody asked for less than two days"
+        );
+    }
+}

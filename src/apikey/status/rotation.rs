@@ -1,0 +1,129 @@
+//! What the status says of a rotation. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{Word, to_seconds};
+use crate::{
+    api::{
+        account::SlotState,
+        apikey::{HoldStatus, Switch},
+        condition::{self, kind},
+    },
+    apikey::{
+        decide::rotation::{Due, due},
+        hold::Reason,
+        observe::Observation,
+    },
+    workload::{Owner, mark_value},
+};
+
+const REVOKING: &str = "the old key is being revoked; the BagsAccount says whether a person has to act";
+const REVOKED: &str = "no earlier key of this ApiKey works any more";
+/// So many workloads are named.
+const MARKED: usize = 200;
+
+/// Where a rotation is; `None`: there is none.
+pub(super) fn phase(o: &Observation) -> Option<&'static str> {
+    let any = |state: SlotState| o.slots().iter().any(|slot| slot.state == state);
+    if !o.superseded().is_empty() {
+        return Some(match &o.pods {
+            Some(pods) if !pods.scan.is_clean() => "Restarting",
+            Some(_) | None => "Overlapping",
+        });
+    }
+    any(SlotState::Revoking).then_some("RevokingOld")
+}
+
+/// The last switch, where the Secret shows it. What is known of an earlier look stays until another one: since when no pod
+/// has been seen with another value is told by nothing else.
+pub(super) fn switch(o: &Observation, before: Option<&Switch>) -> Option<Switch> {
+    let slot = o.current().filter(|_| o.published())?;
+    let (count, attempt) = (slot.published?, slot.attempt.clone()?);
+    let before = before.filter(|before| before.count == count);
+    let open = !o.superseded().is_empty();
+    let clean_since = match &o.pods {
+        Some(pods) if open && pods.scan.is_clean() => {
+            before.and_then(|before| before.clean_since).or_else(|| next_second(o.now))
+        }
+        Some(_) if open => None,
+        Some(_) | None => before.and_then(|before| before.clean_since),
+    };
+    let marked = match &o.pods {
+        Some(_) if open => marked(o, count),
+        Some(_) | None => before.map(|before| before.marked.clone()).unwrap_or_default(),
+    };
+    let at = o.switched_at().map_or(slot.since, |at| at);
+    Some(Switch { count, attempt, at: to_seconds(at), clean_since, marked })
+}
+
+/// The whole second after a time: what a list shows to have been used before is not taken for a use since.
+fn next_second(time: Timestamp) -> Option<Timestamp> {
+    Timestamp::from_second(time.as_second().saturating_add(1)).ok()
+}
+
+/// Workloads that carry the mark of the switch.
+fn marked(o: &Observation, number: i64) -> Vec<String> {
+    let mark = mark_value(&o.owner.uid, number);
+    let consumers = o.pods.iter().flat_map(|pods| &pods.consumers);
+    let marked = consumers.filter_map(|consumer| {
+        let workload = consumer.workload.as_ref()?;
+        let Owner::Workload(reference) = &consumer.owner else { return None };
+        (workload.mark(&o.owner.name) == Some(&mark))
+            .then(|| format!("{}/{}", reference.kind.as_str(), reference.name))
+    });
+    marked.take(MARKED).collect()
+}
+
+/// Why a rotation does not go on by itself.
+pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>) -> Option<HoldStatus> {
+    let held = matches!(word.reason, Reason::RotationHeld | Reason::RotationBlocked);
+    let reason = word.reason.as_str();
+    let since =
+        before.filter(|before| before.reason == reason).map_or(to_seconds(o.now), |before| before.since);
+    held.then(|| HoldStatus { reason: reason.to_owned(), since })
+}
+
+/// When the next rotation begins by schedule. One that is due keeps the time for which it was due.
+pub(super) fn next(o: &Observation) -> Option<Timestamp> {
+    let current = o.current()?;
+    let before = o.key.status.as_ref().and_then(|status| status.next_rotation);
+    match due(o, current) {
+        Due::At(at) => Some(to_seconds(at)),
+        Due::Now => before.filter(|before| *before <= o.now),
+        Due::OnDemand | Due::UnknownZone(_) => None,
+    }
+}
+
+/// Rotating while there is a rotation, and only then; OldKeyRevoked once there was one; ZeroDowntime while one waits for a
+/// workload that it would stop.
+pub(super) fn conditions(conditions: &mut Vec<Condition>, o: &Observation, word: &Word<'_>) {
+    let (generation, now) = (o.key.metadata.generation, o.now);
+    let slots = o.slots();
+    let old = !o.superseded().is_empty();
+    let revoking = o.current().is_some()
+        && slots.iter().any(|slot| slot.state == SlotState::Revoking && slot.published.is_some());
+    let reason = if word.reason.is_of_rotation() { word.reason.as_str() } else { Reason::Rotating.as_str() };
+    let old_key = match (old, revoking) {
+        (true, _) => Some((false, reason, word.message)),
+        (false, true) => Some((false, "Revoking", REVOKING)),
+        (false, false) if has(conditions, kind::OLD_KEY_REVOKED) => Some((true, "Revoked", REVOKED)),
+        (false, false) => None,
+    };
+    let rotating = word.reason.is_of_rotation().then_some((true, word.reason.as_str(), word.message));
+    let gap = word.reason == Reason::RotationBlocked && o.gaps();
+    let gap = gap.then_some((false, "GapWithoutConsent", word.message));
+    let all = [(kind::OLD_KEY_REVOKED, old_key), (kind::ROTATING, rotating), (kind::ZERO_DOWNTIME, gap)];
+    for (type_, said) in all {
+        match said {
+            Some((value, reason, message)) => {
+                condition::set(conditions, type_, value, reason, message.to_owned(), generation, now);
+            }
+            None => condition::remove(conditions, type_),
+        }
+    }
+}
+
+fn has(conditions: &[Condition], type_: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == type_)
+}
