@@ -285,9 +285,10 @@ async fn uses(context: &Context, view: &AccountView, current: Option<&Slot>, pre
     };
     let known = memory.key(current.and_then(|slot| slot.attempt.as_deref()).unwrap_or_default());
     let lists = memory.lists.lock().await;
-    let list = lists.last().filter(|list| list.coverage == Coverage::Covers);
+    let list = lists.last();
     Uses {
-        listed_at: list.map(|list| list.wall),
+        may_list: view.credentials.as_ref().is_ok_and(|credentials| credentials.token.is_some()),
+        listed_at: list.filter(|list| list.coverage == Coverage::Covers).map(|list| list.wall),
         previous: list.and_then(|list| lists::find(&list.keys, previous)?.last_used_at),
         answered: known.good.map(wall_of),
         shown: known.shown.map(|(at, lag)| Shown { answered: wall_of(at), lag: signed(lag) }),

@@ -20,9 +20,11 @@ pub struct Shown {
 /// What is known of the use of the two keys of a switch; times by the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uses {
-    /// When the last list that covers the account was asked for.
+    /// Whether the account can list its keys at all.
+    pub may_list: bool,
+    /// When the last list was asked for, if it covers the account.
     pub listed_at: Option<Timestamp>,
-    /// When the previous key was last used, as that list says.
+    /// When the previous key was last used, as the last list says: a use that a list shows is one, whatever else it covers.
     pub previous: Option<Timestamp>,
     /// When the current key last answered this process: a use that is known.
     pub answered: Option<Timestamp>,
@@ -72,17 +74,19 @@ impl Uses {
         let used = self.previous.filter(|used| *used > clean_since);
         let since = used.unwrap_or(clean_since);
         let longest = left(since, signed(unproven.max(quiet_for)), now);
-        let (Some(listed_at), Some(_)) = (self.listed_at, self.previous) else {
+        if !self.may_list {
             return Quiet::Unproven { used, left: longest };
-        };
+        }
         let end = later(since, signed(quiet_for));
         if now < end {
             return Quiet::For { since, left: left(since, signed(quiet_for), now) };
         }
         match (self.shown.filter(|shown| shown.answered >= end), self.answered) {
+            // Lists that never showed a use of the old key would not show one now.
+            (Some(_), _) if self.previous.is_none() => Quiet::Unproven { used, left: longest },
             (Some(Shown { answered: _, lag }), _) => {
                 let counts = later(later(end, lag), lag);
-                match listed_at >= counts {
+                match self.listed_at.is_some_and(|listed_at| listed_at >= counts) {
                     true => Quiet::Proven,
                     false => Quiet::Lagging { left: left(counts, SignedDuration::ZERO, now) },
                 }
@@ -124,6 +128,7 @@ mod tests {
     fn an_old_key_is_quiet_only_by_lists_that_can_tell() {
         // The pods moved at minute 0; an hour of quiet is wanted, or a day without evidence; it is minute 75.
         let good = Uses {
+            may_list: true,
             listed_at: Some(at(72)),
             previous: Some(at(-5)),
             answered: Some(at(65)),

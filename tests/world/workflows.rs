@@ -331,7 +331,7 @@ fn rotation() -> Vec<Workflow> {
                 .consumer(
                     named("nodes", Kind::DaemonSet, Reads::Env).replicas(3).grace(Duration::from_mins(1)),
                 )
-                .consumer(named("once", Kind::Job, Reads::Env).runs_for(Duration::from_mins(50))),
+                .consumer(named("once", Kind::Job, Reads::Env).runs_for(Duration::from_mins(5))),
         ))
         .ends("Deployment mounted: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
         .ends("StatefulSet ordered: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
@@ -351,7 +351,7 @@ fn rotation() -> Vec<Workflow> {
                 .key("web")
                 .consumer(named("alone", Kind::Pod, Reads::Env).clocks_off_by(SignedDuration::from_mins(-5))),
         ))
-        .then(Duration::from_hours(2), "replace the pod", |scene| scene.cluster.replace_bare_pod("alone"))
+        .then(Duration::from_mins(40), "replace the pod", |scene| scene.cluster.replace_bare_pod("alone"))
         .ends("Pod alone: 1 pods, 1 ready, 0 ended, 1 hold what the Secret holds"),
         ends(asked(web("rotated twice, the second time in the middle", Ways::Token)))
             .then(Duration::from_mins(3), "ask once more", |scene| scene.ask_for_rotation("web", "second"))

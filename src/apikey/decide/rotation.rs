@@ -254,20 +254,18 @@ impl Switch<'_> {
         let (left, passed) = match quiet {
             Quiet::Proven => (overlap, overlap.is_zero()),
             Quiet::For { left, .. } => (left.max(overlap), false),
-            // A use of the current key that is known: if the next list shows it, lists can tell.
-            Quiet::Ask if overlap.is_zero() && o.current_probe.is_none() => {
+            // A use of the current key that is known: a list that shows it can tell, and speaks of the account.
+            Quiet::Ask | Quiet::Lagging { left: Duration::ZERO }
+                if overlap.is_zero() && o.current_probe.is_none() =>
+            {
                 return Rule::Act(Decision::Probe { attempt: attempt() });
             }
-            // It may show that, or be the first one that speaks of these keys.
-            Quiet::Unproven { .. }
-                if overlap.is_zero() && self.unasked() && self.list_may_tell(clean_since) =>
+            Quiet::Unproven { .. } | Quiet::Lagging { left: Duration::ZERO }
+                if overlap.is_zero() && o.current_probe.is_some() && self.unasked() =>
             {
                 return Rule::Act(Decision::LookAtLists);
             }
-            Quiet::Lagging { left: Duration::ZERO } if overlap.is_zero() && self.unasked() => {
-                return Rule::Act(Decision::LookAtLists);
-            }
-            Quiet::Ask => (overlap.max(BLOCKED), false),
+            Quiet::Ask | Quiet::Lagging { left: Duration::ZERO } => (overlap.max(BLOCKED), false),
             Quiet::Lagging { left } => (left.max(overlap), false),
             Quiet::Unproven { left, .. } => (left.max(overlap), left.max(overlap).is_zero()),
         };
@@ -283,18 +281,7 @@ impl Switch<'_> {
 
     /// Whether there are lists, and none was asked for in this run.
     fn unasked(&self) -> bool {
-        let credentials = self.o.account.as_ref().and_then(|view| view.credentials.as_ref().ok());
-        let token = credentials.is_some_and(|credentials| credentials.token.is_some());
-        !self.o.listed && (token || self.listed_at().is_some())
-    }
-
-    fn listed_at(&self) -> Option<Timestamp> {
-        self.o.uses.and_then(|uses| uses.listed_at)
-    }
-
-    /// Whether a list would show more than the last one: a use that this run has made, or anything since the pods moved.
-    fn list_may_tell(&self, clean_since: Timestamp) -> bool {
-        self.o.current_probe.is_some() || self.listed_at().is_none_or(|at| at < clean_since)
+        !self.o.listed && self.o.uses.is_some_and(|uses| uses.may_list)
     }
 
     /// Everything is looked at once more, live; then there is no way back.

@@ -159,7 +159,11 @@ impl State {
         let workload = &self.workloads[pod.workload];
         let Consumer { cache_lag, skew, runs_for, kind, .. } = &workload.consumer;
         let as_of = before(now, *cache_lag);
-        let value = self.secrets.at(&pod.secret, as_of);
+        // What a cache does not have is fetched; what is written at this very moment comes after it.
+        let (as_of, value) = match self.secrets.at(&pod.secret, as_of) {
+            Some(value) => (as_of, Some(value)),
+            None => (before(now, Duration::from_nanos(1)), self.secrets.newest(&pod.secret)),
+        };
         let wall = self.clock.wall();
         let life = match value {
             _ if workload.broken && pod.revision > 1 => Life::Waiting("CrashLoopBackOff"),

@@ -278,6 +278,7 @@ fn of_rotation() -> impl Strategy<Value = Twist> {
                 });
                 let o = asked.iter().fold(o, |o, token| o.annotated(annotation::ROTATE, token));
                 let uses = uses.map(|(listed_at, answered, previous, shown)| Uses {
+                    may_list: listed_at.is_some() || previous.is_some(),
                     listed_at,
                     previous,
                     answered,

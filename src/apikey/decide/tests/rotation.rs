@@ -239,6 +239,7 @@ fn since_clean(o: Observation, age: Duration, count: i64) -> Observation {
 fn listed(o: Observation, list: Duration, old_used: Duration, answered: Option<Duration>) -> Observation {
     let shown = answered.map(|age| Shown { answered: ago(age), lag: SignedDuration::from_mins(1) });
     let uses = Uses {
+        may_list: true,
         listed_at: Some(ago(list)),
         previous: Some(ago(old_used)),
         answered: answered.map(ago),
@@ -316,7 +317,7 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
         (
             "a list lags: a later one counts",
             listed(clean(HOUR * 24 + MINUTE * 2), MINUTE, HOUR * 30, Some(SECOND * 90)),
-            "LookAtLists",
+            "Probe new",
         ),
         (
             "it was used two hours ago",
