@@ -35,8 +35,8 @@ pub(crate) struct Share {
     pub(crate) every_pair: usize,
     /// Where a workflow has more pairs than this, every second, third … of them.
     pub(crate) most_pairs: usize,
-    /// Where a workflow that takes hours has more singles than this, an even share of them.
-    pub(crate) most_singles_of_long: usize,
+    /// Where a workflow that takes hours has more singles and pairs than these, an even share of them.
+    pub(crate) most_of_long: (usize, usize),
     /// Random runs.
     pub(crate) seeds: u64,
     /// The first seed.
@@ -319,7 +319,7 @@ fn singles(
             plans.extend(with_each_fault(base, request, |_| true));
         }
     }
-    let most = share.most_singles_of_long;
+    let (most, _) = share.most_of_long;
     if bases.first().is_some_and(|(base, _)| base.workflow.is_long()) && plans.len() > most {
         let step = plans.len().div_ceil(most);
         plans = plans.into_iter().step_by(step).collect();
@@ -368,7 +368,9 @@ fn pairs(
             plans.extend(with_each_fault(plan, request, |fault| wanted(fault, request.seam)));
         }
     }
-    let step = share.every_pair.max(plans.len().div_ceil(share.most_pairs)).max(1);
+    let long = singles.first().is_some_and(|(plan, _)| plan.workflow.is_long());
+    let most = if long { share.most_pairs.min(share.most_of_long.1) } else { share.most_pairs };
+    let step = share.every_pair.max(plans.len().div_ceil(most)).max(1);
     let plans: Vec<Plan> = plans.into_iter().step_by(step).collect();
     count.pairs = plans.len();
     for (plan, report) in judge_all(plans, share.stop_at_first, config) {

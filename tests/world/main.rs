@@ -83,9 +83,9 @@ struct Args {
 }
 
 /// Of each workflow, where not everything is run: ten minutes on two cores are for all of it.
-const TEST_PAIRS: usize = 1_500;
-/// Of a workflow that takes hours, so many singles.
-const TEST_SINGLES_OF_LONG: usize = 900;
+const TEST_PAIRS: usize = 600;
+/// Of a workflow that takes hours, so many singles and pairs.
+const TEST_OF_LONG: (usize, usize) = (300, 100);
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
 const MUTANT_SEEDS: u64 = 100;
@@ -115,10 +115,10 @@ fn main() -> ExitCode {
         all_faults_in_pairs: args.all,
         every_pair: args.every_pair.unwrap_or(if args.mutants { 200 } else { 1 }),
         most_pairs: if args.all { usize::MAX } else { TEST_PAIRS },
-        most_singles_of_long: if args.all || args.moments.is_some() {
-            usize::MAX
+        most_of_long: if args.all || args.moments.is_some() {
+            (usize::MAX, usize::MAX)
         } else {
-            TEST_SINGLES_OF_LONG
+            TEST_OF_LONG
         },
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
             (_, false) => 0,
