@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+#[cfg(test)]
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, Time};
 use k8s_openapi::{
     ByteString,
     api::core::v1::Secret,
@@ -65,7 +67,16 @@ pub struct Desired<'a> {
 impl Found {
     /// The Secret as it should be, for tests of what looks at it.
     pub(crate) fn synced(desired: &Desired<'_>) -> Self {
-        Self::Ours(Box::new(project(&blank(desired.key), desired)))
+        let mut secret = project(&blank(desired.key), desired);
+        let field = format!("f:{}", desired.key.api_key_field());
+        secret.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+            manager: Some(FIELD_MANAGER.to_owned()),
+            operation: Some("Update".to_owned()),
+            time: Some(Time(desired.slot.since)),
+            fields_v1: Some(FieldsV1(serde_json::json!({"f:data": {field: {}}}))),
+            ..ManagedFieldsEntry::default()
+        }]);
+        Self::Ours(Box::new(secret))
     }
 }
 
@@ -163,8 +174,8 @@ pub fn in_sync(found: &Found, desired: &Desired<'_>) -> bool {
     }
 }
 
-/// When the API server last took the value from this operator, by its own clock; where field managers are not told, what
-/// the Secret says of its switch, by the operator's.
+/// When the API server last took the value from whoever owns it now, by its own clock. The Secret's own word for its switch
+/// will not do: it is the time of the ledger's write, and the Secret may have been written much later.
 #[must_use]
 pub fn written_at(found: &Found, field: &str) -> Option<Timestamp> {
     let Found::Ours(secret) = found else { return None };
@@ -173,8 +184,7 @@ pub fn written_at(found: &Found, field: &str) -> Option<Timestamp> {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
         fields.is_some_and(|fields| !fields["f:data"][format!("f:{field}")].is_null())
     };
-    let told = entries.iter().filter(owns).filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max();
-    told.or_else(|| secret.annotations().get(mark::SWITCH_TIME)?.parse().ok())
+    entries.iter().filter(owns).filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max()
 }
 
 /// Number and attempt of the switch that wrote the Secret.

@@ -407,6 +407,7 @@ impl Actor<'_> {
             | Change::Identify { .. }
             | Change::Publish { .. }
             | Change::SwitchBack { .. }
+            | Change::Retire { .. }
             | Change::Abandon { .. }
             | Change::Condemn { .. }
             | Change::Release { .. } => {}

@@ -130,11 +130,13 @@ pub async fn act(
 ) -> Result<(), Problem> {
     let account = &o.key.spec.account_ref.name;
     match decision {
-        Decision::Change(changes) => {
-            lost_race(context.ledger.change(account, &changes).await.map(drop))?;
-            tell_switch_back(context, o, &changes).await;
-            Ok(())
-        }
+        Decision::Change(changes) => match context.ledger.change(account, &changes).await {
+            Ok(_) => {
+                tell_switch_back(context, o, &changes).await;
+                Ok(())
+            }
+            refused => lost_race(refused.map(drop)),
+        },
         Decision::Make => make::make(context, o, run).await,
         Decision::Probe { attempt } => probe(context, o, attempt, run).await,
         Decision::Publish { attempt, key_id, user } => {

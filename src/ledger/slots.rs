@@ -48,8 +48,10 @@ pub enum Change {
     Identify { attempt: String, key_id: String },
     /// Creating → Live: verified; the same write publishes it.
     Publish { attempt: String },
-    /// Live → Live: an older key is published again.
-    SwitchBack { attempt: String },
+    /// Live → Live: an older key is published again. Judged for this switch: refused where another one has come since.
+    SwitchBack { attempt: String, switch: i64 },
+    /// Live → Revoking: an earlier key, which nothing can hold since this switch; refused where another one has come since.
+    Retire { attempt: String, switch: i64 },
     /// Creating → Reserved (a further slot: → none): definitely not made.
     NotMade { attempt: String, reason: &'static str },
     /// Creating → Revoking: saved, but never to be published.
@@ -172,7 +174,14 @@ impl Ledger {
                 slot.key_id = Some(key_id.clone());
             }
             Change::Publish { attempt } => next.publish(attempt, SlotState::Creating, terms.now)?,
-            Change::SwitchBack { attempt } => next.publish(attempt, SlotState::Live, terms.now)?,
+            Change::SwitchBack { attempt, switch } => {
+                self.superseded(attempt, *switch)?;
+                next.publish(attempt, SlotState::Live, terms.now)?;
+            }
+            Change::Retire { attempt, switch } => {
+                self.superseded(attempt, *switch)?;
+                next.enter(attempt, &[SlotState::Live], SlotState::Revoking, terms.now)?;
+            }
             Change::NotMade { attempt, reason } => next.not_made(attempt, reason, terms.now)?,
             Change::Abandon { attempt } => {
                 next.enter(attempt, &[SlotState::Creating], SlotState::Revoking, terms.now)?
@@ -311,6 +320,15 @@ impl Ledger {
         slot.since = now;
         self.remember(attempt);
         Ok(())
+    }
+
+    /// Whether a switch of this number to another key is still the last one of the attempt's owner. What a gate was judged on
+    /// may be long ago, as where a process stood still: by then the key may be the only one again.
+    fn superseded(&self, attempt: &str, switch: i64) -> Result<(), Refusal> {
+        let uid = &self.by_attempt(attempt).ok_or(Refusal::NotInState)?.owner.uid;
+        let current = self.current(uid).ok_or(Refusal::NotInState)?;
+        let holds = current.published == Some(switch) && current.attempt.as_deref() != Some(attempt);
+        holds.then_some(()).ok_or(Refusal::NotInState)
     }
 
     fn condemn(&mut self, attempt: &str, emergency: bool, now: Timestamp) -> Result<(), Refusal> {

@@ -13,13 +13,6 @@ use super::{
 };
 use crate::timings::Timings;
 
-/// A switch: when the consumer Secret was written, by the API server's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Switched {
-    /// The time of the write.
-    pub at: Timestamp,
-}
-
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
@@ -137,7 +130,7 @@ pub fn scan(pods: &[Pod], secret: &str, switched_at: Timestamp, now: Timestamp, 
 
 /// Every unfinished pod that refers to the Secret at all, whatever it holds: a deletion waits for all of them.
 #[must_use]
-pub fn readers<'a>(pods: &'a [Pod], secret: &str) -> Vec<&'a Pod> {
+fn readers<'a>(pods: &'a [Pod], secret: &str) -> Vec<&'a Pod> {
     pods.iter().filter(|pod| pod.refers_to(secret)).collect()
 }
 

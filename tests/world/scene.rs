@@ -264,7 +264,10 @@ impl Scene {
 
     /// A person says for how long both keys are valid, and for how long the old one has to be quiet.
     pub(crate) fn set_overlaps(&self, name: &str, overlap: &str, quiet: &str) {
-        self.edit_key(name, |spec| spec["rotation"] = json!({"minOverlap": overlap, "quietFor": quiet}));
+        self.edit_key(name, |spec| {
+            spec["rotation"]["minOverlap"] = json!(overlap);
+            spec["rotation"]["quietFor"] = json!(quiet);
+        });
     }
 
     /// A person edits an ApiKey's spec.

@@ -356,6 +356,23 @@ fn rotation() -> Vec<Workflow> {
         ends(asked(web("rotated twice, the second time in the middle", Ways::Token)))
             .then(Duration::from_mins(3), "ask once more", |scene| scene.ask_for_rotation("web", "second"))
             .ends(two_hold),
+        ends(asked(
+            Workflow::new("rotated, and a workload does not come up until it is mended", Ways::Token)
+                .key("web")
+                .consumer(Consumer::of("web", Kind::Deployment, Reads::Env).which_breaks()),
+        ))
+        .then(Duration::from_mins(30), "mend it", |scene| scene.cluster.mend("web"))
+        .ends(two_hold),
+        ends(asked(
+            Workflow::new("rotated and turned back, as a workload does not come up", Ways::Token)
+                .key("web")
+                .consumer(Consumer::of("web", Kind::Deployment, Reads::Env).which_breaks())
+                .meanwhile("ask for the way back", |scene| {
+                    scene.edit_key("web", |spec| spec["rotation"]["onRolloutFailure"] = json!("SwitchBack"));
+                }),
+        ))
+        .then(Duration::from_mins(30), "mend it", |scene| scene.cluster.mend("web"))
+        .ends(two_hold),
         asked(web("deleted in the middle of a rotation", Ways::Token))
             .then(Duration::from_mins(3), "delete the ApiKey, and what reads it", |scene| {
                 scene.delete("web");

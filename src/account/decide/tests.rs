@@ -637,6 +637,7 @@ fn justified(account: &Observation, change: &Change) -> bool {
         | Change::Identify { .. }
         | Change::Publish { .. }
         | Change::SwitchBack { .. }
+        | Change::Retire { .. }
         | Change::Release { .. } => false,
     }
 }

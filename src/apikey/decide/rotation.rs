@@ -163,7 +163,13 @@ pub(super) fn switch(o: &Observation) -> Rule {
         return Rule::Wait(Hold { reason: Reason::RotationHeld, message, ..hold });
     }
     // Until the Secret holds the current key, the rule before this one has spoken.
-    let Some(switched_at) = o.switched_at() else { return Rule::Pass };
+    if !o.published() {
+        return Rule::Pass;
+    }
+    let Some(switched_at) = o.switched_at() else {
+        let hold = Hold::new(Reason::RotationHeld, words::switch_undated(&o.key));
+        return Rule::Wait(hold.after(BLOCKED));
+    };
     let Some(pods) = &o.pods else { return Rule::Act(Decision::LookAtPods { confirm: false }) };
     let switch = Switch { o, current, previous, pods, switched_at };
     if pods.scan.is_clean() { switch.gate(&old) } else { switch.restarts() }
@@ -227,7 +233,10 @@ impl Switch<'_> {
         if back {
             match &o.previous_probe {
                 None => return Some(Rule::Act(Decision::Probe { attempt })),
-                Some(Probe::Alive { .. }) => return Some(Rule::change(Change::SwitchBack { attempt })),
+                Some(Probe::Alive { .. }) => {
+                    let switch = self.current.published.unwrap_or_default();
+                    return Some(Rule::change(Change::SwitchBack { attempt, switch }));
+                }
                 // There is no way back: what follows says why it stands still.
                 Some(Probe::Dead | Probe::Forbidden | Probe::UserGone) => {}
             }
@@ -297,8 +306,9 @@ impl Switch<'_> {
             Some(Probe::Alive { .. }) if self.unasked() => Rule::Act(Decision::LookAtLists),
             Some(Probe::Alive { user }) if expected.is_none_or(|expected| expected == user.as_str()) => {
                 let attempts = old.iter().filter_map(|slot| slot.attempt.clone());
-                let condemn = |attempt| Change::Condemn { attempt, emergency: false };
-                Rule::Act(Decision::Change(attempts.map(condemn).collect()))
+                let switch = self.current.published.unwrap_or_default();
+                let retire = |attempt| Change::Retire { attempt, switch };
+                Rule::Act(Decision::Change(attempts.map(retire).collect()))
             }
             Some(Probe::Alive { .. } | Probe::Dead | Probe::Forbidden | Probe::UserGone) => {
                 Rule::Wait(Hold::new(Reason::RotationHeld, words::new_key_fails(self.current)).after(BLOCKED))

@@ -3,7 +3,8 @@
 mod rotation;
 
 pub(super) use rotation::{
-    gaps, list, new_key_fails, no_second_slot, overlapping, restarting, rollout_failed, unknown_zone,
+    gaps, list, new_key_fails, no_second_slot, overlapping, restarting, rollout_failed, switch_undated,
+    unknown_zone,
 };
 
 use std::time::Duration;

@@ -167,11 +167,32 @@ fn a_next_key_needs_one_live_key_of_its_owner_and_no_other_in_use() {
 }
 
 #[test]
+fn what_was_judged_for_one_switch_does_nothing_after_another() {
+    let (mut old, mut new) = (slot(&owner(0), SlotState::Live), slot(&owner(0), SlotState::Live));
+    (old.attempt, new.attempt, new.published) = (Some("old".into()), Some("new".into()), Some(2));
+    let start = ledger(vec![old, new]);
+    let retire = |attempt: &str, switch| Change::Retire { attempt: attempt.into(), switch };
+    let back = |attempt: &str, switch| Change::SwitchBack { attempt: attempt.into(), switch };
+    let gone = start.apply(&retire("old", 2), &terms(10, 0)).unwrap();
+    assert_eq!(gone.by_attempt("old").unwrap().state, SlotState::Revoking);
+    assert_eq!(start.apply(&retire("new", 2), &terms(10, 0)), Err(Refusal::NotInState), "the current key");
+    // A process judged the switch to `new`, and stood still; meanwhile another one went back, and `new` died.
+    let changes =
+        [back("old", 2), retire("new", 3), Change::Bury { attempt: "new".into(), owner_lives: true }];
+    let end = changes.iter().fold(start, |state, change| state.apply(change, &terms(10, 1)).unwrap());
+    assert_eq!(end.current("uid-0").unwrap().attempt.as_deref(), Some("old"));
+    for late in [retire("old", 2), back("old", 2)] {
+        assert_eq!(end.apply(&late, &terms(10, 2)), Err(Refusal::NotInState), "{late:?}");
+    }
+}
+
+#[test]
 fn a_switch_back_spends_the_token_that_asked_for_the_rotation() {
     let (mut old, mut new) = (slot(&owner(0), SlotState::Live), slot(&owner(0), SlotState::Live));
     (old.attempt, new.attempt, new.published) = (Some("old".into()), Some("new".into()), Some(2));
     (old.trigger, new.trigger) = (Some("first".into()), Some("second".into()));
-    let back = ledger(vec![old, new]).apply(&Change::SwitchBack { attempt: "old".into() }, &terms(10, 0));
+    let change = Change::SwitchBack { attempt: "old".into(), switch: 2 };
+    let back = ledger(vec![old, new]).apply(&change, &terms(10, 0));
     assert_eq!(back.unwrap().current("uid-0").unwrap().trigger.as_deref(), Some("second"));
 }
 
@@ -204,7 +225,8 @@ fn the_current_key_is_safe_while_another_one_is_live_but_for_an_emergency() {
     assert_eq!(condemn("new", false), Err(Refusal::CurrentKey));
     assert!(condemn("new", true).is_ok());
     assert!(condemn("old", false).is_ok());
-    let back = both.apply(&Change::SwitchBack { attempt: "old".into() }, &terms(10, 0)).unwrap();
+    let back = Change::SwitchBack { attempt: "old".into(), switch: 2 };
+    let back = both.apply(&back, &terms(10, 0)).unwrap();
     assert_eq!(back.current("uid-0").unwrap().attempt.as_deref(), Some("old"));
     assert_eq!(back.current("uid-0").unwrap().published, Some(3));
 }
@@ -235,7 +257,6 @@ fn only_the_lines_of_the_table_lead_from_one_state_to_another() {
     type Line = (SlotState, fn(String) -> Change, Option<SlotState>);
     let table: &[Line] = &[
         (Creating, |attempt| Change::Publish { attempt }, Some(Live)),
-        (Live, |attempt| Change::SwitchBack { attempt }, Some(Live)),
         (Creating, |attempt| Change::NotMade { attempt, reason: "Refused" }, Some(Reserved)),
         (Creating, |attempt| Change::Abandon { attempt }, Some(Revoking)),
         (Creating, |attempt| Change::Lose { attempt, key_id: None }, Some(Lost)),
@@ -274,7 +295,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         3 => Change::GiveBack { owner_uid: owner(n).uid },
         4..=6 => license(n, &attempt),
         7 | 8 => Change::Publish { attempt },
-        9 => Change::SwitchBack { attempt },
+        9 if flag => Change::SwitchBack { attempt, switch: i64::try_from(n).unwrap() + 1 },
+        9 => Change::Retire { attempt, switch: i64::try_from(n).unwrap() + 1 },
         10 => Change::NotMade { attempt, reason: "Refused" },
         11 => Change::Abandon { attempt },
         12 => Change::Lose { attempt, key_id: None },

@@ -384,13 +384,14 @@ fn judge_changes(o: &Observation, changes: &[Change]) -> Result<(), TestCaseErro
     for change in changes {
         match change {
             Change::Condemn { emergency, attempt } => {
-                prop_assert!(!emergency && (may_condemn(o) || out_of_use(o, attempt)));
+                prop_assert!(!emergency && may_condemn(o), "{attempt}");
             }
             Change::ReserveNext { owner, .. } => {
                 prop_assert!(allowed(o) && *owner == o.owner && o.published() && due(o));
                 prop_assert!(o.pods.is_some() && !o.gaps());
             }
-            Change::SwitchBack { attempt } => {
+            Change::Retire { attempt, .. } => prop_assert!(out_of_use(o, attempt)),
+            Change::SwitchBack { attempt, .. } => {
                 let back = o.key.rotation().on_rollout_failure == OnRolloutFailure::SwitchBack;
                 let works = matches!(o.previous_probe, Some(Probe::Alive { .. }));
                 prop_assert!(allowed(o) && back && works);
@@ -546,6 +547,7 @@ fn the_arbitrary_observations_reach_every_decision() {
         "Issued",
         "ReserveNext",
         "SwitchBack",
+        "Retire",
         "LookAtPods",
         "LookAtLists",
         "Restart",

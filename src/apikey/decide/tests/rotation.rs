@@ -211,7 +211,7 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
     check(vec![
         ("it is held, and nobody else is restarted", failed(), "RotationHeld, 15s"),
         ("to go back, the old key must work", back(failed()), "Probe old"),
-        ("it works", answers(back(failed()), alive("user-1")), "SwitchBack old"),
+        ("it works", answers(back(failed()), alive("user-1")), "SwitchBack old from 2"),
         ("it does not work any more", answers(back(failed()), Probe::Dead), "RotationHeld, 15s"),
         ("it went back, and fails again: it does not go to and fro", returned, "RotationHeld, 15s"),
     ]);
@@ -278,7 +278,7 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
         ("without lists a day is waited", clean(HOUR * 23 + MINUTE * 55), "Rotating, 5m"),
         ("a day is over: the pods are looked at again", unlisted(), "LookAtPods again"),
         ("then the new key is asked", confirmed(unlisted()), "Probe new"),
-        ("everything speaks for it", works(confirmed(unlisted())), "Condemn old"),
+        ("everything speaks for it", works(confirmed(unlisted())), "Retire old after 2"),
         (
             "the new key does not work",
             Observation { current_probe: Some(Probe::Dead), ..confirmed(unlisted()) },
@@ -298,13 +298,13 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
         ("lists show that it is quiet: the pods are looked at again", quiet(), "LookAtPods again"),
         ("then the new key is asked again", confirmed(quiet()), "Probe new"),
         ("then the list is asked for again", works(confirmed(quiet())), "LookAtLists"),
-        ("lists show that it is quiet, and all else is well", works(asked_again()), "Condemn old"),
+        ("lists show that it is quiet, and all else is well", works(asked_again()), "Retire old after 2"),
         ("lists can tell only if they show a use that is known: it is made", unasked(), "Probe new"),
         ("and the list is asked whether it shows it", works(unshown(unasked())), "LookAtLists"),
         (
             "it does not: nobody can tell, and a day is over",
             Observation { listed: true, ..works(confirmed(unshown(unasked()))) },
-            "Condemn old",
+            "Retire old after 2",
         ),
         (
             "it does not, and a day is not over",

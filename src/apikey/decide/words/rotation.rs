@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use super::{account_name, key_name, moment};
 use crate::{
-    api::account::Slot,
+    api::{ApiKey, account::Slot},
     apikey::{observe::AccountView, quiet::Quiet},
-    workload::{Consumer, Gap, Obstacle, Owner, Plan, Scan, WorkloadRef, restart},
+    workload::{Consumer, Gap, Obstacle, Plan, Scan, WorkloadRef, restart},
 };
 
 /// So many pods and workloads are named, the others counted: a message has room for no more.
@@ -18,6 +18,14 @@ pub(in crate::apikey::decide) fn unknown_zone(zone: &str) -> String {
     format!(
         "spec.rotation.windows names the time zone \"{zone}\", which does not exist; write an IANA name, for example \
          Europe/Berlin; until then only the annotation keys.bags.fm/rotate starts a rotation"
+    )
+}
+
+pub(in crate::apikey::decide) fn switch_undated(key: &ApiKey) -> String {
+    format!(
+        "the API server does not tell when Secret \"{}\" was written (metadata.managedFields): which pods hold the old key \
+         cannot be told, and both keys stay valid; see what takes managedFields away",
+        key.secret_name()
     )
 }
 
@@ -33,8 +41,7 @@ pub(in crate::apikey::decide) fn no_second_slot(view: &AccountView) -> String {
 }
 
 pub(in crate::apikey::decide) fn gaps(gaps: &[(&Consumer, Gap)]) -> String {
-    let named =
-        list(gaps.iter().map(|(consumer, gap)| format!("{} ({})", owner(&consumer.owner), why_gap(*gap))));
+    let named = list(gaps.iter().map(|(consumer, gap)| format!("{} ({})", consumer.owner, why_gap(*gap))));
     format!(
         "a rotation is due, and would stop what reads the key for a while: {named}; let it roll over, or allow the gap with \
          spec.rollout.allowGap: true"
@@ -68,11 +75,11 @@ pub(in crate::apikey::decide) fn restarting(
         said.push_str("; by spec.rollout.restart they are not restarted: restart them yourself");
     }
     if !plan.underway.is_empty() {
-        let underway = list(plan.underway.iter().map(workload));
+        let underway = list(plan.underway.iter().map(ToString::to_string));
         said.push_str(&format!("; restarting {underway}"));
     }
     if !plan.obstructed.is_empty() {
-        let named = plan.obstructed.iter().map(|(who, why)| format!("{} ({})", owner(who), why_not(why)));
+        let named = plan.obstructed.iter().map(|(who, why)| format!("{} ({})", who, why_not(why)));
         said.push_str(&format!("; not restarted by the operator: {}", list(named)));
     }
     said
@@ -102,7 +109,7 @@ pub(in crate::apikey::decide) fn rollout_failed(
     format!(
         "{} does not come up with the new key: {}; key {} stays valid as well, and nothing more is restarted; see what its new \
          pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
-        workload(reference),
+        reference,
         cut(said),
         key_name(previous)
     )
@@ -145,20 +152,6 @@ pub(in crate::apikey::decide) fn new_key_fails(current: &Slot) -> String {
          hand if they fail, and see who revoked the new one",
         key_name(current)
     )
-}
-
-fn workload(reference: &WorkloadRef) -> String {
-    format!("{} \"{}\"", reference.kind.as_str(), reference.name)
-}
-
-/// An owner of pods, as a person names it.
-pub(crate) fn owner(owner: &Owner) -> String {
-    match owner {
-        Owner::Workload(reference) => workload(reference),
-        Owner::Job { name } => format!("Job \"{name}\""),
-        Owner::Bare => "pods without an owner".to_owned(),
-        Owner::Unknown { kind, name } => format!("{kind} \"{name}\""),
-    }
 }
 
 /// The first ones by name, and how many more there are.

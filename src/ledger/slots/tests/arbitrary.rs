@@ -62,7 +62,8 @@ fn every_change(ledger: &Ledger) -> Vec<Change> {
         [
             Change::Identify { attempt: same(), key_id: "id".into() },
             Change::Publish { attempt: same() },
-            Change::SwitchBack { attempt: same() },
+            Change::SwitchBack { attempt: same(), switch: 1 },
+            Change::Retire { attempt: same(), switch: 1 },
             Change::NotMade { attempt: same(), reason: "Refused" },
             Change::Abandon { attempt: same() },
             Change::Lose { attempt: same(), key_id: None },
