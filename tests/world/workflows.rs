@@ -276,9 +276,10 @@ fn consumers() -> Vec<Workflow> {
             .once(|scene| scene.hold_the_newest("hand", 2))
             .ends("Deployment hand: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
         Workflow::new("deleted while pods read it", Ways::Token)
+            .long()
             .key("web")
             .consumed_by(Kind::Deployment, Reads::Env)
-            .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
+            .meanwhile("delete the ApiKey", |scene| scene.delete("web"))
             .then(Duration::from_mins(10), "delete what reads it", |scene| scene.delete_workload("web"))
             .ends(NOTHING_IS_LEFT)
             .ends("Deployment web: 0 pods"),
