@@ -86,6 +86,8 @@ struct Args {
 const TEST_PAIRS: usize = 600;
 /// Of a workflow that takes hours, so many singles and pairs.
 const TEST_OF_LONG: (usize, usize) = (300, 100);
+/// The same where everything is run: all of them would take a day.
+const ALL_OF_LONG: (usize, usize) = (6_000, 3_000);
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
 const MUTANT_SEEDS: u64 = 100;
@@ -115,10 +117,10 @@ fn main() -> ExitCode {
         all_faults_in_pairs: args.all,
         every_pair: args.every_pair.unwrap_or(if args.mutants { 200 } else { 1 }),
         most_pairs: if args.all { usize::MAX } else { TEST_PAIRS },
-        most_of_long: if args.all || args.moments.is_some() {
-            (usize::MAX, usize::MAX)
-        } else {
-            TEST_OF_LONG
+        most_of_long: match (args.all, args.moments) {
+            (true, _) => ALL_OF_LONG,
+            (false, Some(_)) => (usize::MAX, usize::MAX),
+            (false, None) => TEST_OF_LONG,
         },
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
             (_, false) => 0,
@@ -210,6 +212,7 @@ fn page(totals: &Totals, took: Duration) -> String {
     }
     let (line, commit, mutants) = (totals.line(), commit(), mutants());
     let minutes = took.as_secs().div_ceil(60);
+    let (singles, pairs) = ALL_OF_LONG;
     format!(
         "# What was made to fail
 
@@ -221,7 +224,7 @@ Written by `make world`; [testing.md](testing.md) says what the world is. On com
 
 A single is one fault at one request. A pair is a second fault at a later request that changes something, after a first
 one at such a request. Moments: after how many requests people act; singles are made at all of them, pairs at the one in
-the middle. A seed is a random service, random ApiKeys, random deeds of people, a random order of requests, and up to six
+the middle. Of a workflow that takes hours an even share of {singles} singles and {pairs} pairs is run. A seed is a random service, random ApiKeys, random deeds of people, a random order of requests, and up to six
 random faults.
 
 | Workflow | Requests | Moments | Singles | Pairs |
