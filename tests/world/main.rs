@@ -56,6 +56,9 @@ struct Args {
     /// Of the moments at which people may act, so many for single faults.
     #[arg(long)]
     moments: Option<usize>,
+    /// Make pairs of all faults, not of one of each kind.
+    #[arg(long)]
+    every_fault: bool,
     /// Every so manieth pair.
     #[arg(long)]
     every_pair: Option<usize>,
@@ -114,7 +117,7 @@ fn main() -> ExitCode {
             (false, false) => 4,
         }),
         pair_moments: 1,
-        all_faults_in_pairs: args.all,
+        all_faults_in_pairs: args.every_fault,
         every_pair: args.every_pair.unwrap_or(if args.mutants { 200 } else { 1 }),
         most_pairs: if args.all { usize::MAX } else { TEST_PAIRS },
         most_of_long: match (args.all, args.moments) {
@@ -223,7 +226,7 @@ Written by `make world`; [testing.md](testing.md) says what the world is. On com
 ```
 
 A single is one fault at one request. A pair is a second fault at a later request that changes something, after a first
-one at such a request. Moments: after how many requests people act; singles are made at all of them, pairs at the one in
+one at such a request, both one of each kind (`Fault::is_one_of_its_kind`; `--every-fault` takes all, for a day). Moments: after how many requests people act; singles are made at all of them, pairs at the one in
 the middle. Of a workflow that takes hours an even share of {singles} singles and {pairs} pairs is run. A seed is a random service, random ApiKeys, random deeds of people, a random order of requests, and up to six
 random faults.
 
