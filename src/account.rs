@@ -17,6 +17,7 @@ mod observe;
 mod orphans;
 mod rebuild;
 mod remnants;
+mod starved;
 mod status;
 
 pub use controller::reconcile;

@@ -95,6 +95,8 @@ reasons! {
     RotationHeld: Warning, "Rotate";
     /// A rotation is due and cannot begin.
     RotationBlocked: Warning, "Rotate";
+    /// Rotations have found no second slot for long.
+    RotationsStarved: Warning, "Rotate";
     /// The Secret went back to the old key, as a workload did not come up with the new one.
     SwitchedBack: Warning, "Rotate";
     /// A workload is restarted, so that it reads the new key.

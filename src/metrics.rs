@@ -1,14 +1,13 @@
 //! What Prometheus reads. Label sets are closed: kinds, outcomes, reasons as constants, and the names of accounts,
 //! which are few and the platform team's own. Never the name of a key, an ApiKey or a namespace.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod labels;
+mod tally;
+
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    encoding::{EncodeLabelSet, text},
     metrics::{
         counter::Counter,
         family::{Family, MetricConstructor},
@@ -19,95 +18,17 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub use self::labels::{KeyStep, Kind, ReconcileOutcome, ReviewOutcome, RotationOutcome};
+use self::{labels::Class, tally::Tally};
 use crate::{
     api::account::{Capacity, Slot, SlotState},
+    apikey::hold::Reason as Hold,
     backoff::FailureClass,
     bags::{Observer, Operation, Outcome, Reason},
 };
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// A kind of object that is reconciled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Kind {
-    /// ApiKey.
-    ApiKey,
-    /// BagsAccount.
-    BagsAccount,
-}
-
-/// How a reconcile ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum ReconcileOutcome {
-    /// Nothing is left to do.
-    Done,
-    /// Something is awaited; nothing failed.
-    Waiting,
-    /// Failed; see the failures.
-    Failed,
-}
-
-/// A step in a key's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum KeyStep {
-    /// Made at Bags, value saved.
-    Made,
-    /// Accepted by Bags.
-    Verified,
-    /// Put into its Secret.
-    Published,
-    /// Revoked and proven dead.
-    Revoked,
-    /// Made, and the value lost.
-    Lost,
-    /// Not known whether it was made.
-    Unresolved,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum Class {
-    Transient,
-    Terminal,
-    RateLimited,
-}
-
-impl From<FailureClass> for Class {
-    fn from(class: FailureClass) -> Self {
-        match class {
-            FailureClass::Transient => Self::Transient,
-            FailureClass::Terminal => Self::Terminal,
-            FailureClass::RateLimited(_) => Self::RateLimited,
-        }
-    }
-}
-
-/// What became of an admission review.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReviewOutcome {
-    /// Admitted.
-    Admitted,
-    /// Refused, for one of a closed set of reasons.
-    Denied(&'static str),
-    /// Not about a new ApiKey: admitted unseen.
-    NotJudged,
-    /// Not to be read.
-    Unreadable,
-    /// Not looked at, as too many came at once.
-    Overloaded,
-}
-
-impl ReviewOutcome {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Admitted => "Admitted",
-            Self::Denied(reason) => reason,
-            Self::NotJudged => "NotJudged",
-            Self::Unreadable => "Unreadable",
-            Self::Overloaded => "Overloaded",
-        }
-    }
-}
 
 macro_rules! labels {
     ($($name:ident { $($label:ident: $type:ty),+ })+) => {
@@ -117,6 +38,7 @@ macro_rules! labels {
 }
 
 labels! {
+    ByPhase { phase: String }
     ByKind { kind: Kind }
     ByOutcome { kind: Kind, outcome: ReconcileOutcome }
     ByFailure { kind: Kind, class: Class, reason: &'static str }
@@ -127,11 +49,26 @@ labels! {
     BySlotState { account: String, state: &'static str }
     ByStep { step: KeyStep }
     ByReview { outcome: &'static str }
+    ByRotation { outcome: RotationOutcome }
+    ByWorkload { kind: &'static str }
+}
+
+/// What people wait for at an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// Keys that only a person can revoke.
+    pub revocations: usize,
+    /// ApiKeys that have found no second slot for too long.
+    pub rotations: usize,
 }
 
 /// Bounds of the buckets of every histogram, in seconds.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The same for what takes minutes to weeks.
+const OVERLAP_SECONDS: [f64; 10] =
+    [60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0, 172_800.0, 604_800.0];
 
 /// Makes the histograms of a family.
 #[derive(Clone, Copy, Debug)]
@@ -156,8 +93,12 @@ pub struct Metrics {
     reconciles: Family<ByOutcome, Counter>,
     reconcile_seconds: Histograms<ByKind>,
     failures: Family<ByFailure, Counter>,
-    not_ready: Family<ByReason, Gauge>,
-    problems: Arc<Mutex<HashMap<(Kind, String), &'static str>>>,
+    not_ready: Tally<ByReason>,
+    phases: Tally<ByPhase>,
+    holds: Tally<ByReason>,
+    rotations: Family<ByRotation, Counter>,
+    overlap_seconds: Histogram,
+    restarts: Family<ByWorkload, Counter>,
     bags_requests: Family<ByRequest, Counter>,
     bags_seconds: Histograms<ByOperation>,
     keys: Family<ByStep, Counter>,
@@ -170,6 +111,9 @@ pub struct Metrics {
     reserved: Family<ByAccount, Gauge>,
     unmanaged: Family<ByAccount, Gauge>,
     available: Family<ByAccount, Gauge>,
+    oldest_key: Family<ByAccount, Gauge>,
+    revocations_awaited: Family<ByAccount, Gauge>,
+    rotations_starved: Family<ByAccount, Gauge>,
     budget: Family<ByAccount, Gauge>,
     reviews: Family<ByReview, Counter>,
     review_seconds: Histogram,
@@ -192,8 +136,12 @@ impl Metrics {
             reconciles: Family::default(),
             reconcile_seconds: Family::new_with_constructor(Seconds),
             failures: Family::default(),
-            not_ready: Family::default(),
-            problems: Arc::default(),
+            not_ready: Tally::default(),
+            phases: Tally::default(),
+            holds: Tally::default(),
+            rotations: Family::default(),
+            overlap_seconds: Histogram::new(OVERLAP_SECONDS),
+            restarts: Family::default(),
             bags_requests: Family::default(),
             bags_seconds: Family::new_with_constructor(Seconds),
             keys: Family::default(),
@@ -206,6 +154,9 @@ impl Metrics {
             reserved: Family::default(),
             unmanaged: Family::default(),
             available: Family::default(),
+            oldest_key: Family::default(),
+            revocations_awaited: Family::default(),
+            rotations_starved: Family::default(),
             budget: Family::default(),
             reviews: Family::default(),
             review_seconds: Histogram::new(SECONDS),
@@ -213,12 +164,15 @@ impl Metrics {
             webhook_registered: Gauge::default(),
         };
         metrics.registry = Arc::new(metrics.register());
-        metrics.start_requests_at_zero();
+        metrics.start_at_zero();
         metrics
     }
 
     /// A series that appears with its first failure shows no increase: rules of alerts would miss it.
-    fn start_requests_at_zero(&self) {
+    fn start_at_zero(&self) {
+        for outcome in RotationOutcome::ALL {
+            let _ = self.rotations.get_or_create(&ByRotation { outcome });
+        }
         let outcomes: Vec<_> = std::iter::once(Outcome::Done)
             .chain(Reason::ALL.map(Outcome::Failed))
             .map(Outcome::label)
@@ -241,8 +195,9 @@ impl Metrics {
         r.register(
             "not_ready",
             "Objects whose condition Ready is False, by its reason",
-            self.not_ready.clone(),
+            self.not_ready.counts.clone(),
         );
+        self.register_rotations(r);
         r.register("bags_requests", "Requests to Bags by how they ended", self.bags_requests.clone());
         r.register("bags_request_seconds", "Duration of requests to Bags", self.bags_seconds.clone());
         r.register("keys", "Steps in the lives of keys", self.keys.clone());
@@ -279,6 +234,67 @@ impl Metrics {
         registry
     }
 
+    fn register_rotations(&self, r: &mut Registry) {
+        r.register("apikeys", "ApiKeys by phase", self.phases.counts.clone());
+        r.register(
+            "rotations_held",
+            "ApiKeys whose rotation does not begin, or not end, by itself, by the reason of the hold",
+            self.holds.counts.clone(),
+        );
+        r.register("rotations", "Rotations by what they came to", self.rotations.clone());
+        r.register(
+            "rotation_overlap_seconds",
+            "How long both keys of a rotation were valid: from the switch until the old one was condemned",
+            self.overlap_seconds.clone(),
+        );
+        r.register(
+            "workload_restarts",
+            "Workloads restarted so that they read a new key, by kind",
+            self.restarts.clone(),
+        );
+        r.register(
+            "account_oldest_key_timestamp_seconds",
+            "When the oldest key in use was published; 0: no key is in use",
+            self.oldest_key.clone(),
+        );
+        r.register(
+            "account_revocations_awaited",
+            "Keys that only a person can revoke; RevocationNeedsPerson names them",
+            self.revocations_awaited.clone(),
+        );
+        r.register(
+            "account_rotations_starved",
+            "ApiKeys that have found no second slot for too long; RotationsStarved names them",
+            self.rotations_starved.clone(),
+        );
+    }
+
+    /// An ApiKey is in this phase, and its rotation is held for this reason.
+    pub fn apikey(&self, uid: &str, phase: Option<&str>, hold: Option<Hold>) {
+        self.phases.put(Kind::ApiKey, uid, phase.map(|phase| ByPhase { phase: phase.to_owned() }));
+        let by_reason = |hold: Hold| ByReason { kind: Kind::ApiKey, reason: hold.as_str() };
+        self.holds.put(Kind::ApiKey, uid, hold.map(by_reason));
+    }
+
+    /// An ApiKey is gone, and counts nowhere.
+    pub fn apikey_gone(&self, uid: &str) {
+        self.problem(Kind::ApiKey, uid, None);
+        self.apikey(uid, None, None);
+    }
+
+    /// A rotation came to this; `overlap`: for so long both keys were valid.
+    pub fn rotation(&self, outcome: RotationOutcome, overlap: Option<Duration>) {
+        self.rotations.get_or_create(&ByRotation { outcome }).inc();
+        if let Some(overlap) = overlap {
+            self.overlap_seconds.observe(overlap.as_secs_f64());
+        }
+    }
+
+    /// A workload of this kind was restarted.
+    pub fn restarted(&self, kind: &'static str) {
+        self.restarts.get_or_create(&ByWorkload { kind }).inc();
+    }
+
     /// An admission review was answered; `took` where it was looked at.
     pub fn review(&self, outcome: ReviewOutcome, took: Option<Duration>) {
         self.reviews.get_or_create(&ByReview { outcome: outcome.label() }).inc();
@@ -311,20 +327,7 @@ impl Metrics {
     /// What stands in the way of the object with this uid: the reason of `Ready=False`, or `None` where there is
     /// nothing, or the object is gone.
     pub fn problem(&self, kind: Kind, uid: &str, reason: Option<&'static str>) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match reason {
-            Some(reason) => problems.insert((kind, uid.to_owned()), reason),
-            None => problems.remove(&(kind, uid.to_owned())),
-        };
-        if before == reason {
-            return;
-        }
-        if let Some(reason) = before {
-            self.not_ready.get_or_create(&ByReason { kind, reason }).dec();
-        }
-        if let Some(reason) = reason {
-            self.not_ready.get_or_create(&ByReason { kind, reason }).inc();
-        }
+        self.not_ready.put(kind, uid, reason.map(|reason| ByReason { kind, reason }));
     }
 
     /// A key took a step.
@@ -361,6 +364,17 @@ impl Metrics {
         self.reserved.get_or_create(&labels).set(*reserved);
         self.unmanaged.get_or_create(&labels).set(*unmanaged);
         self.available.get_or_create(&labels).set(*available);
+        let in_use = slots.iter().filter(|slot| slot.state == SlotState::Live && slot.published.is_some());
+        let oldest = in_use.map(|slot| slot.since.as_second()).min();
+        self.oldest_key.get_or_create(&labels).set(oldest.unwrap_or_default());
+    }
+
+    /// What people wait for at an account.
+    pub fn awaited(&self, account: &str, awaited: Awaited) {
+        let labels = ByAccount { account: account.to_owned() };
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.revocations_awaited.get_or_create(&labels).set(count(awaited.revocations));
+        self.rotations_starved.get_or_create(&labels).set(count(awaited.rotations));
     }
 
     /// Requests to Bags left to the operator for an account in this hour.
@@ -374,9 +388,17 @@ impl Metrics {
             self.slots.remove(&BySlotState { account: account.to_owned(), state });
         }
         let labels = ByAccount { account: account.to_owned() };
-        for family in
-            [&self.limit, &self.used, &self.reserved, &self.unmanaged, &self.available, &self.budget]
-        {
+        for family in [
+            &self.limit,
+            &self.used,
+            &self.reserved,
+            &self.unmanaged,
+            &self.available,
+            &self.oldest_key,
+            &self.revocations_awaited,
+            &self.rotations_starved,
+            &self.budget,
+        ] {
             family.remove(&labels);
         }
     }

@@ -128,6 +128,8 @@ timings! {
     remark_after = "10m";
     /// Both keys are valid for so long at least where Bags cannot show that the old one is out of use.
     unproven_overlap = "24h";
+    /// A rotation that has found no second slot for so long is shown at the account, with who holds the slots.
+    starved_after = "24h";
     /// Everything is looked at again so often, spread by a fifth.
     resync = "10m";
 }

@@ -78,8 +78,11 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
     };
     let took = context.env.clock.monotonic().saturating_duration_since(begun);
     context.metrics.reconciled(Kind::BagsAccount, how, took);
-    let budget = context.memory_of(name, &seen.account).budget.remaining();
-    context.metrics.budget(name, i64::from(budget));
+    if !matches!(outcome, Outcome::Gone) {
+        let budget = context.memory_of(name, &seen.account).budget.remaining();
+        context.metrics.budget(name, i64::from(budget));
+        context.metrics.awaited(name, status::awaited(&seen));
+    }
     outcome
 }
 

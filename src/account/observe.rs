@@ -18,6 +18,7 @@ use super::{
     lists::{self, Coverage, Lists, Since, Verdict},
     memory::{AccountFacts, AccountMemory, Entered, KeyMemory},
     rebuild::Remnant,
+    starved::starved,
 };
 use crate::{
     api::{
@@ -44,6 +45,8 @@ pub(super) struct Observation {
     pub(super) list: Option<ListSeen>,
     /// Keystore Secrets of the account whose attempt is in no slot.
     pub(super) loose: Vec<LooseEntry>,
+    /// ApiKeys of the account, as `namespace/name`, whose rotation has found no second slot for too long. To be shown.
+    pub(super) starved: Vec<String>,
     /// What is left of a ledger that is nobody's, once it was looked for.
     pub(super) remnants: Option<Vec<Remnant>>,
     /// The finalizer was put on, or taken off, in this run.
@@ -197,6 +200,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
         facts: memory.facts(),
         list,
         loose,
+        starved: starved(&context.keys.state(), &account, &timings, wall),
         remnants: remnants(found, &memory),
         finalizer_done: found.finalizer_done,
         paused_until: memory.budget.paused_until(),

@@ -129,6 +129,7 @@ fn slot(seen: &Observation, remnant: &Remnant, state: SlotState, number: i64, op
         published: (state == SlotState::Live).then_some(number),
         last_switch: None,
         trigger: None,
+        switched_back: None,
         since: if state == SlotState::Creating && !open { past } else { seen.wall },
         failures: wrong.then(|| Failures { count: 1, at: seen.wall, reason: WRONG_USER.to_owned() }),
         state,

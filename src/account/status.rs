@@ -5,6 +5,8 @@
 
 mod person;
 
+use std::collections::BTreeMap;
+
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -26,6 +28,7 @@ use crate::{
     },
     events::EventReason,
     ledger::Room,
+    metrics::Awaited,
     webhook::registration::Registration,
 };
 
@@ -43,6 +46,11 @@ struct Word {
 
 fn word(status: bool, reason: &'static str, message: impl Into<String>) -> Option<Word> {
     Some(Word { status, reason, message: message.into() })
+}
+
+/// What people wait for at an account, in numbers.
+pub(super) fn awaited(seen: &Observation) -> Awaited {
+    Awaited { revocations: person::waiting(seen).len(), rotations: seen.starved.len() }
 }
 
 /// Writes into the status of our own account all that is known now.
@@ -74,6 +82,7 @@ pub(super) fn show(
         (kind::QUOTA_AVAILABLE, quota(status, account, seen)),
         (kind::REVOCATION_NEEDS_PERSON, person::needs_person(seen)),
         (kind::KEY_UNRESOLVED, person::key_unresolved(seen)),
+        (kind::ROTATIONS_STARVED, rotations_starved(seen)),
         (kind::ORPHANED_KEYS, orphaned_keys(seen)),
         (kind::STRAY_KEYS, stray_keys(seen)),
         (kind::STRAY_VALUES, stray_values(seen)),
@@ -336,6 +345,42 @@ fn admission(registration: &Registration) -> Option<Word> {
     }
 }
 
+/// Rotations that find no second slot, and who has more than one.
+fn rotations_starved(seen: &Observation) -> Option<Word> {
+    if seen.starved.is_empty() {
+        return None;
+    }
+    let slots = seen.slots.iter().map(|slot| &slot.slot);
+    let mut holders: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for slot in slots {
+        let owner = (slot.owner.namespace.as_str(), slot.owner.name.as_str());
+        holders.entry(owner).or_default().push(slot.state.as_str());
+    }
+    let several = holders.into_iter().filter(|(_, states)| states.len() > 1);
+    let several: Vec<String> = several
+        .map(|((namespace, name), states)| format!("{namespace}/{name} ({})", states.join(", ")))
+        .collect();
+    let way_out = match several.is_empty() {
+        true => {
+            "every slot is held by an ApiKey's only key, or by a key made elsewhere: remove one that is not needed, or raise              spec.limit if Bags allows more"
+                .to_owned()
+        }
+        false => format!(
+            "more than one slot is held by {}: see why at each of them, or remove an ApiKey that is not needed",
+            some_of(several)
+        ),
+    };
+    word(
+        true,
+        "NoSecondSlot",
+        format!(
+            "rotations wait for a second slot for {} and longer: {}; their keys grow older; {way_out}",
+            GoDuration(seen.timings.starved_after),
+            some_of(seen.starved.clone())
+        ),
+    )
+}
+
 /// Keys that work, that pods may use, and that nobody looks after.
 fn orphaned_keys(seen: &Observation) -> Option<Word> {
     let keys = orphans::kept(seen).map(|slot| {
@@ -439,6 +484,7 @@ fn event_of(type_: &str, status: bool, reason: &str, recovered: bool) -> Option<
         (kind::LIST_COVERS, true, _) => recovered.then_some(EventReason::ListCovers),
         (kind::QUOTA_AVAILABLE, false, "OverQuota") => Some(EventReason::OverQuota),
         (kind::REVOCATION_NEEDS_PERSON, true, _) => Some(EventReason::RevocationNeedsPerson),
+        (kind::ROTATIONS_STARVED, true, _) => Some(EventReason::RotationsStarved),
         (kind::KEY_UNRESOLVED, true, _) => Some(EventReason::KeyUnresolved),
         (kind::ORPHANED_KEYS, true, _) => Some(EventReason::KeyOrphaned),
         _ => None,

@@ -27,6 +27,8 @@ pub mod kind {
     pub const LIST_COVERS: &str = "ListCovers";
     /// Keys wait for a person to revoke them.
     pub const REVOCATION_NEEDS_PERSON: &str = "RevocationNeedsPerson";
+    /// Rotations have found no second slot for long. Absent where none waits.
+    pub const ROTATIONS_STARVED: &str = "RotationsStarved";
     /// Whether some keys exist is not known: a person has to look. Absent where it is.
     pub const KEY_UNRESOLVED: &str = "KeyUnresolved";
     /// Published keys whose ApiKey vanished: a person says when they may go. Absent where there are none.

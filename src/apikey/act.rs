@@ -10,7 +10,7 @@ use kube::{
 mod pods;
 
 use super::{
-    decide::Decision,
+    decide::{Decision, since},
     hold::Reason,
     make,
     observe::{Observation, Run},
@@ -25,7 +25,7 @@ use crate::{
     env::{CallError, call},
     events::EventReason,
     ledger::{Change, Refusal, StoreError},
-    metrics::KeyStep,
+    metrics::{KeyStep, RotationOutcome},
 };
 
 /// What went wrong, in the words of the condition.
@@ -132,6 +132,7 @@ pub async fn act(
     match decision {
         Decision::Change(changes) => match context.ledger.change(account, &changes).await {
             Ok(_) => {
+                count_rotations(context, o, &changes);
                 tell_switch_back(context, o, &changes).await;
                 Ok(())
             }
@@ -153,6 +154,26 @@ pub async fn act(
         Decision::Restart(workloads) => pods::restart(context, o, &workloads, run).await,
         Decision::Finish { remove_secret } => finish(context, o, remove_secret, run).await,
         Decision::Wait(_) => Ok(()),
+    }
+}
+
+/// The old keys of one switch go together, and end one rotation. What goes after a way back ends none.
+fn count_rotations(context: &Context, o: &Observation, changes: &[Change]) {
+    let Some(current) = o.current() else { return };
+    let is_older = |attempt: &String| {
+        let slots = o.slots();
+        slots.iter().any(|slot| slot.attempt.as_ref() == Some(attempt) && slot.revision < current.revision)
+    };
+    let outcome = changes.iter().find_map(|change| match change {
+        Change::ReserveNext { .. } => Some((RotationOutcome::Begun, None)),
+        Change::Retire { attempt, .. } if is_older(attempt) => {
+            Some((RotationOutcome::Finished, Some(since(o.now, current.since))))
+        }
+        Change::SwitchBack { .. } => Some((RotationOutcome::SwitchedBack, None)),
+        _ => None,
+    });
+    if let Some((outcome, overlap)) = outcome {
+        context.metrics.rotation(outcome, overlap);
     }
 }
 

@@ -42,7 +42,7 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
         Ok(None) => {
             context.backoff.forget(&uid);
             context.pods.forget(&run.key.namespace().unwrap_or_default());
-            context.metrics.problem(Kind::ApiKey, &uid, None);
+            context.metrics.apikey_gone(&uid);
             (Outcome::Gone, ReconcileOutcome::Done)
         }
         Ok(Some((observation, hold))) => {
@@ -124,6 +124,8 @@ async fn write_status(
     word: &Word<'_>,
 ) -> Result<(), Problem> {
     let next = status(observation, word); // (pure)
+    let held = next.hold.as_ref().map(|_| word.reason);
+    context.metrics.apikey(&observation.owner.uid, next.phase.as_deref(), held);
     let before = run.key.status.clone().unwrap_or_default();
     if next == before {
         return Ok(());

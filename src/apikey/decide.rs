@@ -311,7 +311,7 @@ fn idle(o: &Observation) -> Hold {
 }
 
 /// How long ago; zero for the future.
-fn since(now: Timestamp, then: Timestamp) -> Duration {
+pub(super) fn since(now: Timestamp, then: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
 }
 

@@ -289,6 +289,7 @@ impl Ledger {
         slot.published = Some(number);
         slot.last_switch = None;
         slot.failures = None;
+        slot.switched_back = back.then(|| slot.switched_back.unwrap_or(0).saturating_add(1));
         slot.since = now;
         Ok(())
     }
@@ -432,6 +433,7 @@ fn place(owner: &Owner, key_use: &str, revision: i64, last_switch: Option<i64>, 
         published: None,
         last_switch,
         trigger: None,
+        switched_back: None,
         since: now,
         failures: None,
     }

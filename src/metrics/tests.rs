@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::*;
@@ -15,6 +17,7 @@ fn slot(state: SlotState) -> Slot {
         published: None,
         last_switch: None,
         trigger: None,
+        switched_back: None,
         since: Timestamp::UNIX_EPOCH,
         failures: None,
     }
@@ -93,7 +96,83 @@ fn an_object_counts_under_its_latest_problem_only() {
     metrics.problem(Kind::ApiKey, "b", None);
     metrics.problem(Kind::ApiKey, "b", None);
     assert!(count("QuotaExceeded", 0) && count("SecretConflict", 0));
-    assert!(metrics.problems.lock().unwrap().is_empty());
+}
+
+#[test]
+fn an_apikey_counts_under_its_phase_and_its_hold_until_it_is_gone() {
+    let metrics = Metrics::new();
+    let count = |series: &str, count: i64| {
+        let page = metrics.encode();
+        assert!(has(&page, &format!("bags_operator_{series} {count}")), "{series} is not {count} in\n{page}");
+    };
+    let (ready, restarting) = (r#"apikeys{phase="Ready"}"#, r#"apikeys{phase="Restarting"}"#);
+    let held = r#"rotations_held{kind="ApiKey",reason="RotationHeld"}"#;
+    metrics.apikey("a", Some("Ready"), None);
+    metrics.apikey("b", Some("Restarting"), Some(Hold::RotationHeld));
+    [(ready, 1), (restarting, 1), (held, 1)].into_iter().for_each(|(series, n)| count(series, n));
+    metrics.apikey("b", Some("Ready"), None);
+    [(ready, 2), (restarting, 0), (held, 0)].into_iter().for_each(|(series, n)| count(series, n));
+    metrics.problem(Kind::ApiKey, "a", Some("QuotaExceeded"));
+    metrics.apikey_gone("a");
+    metrics.apikey_gone("a");
+    let problem = r#"not_ready{kind="ApiKey",reason="QuotaExceeded"}"#;
+    [(ready, 1), (problem, 0)].into_iter().for_each(|(series, n)| count(series, n));
+}
+
+#[test]
+fn rotations_count_from_zero_and_tell_how_long_both_keys_were_valid() {
+    let metrics = Metrics::new();
+    assert!(has(&metrics.encode(), r#"bags_operator_rotations_total{outcome="Finished"} 0"#));
+    metrics.rotation(RotationOutcome::Begun, None);
+    metrics.rotation(RotationOutcome::Finished, Some(Duration::from_hours(25)));
+    metrics.restarted("Deployment");
+    metrics.awaited("main", Awaited { revocations: 2, rotations: 1 });
+    let page = metrics.encode();
+    for line in [
+        r#"bags_operator_rotations_total{outcome="Begun"} 1"#,
+        r#"bags_operator_rotations_total{outcome="Finished"} 1"#,
+        r#"bags_operator_rotations_total{outcome="SwitchedBack"} 0"#,
+        r#"bags_operator_rotation_overlap_seconds_bucket{le="86400.0"} 0"#,
+        r#"bags_operator_rotation_overlap_seconds_bucket{le="172800.0"} 1"#,
+        r#"bags_operator_workload_restarts_total{kind="Deployment"} 1"#,
+        r#"bags_operator_account_revocations_awaited{account="main"} 2"#,
+        r#"bags_operator_account_rotations_starved{account="main"} 1"#,
+    ] {
+        assert!(has(&page, line), "{line} is not in\n{page}");
+    }
+}
+
+#[test]
+fn the_oldest_key_in_use_is_dated() {
+    let metrics = Metrics::new();
+    let dated = |second: i64, state: SlotState, published: Option<i64>| Slot {
+        since: Timestamp::from_second(second).unwrap(),
+        published,
+        ..slot(state)
+    };
+    let slots = [
+        dated(100, SlotState::Revoking, Some(1)),
+        dated(200, SlotState::Live, None),
+        dated(400, SlotState::Live, Some(3)),
+        dated(300, SlotState::Live, Some(2)),
+    ];
+    let series = r#"bags_operator_account_oldest_key_timestamp_seconds{account="main"}"#;
+    metrics.account("main", &slots, &Capacity::default());
+    assert!(has(&metrics.encode(), &format!("{series} 300")));
+    metrics.account("main", &slots[..2], &Capacity::default());
+    assert!(has(&metrics.encode(), &format!("{series} 0")));
+}
+
+/// `docs/metrics.md` has a row for each of them, and for nothing else.
+#[test]
+fn the_documentation_names_every_metric() {
+    // A family without a series is on no page: the source has them all.
+    let calls = include_str!("../metrics.rs").split("r.register(").skip(1);
+    let registered: BTreeSet<&str> = calls.map(|call| call.split('"').nth(1).unwrap()).collect();
+    let (table, _) = include_str!("../../docs/metrics.md").split_once("\n## ").unwrap();
+    let rows = table.lines().filter_map(|row| row.strip_prefix("| `bags_operator_"));
+    let documented: BTreeSet<&str> = rows.map(|row| row.split(['`', '{']).next().unwrap()).collect();
+    assert_eq!(documented, registered);
 }
 
 #[test]
@@ -123,6 +202,7 @@ fn a_deleted_account_leaves_no_series() {
     for account in ["main", "other"] {
         metrics.account(account, &[slot(SlotState::Live)], &Capacity::default());
         metrics.budget(account, 250);
+        metrics.awaited(account, Awaited::default());
     }
     metrics.account_gone("main");
     let page = metrics.encode();

@@ -24,7 +24,6 @@ use crate::{
     context::Context,
     keystore::Entry,
     ledger::Ledger,
-    metrics::Kind,
 };
 
 /// Wakes objects that a change of another one concerns.
@@ -66,7 +65,7 @@ impl Wake {
             let uid = gone.uid().unwrap_or_default();
             self.context.written.forget(&uid);
             self.context.backoff.forget(&uid);
-            self.context.metrics.problem(Kind::ApiKey, &uid, None);
+            self.context.metrics.apikey_gone(&uid);
         }
         self.account(&gone.spec.account_ref.name);
         let waiting = self.keys.state_filter(|key| {

@@ -69,6 +69,7 @@ pub(in crate::account) fn account() -> Observation {
             stray: vec![],
         }),
         loose: vec![],
+        starved: vec![],
         remnants: None,
         finalizer_done: false,
         paused_until: None,

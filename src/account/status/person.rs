@@ -11,20 +11,21 @@ use crate::{
     api::{account::SlotState, annotation},
 };
 
-pub(super) fn needs_person(seen: &Observation) -> Option<Word> {
+/// Keys that only a person can revoke, and why.
+pub(super) fn waiting(seen: &Observation) -> Vec<(PersonReason, &SlotSeen)> {
     if standing(seen) == Standing::Foreign || held_by_unknown_state(seen) {
-        return None;
+        return Vec::new();
     }
     let revoking = seen.slots.iter().filter(|slot| slot.slot.state == SlotState::Revoking);
-    let waiting: Vec<(PersonReason, String)> = revoking
-        .filter_map(|slot| {
-            let reason = death::needs_person(&seen.death(slot))?;
-            Some((reason, format!("{}: {}", named(slot), why(reason, slot, seen))))
-        })
-        .collect();
+    revoking.filter_map(|slot| Some((death::needs_person(&seen.death(slot))?, slot))).collect()
+}
+
+pub(super) fn needs_person(seen: &Observation) -> Option<Word> {
+    let waiting = waiting(seen);
     let (first, _) = waiting.first()?;
     let reason = first.reason();
-    let keys = some_of(waiting.into_iter().map(|(_, text)| text).collect());
+    let told = waiting.iter().map(|(reason, slot)| format!("{}: {}", named(slot), why(*reason, slot, seen)));
+    let keys = some_of(told.collect());
     word(
         true,
         reason,

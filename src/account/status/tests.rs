@@ -88,6 +88,31 @@ fn bad_credentials_say_which_secret_and_what_to_do() {
 }
 
 #[test]
+fn starved_rotations_are_named_with_whoever_holds_more_than_one_slot() {
+    let owned = |n: usize, state, name: &str| {
+        let mut seen = seen(n, state);
+        seen.slot.owner.name = name.into();
+        seen
+    };
+    let mut account = with([
+        owned(0, SlotState::Live, "api"),
+        owned(1, SlotState::Revoking, "api"),
+        owned(2, SlotState::Live, "web"),
+    ]);
+    assert_eq!(said(&shown(&account), kind::ROTATIONS_STARVED), None);
+    account.starved = vec!["shop/web".into()];
+    let status = shown(&account);
+    let (starved, reason, message) = said(&status, kind::ROTATIONS_STARVED).unwrap();
+    assert_eq!((starved, reason), (true, "NoSecondSlot"));
+    assert!(message.contains("24h and longer: shop/web"), "{message}");
+    assert!(message.contains("held by shop/api (Live, Revoking): see why"), "{message}");
+    account.slots.remove(1);
+    let status = shown(&account);
+    let (_, _, message) = said(&status, kind::ROTATIONS_STARVED).unwrap();
+    assert!(message.contains("every slot is held by an ApiKey's only key"), "{message}");
+}
+
+#[test]
 fn distrusted_credentials_are_forgiven_once_they_change() {
     let mut account = account();
     let status = Arc::make_mut(&mut account.account).status.get_or_insert_default();

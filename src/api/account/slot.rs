@@ -36,6 +36,9 @@ pub struct Slot {
     /// absent: another reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<String>,
+    /// How many rotations in a row ended with a switch back to this key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switched_back: Option<i64>,
     /// Since when it is in this state; of `Creating`: the time of the licence.
     #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime")]
     pub since: Timestamp,

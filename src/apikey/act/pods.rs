@@ -102,6 +102,7 @@ pub(super) async fn restart(
             workload::mark(context.env.kube.clone(), namespace, workload, &o.owner.name, &value).await;
         match marked {
             Ok(()) => {
+                context.metrics.restarted(kind.as_str());
                 context.marks.note(&workload.reference, &o.owner.uid, &value, context.env.clock.monotonic());
                 info!(kind = kind.as_str(), workload = %name, mark = %value, "Restarted a workload");
                 let note = format!(

@@ -30,6 +30,9 @@ const BLOCKED: Duration = Duration::from_mins(1);
 /// A next look at most: what changes outside of the operator's sight is seen so late.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 
+/// After so many rotations in a row that were turned back, the schedule begins no further one.
+const MOST_SWITCHES_BACK: i64 = 3;
+
 /// Why a key is to be replaced, or when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -37,6 +40,8 @@ pub(crate) enum Due {
     Now,
     /// At this time, unless somebody asks for it earlier.
     At(Timestamp),
+    /// By schedule, and the last rotations were turned back one after the other: when somebody asks for it.
+    TurnedBack(i64),
     /// When somebody asks for it.
     OnDemand,
     /// A window's time zone does not exist.
@@ -56,8 +61,11 @@ pub(crate) fn due(o: &Observation, current: &Slot) -> Due {
         Schedule::At(_) => opens_at(o.now, &rotation.windows),
     };
     match at {
-        Ok(at) if at <= o.now => Due::Now,
-        Ok(at) => Due::At(at),
+        Ok(at) if at > o.now => Due::At(at),
+        Ok(_) => match current.switched_back {
+            Some(times) if times >= MOST_SWITCHES_BACK => Due::TurnedBack(times),
+            Some(_) | None => Due::Now,
+        },
         Err(UnknownZone(zone)) => Due::UnknownZone(zone),
     }
 }
@@ -83,8 +91,13 @@ pub(super) fn begins(o: &Observation) -> Rule {
             blocked(rule)
         }
         // What asked for it has gone.
-        (Due::At(_) | Due::OnDemand | Due::UnknownZone(_), Some(_)) if matches!(standing(o), Rule::Pass) => {
+        (Due::At(_) | Due::OnDemand | Due::TurnedBack(_) | Due::UnknownZone(_), Some(_))
+            if matches!(standing(o), Rule::Pass) =>
+        {
             Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() })
+        }
+        (Due::TurnedBack(times), _) => {
+            Rule::wait(Reason::RotationBlocked, words::turned_back(current, times))
         }
         (Due::UnknownZone(zone), _) => Rule::wait(Reason::RotationBlocked, words::unknown_zone(&zone)),
         (Due::At(at), None) => {

@@ -4,7 +4,7 @@ mod rotation;
 
 pub(super) use rotation::{
     gaps, list, new_key_fails, no_second_slot, overlapping, restarting, rollout_failed, switch_undated,
-    unknown_zone,
+    turned_back, unknown_zone,
 };
 
 use std::time::Duration;

@@ -91,7 +91,7 @@ pub(super) fn next(o: &Observation) -> Option<Timestamp> {
     match due(o, current) {
         Due::At(at) => Some(to_seconds(at)),
         Due::Now => before.filter(|before| *before <= o.now),
-        Due::OnDemand | Due::UnknownZone(_) => None,
+        Due::OnDemand | Due::TurnedBack(_) | Due::UnknownZone(_) => None,
     }
 }
 

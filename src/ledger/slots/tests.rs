@@ -197,6 +197,24 @@ fn a_switch_back_spends_the_token_that_asked_for_the_rotation() {
 }
 
 #[test]
+fn switches_back_in_a_row_are_counted_at_the_key_that_stays() {
+    let (mut old, mut new) = (slot(&owner(0), SlotState::Live), slot(&owner(0), SlotState::Creating));
+    (old.attempt, new.attempt) = (Some("old".into()), Some("new".into()));
+    let mut both = ledger(vec![old, new]);
+    let publish = Change::Publish { attempt: "new".into() };
+    for (times, switch) in [(1, 2), (2, 4), (3, 6)] {
+        let published = both.apply(&publish, &terms(10, 0)).unwrap();
+        let back = Change::SwitchBack { attempt: "old".into(), switch };
+        both = published.apply(&back, &terms(10, 0)).unwrap();
+        assert_eq!(both.current("uid-0").unwrap().switched_back, Some(times));
+        // The next key is made: as if it were the one that was turned back.
+        both.slots[1].state = SlotState::Creating;
+    }
+    let won = both.apply(&publish, &terms(10, 0)).unwrap();
+    assert_eq!(won.current("uid-0").unwrap().switched_back, None, "a new key starts anew");
+}
+
+#[test]
 fn the_last_slot_of_a_living_owner_keeps_its_place_and_its_switch_number() {
     let start = ledger(vec![slot(&owner(0), SlotState::Live)]);
     let name = attempt(0, SlotState::Live);

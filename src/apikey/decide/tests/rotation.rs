@@ -187,6 +187,26 @@ fn workloads_are_restarted_one_after_the_other_once_their_pods_would_count() {
 }
 
 #[test]
+fn after_three_that_were_turned_back_a_rotation_begins_only_when_somebody_asks() {
+    let turned_back = |times| {
+        let slot = Slot { switched_back: Some(times), ..mine(SlotState::Live) };
+        seen().with_slot(slot).with_pods(&[], false)
+    };
+    let asked = turned_back(3).annotated(annotation::ROTATE, "now");
+    check(vec![
+        ("two: it is due", every(turned_back(2), "30m"), "ReserveNext uid-0 production/app-0"),
+        ("three: it is due", every(turned_back(3), "30m"), "RotationBlocked"),
+        ("three: it is not due yet", every(turned_back(3), "10h"), "Issued, 9h29m21s120ms"),
+        ("three: somebody asks", asked, "ReserveNext uid-0 production/app-0"),
+        (
+            "a place that was taken before is given back",
+            every(turned_back(3), "30m").with_slot(mine(SlotState::Reserved)),
+            "GiveBack uid-0",
+        ),
+    ]);
+}
+
+#[test]
 fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
     let failed = || {
         with_consumers(

@@ -21,6 +21,15 @@ pub(in crate::apikey::decide) fn unknown_zone(zone: &str) -> String {
     )
 }
 
+pub(in crate::apikey::decide) fn turned_back(current: &Slot, times: i64) -> String {
+    format!(
+        "a rotation of key {} is due, and the last {times} were turned back, as a workload did not come up with the new key: none \
+         begins on schedule any more; see what its new pods say (kubectl describe pod), then ask for one with another \
+         keys.bags.fm/rotate",
+        key_name(current)
+    )
+}
+
 pub(in crate::apikey::decide) fn switch_undated(key: &ApiKey) -> String {
     format!(
         "the API server does not tell when Secret \"{}\" was written (metadata.managedFields): which pods hold the old key \
