@@ -3,7 +3,7 @@
 # Each step prints what it is and how many seconds it took.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chart world replay mutants e2e soak bench cluster crds lint clean
+.PHONY: help demo test chart world requests replay mutants e2e soak bench cluster crds lint clean
 
 cargo := cargo
 profile := --profile ci --locked
@@ -28,6 +28,9 @@ chart: ## what of the tests is about the chart: rights, flags, wrong values, a r
 
 world: ## the whole operator through every fault, all pairs of faults and 100,000 random runs; writes docs/faults.md
 	@$(cargo) test --profile world --locked --test world -- --all --write docs/faults.md
+
+requests: ## counts the operator's requests to Bags; writes docs/requests.md
+	@$(cargo) test --quiet $(profile) --test world -- --requests docs/requests.md
 
 replay: ## tells the story of one run of the world: RUN='--seed 7', or as a violation prints it
 	@$(cargo) test --quiet $(profile) --test world -- $(RUN)

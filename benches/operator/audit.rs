@@ -74,6 +74,11 @@ impl Request {
             && matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
+    /// Whether it lists objects of this resource.
+    pub(crate) fn lists(&self, resource: &str) -> bool {
+        self.verb == "list" && self.object().resource == resource
+    }
+
     /// Whether it is about the Lease: one every two seconds, whatever else there is.
     pub(crate) fn of_lease(&self) -> bool {
         self.object().resource == "leases"

@@ -1,5 +1,5 @@
 //! What the operator costs: one key on an idle cluster, a thousand at once, a thousand at rest, a restart; what
-//! the webhook costs.
+//! the webhook costs; what a rotation beside thousands of pods does.
 //!
 //! The operator and the sandbox run as programs of their own beside a real control plane; requests to the API server
 //! are counted in its audit log, those to Bags in the sandbox's journal. A baseline of plain Secrets runs beside, so
@@ -16,6 +16,7 @@ mod admission;
 mod audit;
 mod burst;
 mod one_key;
+mod pods;
 mod process;
 mod secrets;
 mod table;
@@ -42,6 +43,8 @@ struct Sizes {
     keys_per_account: usize,
     /// How long the idle operator is watched.
     idle: Duration,
+    /// Pods beside a rotation.
+    pods: usize,
 }
 
 impl Sizes {
@@ -51,6 +54,7 @@ impl Sizes {
             accounts: number("BENCH_ACCOUNTS", 100),
             keys_per_account: number("BENCH_KEYS_PER_ACCOUNT", 10),
             idle: Duration::from_secs(number("BENCH_IDLE_SECONDS", 120)),
+            pods: number("BENCH_PODS", 5_000),
         }
     }
 }
@@ -62,7 +66,7 @@ fn number<N: FromStr<Err: Display>>(variable: &str, default: N) -> N {
     }
 }
 
-const PARTS: [&str; 3] = ["one-key", "burst", "admission"];
+const PARTS: [&str; 4] = ["one-key", "burst", "admission", "pods"];
 
 fn main() -> ExitCode {
     // Cargo adds --bench.
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         [part] if part == "one-key" => one_key::measure(&Sizes::from_environment()),
         [part] if part == "burst" => burst::measure(&Sizes::from_environment()),
         [part] if part == "admission" => admission::measure(),
+        [part] if part == "pods" => pods::measure(&Sizes::from_environment()),
         [part] if part == "nothing" => admission::nothing(),
         _ => {
             eprintln!("name one of {PARTS:?}, or nothing for all of them");

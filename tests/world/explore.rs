@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use bags_operator::config::Config;
@@ -45,6 +46,20 @@ pub(crate) struct Share {
     pub(crate) stop_at_first: bool,
 }
 
+impl Share {
+    /// Singles and pairs of a workflow, at most.
+    fn most(&self, workflow: &Workflow) -> (usize, usize) {
+        let (singles, pairs) = self.most_of_long;
+        match (workflow.is_long(), workflow.is_one_of_many()) {
+            (false, _) => (usize::MAX, self.most_pairs),
+            (true, false) => (singles, pairs.min(self.most_pairs)),
+            (true, true) => (singles.div_ceil(MANY), pairs.min(self.most_pairs).div_ceil(MANY)),
+        }
+    }
+}
+
+/// Of workflows of which there are many, a share so small.
+const MANY: usize = 12;
 /// Random runs that are run twice.
 const TWICE: usize = 100;
 /// Random runs whose reports are in memory at the same time.
@@ -144,6 +159,7 @@ fn judged(plan: &Plan, config: &Config) -> Report {
             seen: Vec::new(),
             struck: 0,
             end: String::new(),
+            lasted: Duration::ZERO,
             trace: Trace::default(),
         }
     })
@@ -319,10 +335,9 @@ fn singles(
             plans.extend(with_each_fault(base, request, |_| true));
         }
     }
-    let (most, _) = share.most_of_long;
-    if bases.first().is_some_and(|(base, _)| base.workflow.is_long()) && plans.len() > most {
-        let step = plans.len().div_ceil(most);
-        plans = plans.into_iter().step_by(step).collect();
+    if let Some((base, _)) = bases.first() {
+        let step = plans.len().div_ceil(share.most(&base.workflow).0);
+        plans = plans.into_iter().step_by(step.max(1)).collect();
     }
     count.singles = plans.len();
     let mut after = Vec::new();
@@ -368,8 +383,7 @@ fn pairs(
             plans.extend(with_each_fault(plan, request, |fault| wanted(fault, request.seam)));
         }
     }
-    let long = singles.first().is_some_and(|(plan, _)| plan.workflow.is_long());
-    let most = if long { share.most_pairs.min(share.most_of_long.1) } else { share.most_pairs };
+    let most = singles.first().map_or(usize::MAX, |(plan, _)| share.most(&plan.workflow).1);
     let step = share.every_pair.max(plans.len().div_ceil(most)).max(1);
     let plans: Vec<Plan> = plans.into_iter().step_by(step).collect();
     count.pairs = plans.len();

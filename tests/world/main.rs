@@ -10,6 +10,7 @@ mod apiserver;
 mod clock;
 #[path = "cluster.rs"]
 mod cluster;
+mod covering;
 mod creation;
 mod end;
 mod explore;
@@ -18,13 +19,20 @@ mod gate;
 mod oracle;
 mod process;
 mod regressions;
+mod requests;
 mod run;
 mod scene;
 mod trace;
 mod workflow;
 mod workflows;
 
-use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use bags_operator::config::{Cli, Command, Config};
 use clap::Parser;
@@ -68,6 +76,9 @@ struct Args {
     /// Write the figures there, as Markdown.
     #[arg(long)]
     write: Option<PathBuf>,
+    /// Count the requests to Bags, and write them there, as Markdown.
+    #[arg(long)]
+    requests: Option<PathBuf>,
     /// Run one workflow and print its story.
     #[arg(long)]
     workflow: Option<String>,
@@ -91,6 +102,7 @@ const TEST_PAIRS: usize = 600;
 const TEST_OF_LONG: (usize, usize) = (300, 100);
 /// The same where everything is run: all of them would take a day.
 const ALL_OF_LONG: (usize, usize) = (6_000, 3_000);
+const REQUESTS: &str = "docs/requests.md";
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
 const MUTANT_SEEDS: u64 = 100;
@@ -103,6 +115,9 @@ fn main() -> ExitCode {
     let config = config();
     if args.workflow.is_some() || args.seed.is_some() {
         return tell(&args, &config);
+    }
+    if let Some(path) = &args.requests {
+        return count(path, &config);
     }
     let filter = args.filter.clone().unwrap_or_default();
     let workflows: Vec<_> = workflows::all().into_iter().filter(|it| it.name.contains(&filter)).collect();
@@ -135,7 +150,10 @@ fn main() -> ExitCode {
         stop_at_first: args.mutants,
     };
     let begun = real_time();
-    let totals = explore(workflows, share, &config);
+    let mut totals = explore(workflows, share, &config);
+    if filter.is_empty() && !args.all && !args.mutants {
+        totals.violations.extend(outdated(&config));
+    }
     let took = real_time().saturating_duration_since(begun);
     report(&totals, took);
     if let Some(path) = &args.write
@@ -145,6 +163,26 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if totals.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is wrong with the requests to Bags, or with what `docs/requests.md` says of them.
+fn outdated(config: &Config) -> Vec<String> {
+    let (page, mut wrong) = requests::page(config);
+    if std::fs::read_to_string(REQUESTS).unwrap_or_default() != page {
+        wrong.push(format!("{REQUESTS} says something else: make requests"));
+    }
+    wrong.iter().for_each(|words| println!("VIOLATION: {words}"));
+    wrong
+}
+
+/// Writes `docs/requests.md`.
+fn count(path: &Path, config: &Config) -> ExitCode {
+    let (page, mut wrong) = requests::page(config);
+    if let Err(error) = std::fs::write(path, page) {
+        wrong.push(format!("failed to write {}: {error}", path.display()));
+    }
+    wrong.iter().for_each(|words| eprintln!("{words}"));
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long it took is for people; no run knows of it")]

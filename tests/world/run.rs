@@ -82,6 +82,8 @@ pub(crate) struct Report {
     pub(crate) struck: usize,
     /// The end in words.
     pub(crate) end: String,
+    /// Virtual time until rest.
+    pub(crate) lasted: Duration,
     pub(crate) trace: Trace,
 }
 
@@ -154,9 +156,10 @@ pub(crate) fn run(plan: &Plan, config: &Config) -> Report {
             run.start_process(Role::Follower);
         }
         let violations = run.go().await;
-        let Run { seen, struck, trace, scene, processes, .. } = run;
+        let Run { seen, struck, trace, scene, processes, clock, .. } = run;
         drop(processes);
-        Report { violations, seen, struck, end: plan.workflow.words(&scene), trace }
+        let (end, lasted) = (plan.workflow.words(&scene), clock.passed());
+        Report { violations, seen, struck, end, lasted, trace }
     })
 }
 

@@ -211,6 +211,12 @@ impl Scene {
         self.api.get("apikeys", TENANT, name).is_some_and(|key| condition(&key, "Ready").0 == "True")
     }
 
+    /// Whether an ApiKey's Secret has its second key.
+    pub(crate) fn has_switched(&self, name: &str) -> bool {
+        let key = self.api.get("apikeys", TENANT, name);
+        key.is_some_and(|key| key["status"]["switch"]["count"].as_i64().is_some_and(|count| count > 1))
+    }
+
     /// Whether there is no ApiKey of this name.
     pub(crate) fn is_gone(&self, name: &str) -> bool {
         self.api.get("apikeys", TENANT, name).is_none()

@@ -46,6 +46,7 @@ pub(crate) struct Workflow {
     alike: &'static [&'static str],
     violates: Option<&'static str>,
     long: bool,
+    many: bool,
 }
 
 impl Workflow {
@@ -65,6 +66,7 @@ impl Workflow {
             alike: &[],
             violates: None,
             long: false,
+            many: false,
         }
     }
 
@@ -74,9 +76,20 @@ impl Workflow {
         self
     }
 
+    /// It takes hours, and there are many of its kind: a twelfth of that share is run.
+    pub(crate) fn one_of_many(mut self) -> Self {
+        self.many = true;
+        self.long()
+    }
+
     /// Whether it takes hours.
     pub(crate) fn is_long(&self) -> bool {
         self.long
+    }
+
+    /// Whether there are many of its kind.
+    pub(crate) fn is_one_of_many(&self) -> bool {
+        self.many
     }
 
     /// Bags treats the account's user otherwise.

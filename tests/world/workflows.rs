@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{
     cluster::{Consumer, Kind, Reads},
+    covering,
     scene::{OWN_USER, Scene, Ways},
     workflow::Workflow,
 };
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<Workflow> {
     let mut all = deletion();
     all.extend(trouble());
     all.extend(rotation());
+    all.extend(covering::rotations());
     all.extend(admission());
     all.extend(creation());
     all.extend(consumers());

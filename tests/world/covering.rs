@@ -1,0 +1,124 @@
+//! Rotations of every kind of consumer, on every kind of service, in as few workflows as have each pair of values of two
+//! axes in one of them.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::{
+    cluster::{Consumer, Kind, Reads},
+    scene::Ways,
+    workflow::Workflow,
+};
+
+/// Who reads the key; how; what lists show of its use; what the service can do; how far the nodes' clocks are off; how
+/// quick the kubelets are.
+const AXES: [usize; 6] = [KINDS.len(), READS.len(), USES.len(), SERVICES.len(), CLOCKS.len(), 2];
+
+const KINDS: [Kind; 6] =
+    [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::Job, Kind::Pod, Kind::Outside];
+const READS: [Reads; 3] = [Reads::Env, Reads::File, Reads::ReloadedFile];
+const USES: [&str; 4] = ["exact", "lagging", "frozen", "null"];
+const SERVICES: [&str; 4] = ["lists and revokes", "lists", "neither", "wallet"];
+const CLOCKS: [i64; 3] = [0, -5, 5];
+
+/// One value of each axis.
+type Row = [usize; AXES.len()];
+/// A value of one axis, and one of a later axis.
+type Pair = [(usize, usize); 2];
+
+fn pairs() -> impl Iterator<Item = Pair> {
+    let axes = (0..AXES.len()).flat_map(|a| (a + 1..AXES.len()).map(move |b| (a, b)));
+    axes.flat_map(|(a, b)| (0..AXES[a]).flat_map(move |x| (0..AXES[b]).map(move |y| [(a, x), (b, y)])))
+}
+
+fn has(row: &Row, pair: &Pair) -> bool {
+    pair.iter().all(|(axis, value)| row[*axis] == *value)
+}
+
+/// Rows that have every pair: one after the other, each the one that has the most of those that are left.
+fn rows() -> Vec<Row> {
+    let mut left: Vec<Pair> = pairs().collect();
+    let mut rows = Vec::new();
+    while !left.is_empty() {
+        let all = (0..AXES.iter().product()).map(row);
+        // The first of the best: the same rows in every run.
+        let best = all.rev().max_by_key(|row| left.iter().filter(|pair| has(row, pair)).count());
+        let Some(best) = best else { break };
+        left.retain(|pair| !has(&best, pair));
+        rows.push(best);
+    }
+    rows
+}
+
+/// The row of this number.
+fn row(mut number: usize) -> Row {
+    AXES.map(|values| {
+        let value = number % values;
+        number /= values;
+        value
+    })
+}
+
+/// One workflow for each row.
+pub(crate) fn rotations() -> Vec<Workflow> {
+    rows().into_iter().map(rotation).collect()
+}
+
+fn rotation(row: Row) -> Workflow {
+    let [kind, reads, uses, service, clock, slow] = row;
+    let (kind, reads, minutes) = (KINDS[kind], READS[reads], CLOCKS[clock]);
+    let kubelets = if slow == 0 { "quick" } else { "slow" };
+    let name = format!(
+        "rotation: {kind:?}, {reads:?}, use {}, service {}, clocks {minutes:+} min, {kubelets} kubelets",
+        USES[uses], SERVICES[service]
+    );
+    let ways = if SERVICES[service] == "wallet" { Ways::Wallet } else { Ways::Token };
+    let mut consumer = Consumer::of("web", kind, reads)
+        .called("reader")
+        .clocks_off_by(SignedDuration::from_mins(minutes))
+        .runs_for(Duration::from_mins(90));
+    if slow == 1 {
+        consumer = consumer
+            .served_from_a_cache(Duration::from_secs(45))
+            .starts_after(Duration::from_secs(30))
+            .grace(Duration::from_mins(10));
+    }
+    let workflow = Workflow::new(name, ways)
+        .user(|user| {
+            user.capabilities.list = matches!(SERVICES[service], "lists and revokes" | "lists");
+            user.capabilities.revoke = SERVICES[service] == "lists and revokes";
+            user.capabilities.last_use = USES[uses] != "null";
+            user.last_use_lag = match USES[uses] {
+                "lagging" => Duration::from_mins(20),
+                "frozen" => Duration::from_hours(24 * 365),
+                _ => Duration::ZERO,
+            };
+        })
+        .key("web")
+        .consumer(consumer)
+        .meanwhile("ask for another key", |scene| {
+            scene.edit_key("web", |spec| {
+                spec["rotation"] = json!({"minOverlap": "5m", "quietFor": "15m"});
+                spec["rollout"]["allowGap"] = json!(true);
+            });
+            scene.ask_for_rotation("web", "first");
+        })
+        .once(|scene| scene.is_ready("web"));
+    // Whoever nobody can restart gets the new value from a person, before an hour without evidence is over.
+    let workflow = match kind {
+        Kind::Pod => workflow
+            .then(Duration::from_mins(10), "replace the pod", |scene| {
+                scene.cluster.replace_bare_pod("reader")
+            })
+            .once(|scene| scene.has_switched("web")),
+        Kind::Outside => workflow
+            .then(Duration::from_mins(10), "give them the new value", |scene| {
+                scene.cluster.kill_containers("reader");
+            })
+            .once(|scene| scene.has_switched("web")),
+        Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => workflow,
+    };
+    workflow.one_of_many().ends("Ready=True/Issued").ends("OldKeyRevoked=True/Revoked")
+}
