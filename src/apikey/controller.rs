@@ -24,6 +24,8 @@ use crate::{
 /// Rounds of one run: more than any workflow takes without waiting.
 const ROUNDS: usize = 16;
 
+const STATUS_CHANGED: &str = "the status was written by somebody else; looking again soon";
+
 /// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Outcome`].
 pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Outcome {
     let Some(key) = context.keys.get(reference) else { return Outcome::Gone };
@@ -146,6 +148,10 @@ async fn write_status(
                 refresh(context, run).await?;
                 if run.gone {
                     return Ok(());
+                }
+                // Another process has told more meanwhile, or this one has, and did not hear so.
+                if run.key.status.clone().unwrap_or_default() != before {
+                    return Err(Problem::transient(Reason::ApiServerUnavailable, STATUS_CHANGED));
                 }
             }
             Err(error) => return Err(error.into()),

@@ -99,4 +99,12 @@ pub(crate) const ALL: &[Regression] = &[
         name: "a status that lost a conflict is not sent again where the read after the conflict fails as well",
         run: Run::Seed(12450),
     },
+    Regression {
+        name: "a process that stood still does not write its status over that of another one",
+        run: Run::Struck {
+            workflow: "rotated, and pods that seldom call read their files again",
+            act_after: 0,
+            strikes: &["1 create secrets attempt-1 #1 = freeze-before"],
+        },
+    },
 ];
