@@ -45,6 +45,8 @@ use kubelet::Pod;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) pod: String,
+    /// Somebody outside of the cluster, of whom no pod tells.
+    pub(crate) outside: bool,
     pub(crate) value: String,
     pub(crate) since: Timestamp,
 }
@@ -138,6 +140,13 @@ impl Cluster {
     pub(crate) fn held(&self) -> Vec<Held> {
         let state = self.lock();
         state.pods.values().filter_map(Pod::held).collect()
+    }
+
+    /// What applications that call all the time call with.
+    pub(crate) fn callers(&self) -> Vec<Held> {
+        let state = self.lock();
+        let often = |pod: &&Pod| !state.workloads[pod.workload].consumer.calls_seldom;
+        state.pods.values().filter(often).filter_map(Pod::held).collect()
     }
 
     /// The running pods that hold a value.

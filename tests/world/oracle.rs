@@ -43,8 +43,10 @@ use super::{
 
 /// What was seen so far, and what was wrong with it.
 pub(crate) struct Oracle {
-    /// Workloads and the marks that they were restarted by.
-    marks: BTreeSet<String>,
+    /// Workloads, the marks that they carry, and for which switch they were set.
+    marks: BTreeMap<(String, String), i64>,
+    /// When a pod called last, by the attempt of the key that it called with: begins and ends of holding a key are calls.
+    called: BTreeMap<String, Timestamp>,
     timings: Timings,
     /// The ledger as it was last seen.
     ledger: Ledger,
@@ -99,7 +101,8 @@ impl Unspeakable {
 impl Oracle {
     pub(crate) fn new(timings: Timings, scene: &Scene) -> Self {
         Self {
-            marks: BTreeSet::new(),
+            marks: BTreeMap::new(),
+            called: BTreeMap::new(),
             timings,
             ledger: Ledger::default(),
             verified: BTreeSet::new(),
@@ -139,6 +142,7 @@ impl Oracle {
         self.position = scene.api.version();
         self.ledger = ledger(scene).unwrap_or_default();
         self.keys_died_by_people(scene);
+        self.marks_undone(scene);
     }
 
     /// A person takes the ledger away. What only the ledger knew is lost with it.
@@ -198,7 +202,7 @@ impl Oracle {
             self.conflicted.insert(fingerprint(incarnation, request));
         }
         if status.is_success() && *request.method() == Method::PATCH {
-            self.restarted(request);
+            self.restarted(request, scene);
         }
         if *request.method() != Method::GET && !is_dry_run(request) {
             self.look(scene, now);

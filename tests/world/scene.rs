@@ -7,6 +7,7 @@ mod workloads;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bags_operator::{
@@ -54,6 +55,8 @@ pub(crate) struct Scene {
     /// What reads the keys.
     pub(crate) cluster: Cluster,
     user: String,
+    /// The account has credentials that list its keys.
+    lists: bool,
     /// Whatever must appear nowhere.
     secrets: Arc<Mutex<Vec<String>>>,
     /// What a person took away and will put back.
@@ -79,6 +82,7 @@ impl Scene {
             api,
             sandbox,
             user: new.id,
+            lists: ways != Ways::Wallet,
             secrets: Arc::default(),
             kept: Arc::default(),
             wishes: Arc::default(),
@@ -396,6 +400,18 @@ impl Scene {
         if let Some(key) = by_hand {
             let _ = self.sandbox.revoke_key(&key.id);
         }
+    }
+
+    /// Whether lists show when a key was used last.
+    pub(crate) fn shows_last_use(&self) -> bool {
+        let user = self.sandbox.users().into_iter().find(|user| user.id == self.user);
+        self.lists
+            && user.is_some_and(|user| user.options.capabilities.list && user.options.capabilities.last_use)
+    }
+
+    /// From now on no list shows any use that it has not shown before.
+    pub(crate) fn freeze_last_use(&self) {
+        let _ = self.sandbox.change_user(&self.user, |user| user.last_use_lag = Duration::from_hours(1000));
     }
 
     /// Bags suspends the account's user, or lets the user go on.

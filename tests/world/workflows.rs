@@ -312,9 +312,23 @@ fn rotation() -> Vec<Workflow> {
     vec![
         ends(asked(web("rotated while two pods read it", Ways::Token))).ends(two_hold),
         ends(asked(web("rotated by wallet, and a person revokes", Ways::Wallet))).ends(two_hold),
-        ends(asked(web("rotated where no use is shown", Ways::Both).user(|user| {
-            user.capabilities.last_use = false;
-        })))
+        ends(asked(
+            web("rotated where no use is shown, and somebody outside calls on", Ways::Both)
+                .user(|user| user.capabilities.last_use = false)
+                .consumer(named("elsewhere", Kind::Outside, Reads::Env)),
+        ))
+        .then(Duration::from_mins(40), "give them the new value", |scene| {
+            scene.cluster.kill_containers("elsewhere");
+        })
+        .ends(two_hold),
+        ends(asked(
+            web("rotated where last use freezes, and somebody outside calls on", Ways::Token)
+                .consumer(named("elsewhere", Kind::Outside, Reads::Env)),
+        ))
+        .then(Duration::from_mins(3), "last uses stay as they are", Scene::freeze_last_use)
+        .then(Duration::from_mins(37), "give them the new value", |scene| {
+            scene.cluster.kill_containers("elsewhere");
+        })
         .ends(two_hold),
         ends(asked(web("rotated where last use lags", Ways::Token).user(|user| {
             user.last_use_lag = Duration::from_mins(20);
@@ -356,6 +370,70 @@ fn rotation() -> Vec<Workflow> {
         ))
         .then(Duration::from_mins(40), "replace the pod", |scene| scene.cluster.replace_bare_pod("alone"))
         .ends("Pod alone: 1 pods, 1 ready, 0 ended, 1 hold what the Secret holds"),
+        ends(
+            Workflow::new("rotated, and a Job that seldom calls outlasts the overlap", Ways::Token)
+                .key("web")
+                .consumer(
+                    named("cached", Kind::Deployment, Reads::Env)
+                        .served_from_a_cache(Duration::from_secs(45))
+                        .calls_seldom(),
+                )
+                .consumer(
+                    named("ahead", Kind::DaemonSet, Reads::File)
+                        .clocks_off_by(SignedDuration::from_mins(5))
+                        .calls_seldom(),
+                )
+                .consumer(
+                    named("batch", Kind::Job, Reads::Env).runs_for(Duration::from_mins(15)).calls_seldom(),
+                )
+                .meanwhile("ask for another key, and say after how long it is too long", |scene| {
+                    scene.set_overlaps("web", "5m", "2m");
+                    scene.edit_key("web", |spec| spec["rotation"]["maxOverlap"] = json!("6m"));
+                    scene.ask_for_rotation("web", "first");
+                })
+                // Of five pods the Job's has ended, if it is late.
+                .once(|scene| [4, 5].into_iter().any(|pods| scene.hold_the_newest("web", pods))),
+        )
+        .then(Duration::from_secs(20), "restart what may read an old Secret", |scene| {
+            scene.restart_workload("cached");
+        })
+        .ends("Deployment cached: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+        .ends("DaemonSet ahead: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+        .ends("Job batch: 1 pods, 0 ready, 1 ended, 0 hold what the Secret holds"),
+        ends(
+            Workflow::new("rotated, and pods that seldom call end long after", Ways::Token)
+                .key("web")
+                .consumer(
+                    named("web", Kind::Deployment, Reads::Env).grace(Duration::from_mins(15)).calls_seldom(),
+                )
+                .meanwhile("ask for another key", |scene| {
+                    scene.set_overlaps("web", "2m", "5m");
+                    scene.ask_for_rotation("web", "first");
+                })
+                .once(|scene| scene.hold_the_newest("web", 2)),
+        )
+        .ends(two_hold),
+        ends(
+            Workflow::new("rotated, and pods that seldom call read their files again", Ways::Token)
+                .key("web")
+                .consumer(
+                    named("web", Kind::Deployment, Reads::ReloadedFile)
+                        .refreshed_after(Duration::from_secs(150))
+                        .calls_seldom(),
+                )
+                .meanwhile("ask for another key, and for a short overlap", |scene| {
+                    scene.set_overlaps("web", "1m", "1m");
+                    scene.ask_for_rotation("web", "first");
+                })
+                .once(|scene| scene.is_ready("web")),
+        )
+        .ends(two_hold),
+        ends(asked(web("rotated, and the mark is taken away in the middle", Ways::Token)))
+            .then(Duration::from_secs(2), "write the template back", |scene| {
+                scene.write_template_back("web");
+            })
+            .once(|scene| scene.is_marked("web"))
+            .ends(two_hold),
         ends(asked(web("rotated twice, the second time in the middle", Ways::Token)))
             .then(Duration::from_mins(3), "ask once more", |scene| scene.ask_for_rotation("web", "second"))
             .ends(two_hold),

@@ -80,6 +80,8 @@ pub(crate) struct Consumer {
     pub(super) skew: SignedDuration,
     /// A Job's pod runs so long.
     pub(super) runs_for: Duration,
+    /// Its application calls when it begins to hold a value, when it lets go of it, and never in between.
+    pub(super) calls_seldom: bool,
 }
 
 impl Consumer {
@@ -108,6 +110,7 @@ impl Consumer {
             refresh_lag: Duration::from_secs(90),
             skew: SignedDuration::ZERO,
             runs_for: Duration::from_mins(10),
+            calls_seldom: false,
         }
     }
 
@@ -175,6 +178,13 @@ impl Consumer {
     /// A Job's pod runs so long.
     pub(crate) fn runs_for(mut self, time: Duration) -> Self {
         self.runs_for = time;
+        self
+    }
+
+    /// Its application calls when it begins to hold a value, when it lets go of it, and never in between: the last use of
+    /// its key says nothing of whether it holds it.
+    pub(crate) fn calls_seldom(mut self) -> Self {
+        self.calls_seldom = true;
         self
     }
 }

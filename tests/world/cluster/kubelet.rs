@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Held, State,
-    consumer::{Consumer, Reads},
+    consumer::{Consumer, Kind, Reads},
     history::{History, before},
     objects::{self, Container},
     seconds,
@@ -29,6 +29,8 @@ pub(super) struct Pod {
     pub(super) revision: usize,
     /// Its ordinal, or its node.
     pub(super) place: usize,
+    /// It is no pod, but somebody outside.
+    outside: bool,
     secret: String,
     /// A changed file is read again so long after its Secret was written; none: never.
     rereads: Option<Duration>,
@@ -79,6 +81,7 @@ impl Pod {
             workload,
             revision,
             place,
+            outside: consumer.kind == Kind::Outside,
             secret: consumer.secret.clone(),
             rereads: (consumer.reads == Reads::ReloadedFile).then_some(consumer.refresh_lag),
             life: Life::Starting(now + consumer.start_lag),
@@ -108,7 +111,7 @@ impl Pod {
     /// What its application calls Bags with.
     pub(super) fn held(&self) -> Option<Held> {
         let Life::Running(Running { value, since, .. }) = &self.life else { return None };
-        Some(Held { pod: self.name.clone(), value: value.clone(), since: *since })
+        Some(Held { pod: self.name.clone(), outside: self.outside, value: value.clone(), since: *since })
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -205,6 +208,7 @@ impl State {
         let Some(value) = self.secrets.at(&pod.secret, changed) else {
             return self.pod_is(name, Life::Running(running));
         };
+        self.call(name);
         running.value = value;
         running.since = self.clock.wall();
         self.note(format!("pod {name} reads its file again"));

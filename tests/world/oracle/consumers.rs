@@ -3,10 +3,12 @@
 //! It is asked whenever a key dies, by the sandbox's own state, and at each call of an application. Excused are keys that
 //! people revoke on the page, and those that they have the operator revoke without a look at who holds them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use bags_operator::api::{account::Slot, mark};
+use bags_operator::api::{ApiKey, account::Slot, mark};
 use http::Request;
+use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Oracle, elapsed};
@@ -55,11 +57,20 @@ impl Oracle {
 
     /// A pod has seen 401, or is about to.
     pub(crate) fn consumer_refused(&mut self, held: &Held) {
-        let Held { pod, value, since } = held;
+        let Held { pod, outside: _, value, since } = held;
         // Values that are no key of the operator's are people's own doing.
         let Some(attempt) = self.attempt_of(value).map(str::to_owned) else { return };
         if !self.excused.contains(&attempt) {
             self.blame(format!("a consumer saw 401: pod {pod} has held {attempt} since {since}"));
+        }
+    }
+
+    /// An application calls.
+    pub(crate) fn consumer_called(&mut self, held: &Held, now: Timestamp) {
+        if !held.outside
+            && let Some(attempt) = self.attempt_of(&held.value).map(str::to_owned)
+        {
+            self.called.insert(attempt, now);
         }
     }
 }
@@ -67,7 +78,7 @@ impl Oracle {
 /// I9.
 impl Oracle {
     /// A workload was patched: by a mark and nothing else, once for each switch.
-    pub(super) fn restarted(&mut self, request: &Request<Payload>) {
+    pub(super) fn restarted(&mut self, request: &Request<Payload>, scene: &Scene) {
         let path = request.uri().path();
         if !path.contains("/apis/apps/v1/") {
             return;
@@ -84,9 +95,34 @@ impl Oracle {
         if !only || !name.starts_with("restart.keys.bags.fm/") {
             self.blame(format!("I9: {path} was patched with more than a mark: {name}"));
         }
-        if !self.marks.insert(format!("{path} {name} {mark}")) {
+        let key = name.strip_prefix("restart.keys.bags.fm/").unwrap_or_default();
+        let key = scene.api.get("apikeys", TENANT, key);
+        let uid = key.as_ref().and_then(|key| key["metadata"]["uid"].as_str()).unwrap_or_default();
+        let switch = self.ledger.current(uid).and_then(|slot| slot.published).unwrap_or_default();
+        if self.marks.insert((path.to_owned(), name.clone()), switch) == Some(switch) {
             self.blame(format!("I9: {path} was restarted twice for one switch"));
         }
+        let others =
+            self.marks.iter().any(|((other, of), number)| other != path && of == name && *number == switch);
+        let is_up = |pod: &Value| {
+            let conditions = pod["status"]["conditions"].as_array();
+            pod["metadata"]["annotations"][name] == *mark
+                && conditions
+                    .is_some_and(|all| all.iter().any(|it| it["type"] == "Ready" && it["status"] == "True"))
+        };
+        if others && !scene.api.list("pods").iter().any(|pod| is_up(pod)) {
+            self.blame(format!("{path} was restarted before the first one that was had come up"));
+        }
+    }
+
+    /// People may have undone a restart: then it is done once more.
+    pub(super) fn marks_undone(&mut self, scene: &Scene) {
+        self.marks.retain(|(path, name), _| {
+            let mut parts = path.rsplit('/');
+            let (Some(workload), Some(resource)) = (parts.next(), parts.next()) else { return true };
+            let object = scene.api.get(resource, TENANT, workload);
+            object.is_some_and(|it| !it["spec"]["template"]["metadata"]["annotations"][name].is_null())
+        });
     }
 }
 
@@ -102,8 +138,8 @@ impl Oracle {
         }
     }
 
-    /// An earlier key may go if another one is in the Secret, and no pod holds the earlier one, and both were valid for as
-    /// long as the ApiKey says.
+    /// An earlier key may go if another one is in the Secret, and no pod has held the earlier one for as long as the ApiKey
+    /// says.
     pub(super) fn replaced(&mut self, slot: &Slot, scene: &Scene) {
         let attempt = slot.attempt.clone().unwrap_or_default();
         let secret = scene.api.get("secrets", TENANT, &slot.owner.name);
@@ -127,8 +163,16 @@ impl Oracle {
         }
         for held in scene.cluster.held() {
             if self.attempt_of(&held.value) == Some(attempt.as_str()) {
-                self.blame(format!("I3: {attempt} was condemned while pod {} holds it", held.pod));
+                self.blame(format!("I3: {attempt} was condemned while {} holds it", held.pod));
             }
+        }
+        let key = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
+        let key = key.and_then(|key| ApiKey::deserialize(&*key).ok());
+        let (Some(key), Some(called)) = (key, self.called.get(&attempt)) else { return };
+        let (rotation, free) = (key.rotation(), elapsed(*called, slot.since));
+        let unproven = if scene.shows_last_use() { Duration::ZERO } else { self.timings.unproven_overlap };
+        if free < rotation.min_overlap.max(rotation.quiet_for).max(unproven) {
+            self.blame(format!("I3: {attempt} was condemned {free:?} after the last pod let go of it"));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Applications that call Bags with the keys that they hold: directly, not through the gate.
 
 use axum::body::Body;
+use bags_operator::clock::Clock;
 use http::{Request, StatusCode};
 use tower::ServiceExt;
 
@@ -21,10 +22,10 @@ impl Run<'_> {
         happened
     }
 
-    /// Every application calls: before somebody looks when keys were used last. So a use is as recent as it would be if
-    /// they called all the time, without a call for every minute of a day.
+    /// Every application that does not call seldom calls: before somebody looks when keys were used last. So a use is as
+    /// recent as it would be if they called all the time, without a call for every minute of a day.
     pub(super) async fn all_consumers_call(&mut self) {
-        for held in self.scene.cluster.held() {
+        for held in self.scene.cluster.callers() {
             self.consumer_calls(&held).await;
         }
     }
@@ -36,5 +37,6 @@ impl Run<'_> {
         if response.status() == StatusCode::UNAUTHORIZED {
             self.oracle.consumer_refused(held);
         }
+        self.oracle.consumer_called(held, self.clock.wall());
     }
 }

@@ -42,6 +42,25 @@ impl Scene {
         });
     }
 
+    /// A GitOps tool writes a workload's template as it stands in its repository: without the operator's marks.
+    pub(crate) fn write_template_back(&self, name: &str) {
+        self.edit_workload(name, |object| {
+            let annotations = &mut object["spec"]["template"]["metadata"]["annotations"];
+            if let Some(annotations) = annotations.as_object_mut() {
+                annotations.retain(|name, _| !name.starts_with(mark::RESTART_MARK_PREFIX));
+            }
+        });
+    }
+
+    /// Whether a workload carries a mark of the operator's.
+    pub(crate) fn is_marked(&self, name: &str) -> bool {
+        let resource = self.cluster.object_of(name).unwrap_or_default();
+        let object = self.api.get(resource, TENANT, name);
+        let annotations =
+            object.as_ref().and_then(|it| it["spec"]["template"]["metadata"]["annotations"].as_object());
+        annotations.is_some_and(|them| them.keys().any(|name| name.starts_with(mark::RESTART_MARK_PREFIX)))
+    }
+
     /// A person pauses a Deployment, or lets it go on.
     pub(crate) fn pause_workload(&self, name: &str, paused: bool) {
         self.edit_workload(name, |object| object["spec"]["paused"] = json!(paused));
