@@ -1,90 +1,217 @@
-# A key is replaced while applications use it. Sourced by demo/run.
+# Keys are replaced while applications use them. Sourced by demo/run.
 
-# Applications that read the key of examples/web-dashboard.yaml: kind and name.
-callers="deployment/web-dashboard deployment/web-reports statefulset/web-cache daemonset/web-agent"
-# Those that the operator restarts; web-reports re-reads its file.
-restarted="deployment/web-dashboard statefulset/web-cache daemonset/web-agent"
+# Workloads that are restarted for a new key: of which ApiKey, in which namespace; its kind and name. web-reports re-reads
+# its file, and is not among them.
+restarted="shop web-dashboard deployment/web-dashboard
+shop web-dashboard statefulset/web-cache
+shop web-dashboard daemonset/web-agent"
 
-# Writes what each application says of each of its calls, of each pod from its start, as pods come and go.
+# Each rotation that was begun: namespace and name of the ApiKey. Each old key: its value, never printed.
+begun="" old_keys=""
+
+# --- Who calls -----------------------------------------------------------------------------------------------------
+
+# Writes what each application says of each of its calls, of each container from its start, as they come and go.
 follow_callers() {
-	local name seen=" "
+	local namespace name restarts seen=" "
 	trap 'kill $(jobs -p) 2>/dev/null' EXIT
 	trap 'exit 0' TERM
 	while sleep 0.2; do
-		for name in $(kubectl -n shop get pods -l key=web-dashboard --field-selector=status.phase=Running \
-			-o 'jsonpath={.items[*].metadata.name}'); do
-			case $seen in *" $name "*) continue ;; esac
-			seen+="$name "
-			kubectl -n shop logs --follow "$name" &
+		while read -r namespace name restarts; do
+			case $seen in *" $namespace/$name/$restarts "*) continue ;; esac
+			seen+="$namespace/$name/$restarts "
+			kubectl -n "$namespace" logs --follow "$name" &
+		done < <(kubectl get pods -A -l key --field-selector=status.phase=Running --no-headers -o \
+			'custom-columns=:metadata.namespace,:metadata.name,:status.containerStatuses[0].restartCount')
+	done
+}
+
+# A caller outside of the cluster: it has the key in a file of its own. Somebody brings it the new value within seconds,
+# unless they forget.
+call_from_outside() {
+	trap 'kill $(jobs -p) 2>/dev/null' EXIT
+	trap 'exit 0' TERM
+	bring_the_key
+	INTERVAL=500ms LISTEN=127.0.0.1:0 KEY_FILE=$work/outside.key \
+		BAGS_BASE_URL=http://127.0.0.1:$port/api/v1 "$consumer_program" &
+	while sleep 2; do
+		[ -e "$work/forgotten" ] || bring_the_key || true
+	done
+}
+
+bring_the_key() {
+	(umask 077 && value shop web-dashboard-bags BAGS_API_KEY >"$work/outside.new") && mv "$work/outside.new" "$work/outside.key"
+}
+
+calls_made() { cat "$work/callers.log" "$work/outside.log" | grep -c 'GET /auth/me: ' || true; }
+
+calls_failed() {
+	cat "$work/callers.log" "$work/outside.log" | grep 'GET /auth/me: ' | grep -vc -e ': 200$' -e ': stopped$' || true
+}
+
+start_callers() {
+	local workload
+	: >"$work/callers.log"
+	if [ "$size" = node ]; then
+		kubectl -n shop create configmap bags-settings \
+			--from-literal=BAGS_BASE_URL="$(value shop web-dashboard-bags BAGS_BASE_URL)" >/dev/null
+		kubectl apply -f demo/callers.yaml >/dev/null
+		for workload in deployment/web-dashboard deployment/web-reports statefulset/web-cache daemonset/web-agent; do
+			show -n shop rollout status "$workload" --timeout=90s
 		done
-	done
+		start callers follow_callers
+		await 30 "the applications call Bags" grep -q 'GET /auth/me: 200$' "$work/callers.log"
+		note_templates "$restarted"
+	fi
+	consumer_program=$(tests/cluster/run which consumer)
+	start outside call_from_outside
+	await 30 "the caller outside of the cluster calls Bags" grep -q 'GET /auth/me: 200$' "$work/outside.log"
 }
 
-calls_made() { grep -c 'GET /auth/me: ' "$work/callers.log" || true; }
+# --- Restarts ------------------------------------------------------------------------------------------------------
 
-calls_failed() { grep 'GET /auth/me: ' "$work/callers.log" | grep -vc -e ': 200$' -e ': stopped$' || true; }
+# How often the pod template of a workload was changed: NAMESPACE WORKLOAD. Nobody scales one here.
+template() { kubectl -n "$1" get "$2" -o 'jsonpath={.metadata.generation}'; }
 
-# How often the pod templates of the restarted workloads were changed, all together.
-templates() {
-	local workload sum=0
-	for workload in $restarted; do
-		sum=$((sum + $(kubectl -n shop get "$workload" -o 'jsonpath={.metadata.generation}')))
-	done
-	echo "$sum"
+# Remembers how often the pod templates of these workloads were changed before.
+note_templates() {
+	local namespace key workload
+	while read -r namespace key workload; do
+		printf '%s %s %s %s\n' "$namespace" "$key" "$workload" "$(template "$namespace" "$workload")" >>"$work/templates"
+	done <<<"$1"
 }
 
-has_another_value() { [ "$(value shop web-dashboard-bags BAGS_API_KEY)" != "$1" ]; }
+# Sets `restarts`, and `expected_restarts`: each workload has to be restarted once for each rotation of its ApiKey.
+count_restarts() {
+	local namespace key workload before times found
+	restarts=0 expected_restarts=0
+	[ -e "$work/templates" ] || return 0
+	while read -r namespace key workload before; do
+		times=$(grep -cxF "$namespace $key" <<<"$begun" || true)
+		found=$(($(template "$namespace" "$workload") - before))
+		expect "restarts of $workload in $namespace" "$found" "$times"
+		restarts=$((restarts + found)) expected_restarts=$((expected_restarts + times))
+	done <"$work/templates"
+}
 
-# The rotation that was asked for with this token has ended.
+# --- A rotation ----------------------------------------------------------------------------------------------------
+
+# The rotation that was asked for with this token has ended: NAMESPACE NAME TOKEN.
 rotated() {
-	[ "$(kubectl -n shop get bkey web-dashboard -o 'jsonpath={.status.handledRotate}')" = "$1" ] &&
-		[ "$(condition shop web-dashboard OldKeyRevoked status)" = True ]
+	[ "$(kubectl -n "$1" get bkey "$2" -o 'jsonpath={.status.handledRotate}')" = "$3" ] &&
+		[ "$(condition "$1" "$2" OldKeyRevoked status)" = True ]
 }
 
-# rotate TOKEN: one rotation from its annotation to the death of the old key.
+has_another_value() { [ "$(value "$1" "$2" "$3")" != "$4" ]; }
+
+# For quick rotations: NAMESPACE NAME.
+shorten_overlap() {
+	kubectl -n "$1" patch bkey "$2" --type=merge -p '{"spec":{"rotation":{"minOverlap":"3s","quietFor":"3s"}}}' >/dev/null
+}
+
+# Asks for a rotation: NAMESPACE NAME TOKEN SECRET FIELD. Sets `old`. Shows it, unless `ask` is quietly.
+begin_rotation() {
+	old=$(value "$1" "$4" "$5")
+	values+=$old$'\n' old_keys+=$old$'\n' begun+="$1 $2"$'\n'
+	"${ask:-show}" -n "$1" annotate bkey "$2" "keys.bags.fm/rotate=$3" --overwrite
+}
+
+quietly() { kubectl "$@" >/dev/null; }
+
+# The leading operator dies at a random moment of the next twelve seconds, where it is a pod.
+kill_sometime() {
+	sleep "$((RANDOM % 12)).$((RANDOM % 10))"
+	kill_leader && say "  (the leading operator was killed, in phase $(kubectl -n shop get bkey web-dashboard -o 'jsonpath={.status.phase}'))"
+}
+
+# Inside the node, where one process after the other may be a pod's program. Not everybody has pkill.
+# shellcheck disable=SC2016 # expanded there
+kill_program='for process in /proc/[0-9]*; do
+	if [ "$(cat "$process/comm" 2>/dev/null)" = bags-operator ] && grep -qzx "HOSTNAME=$1" "$process/environ"; then
+		kill -KILL "${process#/proc/}"
+		exit
+	fi
+done
+exit 1'
+
+kill_leader() {
+	local leader
+	leader=$(kubectl -n bags-system get lease bags-operator -o 'jsonpath={.spec.holderIdentity}')
+	tests/cluster/run exec --state "$work/cluster" -- sh -c "$kill_program" sh "${leader%_*}"
+}
+
+# rotate NUMBER: one rotation of web-dashboard, from its annotation to the death of the old key.
 rotate() {
-	local old
-	old=$(value shop web-dashboard-bags BAGS_API_KEY)
-	values+=$old$'\n'
-	show -n shop annotate bkey web-dashboard "keys.bags.fm/rotate=$1" --overwrite
-	await 60 "the Secret has the new key" has_another_value "$old"
-	expect "answer to the old key, which pods still hold" "$(answer_to "$old")" 200
-	say "  $(condition shop web-dashboard Ready reason): $(condition shop web-dashboard Ready message)"
-	if [ "$1" = first ]; then
+	local killer=""
+	begin_rotation shop web-dashboard "number-$1" web-dashboard-bags BAGS_API_KEY
+	if [ "$size" = node ] && [ $(($1 % 3)) = 0 ]; then
+		kill_sometime 9>&- &
+		killer=$!
+	fi
+	await 60 "the Secret has the new key" has_another_value shop web-dashboard-bags BAGS_API_KEY "$old"
+	if [ "$1" = 1 ]; then
+		expect "answer to the old key, which pods still hold" "$(answer_to "$old")" 200
+		say "  $(condition shop web-dashboard Ready reason): $(condition shop web-dashboard Ready message)"
 		show get bkey -n shop web-dashboard -o wide
 	fi
-	await 240 "the old key is revoked" rotated "$1"
+	watch_rotation 240 "the old key is revoked" rotated shop web-dashboard "number-$1"
+	if [ -n "$killer" ]; then wait "$killer" || fail "the leading operator could not be killed"; fi
 	expect "answer to the old key" "$(answer_to "$old")" 401
 	expect "answer to the new key" "$(answer_to "$(value shop web-dashboard-bags BAGS_API_KEY)")" 200
 	values+=$(value shop web-dashboard-bags BAGS_API_KEY)$'\n'
 }
 
-# rotations COUNT: so many, one after the other, under the traffic of all applications where there is a node.
-rotations() {
-	local number begin=$SECONDS before=0 workloads=0 alive
-	if [ "$size" = node ]; then
-		kubectl -n shop create configmap bags-settings \
-			--from-literal=BAGS_BASE_URL="$(value shop web-dashboard-bags BAGS_BASE_URL)" >/dev/null
-		kubectl apply -f demo/callers.yaml >/dev/null
-		for workload in $callers; do show -n shop rollout status "$workload" --timeout=90s; done
-		start callers follow_callers
-		await 30 "the applications call Bags" grep -q 'GET /auth/me: 200$' "$work/callers.log"
-		before=$(templates)
-		workloads=$(wc -w <<<"$restarted")
-	fi
-	kubectl -n shop patch bkey web-dashboard --type=merge \
-		-p '{"spec":{"rotation":{"minOverlap":"3s","quietFor":"3s"}}}' >/dev/null
-	for number in $(seq "$1"); do
-		rotate "$([ "$number" = 1 ] && echo first || echo "number-$number")"
+# As await. Meanwhile it tells how it goes: on a terminal a line that changes, else one for each phase.
+watch_rotation() {
+	local limit=$1 what=$2 begin=$SECONDS calls before last phase=none now line
+	shift 2
+	calls=$(calls_made) before=$SECONDS
+	until "$@" >/dev/null 2>&1; do
+		[ $((SECONDS - begin)) -lt "$limit" ] || fail "$what: not within $limit s"
+		all_running
+		sleep 1
+		last=$phase
+		phase=$(kubectl -n shop get bkey web-dashboard -o 'jsonpath={.status.phase}')
+		now=$(calls_made)
+		if [ $((SECONDS - before)) -gt 0 ]; then
+			line="  $(((now - calls) / (SECONDS - before))) calls a second, $(calls_failed) failed; $phase; $(last_uses shop web-dashboard)"
+			calls=$now before=$SECONDS
+			if [ -t 1 ]; then printf '\r%s\033[K' "$line"; elif [ "$phase" != "$last" ]; then say "$line"; fi
+		fi
 	done
+	if [ -t 1 ]; then printf '\r\033[K'; fi
+}
+
+# When the active keys of an ApiKey were last used, as Bags shows it: NAMESPACE NAME.
+last_uses() {
+	local prefix
+	prefix=$(kubectl -n "$1" get bkey "$2" -o 'jsonpath={.status.current.keyName}')
+	request GET /sandbox/keys | grep -o '{[^{}]*}' | grep "\"name\":\"${prefix%-*}-" | { grep '"state":"active"' || true; } |
+		sed 's/.*"lastUsedAt":"[^T]*T\([0-9:]*\).*/\1/; s/.*"lastUsedAt":null.*/never/' |
+		awk '{keys = keys (NR > 1 ? ", new key " : "") $0} END {print (NR > 1 ? "old key" : "key") " last used " keys}'
+}
+
+# rotations COUNT: so many of web-dashboard, one after the other.
+rotations() {
+	local number begin=$SECONDS
+	shorten_overlap shop web-dashboard
+	for number in $(seq "$1"); do rotate "$number"; done
 	show -n shop describe bkey web-dashboard
 	show get events -n shop --field-selector reason=Restarted
-	alive=$(($(active_keys) - 5))
-	if [ "$size" = node ]; then
-		say "rotation: $1 rotations, $(calls_made) requests, $(calls_failed) failed, $(($(templates) - before)) restarts, $(($1 * workloads)) expected, $alive old keys alive"
-		expect "failed calls of the applications" "$(calls_failed)" 0
-		expect "restarts" "$(($(templates) - before))" "$(($1 * workloads))"
-	fi
-	expect "old keys that are alive" "$alive" 0
 	say "-- $1 rotations: $((SECONDS - begin)) s"
+}
+
+# What all rotations came to, in one line.
+tell_rotations() {
+	local key alive=0 count
+	while read -r key; do
+		if [ "$(answer_to "$key")" != 401 ]; then alive=$((alive + 1)); fi
+	done < <(grep . <<<"$old_keys")
+	count=$(grep -c . <<<"$begun")
+	count_restarts
+	say "rotation: $count rotations, $(calls_made) requests, $(calls_failed) failed, $restarts restarts, $expected_restarts expected, $alive old keys alive"
+	expect "failed calls of the applications" "$(calls_failed)" 0
+	expect "restarts" "$restarts" "$expected_restarts"
+	expect "old keys that are alive" "$alive" 0
+	expect "active keys at Bags" "$(active_keys)" 5
 }

@@ -2,7 +2,8 @@
 // each answer, and counts. Tests read the counts to see that no call failed while keys rotated. It never prints the key.
 //
 // Environment: BAGS_BASE_URL; the key itself in BAGS_API_KEY, or in the file KEY_FILE, which is then read anew for each call, as an application with
-// a mounted Secret does; INTERVAL between calls (default 1s); LISTEN (default :8080) for /healthz and /counts.
+// a mounted Secret does; INTERVAL between calls (default 1s); LISTEN (default :8080) for /healthz and /counts; CALLS, after which it ends as a job
+// does (default: never); LINGER=true, and it goes on when it is asked to end, until it is killed.
 package main
 
 import (
@@ -17,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -56,6 +58,10 @@ func run() error {
 	if err != nil || interval <= 0 {
 		return errors.New("INTERVAL is not a duration such as 500ms")
 	}
+	calls, err := strconv.Atoi(environment("CALLS", "0"))
+	if err != nil || calls < 0 {
+		return errors.New("CALLS is not a number")
+	}
 	listener, err := net.Listen("tcp", environment("LISTEN", ":8080"))
 	if err != nil {
 		return err
@@ -63,18 +69,36 @@ func run() error {
 	c := newConsumer(base, keySource(os.Getenv("KEY_FILE")))
 	go func() { log.Fatal(http.Serve(listener, c.handler())) }()
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := asked(os.Getenv("LINGER") == "true")
 	defer stop()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for {
+	for made := 1; ; made++ {
 		log.Printf("GET /auth/me: %s", c.call(ctx))
+		if made == calls {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
 	}
+}
+
+// asked gives a context that ends when the program is asked to; never for one that lingers.
+func asked(lingers bool) (context.Context, context.CancelFunc) {
+	if !lingers {
+		return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		for range signals {
+			log.Print("Asked to end, and goes on")
+		}
+	}()
+	return context.WithCancel(context.Background())
 }
 
 func environment(name, otherwise string) string {
