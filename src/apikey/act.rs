@@ -132,6 +132,8 @@ pub async fn act(
     match decision {
         Decision::Change(changes) => match context.ledger.change(account, &changes).await {
             Ok(_) => {
+                // What was seen was judged by the switch before a switch back.
+                run.pods = None;
                 count_rotations(context, o, &changes);
                 tell_switch_back(context, o, &changes).await;
                 Ok(())
@@ -142,6 +144,9 @@ pub async fn act(
         Decision::Probe { attempt } => probe(context, o, attempt, run).await,
         Decision::Publish { attempt, key_id, user } => {
             publish(context, account, attempt, key_id, user).await?;
+            // Pods that came since the last look may hold the old value, and those that were seen were judged by no switch, or
+            // by the one before.
+            run.pods = None;
             // The first publication: the Secret is not there yet, as the dry-run saw. If it is, its creation says so.
             let first = o.slots().iter().all(|slot| slot.published.is_none() && slot.last_switch.is_none());
             run.consumer = first.then_some(Found::Missing);

@@ -108,7 +108,9 @@ pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consum
     };
     let (updated, condition) = match how {
         "failed" => {
-            (1, json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}))
+            let message = "ReplicaSet \"api-7\" has timed out progressing.";
+            let reason = "ProgressDeadlineExceeded";
+            (1, json!({"type": "Progressing", "status": "False", "reason": reason, "message": message}))
         }
         "underway" => (1, json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"})),
         _ => (3, json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"})),

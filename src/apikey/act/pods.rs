@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
 use tracing::{info, warn};
@@ -30,12 +31,7 @@ pub(super) async fn look(
     let timings = &o.timings;
     let deleting = o.key.metadata.deletion_timestamp.is_some();
     let switched_at = if deleting { None } else { o.switched_at().filter(|_| !o.superseded().is_empty()) };
-    let max_age = match (confirm, switched_at.and(o.clean_since())) {
-        (true, _) => Duration::ZERO,
-        // Half of the pause between two looks: the next one is to see something new.
-        (false, None) => timings.scan_every / 2,
-        (false, Some(_)) => timings.clean_scan_every / 2,
-    };
+    let max_age = if confirm { Duration::ZERO } else { max_age(o, switched_at) };
     let (kube, clock, namespace) = (context.env.kube.clone(), &*context.env.clock, &o.owner.namespace);
     let listed = context.pods.get(kube.clone(), clock, namespace, max_age).await;
     let pods = listed.map_err(|error| unseen("pods", namespace, &error))?;
@@ -56,6 +52,19 @@ pub(super) async fn look(
     };
     run.pods = Some(PodsSeen { scan, consumers, resting, confirmed: confirm });
     Ok(())
+}
+
+/// How old a list may be that another ApiKey asked for: half of the pause between two looks, as the next one is to see
+/// something new, and from after the switch. Pods that came before it, and after the list, may have read the old value.
+fn max_age(o: &Observation, switched_at: Option<Timestamp>) -> Duration {
+    let timings = &o.timings;
+    if switched_at.and(o.clean_since()).is_some() {
+        return timings.clean_scan_every / 2;
+    }
+    // By the API server's clock, which dates the switch, and by the operator's, which wrote it: the one that says less.
+    let times = switched_at.into_iter().flat_map(|at| [Some(at), o.current().map(|slot| slot.since)]);
+    let passed = |at: Timestamp| Duration::try_from(o.now.duration_since(at)).unwrap_or(Duration::ZERO);
+    times.flatten().map(passed).fold(timings.scan_every / 2, Duration::min)
 }
 
 fn unseen(what: &str, namespace: &str, error: &CallError) -> Problem {
@@ -135,4 +144,29 @@ pub(super) async fn restart(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::account::SlotState,
+        apikey::fixtures::{aged, ago, mine, seen},
+    };
+
+    #[test]
+    fn a_list_from_before_a_switch_does_not_serve_after_it() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let switched = |age| seen().with_slot(aged(age, mine(SlotState::Live)));
+        assert_eq!(max_age(&switched(SECOND * 100), None), SECOND * 15 / 2, "no switch is open");
+        assert_eq!(max_age(&switched(SECOND * 100), Some(ago(SECOND * 100))), SECOND * 15 / 2);
+        assert_eq!(max_age(&switched(SECOND * 2), Some(ago(SECOND * 3))), SECOND * 2);
+        assert_eq!(max_age(&switched(SECOND * 4), Some(ago(SECOND * 3))), SECOND * 3);
+        let ahead = ago(Duration::ZERO).saturating_add(SECOND).unwrap();
+        assert_eq!(
+            max_age(&switched(SECOND * 3), Some(ahead)),
+            Duration::ZERO,
+            "the API server's clock is ahead"
+        );
+    }
 }

@@ -398,7 +398,14 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
                 "Deployment \"web\" (it is paused: resume it)",
             ],
         ),
-        (hold(&failed), &["Deployment \"api\"", "Production-App-0-old stays valid", "kubectl describe pod"]),
+        (
+            hold(&failed),
+            &[
+                "Deployment \"api\"",
+                "has timed out progressing; key Production-App-0-old stays valid",
+                "kubectl describe pod",
+            ],
+        ),
         (
             hold(&clean(HOUR)),
             &[

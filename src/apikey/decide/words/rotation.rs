@@ -174,7 +174,7 @@ pub(in crate::apikey::decide) fn list(all: impl Iterator<Item = String>) -> Stri
     names.join(", ")
 }
 
-/// Other programs' words are cut to what a message has room for.
+/// Other programs' words are cut to what a message has room for, and go on in it.
 fn cut(said: &str) -> String {
-    said.chars().take(200).collect()
+    said.trim_end_matches('.').chars().take(200).collect()
 }
