@@ -1,0 +1,74 @@
+# Many rotations, five ApiKeys side by side, so that all ten slots of the account are taken in the middle. Sourced by
+# demo/run; needs a node.
+
+# Namespace, name, Secret and field of each ApiKey.
+soaked="shop web-dashboard web-dashboard-bags BAGS_API_KEY
+shop mobile-backend mobile-backend bags-api-key.txt
+shop background-jobs background-jobs BAGS_API_KEY
+shop-staging web-dashboard web-dashboard BAGS_API_KEY
+shop-development web-dashboard web-dashboard BAGS_API_KEY"
+
+prepare_soak() {
+	local namespace name rest url
+	start_callers
+	url=$(value shop web-dashboard-bags BAGS_BASE_URL)
+	# The job ends after five seconds, the mobile backend at once.
+	kubectl -n shop patch configmap bags-settings --type=merge -p '{"data":{"CALLS":"10","LINGER":"false"}}' >/dev/null
+	for namespace in shop-development shop-staging; do
+		kubectl -n "$namespace" create configmap bags-settings --from-literal=BAGS_BASE_URL="$url" >/dev/null
+		sed "s/shop-development/$namespace/" demo/holds.yaml | kubectl apply -f - >/dev/null
+		show -n "$namespace" rollout status deployment/web-dashboard --timeout=90s
+	done
+	show -n shop rollout status deployment/mobile-backend --timeout=90s
+	note_templates "shop mobile-backend deployment/mobile-backend
+shop-development web-dashboard deployment/web-dashboard
+shop-staging web-dashboard deployment/web-dashboard"
+	while read -r namespace name rest; do shorten_overlap "$namespace" "$name"; done <<<"$soaked"
+}
+
+# soak COUNT: so many rotations. In every other round the leading operator is killed at a random moment.
+soak() {
+	local begin=$SECONDS round=0 since killer namespace name secret field
+	prepare_soak
+	ask=quietly
+	while [ "$(grep -c . <<<"$begun")" -lt "$1" ]; do
+		round=$((round + 1)) since=$SECONDS killer=""
+		if [ $((round % 2)) = 0 ]; then
+			kill_sometime 9>&- &
+			killer=$!
+		fi
+		while read -r namespace name secret field; do
+			begin_rotation "$namespace" "$name" "round-$round" "$secret" "$field"
+		done <<<"$soaked"
+		while read -r namespace name secret field; do
+			await 300 "round $round: the old key of $namespace/$name is revoked" rotated "$namespace" "$name" "round-$round"
+		done <<<"$soaked"
+		if [ -n "$killer" ]; then wait "$killer" || fail "the leading operator could not be killed"; fi
+		say "  round $round: five rotations in $((SECONDS - since)) s, $(calls_failed) of $(calls_made) calls failed"
+		expect "failed calls of the applications" "$(calls_failed)" 0
+	done
+	tell_rotations
+	kubectl -n bags-system get pods
+	write_soak "$((SECONDS - begin))"
+}
+
+# What is kept of it: docs/soak.md.
+write_soak() {
+	local commit
+	commit=$(git -c safe.directory="$root" rev-parse --short HEAD)
+	git -c safe.directory="$root" diff --quiet HEAD || commit+=" with changes"
+	cat >docs/soak.md <<-END
+		# The soak of rotations
+
+		Written by \`make soak\`; [testing.md](testing.md#rotations-on-a-real-node) says what runs. On commit $commit, in
+		$(($1 / 60)) minutes on $(getconf _NPROCESSORS_ONLN) cores:
+
+		\`\`\`
+		$(grep '^rotation: ' "$shown")
+		\`\`\`
+
+		Five ApiKeys of one account were rotated side by side on a real node, so that all ten slots were taken in the middle of each
+		round, while Deployments, a StatefulSet, a DaemonSet, a CronJob's jobs and a caller outside of the cluster used their keys. The
+		leading operator was killed $(grep -c 'leading operator was killed' "$shown") times, at random moments.
+	END
+}
