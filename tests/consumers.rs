@@ -450,7 +450,7 @@ async fn a_namespace_that_goes_is_gone_once_its_pods_have_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_calls_when_it_begins_and_when_it_ends() {
+async fn an_application_calls_when_it_begins_to_hold_a_value_and_when_it_lets_go_of_it() {
     let stage = Stage::new(web(Kind::Pod, Reads::ReloadedFile));
     stage.write("one");
     let mut calls = Vec::new();
@@ -466,7 +466,7 @@ async fn an_application_calls_when_it_begins_and_when_it_ends() {
     go_on(&stage).await;
     stage.api.delete("pods", SHOP, "web").unwrap();
     go_on(&stage).await;
-    assert_eq!(calls, ["one", "two", "two"]);
+    assert_eq!(calls, ["one", "one", "two", "two"]);
 }
 
 #[tokio::test(start_paused = true)]

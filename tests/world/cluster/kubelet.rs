@@ -161,11 +161,12 @@ impl State {
         let Some(pod) = self.pods.get(name) else { return };
         let workload = &self.workloads[pod.workload];
         let Consumer { cache_lag, skew, runs_for, kind, .. } = &workload.consumer;
-        let as_of = before(now, *cache_lag);
-        // What a cache does not have is fetched; what is written at this very moment comes after it.
+        // What is written at this very moment comes after it; what a cache does not have is fetched.
+        let just_before = before(now, Duration::from_nanos(1));
+        let as_of = before(just_before, *cache_lag);
         let (as_of, value) = match self.secrets.at(&pod.secret, as_of) {
             Some(value) => (as_of, Some(value)),
-            None => (before(now, Duration::from_nanos(1)), self.secrets.newest(&pod.secret)),
+            None => (just_before, self.secrets.newest(&pod.secret)),
         };
         let wall = self.clock.wall();
         let life = match value {
