@@ -121,7 +121,9 @@ quietly() { kubectl "$@" >/dev/null; }
 # The leading operator dies at a random moment of the next twelve seconds, where it is a pod.
 kill_sometime() {
 	sleep "$((RANDOM % 12)).$((RANDOM % 10))"
-	kill_leader && say "  (the leading operator was killed, in phase $(kubectl -n shop get bkey web-dashboard -o 'jsonpath={.status.phase}'))"
+	# The one that holds the Lease may have died just before.
+	await 30 "the leading operator is killed" kill_leader
+	say "  (the leading operator was killed, in phase $(kubectl -n shop get bkey web-dashboard -o 'jsonpath={.status.phase}'))"
 }
 
 # Inside the node, where one process after the other may be a pod's program. Not everybody has pkill.

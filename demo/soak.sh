@@ -28,7 +28,9 @@ shop-staging web-dashboard deployment/web-dashboard"
 
 # soak COUNT: so many rotations. In every other round the leading operator is killed at a random moment.
 soak() {
-	local begin=$SECONDS round=0 since killer namespace name secret field
+	local begin=$SECONDS round=0 since killer namespace name secret field commit
+	commit=$(git -c safe.directory="$root" rev-parse --short HEAD)
+	git -c safe.directory="$root" diff --quiet HEAD || commit+=" with changes"
 	prepare_soak
 	ask=quietly
 	while [ "$(grep -c . <<<"$begun")" -lt "$1" ]; do
@@ -49,19 +51,16 @@ soak() {
 	done
 	tell_rotations
 	kubectl -n bags-system get pods
-	write_soak "$((SECONDS - begin))"
+	write_soak "$commit" "$((SECONDS - begin))"
 }
 
-# What is kept of it: docs/soak.md.
+# What is kept of it, in docs/soak.md: of which commit, after how many seconds.
 write_soak() {
-	local commit
-	commit=$(git -c safe.directory="$root" rev-parse --short HEAD)
-	git -c safe.directory="$root" diff --quiet HEAD || commit+=" with changes"
 	cat >docs/soak.md <<-END
 		# The soak of rotations
 
-		Written by \`make soak\`; [testing.md](testing.md#rotations-on-a-real-node) says what runs. On commit $commit, in
-		$(($1 / 60)) minutes on $(getconf _NPROCESSORS_ONLN) cores:
+		Written by \`make soak\`; [testing.md](testing.md#rotations-on-a-real-node) says what runs. On commit $1, in
+		$(($2 / 60)) minutes on $(getconf _NPROCESSORS_ONLN) cores:
 
 		\`\`\`
 		$(grep '^rotation: ' "$shown")
