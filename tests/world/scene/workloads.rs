@@ -45,9 +45,12 @@ impl Scene {
     /// A GitOps tool writes a workload's template as it stands in its repository: without the operator's marks.
     pub(crate) fn write_template_back(&self, name: &str) {
         self.edit_workload(name, |object| {
-            let annotations = &mut object["spec"]["template"]["metadata"]["annotations"];
-            if let Some(annotations) = annotations.as_object_mut() {
-                annotations.retain(|name, _| !name.starts_with(mark::RESTART_MARK_PREFIX));
+            let template = &mut object["spec"]["template"]["metadata"];
+            let Some(annotations) = template["annotations"].as_object_mut() else { return };
+            annotations.retain(|name, _| !name.starts_with(mark::RESTART_MARK_PREFIX));
+            // A template without annotations is the one that it was.
+            if annotations.is_empty() {
+                template.as_object_mut().map(|template| template.remove("annotations"));
             }
         });
     }
