@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ use crate::{
 
 /// Clean pods would be listed every ten minutes, others every fifteen seconds: here the second, so that a short window has many.
 const FLAGS: [&str; 3] = ["--scan-every=2s", "--settle-delay=1s", "--mark-delay=2s"];
+/// Nobody runs it: what is on it stays as it is.
+const NODE: &str = "nowhere";
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) fn measure(sizes: &Sizes) {
@@ -30,6 +32,12 @@ pub(crate) fn measure(sizes: &Sizes) {
         world.create_namespaces().await;
         let namespace = namespace_name(0);
         let api = Api::<Pod>::namespaced(world.client.clone(), &namespace);
+        // Pods of a node that does not exist would be collected as garbage.
+        let node = Node {
+            metadata: ObjectMeta { name: Some(NODE.into()), ..ObjectMeta::default() },
+            ..Node::default()
+        };
+        Api::all(world.client.clone()).create(&PostParams::default(), &node).await.unwrap();
         create(&api, pods).await;
         let operator = world.operator_with(&FLAGS).await;
         operator.ready().await;
@@ -98,7 +106,7 @@ async fn create(api: &Api<Pod>, pods: usize) {
             api.create(&PostParams::default(), &pod(&format!("pod-{number}"), secret)).await.unwrap();
         })
         .await;
-    api.create(&PostParams::default(), &pod("reader", "web-0-bags")).await.unwrap();
+    api.create(&PostParams::default(), &pod("reader", "web-0")).await.unwrap();
 }
 
 /// A pod on a node that nobody runs: created before the switch, it is taken for one that holds the old value.
@@ -118,7 +126,7 @@ fn pod(name: &str, secret: &str) -> Pod {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "application", "pod-template-hash": "5d4f8c7b9"}},
         "spec": {
-            "nodeName": "nowhere", "automountServiceAccountToken": false,
+            "nodeName": NODE, "automountServiceAccountToken": false,
             "containers": [container("application"), container("proxy")],
         },
     }))
