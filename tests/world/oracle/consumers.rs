@@ -65,11 +65,14 @@ impl Oracle {
         }
     }
 
-    /// An application calls.
+    /// An application calls. One that started after the switch, with a Secret from its kubelet's cache, does not count: the
+    /// operator's first look may have come before it, and overlaps are counted from that look (docs/residual-risks.md).
     pub(crate) fn consumer_called(&mut self, held: &Held, now: Timestamp) {
-        if !held.outside
-            && let Some(attempt) = self.attempt_of(&held.value).map(str::to_owned)
-        {
+        let Some(attempt) = self.attempt_of(&held.value).map(str::to_owned) else { return };
+        let owner = self.ledger.by_attempt(&attempt).map(|slot| slot.owner.uid.clone());
+        let current = owner.and_then(|uid| self.ledger.current(&uid));
+        let superseded = current.filter(|current| current.attempt.as_ref() != Some(&attempt));
+        if !held.outside && superseded.is_none_or(|current| held.since <= current.since) {
             self.called.insert(attempt, now);
         }
     }
