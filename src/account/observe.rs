@@ -200,7 +200,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
         facts: memory.facts(),
         list,
         loose,
-        starved: starved(&context.keys.state(), &account, &timings, wall),
+        starved: starved(|| context.keys.state(), &account, &timings, wall),
         remnants: remnants(found, &memory),
         finalizer_done: found.finalizer_done,
         paused_until: memory.budget.paused_until(),

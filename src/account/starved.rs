@@ -15,7 +15,7 @@ use crate::{
 /// ApiKeys, as `namespace/name`, whose rotation has been blocked for `starved_after` on this account, while it has no slot
 /// to spare. What their statuses say serves to show it, and nothing else.
 pub(super) fn starved(
-    keys: &[Arc<ApiKey>],
+    keys: impl FnOnce() -> Vec<Arc<ApiKey>>,
     account: &BagsAccount,
     timings: &Timings,
     now: Timestamp,
@@ -34,7 +34,7 @@ pub(super) fn starved(
             && waited.is_some_and(|waited| waited >= timings.starved_after)
     };
     let named = |key: &Arc<ApiKey>| format!("{}/{}", key.namespace().unwrap_or_default(), key.name_any());
-    let mut names: Vec<String> = keys.iter().filter(waits).map(named).collect();
+    let mut names: Vec<String> = keys().iter().filter(waits).map(named).collect();
     names.sort_unstable();
     names
 }
@@ -94,7 +94,7 @@ mod tests {
             key("leaving", "main", Some("2027-01-01T00:00:00Z"), blocked(DAY)),
         ];
         let now = Timestamp::from_second(NOW).unwrap();
-        let names = |account: &BagsAccount| starved(&keys, account, &Timings::default(), now);
+        let names = |account: &BagsAccount| starved(|| keys.to_vec(), account, &Timings::default(), now);
         assert_eq!(names(&account(3, 3)), ["shop/api", "shop/web"]);
         assert!(names(&account(4, 3)).is_empty(), "a slot is free: they wait for something else");
     }

@@ -362,7 +362,8 @@ fn rotations_starved(seen: &Observation) -> Option<Word> {
         .collect();
     let way_out = match several.is_empty() {
         true => {
-            "every slot is held by an ApiKey's only key, or by a key made elsewhere: remove one that is not needed, or raise              spec.limit if Bags allows more"
+            "every slot is held by an ApiKey's only key, or by a key made elsewhere: remove one that is not needed, or raise \
+             spec.limit if Bags allows more"
                 .to_owned()
         }
         false => format!(

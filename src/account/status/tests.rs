@@ -110,6 +110,7 @@ fn starved_rotations_are_named_with_whoever_holds_more_than_one_slot() {
     let status = shown(&account);
     let (_, _, message) = said(&status, kind::ROTATIONS_STARVED).unwrap();
     assert!(message.contains("every slot is held by an ApiKey's only key"), "{message}");
+    assert!(message.contains("or raise spec.limit if"), "{message}");
 }
 
 #[test]
