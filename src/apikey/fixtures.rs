@@ -156,6 +156,14 @@ pub(crate) fn failing(count: i64, age: Duration, reason: &str, slot: Slot) -> Sl
     Slot { failures: Some(Failures { count, at: ago(age), reason: reason.into() }), ..slot }
 }
 
+/// The new key was published so long ago; these pods read the Secret.
+pub(crate) fn switched(age: Duration, holders: &[Holder]) -> Observation {
+    seen()
+        .with_slot(named("old", Slot { published: Some(1), ..mine(SlotState::Live) }))
+        .with_slot(named("new", Slot { published: Some(2), revision: 2, ..aged(age, mine(SlotState::Live)) }))
+        .with_pods(holders, false)
+}
+
 /// An ApiKey that may use its account, and has nothing yet.
 pub(crate) fn seen() -> Observation {
     Observation {

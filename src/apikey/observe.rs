@@ -192,6 +192,23 @@ impl Observation {
         })
     }
 
+    /// How long ago a switch was. Both clocks have to say so: the API server's, which dates the switch, and the operator's,
+    /// which wrote it.
+    #[must_use]
+    pub fn passed_since(&self, switched_at: Timestamp) -> Duration {
+        let times = std::iter::once(switched_at).chain(self.current().map(|slot| slot.since));
+        let passed =
+            |at: Timestamp| Duration::try_from(self.now.duration_since(at)).unwrap_or(Duration::ZERO);
+        times.map(passed).min().unwrap_or(Duration::ZERO)
+    }
+
+    /// For how long yet a pod that starts may be given what the Secret held before a switch: until then, pods that are seen
+    /// say nothing of those that come.
+    #[must_use]
+    pub fn settles_in(&self, switched_at: Timestamp) -> Duration {
+        self.timings.settle_delay.saturating_sub(self.passed_since(switched_at))
+    }
+
     /// Since when no pod has been seen with another value than that of the last switch: kept in the status, as nothing else
     /// could tell it to the next process.
     #[must_use]

@@ -167,8 +167,11 @@ impl Judge<'_> {
             By::Unclear => Some(Why::Unknown),
             By::Pod => (!pod.unscheduled).then_some(Why::Started),
             By::Container(way, state) => match state {
-                // What starts later is judged by its start.
-                ContainerState::Waiting | ContainerState::Terminated => None,
+                // What starts later is judged by its start; a file it has by then is read again as late as any other.
+                ContainerState::Waiting | ContainerState::Terminated => match way {
+                    Way::Mounted if pod.reloads => self.settling(),
+                    Way::Mounted | Way::Started => None,
+                },
                 ContainerState::NoStatus => (!pod.unscheduled).then_some(Why::Unknown),
                 ContainerState::Unclear => Some(Why::Unknown),
                 ContainerState::Running(started) => {
@@ -192,6 +195,11 @@ impl Judge<'_> {
         if !pod.ready {
             return Some(Why::NotReady);
         }
+        self.settling()
+    }
+
+    /// A file that is read again is new after a while.
+    fn settling(&self) -> Option<Why> {
         let delay = SignedDuration::try_from(self.timings.reload_delay).unwrap_or(SignedDuration::MAX);
         let wait = delay.saturating_sub(self.now.duration_since(self.switched_at));
         Duration::try_from(wait).ok().filter(|wait| !wait.is_zero()).map(Why::Settling)

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{
     owner::{self, Owner, OwnerCache, WorkloadKind, WorkloadRef},
     pod_scan::Scan,
-    restarted::{Obstacle, Progress, Workload},
+    restarted::{Gap, Obstacle, Progress, Workload},
 };
 use crate::{
     api::mark,
@@ -53,8 +53,20 @@ pub enum Reason {
     Gone,
     /// Its own settings are in the way.
     Obstacle(Obstacle),
+    /// A restart would stop it for a while, and nobody allows that.
+    Gap(Gap),
     /// Its rollout had failed before; one more on top of it would fail as well. The words of its controller.
     RolloutFailed(String),
+}
+
+/// What a restart may do.
+pub struct Terms<'a> {
+    /// So many rollouts may be under way at once, once one has shown that workloads come up with the new value.
+    pub max_concurrent: usize,
+    /// It may stop a workload for a while.
+    pub allow_gap: bool,
+    /// This process marked the workload for this switch, and the mark is gone since too short a time to set it again.
+    pub already: &'a dyn Fn(&WorkloadRef) -> bool,
 }
 
 /// What is to be done about the consumers of a Secret.
@@ -118,24 +130,17 @@ pub fn mark_value(api_key_uid: &str, switch: i64) -> String {
 
 /// Which workloads to mark now, and how far the others are.
 ///
-/// `already`: this process marked the workload for this switch, and the mark is gone since too short a time to set it
-/// again.
-///
 /// # Guarantees
-/// - Nothing is marked but what owns stale pods, has not this mark, and may be restarted.
+/// - Nothing is marked but what owns stale pods, has not this mark, and may be restarted; without a gap, unless the terms
+///   allow one.
 /// - While no workload with this mark is complete, one at most is under way or marked; then `max_concurrent` at most.
 /// - Once a marked one failed, nothing more is marked.
 #[must_use]
-pub fn plan(
-    consumers: &[Consumer],
-    api_key: &str,
-    mark: &str,
-    max_concurrent: usize,
-    already: &dyn Fn(&WorkloadRef) -> bool,
-) -> Plan {
+pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>) -> Plan {
+    let max_concurrent = terms.max_concurrent;
     let mut plan = Plan::default();
     let mut candidates: Vec<_> =
-        consumers.iter().filter_map(|consumer| plan.sort(consumer, api_key, mark, already)).collect();
+        consumers.iter().filter_map(|consumer| plan.sort(consumer, api_key, mark, terms)).collect();
     let free = if !plan.failed.is_empty() {
         0
     } else if plan.done.is_empty() {
@@ -155,7 +160,7 @@ impl Plan {
         consumer: &Consumer,
         api_key: &str,
         mark: &str,
-        already: &dyn Fn(&WorkloadRef) -> bool,
+        terms: &Terms<'_>,
     ) -> Option<WorkloadRef> {
         let Consumer { owner, workload, pods: _, stale } = consumer;
         let is_stale = !stale.is_empty();
@@ -181,7 +186,8 @@ impl Plan {
         if !is_stale {
             return None;
         }
-        if let Some(reason) = obstacle {
+        let gap = workload.gap().filter(|_| !terms.allow_gap).map(Reason::Gap);
+        if let Some(reason) = obstacle.or(gap) {
             self.obstructed.push((owner.clone(), reason));
             return None;
         }
@@ -189,7 +195,7 @@ impl Plan {
             self.obstructed.push((owner.clone(), Reason::RolloutFailed(words)));
             return None;
         }
-        if already(reference) {
+        if (terms.already)(reference) {
             self.underway.push(reference.clone());
             return None;
         }

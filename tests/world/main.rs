@@ -20,6 +20,7 @@ mod oracle;
 mod process;
 mod regressions;
 mod requests;
+mod rotations;
 mod run;
 mod scene;
 mod trace;

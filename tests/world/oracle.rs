@@ -66,6 +66,8 @@ pub(crate) struct Oracle {
     values: BTreeMap<String, String>,
     /// Keys that were let in when last looked at, by id.
     alive: BTreeMap<String, String>,
+    /// When people revoked a key, by its attempt.
+    died: BTreeMap<String, Timestamp>,
     /// Attempts whose key people revoked, or had the operator revoke, whatever still held it.
     excused: BTreeSet<String>,
     /// A person wiped the ledger: until it is whole again, a value in the keystore stands for a slot.
@@ -113,6 +115,7 @@ impl Oracle {
             conflicted: BTreeSet::new(),
             values: BTreeMap::new(),
             alive: BTreeMap::new(),
+            died: BTreeMap::new(),
             excused: BTreeSet::new(),
             ledger_lost: false,
             forsaken: BTreeSet::new(),
@@ -138,10 +141,10 @@ impl Oracle {
     }
 
     /// People may do what they like; the operator goes on from there.
-    pub(crate) fn people_acted(&mut self, scene: &Scene) {
+    pub(crate) fn people_acted(&mut self, scene: &Scene, now: Timestamp) {
         self.position = scene.api.version();
         self.ledger = ledger(scene).unwrap_or_default();
-        self.keys_died_by_people(scene);
+        self.keys_died_by_people(scene, now);
         self.marks_undone(scene);
     }
 

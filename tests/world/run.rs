@@ -410,7 +410,7 @@ impl<'a> Run<'a> {
     /// People do what the workflow says, when it says so; a platform person sees to what needs one.
     fn people_act(&mut self) -> bool {
         if self.scene.namespace_controller() {
-            self.oracle.people_acted(&self.scene);
+            self.oracle.people_acted(&self.scene, self.clock.wall());
             self.trace.note(|| "the namespace controller goes on".to_owned());
             return true;
         }
@@ -427,7 +427,7 @@ impl<'a> Run<'a> {
         let acted = scene.platform_person(|slot| end::waits_for_person(&scene, slot));
         if acted {
             self.trace.note(|| "a platform person says which keys are gone".to_owned());
-            self.oracle.people_acted(&self.scene);
+            self.oracle.people_acted(&self.scene, self.clock.wall());
         }
         acted
     }
@@ -453,7 +453,7 @@ impl<'a> Run<'a> {
         if deed.blamed {
             self.oracle.keys_died(&self.scene);
         }
-        self.oracle.people_acted(&self.scene);
+        self.oracle.people_acted(&self.scene, self.clock.wall());
         self.quiet_since = self.now();
         true
     }

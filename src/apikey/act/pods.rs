@@ -55,16 +55,20 @@ pub(super) async fn look(
 }
 
 /// How old a list may be that another ApiKey asked for: half of the pause between two looks, as the next one is to see
-/// something new, and from after the switch. Pods that came before it, and after the list, may have read the old value.
+/// something new; and not from before the switch, nor from before it had settled once it has: pods that came after such a
+/// list may have read the old value.
 fn max_age(o: &Observation, switched_at: Option<Timestamp>) -> Duration {
     let timings = &o.timings;
-    if switched_at.and(o.clean_since()).is_some() {
+    let most = timings.scan_every / 2;
+    let Some(at) = switched_at else { return most };
+    if o.clean_since().is_some() {
         return timings.clean_scan_every / 2;
     }
-    // By the API server's clock, which dates the switch, and by the operator's, which wrote it: the one that says less.
-    let times = switched_at.into_iter().flat_map(|at| [Some(at), o.current().map(|slot| slot.since)]);
-    let passed = |at: Timestamp| Duration::try_from(o.now.duration_since(at)).unwrap_or(Duration::ZERO);
-    times.flatten().map(passed).fold(timings.scan_every / 2, Duration::min)
+    let passed = o.passed_since(at);
+    match passed.saturating_sub(timings.settle_delay) {
+        Duration::ZERO => passed.min(most),
+        settled => settled.min(most),
+    }
 }
 
 fn unseen(what: &str, namespace: &str, error: &CallError) -> Problem {
@@ -162,6 +166,8 @@ mod tests {
         assert_eq!(max_age(&switched(SECOND * 100), Some(ago(SECOND * 100))), SECOND * 15 / 2);
         assert_eq!(max_age(&switched(SECOND * 2), Some(ago(SECOND * 3))), SECOND * 2);
         assert_eq!(max_age(&switched(SECOND * 4), Some(ago(SECOND * 3))), SECOND * 3);
+        assert_eq!(max_age(&switched(SECOND * 60), Some(ago(SECOND * 61))), SECOND * 15 / 2, "not settled");
+        assert_eq!(max_age(&switched(SECOND * 64), Some(ago(SECOND * 63))), SECOND * 3, "settled since");
         let ahead = ago(Duration::ZERO).saturating_add(SECOND).unwrap();
         assert_eq!(
             max_age(&switched(SECOND * 3), Some(ahead)),

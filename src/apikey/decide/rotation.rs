@@ -22,7 +22,7 @@ use crate::{
     },
     bags::Probe,
     ledger::Change,
-    workload::{Consumer, Gap, Plan, WorkloadRef, mark_value, plan},
+    workload::{Consumer, Gap, Plan, Terms, WorkloadRef, mark_value, plan},
 };
 
 /// A rotation that cannot begin is looked at again after this.
@@ -185,7 +185,11 @@ pub(super) fn switch(o: &Observation) -> Rule {
     };
     let Some(pods) = &o.pods else { return Rule::Act(Decision::LookAtPods { confirm: false }) };
     let switch = Switch { o, current, previous, pods, switched_at };
-    if pods.scan.is_clean() { switch.gate(&old) } else { switch.restarts() }
+    match (pods.scan.is_clean(), o.settles_in(switched_at)) {
+        (false, _) => switch.restarts(),
+        (true, Duration::ZERO) => switch.gate(&old),
+        (true, wait) => Rule::Wait(Hold::new(Reason::Rotating, words::settling(previous)).after(wait)),
+    }
 }
 
 struct Switch<'a> {
@@ -226,14 +230,14 @@ impl Switch<'_> {
         let mark = mark_value(&self.o.owner.uid, self.current.published.unwrap_or_default());
         let rests: &BTreeSet<String> = &self.pods.resting;
         let already = |workload: &WorkloadRef| rests.contains(&workload.uid);
-        plan(&self.pods.consumers, &self.o.owner.name, &mark, max_concurrent, &already)
+        let allow_gap = self.o.key.rollout().allow_gap;
+        let terms = Terms { max_concurrent, allow_gap, already: &already };
+        plan(&self.pods.consumers, &self.o.owner.name, &mark, &terms)
     }
 
-    /// Pods of a restart must come late enough to count. Both clocks have to say so: the API server's, which dates the
-    /// switch, and the operator's, which wrote it.
+    /// Pods of a restart must come late enough to count.
     fn markable_in(&self) -> Duration {
-        let passed = since(self.o.now, self.switched_at).min(since(self.o.now, self.current.since));
-        self.o.timings.mark_delay.saturating_sub(passed)
+        self.o.timings.mark_delay.saturating_sub(self.o.passed_since(self.switched_at))
     }
 
     /// A workload does not come up with the new key.

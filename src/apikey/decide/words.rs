@@ -3,8 +3,8 @@
 mod rotation;
 
 pub(super) use rotation::{
-    gaps, list, new_key_fails, no_second_slot, overlapping, restarting, rollout_failed, switch_undated,
-    turned_back, unknown_zone,
+    gaps, list, new_key_fails, no_second_slot, overlapping, restarting, rollout_failed, settling,
+    switch_undated, turned_back, unknown_zone,
 };
 
 use std::time::Duration;

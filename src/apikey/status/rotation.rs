@@ -42,8 +42,9 @@ pub(super) fn switch(o: &Observation, before: Option<&Switch>) -> Option<Switch>
     let (count, attempt) = (slot.published?, slot.attempt.clone()?);
     let before = before.filter(|before| before.count == count);
     let open = !o.superseded().is_empty();
+    let settled = o.switched_at().is_some_and(|at| o.settles_in(at).is_zero());
     let clean_since = match &o.pods {
-        Some(pods) if open && pods.scan.is_clean() => {
+        Some(pods) if open && settled && pods.scan.is_clean() => {
             before.and_then(|before| before.clean_since).or_else(|| next_second(o.now))
         }
         Some(_) if open => None,
@@ -96,7 +97,7 @@ pub(super) fn next(o: &Observation) -> Option<Timestamp> {
 }
 
 /// Rotating while there is a rotation, and only then; OldKeyRevoked once there was one; ZeroDowntime while one waits for a
-/// workload that it would stop.
+/// workload that a restart would stop.
 pub(super) fn conditions(conditions: &mut Vec<Condition>, o: &Observation, word: &Word<'_>) {
     let (generation, now) = (o.key.metadata.generation, o.now);
     let slots = o.slots();
@@ -111,7 +112,7 @@ pub(super) fn conditions(conditions: &mut Vec<Condition>, o: &Observation, word:
         (false, false) => None,
     };
     let rotating = word.reason.is_of_rotation().then_some((true, word.reason.as_str(), word.message));
-    let gap = word.reason == Reason::RotationBlocked && o.gaps();
+    let gap = word.reason.is_of_rotation() && o.gaps();
     let gap = gap.then_some((false, "GapWithoutConsent", word.message));
     let all = [(kind::OLD_KEY_REVOKED, old_key), (kind::ROTATING, rotating), (kind::ZERO_DOWNTIME, gap)];
     for (type_, said) in all {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    apikey::fixtures::{HOUR, MINUTE, aged, ago, mine, named, now, seen},
+    apikey::fixtures::{HOUR, MINUTE, SECOND, aged, ago, mine, named, now, seen, switched},
     consumer_secret::{Foreign, Found},
 };
 
@@ -182,6 +182,13 @@ fn binding_and_switch_outlive_a_missing_secret() {
     assert_eq!((gone.binding, gone.switch), (issued.binding, issued.switch));
     let never = after(&live().with_consumer(Found::Missing), Reason::SecretRefused);
     assert_eq!((never.binding, never.switch), (None, None));
+}
+
+#[test]
+fn no_pod_can_hold_the_old_key_only_once_none_that_starts_can_be_given_it() {
+    let clean_since = |age| after(&switched(age, &[]), Reason::Rotating).switch.unwrap().clean_since;
+    assert_eq!(clean_since(SECOND * 59), None);
+    assert_eq!(clean_since(SECOND * 60), Some(ago(SECOND).saturating_add(SECOND * 2).unwrap()));
 }
 
 #[test]

@@ -48,6 +48,10 @@ fn unready(pod: Value) -> Value {
     with(pod, "/status/conditions/1/status", "False".into())
 }
 
+fn with_state(pod: Value, state: Value) -> Value {
+    in_state(pod, Some(state))
+}
+
 fn unscheduled(pod: Value) -> Value {
     in_state(with(pod, "/spec/nodeName", Value::Null), None)
 }
@@ -112,7 +116,12 @@ fn a_file_is_new_after_a_restart_or_where_the_application_says_that_it_reads_it_
         assert_eq!(in_state(Some(terminated())), Verdict::Moved, "{shape}");
         assert_eq!(in_state(None), UNKNOWN, "{shape}");
         assert_eq!(verdict(&reloading(pod.clone()), LATE), Verdict::Moved, "{shape}");
-        assert_eq!(verdict(&reloading(pod), 100), settling(80), "{shape}");
+        assert_eq!(verdict(&reloading(pod.clone()), 100), settling(80), "{shape}");
+        let starts = |state, now| verdict(&with_state(reloading(pod.clone()), state), now);
+        for state in [waiting(), terminated()] {
+            assert_eq!(starts(state.clone(), 100), settling(80), "{shape}: its file may be there already");
+            assert_eq!(starts(state, 180), Verdict::Moved, "{shape}");
+        }
     }
 }
 

@@ -59,7 +59,7 @@ fn broken(deployment: Value) -> Value {
 }
 
 fn planned(consumers: &[Consumer], max_concurrent: usize) -> Plan {
-    plan(consumers, API_KEY, MARK, max_concurrent, &|_| false)
+    plan(consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: true, already: &|_| false })
 }
 
 fn names(references: &[WorkloadRef]) -> Vec<&str> {
@@ -109,14 +109,31 @@ fn only_owners_of_stale_pods_are_marked_and_a_mark_of_another_switch_is_none() {
 }
 
 fn plan_of_other_key(consumers: &[Consumer]) -> Plan {
-    plan(consumers, "another-key", MARK, 9, &|_| false)
+    plan(consumers, "another-key", MARK, &Terms { max_concurrent: 9, allow_gap: true, already: &|_| false })
 }
 
 #[test]
 fn a_workload_that_this_process_just_marked_is_not_marked_again_and_holds_its_place() {
     let consumers = [fresh("a"), fresh("b")];
-    let plan = plan(&consumers, API_KEY, MARK, 9, &|reference| reference.name == "a");
+    let already = |reference: &WorkloadRef| reference.name == "a";
+    let plan =
+        plan(&consumers, API_KEY, MARK, &Terms { max_concurrent: 9, allow_gap: true, already: &already });
     assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]));
+}
+
+#[test]
+fn who_would_be_stopped_is_restarted_only_where_that_is_allowed() {
+    let recreate =
+        |stale| consumer(with(deployment("a"), "/spec/strategy", json!({"type": "Recreate"})), stale);
+    let planned = |stale, allow_gap| {
+        let terms = Terms { max_concurrent: 9, allow_gap, already: &|_| false };
+        plan(&[recreate(stale), fresh("b")], API_KEY, MARK, &terms)
+    };
+    assert_eq!(names(&planned(true, true).mark), ["a"]);
+    let plan = planned(true, false);
+    assert_eq!(names(&plan.mark), ["b"]);
+    assert_eq!(plan.obstructed, [(Owner::Workload(deployment_ref("a")), Reason::Gap(Gap::Recreate))]);
+    assert_eq!(planned(false, false).obstructed, [], "nothing of it is stale");
 }
 
 #[test]

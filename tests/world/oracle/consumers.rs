@@ -18,6 +18,9 @@ use crate::{
     scene::{Scene, TENANT},
 };
 
+/// Whoever condemns a key has asked its successor no longer before.
+const LAST_LOOK: Duration = Duration::from_mins(5);
+
 impl Oracle {
     /// Names of the keys that are let in no more since this was last asked.
     pub(super) fn newly_dead(&mut self, scene: &Scene) -> Vec<String> {
@@ -35,10 +38,11 @@ impl Oracle {
     }
 
     /// People may have revoked keys.
-    pub(super) fn keys_died_by_people(&mut self, scene: &Scene) {
+    pub(super) fn keys_died_by_people(&mut self, scene: &Scene, now: Timestamp) {
         for name in self.newly_dead(scene) {
             // A person who revokes what the operator asks to have revoked only does as told.
             let attempt = attempt_in(&name);
+            self.died.insert(attempt.to_owned(), now);
             if !self.condemned.contains(attempt) {
                 self.excused.insert(attempt.to_owned());
             }
@@ -65,14 +69,10 @@ impl Oracle {
         }
     }
 
-    /// An application calls. One that started after the switch, with a Secret from its kubelet's cache, does not count: the
-    /// operator's first look may have come before it, and overlaps are counted from that look (docs/residual-risks.md).
+    /// An application calls.
     pub(crate) fn consumer_called(&mut self, held: &Held, now: Timestamp) {
         let Some(attempt) = self.attempt_of(&held.value).map(str::to_owned) else { return };
-        let owner = self.ledger.by_attempt(&attempt).map(|slot| slot.owner.uid.clone());
-        let current = owner.and_then(|uid| self.ledger.current(&uid));
-        let superseded = current.filter(|current| current.attempt.as_ref() != Some(&attempt));
-        if !held.outside && superseded.is_none_or(|current| held.since <= current.since) {
+        if !held.outside {
             self.called.insert(attempt, now);
         }
     }
@@ -101,6 +101,7 @@ impl Oracle {
         let key = name.strip_prefix("restart.keys.bags.fm/").unwrap_or_default();
         let key = scene.api.get("apikeys", TENANT, key);
         let uid = key.as_ref().and_then(|key| key["metadata"]["uid"].as_str()).unwrap_or_default();
+        self.is_allowed(path, key.as_deref(), scene);
         let switch = self.ledger.current(uid).and_then(|slot| slot.published).unwrap_or_default();
         if self.marks.insert((path.to_owned(), name.clone()), switch) == Some(switch) {
             self.blame(format!("I9: {path} was restarted twice for one switch"));
@@ -115,6 +116,19 @@ impl Oracle {
         };
         if others && !scene.api.list("pods").iter().any(|pod| is_up(pod)) {
             self.blame(format!("{path} was restarted before the first one that was had come up"));
+        }
+    }
+
+    /// A workload whose pods all end before new ones are made is restarted only where the ApiKey says so.
+    fn is_allowed(&mut self, path: &str, key: Option<&Value>, scene: &Scene) {
+        let mut parts = path.rsplit('/');
+        let (Some(workload), Some(resource)) = (parts.next(), parts.next()) else { return };
+        let stops = scene
+            .api
+            .get(resource, TENANT, workload)
+            .is_some_and(|object| object["spec"]["strategy"]["type"] == "Recreate");
+        if stops && key.is_none_or(|key| key["spec"]["rollout"]["allowGap"] != true) {
+            self.blame(format!("{path} was stopped by a restart, and nobody had allowed that"));
         }
     }
 
@@ -158,6 +172,11 @@ impl Oracle {
                     self.blame(format!(
                         "I3: {attempt} was condemned {both:?} after its successor was published"
                     ));
+                }
+                let died = current.attempt.as_ref().and_then(|successor| self.died.get(successor));
+                let dead = died.map_or(Duration::ZERO, |died| elapsed(*died, slot.since));
+                if dead > LAST_LOOK {
+                    self.blame(format!("I3: {attempt} was condemned {dead:?} after its successor had died"));
                 }
             }
             Some(_) | None => {

@@ -69,6 +69,11 @@ impl Scene {
         self.edit_workload(name, |object| object["spec"]["paused"] = json!(paused));
     }
 
+    /// A person wants so many pods of a workload.
+    pub(crate) fn scale_workload(&self, name: &str, replicas: usize) {
+        self.edit_workload(name, |object| object["spec"]["replicas"] = json!(replicas));
+    }
+
     /// A person edits a workload, where it is an object of its own.
     pub(crate) fn edit_workload(&self, name: &str, change: impl FnOnce(&mut Value)) {
         if let Some(resource) = self.cluster.object_of(name) {

@@ -355,7 +355,8 @@ fn out_of_use(o: &Observation, attempt: &str) -> bool {
     let shown = o.uses.and_then(|uses| uses.shown);
     let seen = shown.is_some_and(|shown| since(shown.answered, clean_since) >= quiet_for);
     let unused = age >= quiet_for && (seen || age >= o.timings.unproven_overlap);
-    allowed(o) && o.switched_at().is_some() && old && clean && works && overlap && unused
+    let settled = o.switched_at().is_some_and(|at| o.settles_in(at).is_zero());
+    allowed(o) && settled && old && clean && works && overlap && unused
 }
 
 /// Whether the current key is to be replaced.
@@ -480,6 +481,9 @@ proptest! {
                 let pods = o.pods.as_ref().expect("pods that were looked at");
                 prop_assert!(allowed(&o) && !o.superseded().is_empty() && !pods.scan.is_clean());
                 prop_assert!(!workloads.is_empty() && workloads.len() <= o.key.rollout().max_concurrent);
+                let known = || pods.consumers.iter().filter_map(|consumer| consumer.workload.as_ref());
+                let stops = known().any(|it| it.gap().is_some() && workloads.contains(&it.reference));
+                prop_assert!(!stops || o.key.rollout().allow_gap);
                 prop_assert!(since(o.now, o.switched_at().expect("a switch")) >= o.timings.mark_delay);
             }
             Decision::Probe { attempt } | Decision::Distrust { attempt } => {

@@ -9,7 +9,7 @@ use crate::{
         apikey::{OnRolloutFailure, Restart, RolloutSpec, RotationSpec, Switch},
     },
     apikey::{
-        fixtures::{SECOND, consumer, reader},
+        fixtures::{SECOND, consumer, reader, switched},
         observe::PodsSeen,
         quiet::{Shown, Uses},
     },
@@ -124,14 +124,6 @@ fn what_cannot_be_restarted_without_a_gap_keeps_a_rotation_from_beginning() {
     ]);
 }
 
-/// The new key was published so long ago; these pods read the Secret.
-fn switched(age: Duration, holders: &[crate::workload::Holder]) -> Observation {
-    seen()
-        .with_slot(named("old", Slot { published: Some(1), ..mine(SlotState::Live) }))
-        .with_slot(named("new", Slot { published: Some(2), revision: 2, ..aged(age, mine(SlotState::Live)) }))
-        .with_pods(holders, false)
-}
-
 fn stale() -> [crate::workload::Holder; 1] {
     [reader("web-1", Some(Why::Started))]
 }
@@ -178,6 +170,16 @@ fn workloads_are_restarted_one_after_the_other_once_their_pods_would_count() {
             "nothing is to be restarted",
             restarting(with(MINUTE * 2, vec![web("", "")]), |rollout| rollout.restart = Some(Restart::None)),
             "Rotating, 15s",
+        ),
+        (
+            "one that was made since would be stopped",
+            with(MINUTE * 2, vec![web("Recreate", "")]),
+            "Rotating, 15s",
+        ),
+        (
+            "and may be",
+            restarting(with(MINUTE * 2, vec![web("Recreate", "")]), |rollout| rollout.allow_gap = Some(true)),
+            "Restart web",
         ),
         ("a paused one is not restarted", with(MINUTE * 2, vec![web("paused", "")]), "Rotating, 15s"),
         ("after seven days people are told", with(DAY * 7, vec![web("paused", "")]), "RotationHeld, 15s"),
@@ -293,6 +295,12 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
     let asked_again = || Observation { listed: true, ..confirmed(quiet()) };
     let unlisted = || clean(HOUR * 25);
     check(vec![
+        ("nobody is seen, and who starts may be given it", switched(SECOND * 20, &[]), "Rotating, 40s"),
+        (
+            "so it is where nobody was seen before",
+            since_clean(switched(SECOND * 20, &[]), SECOND * 10, 2),
+            "Rotating, 40s",
+        ),
         ("the first clean look is written down first", switched(HOUR, &[]), "Rotating, 10m"),
         ("that of an earlier switch is none", since_clean(switched(DAY * 2, &[]), DAY, 1), "Rotating, 10m"),
         ("without lists a day is waited", clean(HOUR * 23 + MINUTE * 55), "Rotating, 5m"),
@@ -383,6 +391,7 @@ fn a_deleted_apikeys_key_goes_once_no_pod_reads_its_secret() {
 fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
     let gap = with_consumers(asked_unread(), vec![consumer("web", "Recreate", "", true)]);
     let obstructed = with_consumers(switched(HOUR, &stale()), vec![consumer("web", "paused", "", true)]);
+    let stopped = with_consumers(switched(HOUR, &stale()), vec![consumer("web", "Recreate", "", true)]);
     let failed = with_consumers(switched(HOUR, &stale()), vec![consumer("api", "failed", "uid-0-2", true)]);
     let cases: Vec<(Hold, &[&str])> = vec![
         (hold(&gap), &["Deployment \"web\"", "Recreate", "spec.rollout.allowGap: true"]),
@@ -399,12 +408,20 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
             ],
         ),
         (
+            hold(&stopped),
+            &["Deployment \"web\" (strategy Recreate ends all pods", "spec.rollout.allowGap: true"],
+        ),
+        (
             hold(&failed),
             &[
                 "Deployment \"api\"",
                 "has timed out progressing; key Production-App-0-old stays valid",
                 "kubectl describe pod",
             ],
+        ),
+        (
+            hold(&switched(SECOND, &[])),
+            &["Production-App-0-old stays valid", "no pod is seen", "one that starts now", "kubelet"],
         ),
         (
             hold(&clean(HOUR)),

@@ -106,6 +106,12 @@ fn why_not(reason: &restart::Reason) -> String {
         restart::Reason::Obstacle(Obstacle::Partition(partition)) => {
             format!("its partition is {partition}: lower it to 0")
         }
+        restart::Reason::Gap(gap) => {
+            format!(
+                "{}: restart it yourself, or allow the gap with spec.rollout.allowGap: true",
+                why_gap(*gap)
+            )
+        }
         restart::Reason::RolloutFailed(said) => format!("its last rollout failed: {}", cut(said)),
     }
 }
@@ -120,6 +126,13 @@ pub(in crate::apikey::decide) fn rollout_failed(
          pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
         reference,
         cut(said),
+        key_name(previous)
+    )
+}
+
+pub(in crate::apikey::decide) fn settling(previous: &Slot) -> String {
+    format!(
+        "key {} stays valid: no pod is seen with it, and one that starts now may still be given it by its kubelet",
         key_name(previous)
     )
 }

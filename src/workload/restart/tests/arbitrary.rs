@@ -60,7 +60,7 @@ fn plan_of(stands: &[(Stand, bool)], max_concurrent: usize) -> Plan {
     let consumers: Vec<_> =
         stands.iter().enumerate().map(|(n, (stand, stale))| made(n, *stand, *stale)).collect();
     let already = |reference: &WorkloadRef| stands[number(reference)].0 == Stand::Unmarked;
-    plan(&consumers, API_KEY, MARK, max_concurrent, &already)
+    plan(&consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: false, already: &already })
 }
 
 fn number(reference: &WorkloadRef) -> usize {
