@@ -56,7 +56,8 @@ crds: ## writes crds/ and the chart's copy from src/api
 
 lint: ## formats, lints, documentation, chart, generated files; shell scripts and licences where the tools are installed
 	@$(step) "rustfmt" $(cargo) fmt --check
-	@$(step) "clippy" $(cargo) clippy $(profile) --all-targets --test world -- --deny warnings
+	@$(step) "clippy" $(cargo) clippy $(profile) --all-targets -- --deny warnings
+	@$(step) "clippy of the world" $(cargo) clippy $(profile) --test world -- --deny warnings
 	@$(step) "rustdoc" env RUSTDOCFLAGS="--deny warnings" $(cargo) doc $(profile) --no-deps --document-private-items
 	@$(step) "crds/ are what src/api says" $(cargo) run --quiet $(profile) --bin crdgen -- --check
 	@$(step) "helm lint" sh -c '"$$(tests/cluster/run which helm)" lint --strict charts/bags-operator'

@@ -23,6 +23,17 @@ use super::{
     workflow::Workflow,
 };
 
+/// So much at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// Singles, whenever people act.
+    pub(crate) singles: usize,
+    /// Besides, singles where people act in the middle: pairs are made of these.
+    pub(crate) in_the_middle: usize,
+    /// Pairs.
+    pub(crate) pairs: usize,
+}
+
 /// How much is run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
@@ -36,8 +47,8 @@ pub(crate) struct Share {
     pub(crate) every_pair: usize,
     /// Where a workflow has more pairs than this, every second, third … of them.
     pub(crate) most_pairs: usize,
-    /// Where a workflow that takes hours has more singles and pairs than these, an even share of them.
-    pub(crate) most_of_long: (usize, usize),
+    /// Where a workflow that takes hours has more than these, an even share of them.
+    pub(crate) most_of_long: Most,
     /// Random runs.
     pub(crate) seeds: u64,
     /// The first seed.
@@ -47,13 +58,16 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Singles and pairs of a workflow, at most.
-    fn most(&self, workflow: &Workflow) -> (usize, usize) {
-        let (singles, pairs) = self.most_of_long;
+    /// How much of a workflow is run.
+    fn most(&self, workflow: &Workflow) -> Most {
+        let Most { singles, in_the_middle, pairs } = self.most_of_long;
+        let pairs = pairs.min(self.most_pairs);
         match (workflow.is_long(), workflow.is_one_of_many()) {
-            (false, _) => (usize::MAX, self.most_pairs),
-            (true, false) => (singles, pairs.min(self.most_pairs)),
-            (true, true) => (singles.div_ceil(MANY), pairs.min(self.most_pairs).div_ceil(MANY)),
+            (false, _) => Most { singles: usize::MAX, in_the_middle: 0, pairs: self.most_pairs },
+            (true, false) => Most { singles, in_the_middle, pairs },
+            (true, true) => {
+                Most { singles: singles.div_ceil(MANY), in_the_middle, pairs: pairs.div_ceil(MANY) }
+            }
         }
     }
 }
@@ -329,15 +343,16 @@ fn singles(
     let mut plans = Vec::new();
     let moments: Vec<usize> = bases.iter().map(|(plan, _)| plan.act_after).collect();
     let mut wanted: Vec<usize> = spread(&moments, share.moments).into_iter().copied().collect();
-    wanted.extend(middle(&moments, share.pair_moments));
+    let middle = middle(&moments, share.pair_moments);
+    wanted.extend(&middle);
     for (base, seen) in bases.iter().filter(|(plan, _)| wanted.contains(&plan.act_after)) {
         for request in seen {
             plans.extend(with_each_fault(base, request, |_| true));
         }
     }
     if let Some((base, _)) = bases.first() {
-        let step = plans.len().div_ceil(share.most(&base.workflow).0);
-        plans = plans.into_iter().step_by(step.max(1)).collect();
+        let most = share.most(&base.workflow);
+        plans = thinned(plans, most, |plan| middle.contains(&plan.act_after));
     }
     count.singles = plans.len();
     let mut after = Vec::new();
@@ -348,6 +363,23 @@ fn singles(
         }
     }
     after
+}
+
+/// An even share of all singles, and one of those that are in the middle.
+fn thinned(plans: Vec<Plan>, most: Most, is_in_the_middle: impl Fn(&Plan) -> bool) -> Vec<Plan> {
+    let step = plans.len().div_ceil(most.singles).max(1);
+    let those = plans.iter().filter(|plan| is_in_the_middle(plan)).count();
+    let step_in_the_middle = those.checked_div(most.in_the_middle).map(|step| step.max(1));
+    let mut met = 0;
+    let kept = plans.into_iter().enumerate().filter(|(index, plan)| {
+        let mut kept = index % step == 0;
+        if is_in_the_middle(plan) {
+            kept |= step_in_the_middle.is_some_and(|step| met % step == 0);
+            met += 1;
+        }
+        kept
+    });
+    kept.map(|(_, plan)| plan).collect()
 }
 
 /// The plan with one more fault, each that can happen to this request.
@@ -383,7 +415,7 @@ fn pairs(
             plans.extend(with_each_fault(plan, request, |fault| wanted(fault, request.seam)));
         }
     }
-    let most = singles.first().map_or(usize::MAX, |(plan, _)| share.most(&plan.workflow).1);
+    let most = singles.first().map_or(usize::MAX, |(plan, _)| share.most(&plan.workflow).pairs);
     let step = share.every_pair.max(plans.len().div_ceil(most)).max(1);
     let plans: Vec<Plan> = plans.into_iter().step_by(step).collect();
     count.pairs = plans.len();

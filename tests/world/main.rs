@@ -39,7 +39,7 @@ use bags_operator::config::{Cli, Command, Config};
 use clap::Parser;
 
 use self::{
-    explore::{Share, Totals, explore, seeded, undisturbed},
+    explore::{Most, Share, Totals, explore, seeded, undisturbed},
     fault::Strike,
     run::{Plan, run},
 };
@@ -99,10 +99,11 @@ struct Args {
 
 /// Of each workflow, where not everything is run: ten minutes on two cores are for all of it, and a slow machine has them too.
 const TEST_PAIRS: usize = 400;
-/// Of a workflow that takes hours, so many singles and pairs.
-const TEST_OF_LONG: (usize, usize) = (240, 80);
+/// The same of a workflow that takes hours.
+const TEST_OF_LONG: Most = Most { singles: 240, in_the_middle: 0, pairs: 80 };
 /// The same where everything is run: all of them would take a day.
-const ALL_OF_LONG: (usize, usize) = (6_000, 3_000);
+const ALL_OF_LONG: Most = Most { singles: 3_000, in_the_middle: 1_000, pairs: 2_000 };
+const ALL_SINGLES: Most = Most { singles: usize::MAX, in_the_middle: 0, pairs: usize::MAX };
 const REQUESTS: &str = "docs/requests.md";
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
@@ -138,7 +139,7 @@ fn main() -> ExitCode {
         most_pairs: if args.all { usize::MAX } else { TEST_PAIRS },
         most_of_long: match (args.all, args.moments) {
             (true, _) => ALL_OF_LONG,
-            (false, Some(_)) => (usize::MAX, usize::MAX),
+            (false, Some(_)) => ALL_SINGLES,
             (false, None) => TEST_OF_LONG,
         },
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
@@ -254,7 +255,7 @@ fn page(totals: &Totals, took: Duration) -> String {
     }
     let (line, commit, mutants) = (totals.line(), commit(), mutants());
     let minutes = took.as_secs().div_ceil(60);
-    let (singles, pairs) = ALL_OF_LONG;
+    let Most { singles, in_the_middle, pairs } = ALL_OF_LONG;
     format!(
         "# What was made to fail
 
@@ -266,7 +267,8 @@ Written by `make world`; [testing.md](testing.md) says what the world is. On com
 
 A single is one fault at one request. A pair is a second fault at a later request that changes something, after a first
 one at such a request, both one of each kind (`Fault::is_one_of_its_kind`; `--every-fault` takes all, for a day). Moments: after how many requests people act; singles are made at all of them, pairs at the one in
-the middle. Of a workflow that takes hours an even share of {singles} singles and {pairs} pairs is run. A seed is a random service, random ApiKeys, random deeds of people, a random order of requests, and up to six
+the middle. Of a workflow that takes hours an even share of {singles} singles is run, one of {in_the_middle} more where people
+act in the middle, and one of {pairs} pairs; of one that has many like it, a twelfth of the first and the last. A seed is a random service, random ApiKeys, random deeds of people, a random order of requests, and up to six
 random faults.
 
 | Workflow | Requests | Moments | Singles | Pairs |

@@ -487,7 +487,7 @@ impl Oracle {
         }
     }
 
-    /// Whether a first slot is free, all those counted who wait for one.
+    /// Whether a first slot is free, and the one tenant has not its share yet, all those counted who wait for one.
     pub(crate) fn has_room(&self, scene: &Scene, now: Timestamp) -> bool {
         let Some(account) = scene.api.get("bagsaccounts", "", super::scene::ACCOUNT) else { return false };
         let Ok(account) = BagsAccount::deserialize(&*account) else { return false };
@@ -495,7 +495,10 @@ impl Oracle {
         let keys = scene.api.list("apikeys");
         let waiting =
             keys.iter().filter(|key| self.ledger.owned_by(creation::uid(key)).next().is_none()).count();
-        room.fits_new(&self.ledger.slots, waiting)
+        let most = account.spec.allowed.iter().filter_map(|entry| entry.max).max();
+        let owners: BTreeSet<&str> = self.ledger.slots.iter().map(|slot| slot.owner.uid.as_str()).collect();
+        let has_share = most.is_none_or(|most| i64::try_from(owners.len() + waiting).is_ok_and(|n| n < most));
+        has_share && room.fits_new(&self.ledger.slots, waiting)
     }
 
     /// A place is kept only where one is free, and for a use that no other place is kept for.

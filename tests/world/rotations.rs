@@ -255,6 +255,24 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
         ))
         .then(minutes(40), "it undoes that", Scene::newer_version_undoes)
         .ends(TWO_HOLD),
+        ends(
+            Workflow::new("pods that seldom call come right after the switch of a rotation", Ways::Token)
+                .key("web")
+                .consumer(
+                    named("web", Kind::Deployment, Reads::ReloadedFile)
+                        .replicas(0)
+                        .served_from_a_cache(Duration::from_secs(45))
+                        .calls_seldom(),
+                )
+                .meanwhile("ask for another key", |scene| {
+                    scene.set_overlaps("web", "5m", "1m");
+                    scene.ask_for_rotation("web", "first");
+                })
+                .once(|scene| scene.is_ready("web")),
+        )
+        .then(Duration::from_secs(1), "scale it up", |scene| scene.scale_workload("web", 2))
+        .once(|scene| scene.has_switched("web"))
+        .ends(TWO_HOLD),
         once_switched(
             "the new key is revoked in the middle of a rotation",
             minutes(3),
@@ -262,6 +280,15 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
             |scene| scene.revoke_key_in("web"),
         )
         .then(minutes(60), "give both up", |scene| scene.delete_now("web"))
+        .ends(NOTHING_IS_LEFT),
+        once_switched(
+            "the new key is revoked in the middle of a rotation, and nothing shows when keys are used",
+            minutes(3),
+            "revoke the new key on the page",
+            |scene| scene.revoke_key_in("web"),
+        )
+        .user(|user| user.capabilities.list = false)
+        .then(minutes(120), "give both up", |scene| scene.delete_now("web"))
         .ends(NOTHING_IS_LEFT),
         ends(
             asked(Workflow::new("rotated once a gap is allowed", Ways::Token).key("web").consumer(

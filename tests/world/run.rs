@@ -427,9 +427,16 @@ impl<'a> Run<'a> {
         let acted = scene.platform_person(|slot| end::waits_for_person(&scene, slot));
         if acted {
             self.trace.note(|| "a platform person says which keys are gone".to_owned());
+        }
+        let restarted = self.plan.workflow.has_a_caretaker()
+            && self.scene.restart_what_holds_on(self.clock.wall(), PERSON);
+        if restarted {
+            self.trace.note(|| "a person restarts what holds an earlier key".to_owned());
+        }
+        if acted || restarted {
             self.oracle.people_acted(&self.scene, self.clock.wall());
         }
-        acted
+        acted || restarted
     }
 
     /// The first deed comes after as many requests as the plan says, the others so long after the one before; where

@@ -47,6 +47,7 @@ pub(crate) struct Workflow {
     violates: Option<&'static str>,
     long: bool,
     many: bool,
+    caretaker: bool,
 }
 
 impl Workflow {
@@ -67,6 +68,7 @@ impl Workflow {
             violates: None,
             long: false,
             many: false,
+            caretaker: false,
         }
     }
 
@@ -196,6 +198,16 @@ impl Workflow {
         self.followers
     }
 
+    /// A person restarts what holds an earlier key for long.
+    fn with_a_caretaker(mut self) -> Self {
+        self.caretaker = true;
+        self
+    }
+
+    pub(crate) fn has_a_caretaker(&self) -> bool {
+        self.caretaker
+    }
+
     /// Which of these gets what is left to chance.
     pub(crate) fn alike(mut self, names: &'static [&'static str]) -> Self {
         self.alike = names;
@@ -273,7 +285,27 @@ impl Workflow {
         if seed % 4 == 2 {
             workflow.consumers = consumers(&NAMES[..count], &mut StdRng::seed_from_u64(seed ^ 0xc0_ffee));
         }
+        if seed % 8 == 2 {
+            workflow = workflow.with_rotations(&mut StdRng::seed_from_u64(seed ^ 0x0707));
+        }
         workflow
+    }
+
+    /// One or two keys are asked for anew, at any time. A person restarts what its own owner does not.
+    fn with_rotations(self, rng: &mut StdRng) -> Self {
+        const TOKENS: [&str; 2] = ["first", "second"];
+        let asked = TOKENS[..rng.random_range(1..=2)].iter().fold(self, |workflow, token| {
+            let name = NAMES[rng.random_range(0..NAMES.len())];
+            let wait = Duration::from_secs(rng.random_range(1..1800));
+            workflow.then(wait, "ask for another key", move |scene| {
+                scene.edit_key(name, |spec| {
+                    spec["rotation"] = json!({"minOverlap": "5m", "quietFor": "10m"});
+                    spec["rollout"] = json!({"allowGap": true});
+                });
+                scene.ask_for_rotation(name, token);
+            })
+        });
+        asked.with_a_caretaker()
     }
 
     fn mischief(self, rng: &mut StdRng) -> Self {

@@ -111,6 +111,20 @@ fn admission() -> Vec<Workflow> {
             .then(Duration::from_mins(5), "delete one that has a key", Scene::delete_a_ready_one)
             .once(Scene::one_is_ready)
             .ends("keys at Bags: 1"),
+        Workflow::new("two come to a namespace with one place left", Ways::Token)
+            .with_a_follower()
+            .account(json!({"allowed": [{"namespaces": ["shop"], "max": 1}]}))
+            .alike(CROWD)
+            .meanwhile("apply two ApiKeys", crowd)
+            .ends("keys at Bags: 1"),
+        Workflow::new("who comes to a namespace that has its share waits", Ways::Token)
+            .with_a_follower()
+            .account(json!({"allowed": [{"namespaces": ["shop"], "max": 1}], "admission": "Queue"}))
+            .alike(CROWD)
+            .meanwhile("apply two ApiKeys", crowd)
+            .then(Duration::from_mins(5), "delete one that has a key", Scene::delete_a_ready_one)
+            .once(Scene::one_is_ready)
+            .ends("keys at Bags: 1"),
         Workflow::new("two come for one use", Ways::Token)
             .with_a_follower()
             .alike(CROWD)

@@ -269,6 +269,9 @@ impl Switch<'_> {
     /// No pod holds the old key: it goes when both have been valid for long enough and nobody uses it any more.
     fn gate(&self, old: &[&Slot]) -> Rule {
         let o = self.o;
+        if let Some(rule) = self.new_key_fails() {
+            return rule;
+        }
         let rotation = o.key.rotation();
         let next_look = |left: Duration| left.min(o.timings.clean_scan_every).max(Duration::from_secs(1));
         // Written down at the end of this run.
@@ -317,18 +320,27 @@ impl Switch<'_> {
             return Rule::Act(Decision::LookAtPods { confirm: true });
         }
         let attempt = self.current.attempt.clone().unwrap_or_default();
-        let expected = o.account.as_ref().and_then(|view| view.account.expected_user());
         match &o.current_probe {
             None => Rule::Act(Decision::Probe { attempt }),
-            Some(Probe::Alive { .. }) if self.unasked() => Rule::Act(Decision::LookAtLists),
-            Some(Probe::Alive { user }) if expected.is_none_or(|expected| expected == user.as_str()) => {
+            Some(_) if self.unasked() => Rule::Act(Decision::LookAtLists),
+            // What fails has been told before.
+            Some(_) => {
                 let attempts = old.iter().filter_map(|slot| slot.attempt.clone());
                 let switch = self.current.published.unwrap_or_default();
                 let retire = |attempt| Change::Retire { attempt, switch };
                 Rule::Act(Decision::Change(attempts.map(retire).collect()))
             }
-            Some(Probe::Alive { .. } | Probe::Dead | Probe::Forbidden | Probe::UserGone) => {
-                Rule::Wait(Hold::new(Reason::RotationHeld, words::new_key_fails(self.current)).after(BLOCKED))
+        }
+    }
+
+    /// The new key was asked, and is not accepted: nothing that its use would show counts, and the old key stays.
+    fn new_key_fails(&self) -> Option<Rule> {
+        let expected = self.o.account.as_ref().and_then(|view| view.account.expected_user());
+        match self.o.current_probe.as_ref()? {
+            Probe::Alive { user } if expected.is_none_or(|expected| expected == user.as_str()) => None,
+            Probe::Alive { .. } | Probe::Dead | Probe::Forbidden | Probe::UserGone => {
+                let hold = Hold::new(Reason::RotationHeld, words::new_key_fails(self.current));
+                Some(Rule::Wait(hold.after(LOOK_AGAIN)))
             }
         }
     }

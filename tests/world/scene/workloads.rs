@@ -1,7 +1,10 @@
 //! What people do to workloads, and to the keys that those read.
 
+use std::{sync::Arc, time::Duration};
+
 use bags_operator::api::mark;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Scene, TENANT};
@@ -40,6 +43,24 @@ impl Scene {
             let before = template["annotations"]["example.com/restarted"].as_str().unwrap_or_default().len();
             template["annotations"]["example.com/restarted"] = json!("x".repeat(before + 1));
         });
+    }
+
+    /// A person restarts, or makes anew, what has held an earlier key for so long, as the ApiKey says. Whether there was
+    /// something to do.
+    pub(crate) fn restart_what_holds_on(&self, now: Timestamp, patience: Duration) -> bool {
+        let held = |key: &&Arc<Value>| {
+            let at = key["status"]["switch"]["at"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+            let age = at.and_then(|at| Duration::try_from(now.duration_since(at)).ok());
+            key["status"]["phase"] == "Restarting" && age.is_some_and(|age| age >= patience)
+        };
+        let keys = self.api.list("apikeys");
+        let names: Vec<&str> =
+            keys.iter().filter(held).filter_map(|key| key["metadata"]["name"].as_str()).collect();
+        for name in &names {
+            self.restart_workload(name);
+            self.cluster.replace_bare_pod(name);
+        }
+        !names.is_empty()
     }
 
     /// A GitOps tool writes a workload's template as it stands in its repository: without the operator's marks.

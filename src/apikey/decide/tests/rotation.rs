@@ -310,13 +310,18 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
         (
             "the new key does not work",
             Observation { current_probe: Some(Probe::Dead), ..confirmed(unlisted()) },
-            "RotationHeld, 1m",
+            "RotationHeld, 10m",
+        ),
+        (
+            "nor does it where its use should have shown what lists can tell",
+            Observation { current_probe: Some(Probe::Dead), ..unasked() },
+            "RotationHeld, 10m",
         ),
         (
             "the new key is another user's",
             works(confirmed(unlisted()))
                 .account(|account| account.spec.expected_user = Some("user-2".into())),
-            "RotationHeld, 1m",
+            "RotationHeld, 10m",
         ),
         (
             "a pod that holds the old key was seen at the last moment",
