@@ -281,15 +281,11 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
         )
         .then(minutes(60), "give both up", |scene| scene.delete_now("web"))
         .ends(NOTHING_IS_LEFT),
-        once_switched(
-            "the new key is revoked in the middle of a rotation, and nothing shows when keys are used",
-            minutes(3),
-            "revoke the new key on the page",
-            |scene| scene.revoke_key_in("web"),
-        )
-        .user(|user| user.capabilities.list = false)
-        .then(minutes(120), "give both up", |scene| scene.delete_now("web"))
-        .ends(NOTHING_IS_LEFT),
+        asked(web("the new key is revoked in the middle of a rotation by wallet", Ways::Wallet))
+            .then(minutes(3), "revoke the new key on the page", |scene| scene.revoke_key_in("web"))
+            .once(|scene| scene.has_switched("web"))
+            .then(minutes(120), "give both up", |scene| scene.delete_now("web"))
+            .ends(NOTHING_IS_LEFT),
         ends(
             asked(Workflow::new("rotated once a gap is allowed", Ways::Token).key("web").consumer(
                 Consumer::of("web", Kind::Deployment, Reads::Env).strategy(json!({"type": "Recreate"})),
