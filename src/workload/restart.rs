@@ -55,6 +55,9 @@ pub enum Reason {
     Obstacle(Obstacle),
     /// A restart would stop it for a while, and nobody allows that.
     Gap(Gap),
+    /// It was restarted for this switch, and has pods that may hold the old value all the same: the Secret was written again
+    /// after they had started, say.
+    RestartedBefore,
     /// Its rollout had failed before; one more on top of it would fail as well. The words of its controller.
     RolloutFailed(String),
 }
@@ -174,7 +177,11 @@ impl Plan {
         let obstacle = workload.may_restart().err().filter(|_| is_stale).map(Reason::Obstacle);
         if workload.mark(api_key) == Some(mark) {
             match workload.progress() {
-                Progress::Complete => self.done.push(reference.clone()),
+                Progress::Complete => {
+                    self.done.push(reference.clone());
+                    let before = is_stale.then_some((owner.clone(), Reason::RestartedBefore));
+                    self.obstructed.extend(before);
+                }
                 Progress::Failed(words) => self.failed.push((reference.clone(), words)),
                 Progress::Underway => {
                     self.underway.push(reference.clone());

@@ -225,6 +225,22 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
         .then(minutes(2), "edit it once more", |scene| scene.restart_workload("web"))
         .ends(TWO_HOLD),
         ends(once_switched(
+            "consumer Secret edited in the middle of a rotation",
+            minutes(4),
+            "edit the Secret",
+            |scene| scene.edit_consumer_secret("web"),
+        ))
+        .then(minutes(20), "restart what reads it", |scene| scene.restart_workload("web"))
+        .ends(TWO_HOLD),
+        ends(once_switched(
+            "consumer Secret deleted in the middle of a rotation",
+            minutes(4),
+            "delete the Secret",
+            |scene| scene.delete_consumer_secret("web"),
+        ))
+        .then(minutes(20), "restart what reads it", |scene| scene.restart_workload("web"))
+        .ends(TWO_HOLD),
+        ends(once_switched(
             "credentials written anew in the middle of a rotation",
             minutes(1),
             "write the credentials anew",

@@ -137,6 +137,13 @@ fn who_would_be_stopped_is_restarted_only_where_that_is_allowed() {
 }
 
 #[test]
+fn who_was_restarted_and_has_stale_pods_all_the_same_is_named_and_not_marked_again() {
+    let plan = planned(&[consumer(marked(deployment("a"), MARK), true), fresh("b")], 9);
+    assert_eq!((names(&plan.done), names(&plan.mark)), (vec!["a"], vec!["b"]));
+    assert_eq!(plan.obstructed, [(Owner::Workload(deployment_ref("a")), Reason::RestartedBefore)]);
+}
+
+#[test]
 fn who_cannot_be_restarted_is_named_with_the_reason_while_it_has_stale_pods() {
     let opted_out = with(deployment("a"), "/metadata/annotations", json!({"keys.bags.fm/restart": "false"}));
     let paused = with(deployment("b"), "/spec/paused", true.into());

@@ -112,6 +112,9 @@ fn why_not(reason: &restart::Reason) -> String {
                 why_gap(*gap)
             )
         }
+        restart::Reason::RestartedBefore => {
+            "it was restarted for this switch already: if those pods stay, restart it yourself".to_owned()
+        }
         restart::Reason::RolloutFailed(said) => format!("its last rollout failed: {}", cut(said)),
     }
 }
