@@ -17,7 +17,7 @@ use crate::{
     },
     keystore::Entry,
     ledger::{Ledger, Room, invariants::violations, slots::Terms},
-    workload::{Holder, Scan, Why},
+    workload::{Holder, Scan, Why, Workload},
 };
 
 mod model;
@@ -482,8 +482,8 @@ proptest! {
                 prop_assert!(allowed(&o) && !o.superseded().is_empty() && !pods.scan.is_clean());
                 prop_assert!(!workloads.is_empty() && workloads.len() <= o.key.rollout().max_concurrent);
                 let known = || pods.consumers.iter().filter_map(|consumer| consumer.workload.as_ref());
-                let stops = known().any(|it| it.gap().is_some() && workloads.contains(&it.reference));
-                prop_assert!(!stops || o.key.rollout().allow_gap);
+                let may = |it: &Workload| it.gap().is_none() || o.key.rollout().allow_gap;
+                prop_assert!(workloads.iter().all(|one| known().any(|it| it.reference == *one && may(it))));
                 prop_assert!(since(o.now, o.switched_at().expect("a switch")) >= o.timings.mark_delay);
             }
             Decision::Probe { attempt } | Decision::Distrust { attempt } => {
