@@ -293,7 +293,7 @@ impl ApiServer {
     }
 
     /// The time as the server writes it: whole seconds.
-    fn now(&self) -> String {
+    pub(crate) fn now(&self) -> String {
         let wall = self.0.clock.wall();
         jiff::Timestamp::from_second(wall.as_second()).unwrap_or(wall).to_string()
     }

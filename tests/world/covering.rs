@@ -101,18 +101,19 @@ fn rotation(row: Row) -> Workflow {
             scene.ask_for_rotation("web", "first");
         })
         .once(|scene| scene.is_ready("web"));
-    // Whoever nobody can restart gets the new value from a person, before an hour without evidence is over.
+    // Whoever nobody can restart gets the new value from a person: not so soon that it could be the old one, and before an
+    // hour without evidence is over.
     let workflow = match kind {
         Kind::Pod => workflow
             .then(Duration::from_mins(10), "replace the pod", |scene| {
                 scene.cluster.replace_bare_pod("reader")
             })
-            .once(|scene| scene.has_switched("web")),
+            .once(|scene| scene.has_settled("web")),
         Kind::Outside => workflow
             .then(Duration::from_mins(10), "give them the new value", |scene| {
                 scene.cluster.kill_containers("reader");
             })
-            .once(|scene| scene.has_switched("web")),
+            .once(|scene| scene.has_settled("web")),
         Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => workflow,
     };
     workflow.one_of_many().ends("Ready=True/Issued").ends("OldKeyRevoked=True/Revoked")

@@ -16,6 +16,7 @@ use bags_operator::{
     sandbox::{Credentials, Sandbox, UserOptions},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
@@ -219,6 +220,16 @@ impl Scene {
     pub(crate) fn has_switched(&self, name: &str) -> bool {
         let key = self.api.get("apikeys", TENANT, name);
         key.is_some_and(|key| key["status"]["switch"]["count"].as_i64().is_some_and(|count| count > 1))
+    }
+
+    /// The same, and for so long that no kubelet can serve what it held before.
+    pub(crate) fn has_settled(&self, name: &str) -> bool {
+        let key = self.api.get("apikeys", TENANT, name);
+        let at =
+            key.as_ref().and_then(|key| key["status"]["switch"]["at"].as_str()?.parse::<Timestamp>().ok());
+        let now = self.api.now().parse::<Timestamp>().ok();
+        let passed = at.zip(now).map(|(at, now)| now.duration_since(at).as_secs());
+        self.has_switched(name) && passed.is_some_and(|seconds| seconds >= 120)
     }
 
     /// Whether there is no ApiKey of this name.
