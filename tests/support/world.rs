@@ -20,7 +20,7 @@ use super::{
 
 /// Durations that let a test see the end of what takes minutes in production. The resync stays at its ten minutes, so
 /// that what recovers does so because it was woken.
-pub(crate) const QUICK: [&str; 17] = [
+pub(crate) const QUICK: [&str; 19] = [
     "--log=info,bags_operator=trace",
     "--requests-per-hour=100000",
     "--request-deadline=4s",
@@ -29,6 +29,8 @@ pub(crate) const QUICK: [&str; 17] = [
     "--save-deadline=6s",
     "--judge-after=7s",
     "--licence-term=6s",
+    "--settle-delay=2s",
+    "--mark-delay=3s",
     "--propagation=4s",
     "--lists-apart=1s",
     "--death-apart=1s",

@@ -294,6 +294,8 @@ impl Switch<'_> {
             {
                 return Rule::Act(Decision::LookAtLists);
             }
+            // It was asked for while the time that lists lag was not over: it is now, and the next one counts.
+            Quiet::Lagging { left: Duration::ZERO } if self.just_listed() => (overlap, false),
             Quiet::Ask | Quiet::Lagging { left: Duration::ZERO } => (overlap.max(BLOCKED), false),
             Quiet::Lagging { left } => (left.max(overlap), false),
             Quiet::Unproven { left, .. } => (left.max(overlap), left.max(overlap).is_zero()),
@@ -311,6 +313,12 @@ impl Switch<'_> {
     /// Whether there are lists, and none was asked for in this run.
     fn unasked(&self) -> bool {
         !self.o.listed && self.o.uses.is_some_and(|uses| uses.may_list)
+    }
+
+    /// Whether the list that was asked for in this run is the last one.
+    fn just_listed(&self) -> bool {
+        let listed_at = self.o.uses.and_then(|uses| uses.listed_at);
+        self.o.listed && listed_at.is_some_and(|at| since(self.o.now, at) < BLOCKED)
     }
 
     /// Everything is looked at once more, live; then there is no way back.

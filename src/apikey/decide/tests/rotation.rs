@@ -353,6 +353,27 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
             "Probe new",
         ),
         (
+            "it was asked for a moment too early: the next one counts",
+            Observation {
+                listed: true,
+                ..works(listed(clean(HOUR * 24 + SECOND * 121), SECOND * 2, HOUR * 30, Some(SECOND * 90)))
+            },
+            "Rotating, 1s",
+        ),
+        (
+            "there is none any more",
+            Observation {
+                listed: true,
+                ..works(listed(
+                    clean(HOUR * 24 + MINUTE * 11),
+                    MINUTE * 10,
+                    HOUR * 30,
+                    Some(MINUTE * 10 + SECOND * 30),
+                ))
+            },
+            "Rotating, 1m",
+        ),
+        (
             "it was used two hours ago",
             listed(clean(HOUR * 25), MINUTE, HOUR * 2, Some(MINUTE * 5)),
             "Rotating, 10m",
