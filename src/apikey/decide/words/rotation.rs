@@ -52,8 +52,8 @@ pub(in crate::apikey::decide) fn no_second_slot(view: &AccountView) -> String {
 pub(in crate::apikey::decide) fn gaps(gaps: &[(&Consumer, Gap)]) -> String {
     let named = list(gaps.iter().map(|(consumer, gap)| format!("{} ({})", consumer.owner, why_gap(*gap))));
     format!(
-        "a rotation is due, and would stop what reads the key for a while: {named}; let it roll over, or allow the gap with \
-         spec.rollout.allowGap: true"
+        "a rotation is due, and begins when all that reads the key can be restarted without a gap: {named}; let it roll over, \
+         or allow the gap with spec.rollout.allowGap: true"
     )
 }
 
