@@ -7,7 +7,7 @@ use std::{
 };
 
 use bags_operator::clock::Clock;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 /// When every run begins, by the wall clock: 2027-01-15T08:00:00Z.
@@ -38,6 +38,23 @@ impl Clock for VirtualClock {
     #[expect(clippy::disallowed_methods, reason = "the runtime's clock is paused: this is virtual time")]
     fn monotonic(&self) -> Instant {
         Instant::now()
+    }
+}
+
+/// The clocks of a machine whose wall clock is wrong.
+pub(crate) struct OffClock {
+    pub(crate) clock: Arc<VirtualClock>,
+    /// So far ahead.
+    pub(crate) by: SignedDuration,
+}
+
+impl Clock for OffClock {
+    fn wall(&self) -> Timestamp {
+        self.clock.wall() + self.by
+    }
+
+    fn monotonic(&self) -> Instant {
+        self.clock.monotonic()
     }
 }
 

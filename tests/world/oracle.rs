@@ -4,7 +4,9 @@
 //! slots and not against the code; here they are judged once more against both worlds: the keys that are let in at
 //! Bags, the Secrets in the cluster, and what was sent.
 
+mod admission;
 mod consumers;
+mod slots;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,17 +15,9 @@ use std::{
 };
 
 use bags_operator::{
-    api::{
-        BagsAccount,
-        account::{Slot, SlotState},
-        annotation, mark,
-    },
+    api::{BagsAccount, account::SlotState, mark},
     bags,
-    ledger::{
-        Ledger, Room,
-        invariants::{Waiver, violations},
-        slots::Terms,
-    },
+    ledger::Ledger,
     timings::Timings,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -35,10 +29,9 @@ use serde_json::Value;
 
 use super::{
     apiserver::{Change, ChangeKind, Payload},
-    creation::{self, Verdict},
     gate::is_dry_run,
     process::OPERATOR_NAMESPACE,
-    scene::{Scene, TENANT},
+    scene::{ACCOUNT, Scene, TENANT},
 };
 
 /// What was seen so far, and what was wrong with it.
@@ -327,209 +320,10 @@ impl Oracle {
         self.every_key_has_a_slot(scene);
     }
 
-    fn account_written(&mut self, change: &Change, scene: &Scene, now: Timestamp) {
-        if change.kind == ChangeKind::Deleted {
-            self.ledger = Ledger::default();
-            return;
-        }
-        // Most writes are about other things, and reading all of an account is dear.
-        let same = |field| {
-            change
-                .before
-                .as_deref()
-                .is_some_and(|before| before.pointer(field) == change.object.pointer(field))
-        };
-        if same("/status/slots") && same("/status/departed") {
-            return;
-        }
-        let Ok(account) = BagsAccount::deserialize(&*change.object) else {
-            return self.blame("the account cannot be read any more".to_owned());
-        };
-        let after = Ledger::of(account.status.as_ref());
-        if after == self.ledger {
-            return;
-        }
-        let born = |slot: &&Slot| {
-            slot.state == SlotState::Creating
-                && slot.attempt.as_deref().is_some_and(|attempt| self.ledger.by_attempt(attempt).is_none())
-        };
-        // A write may take its time; a licence counts from the moment that it names.
-        let moment = after.slots.iter().find(born).map_or(now, |slot| slot.since);
-        let before = std::mem::replace(&mut self.ledger, after.clone());
-        let lost = std::mem::take(&mut self.ledger_lost) && before.slots.is_empty();
-        let (waiver, moment) = if lost { (Waiver::Rebuild, now) } else { (Waiver::None, moment) };
-        let terms = Terms {
-            room: Room::of(&account, now, &self.timings),
-            now: moment,
-            licence_term: self.timings.licence_term,
-        };
-        self.found.extend(violations(&before, &after, &terms, waiver));
-        self.beside_the_operators_own_judgement(&before, &after, &terms);
-        self.no_value_can_arrive(&before, &after, scene);
-        if waiver != Waiver::Rebuild {
-            self.places_are_kept_rightly(&before, &after, &terms.room, scene);
-        }
-        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
-            if let Some(name) = &slot.key_name {
-                self.licences.entry(name.clone()).or_insert(slot.since);
-            }
-        }
-        let revoking = after.slots.iter().filter(|slot| slot.state == SlotState::Revoking);
-        self.condemned.extend(revoking.filter_map(|slot| slot.attempt.clone()));
-        for slot in &after.slots {
-            if let (Some(number), Some(attempt)) = (slot.published, slot.attempt.clone()) {
-                let known = self.switches.insert((slot.owner.uid.clone(), number), attempt.clone());
-                if known.is_some_and(|known| known != attempt) {
-                    self.blame(format!("I2: switch {number} of {} was of two keys", slot.owner.name));
-                }
-            }
-            let was = slot.attempt.as_deref().and_then(|attempt| before.by_attempt(attempt));
-            if slot.state == SlotState::Revoking && was.is_some_and(|was| was.state == SlotState::Live) {
-                self.gate_passed(slot, scene);
-            }
-        }
-    }
-
-    /// What the operator's own function might be wrong about itself, and what is no invariant of a ledger.
-    fn beside_the_operators_own_judgement(&mut self, before: &Ledger, after: &Ledger, terms: &Terms) {
-        let open = |slot: &&Slot| {
-            slot.state == SlotState::Creating && elapsed(slot.since, terms.now) < self.timings.licence_term
-        };
-        if after.slots.iter().filter(open).count() > 1 {
-            self.blame("I5: two licences are open".to_owned());
-        }
-        if before.unknown_state() && before.slots != after.slots {
-            self.blame("a ledger with a state of a newer version was changed".to_owned());
-        }
-        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Live) {
-            let attempt = slot.attempt.clone().unwrap_or_default();
-            let was = before.by_attempt(&attempt).map(|was| was.state.clone());
-            if was == Some(SlotState::Creating) && !self.verified.contains(&attempt) {
-                self.blame(format!("{attempt} was published before it answered 200"));
-            }
-        }
-    }
-
-    /// Whoever judges that nobody can tell whether a key exists has made sure that its value cannot arrive any more.
-    fn no_value_can_arrive(&mut self, before: &Ledger, after: &Ledger, scene: &Scene) {
-        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Unresolved) {
-            let attempt = slot.attempt.clone().unwrap_or_default();
-            let was = before.by_attempt(&attempt).map(|was| was.state.clone());
-            let kept = scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}"));
-            if was == Some(SlotState::Creating) && kept.is_some_and(|kept| kept["data"]["value"].is_null()) {
-                self.blame(format!("{attempt} was judged while its value could still arrive"));
-            }
-        }
-    }
-
     /// A key was asked whether it works, and answered 200.
     pub(crate) fn answered(&mut self, value: &str) {
         if let Some(attempt) = self.values.get(value) {
             self.verified.insert(attempt.clone());
-        }
-    }
-
-    /// I3: a published key is condemned only once a person lets it go, its namespace does, or it is dead already.
-    fn gate_passed(&mut self, slot: &Slot, scene: &Scene) {
-        let attempt = slot.attempt.clone().unwrap_or_default();
-        let dead = !self.alive.values().any(|name| name.ends_with(&format!("-{attempt}")));
-        let owner = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
-        let owner = owner.filter(|owner| owner["metadata"]["uid"].as_str() == Some(slot.owner.uid.as_str()));
-        let namespace = scene.api.get("namespaces", "", &slot.owner.namespace);
-        let going = namespace.is_none_or(|it| !it["metadata"]["deletionTimestamp"].is_null());
-        let account = scene.api.get("bagsaccounts", "", super::scene::ACCOUNT);
-        let resolved = account.is_some_and(|account| {
-            let said = account["metadata"]["annotations"][annotation::RESOLVED].as_str().unwrap_or_default();
-            said.split(',').any(|word| word == attempt)
-        });
-        let allowed = match owner {
-            Some(owner) => {
-                let deleting = !owner["metadata"]["deletionTimestamp"].is_null();
-                let word = !owner["metadata"]["annotations"][annotation::DELETE_NOW].is_null();
-                // Nobody lets it go: then nobody may hold it.
-                match deleting {
-                    true if word || going => true,
-                    true => return self.unread(slot, scene),
-                    false => return self.replaced(slot, scene),
-                }
-            }
-            None => going || resolved,
-        };
-        if allowed {
-            self.excused.insert(attempt.clone());
-        }
-        if !allowed && !dead {
-            self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
-        }
-    }
-
-    /// A process answered a review, in time: whoever is let in has a place, or is told to wait; whoever is refused, or only
-    /// asked, has none.
-    pub(crate) fn reviewed(&mut self, verdict: &Verdict, dry_run: bool, scene: &Scene) {
-        let placed = ledger(scene).unwrap_or_default().owned_by(&verdict.uid).next().is_some();
-        let name = &verdict.name;
-        if verdict.allowed && !dry_run && !placed && !verdict.waits() {
-            self.blame(format!("admission: {name} was let in without a place"));
-        }
-        if verdict.allowed && dry_run && placed {
-            self.blame(format!("admission: a place is kept for {name}, which was only tried out"));
-        }
-        if !verdict.allowed && verdict.code == 403 && placed {
-            self.blame(format!("admission: a place is kept for {name}, which was refused"));
-        }
-    }
-
-    /// An ApiKey that was let in is about to be stored: its place is still there.
-    pub(crate) fn is_stored(&mut self, name: &str, uid: &str, waits: bool, scene: &Scene) {
-        let placed = ledger(scene).unwrap_or_default().owned_by(uid).next().is_some();
-        if !placed && !waits {
-            self.blame(format!("admission: the place of {name} was given away before it was stored"));
-        }
-    }
-
-    /// Whether a first slot is free, and the one tenant has not its share yet, all those counted who wait for one.
-    pub(crate) fn has_room(&self, scene: &Scene, now: Timestamp) -> bool {
-        let Some(account) = scene.api.get("bagsaccounts", "", super::scene::ACCOUNT) else { return false };
-        let Ok(account) = BagsAccount::deserialize(&*account) else { return false };
-        let room = Room::of(&account, now, &self.timings);
-        let keys = scene.api.list("apikeys");
-        let waiting =
-            keys.iter().filter(|key| self.ledger.owned_by(creation::uid(key)).next().is_none()).count();
-        let most = account.spec.allowed.iter().filter_map(|entry| entry.max).max();
-        let owners: BTreeSet<&str> = self.ledger.slots.iter().map(|slot| slot.owner.uid.as_str()).collect();
-        let has_share = most.is_none_or(|most| i64::try_from(owners.len() + waiting).is_ok_and(|n| n < most));
-        has_share && room.fits_new(&self.ledger.slots, waiting)
-    }
-
-    /// A place is kept only where one is free, and for a use that no other place is kept for.
-    fn places_are_kept_rightly(&mut self, before: &Ledger, after: &Ledger, room: &Room, scene: &Scene) {
-        let new = after
-            .slots
-            .iter()
-            .filter(|slot| slot.state == SlotState::Reserved && slot.attempt.is_none())
-            .filter(|slot| before.owned_by(&slot.owner.uid).next().is_none());
-        for slot in new {
-            if !room.fits_new(&before.slots, 0) {
-                self.blame(format!("admission: a place is kept for {} where none is free", slot.owner.name));
-            }
-            let rival = before.slots.iter().find(|other| {
-                matches!(other.state, SlotState::Reserved | SlotState::Creating)
-                    && other.key_use == slot.key_use
-                    && (&other.owner.namespace, &other.owner.name)
-                        != (&slot.owner.namespace, &slot.owner.name)
-            });
-            let going = |other: &Slot| {
-                let owner = scene.api.get("apikeys", &other.owner.namespace, &other.owner.name);
-                owner.is_none_or(|owner| {
-                    creation::uid(&owner) != other.owner.uid
-                        || !owner["metadata"]["deletionTimestamp"].is_null()
-                })
-            };
-            // Whoever was let in just now is not stored yet: its place counts all the same.
-            let young = |other: &Slot| elapsed(other.since, slot.since) < creation::PATIENCE;
-            if let Some(rival) = rival.filter(|rival| young(rival) || !going(rival)) {
-                self.blame(format!("use: {} and {} have one each", rival.owner.name, slot.owner.name));
-            }
         }
     }
 
@@ -580,7 +374,7 @@ impl Oracle {
 
 /// The ledger as it stands in the cluster.
 pub(crate) fn ledger(scene: &Scene) -> Option<Ledger> {
-    let account = scene.api.get("bagsaccounts", "", super::scene::ACCOUNT)?;
+    let account = scene.api.get("bagsaccounts", "", ACCOUNT)?;
     let account = BagsAccount::deserialize(&*account).ok()?;
     Some(Ledger::of(account.status.as_ref()))
 }

@@ -16,7 +16,7 @@ use bags_operator::{
     account,
     api::{ApiKey, BagsAccount, account::Installation},
     apikey,
-    clock::Randomness,
+    clock::{Clock, Randomness},
     config::Config,
     context::Context,
     env::Env,
@@ -51,7 +51,6 @@ use tower::ServiceExt;
 
 use super::{
     apiserver::{ApiServer, Change, ChangeKind},
-    clock::VirtualClock,
     creation::Verdict,
     gate::{Gate, Sent},
 };
@@ -176,7 +175,7 @@ pub(crate) struct Process {
 pub(crate) struct Machine<'a> {
     pub(crate) config: &'a Config,
     pub(crate) gate: &'a Gate,
-    pub(crate) clock: &'a Arc<VirtualClock>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) seed: u64,
     pub(crate) cluster: &'a str,
 }
@@ -189,7 +188,7 @@ impl Process {
         let env = Env {
             kube: gate.kube(incarnation),
             bags: gate.bags(incarnation),
-            clock: (*clock).clone(),
+            clock: clock.clone(),
             randomness: Randomness::from_seed(seed.wrapping_mul(1000).wrapping_add(u64::from(incarnation))),
             saves: saves(&ice, &tasks, &alive),
         };

@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
 use super::{
-    clock::{Idle, VirtualClock},
+    clock::{Idle, OffClock, VirtualClock},
     creation::Creation,
     end,
     fault::{Fault, Label, Seam, Strike},
@@ -207,7 +207,7 @@ impl<'a> Run<'a> {
         let machine = Machine {
             config: self.config,
             gate: &self.gate,
-            clock: &self.clock,
+            clock: self.clock_of(role),
             seed: self.plan.seed,
             cluster: CLUSTER,
         };
@@ -215,6 +215,16 @@ impl<'a> Run<'a> {
         process.relist(&self.scene.api, self.clock.monotonic());
         self.trace.note(|| format!("process {} starts", process.incarnation));
         self.processes.push(process);
+    }
+
+    /// The leader's is right: the times of its licences are what others are judged by.
+    fn clock_of(&self, role: Role) -> Arc<dyn Clock> {
+        match role {
+            Role::Leader => self.clock.clone(),
+            Role::Follower => {
+                Arc::new(OffClock { clock: self.clock.clone(), by: self.plan.workflow.followers_clock() })
+            }
+        }
     }
 
     /// Until rest, or until something is wrong.

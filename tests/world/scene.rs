@@ -89,7 +89,8 @@ impl Scene {
             wishes: Arc::default(),
         };
         for name in [OPERATOR_NAMESPACE, TENANT] {
-            scene.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+            let metadata = json!({"name": name, "labels": {"team": name}});
+            scene.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
         }
         scene.put(json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
@@ -343,6 +344,16 @@ impl Scene {
         let _ = self.api.edit("secrets", TENANT, name, |secret| {
             secret["data"]["BAGS_API_KEY"] = json!(STANDARD.encode("edited-by-hand"));
             secret["data"]["THEIRS"] = json!(STANDARD.encode("kept"));
+        });
+    }
+
+    /// Somebody sets a label of the tenant's namespace, or takes it away.
+    pub(crate) fn label_namespace(&self, label: &str, value: Option<&str>) {
+        let _ = self.api.edit("namespaces", "", TENANT, |namespace| match value {
+            Some(value) => namespace["metadata"]["labels"][label] = json!(value),
+            None => {
+                namespace["metadata"]["labels"].as_object_mut().and_then(|labels| labels.remove(label));
+            }
         });
     }
 

@@ -43,6 +43,7 @@ pub(crate) struct Workflow {
     deeds: Vec<Deed>,
     ends: Vec<&'static str>,
     followers: bool,
+    followers_clock: SignedDuration,
     alike: &'static [&'static str],
     violates: Option<&'static str>,
     long: bool,
@@ -64,6 +65,7 @@ impl Workflow {
             deeds: Vec::new(),
             ends: Vec::new(),
             followers: false,
+            followers_clock: SignedDuration::ZERO,
             alike: &[],
             violates: None,
             long: false,
@@ -196,6 +198,16 @@ impl Workflow {
 
     pub(crate) fn has_followers(&self) -> bool {
         self.followers
+    }
+
+    /// The same, and the wall clock of that process is so far ahead.
+    pub(crate) fn with_a_follower_whose_clock_is_off_by(mut self, by: SignedDuration) -> Self {
+        self.followers_clock = by;
+        self.with_a_follower()
+    }
+
+    pub(crate) fn followers_clock(&self) -> SignedDuration {
+        self.followers_clock
     }
 
     /// A person restarts what holds an earlier key for long.

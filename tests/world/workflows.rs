@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     cluster::{Consumer, Kind, Reads},
@@ -81,6 +81,11 @@ fn creation() -> Vec<Workflow> {
     ]
 }
 
+/// An account for whoever's namespace has a label.
+fn of_the_team() -> Value {
+    json!({"allowed": [{"selector": {"matchLabels": {"team": "shop"}}}]})
+}
+
 /// ApiKeys that are put before the webhook.
 fn admission() -> Vec<Workflow> {
     const CROWD: &[&str] = &["alpha", "beta"];
@@ -95,6 +100,37 @@ fn admission() -> Vec<Workflow> {
             .account(json!({"limit": 2}))
             .alike(CROWD)
             .meanwhile("apply two ApiKeys", crowd)
+            .ends("keys at Bags: 1"),
+        Workflow::new("two come for the last place, to a process whose clock is behind as well", Ways::Token)
+            .with_a_follower_whose_clock_is_off_by(SignedDuration::from_mins(-3))
+            .account(json!({"limit": 2}))
+            .alike(CROWD)
+            .meanwhile("apply two ApiKeys", crowd)
+            .ends("keys at Bags: 1"),
+        Workflow::new("two come for the last place, to a process whose clock is ahead as well", Ways::Token)
+            .with_a_follower_whose_clock_is_off_by(SignedDuration::from_mins(3))
+            .account(json!({"limit": 2}))
+            .alike(CROWD)
+            .meanwhile("apply two ApiKeys", crowd)
+            .ends("keys at Bags: 1"),
+        Workflow::new("admitted by a label of the namespace, which is taken away for a while", Ways::Token)
+            .with_a_follower()
+            .account(of_the_team())
+            .meanwhile("apply an ApiKey", |scene| scene.submit("web"))
+            .then(Duration::from_secs(1), "take the label away", |scene| scene.label_namespace("team", None))
+            .then(Duration::from_mins(20), "give it back", |scene| {
+                scene.label_namespace("team", Some("shop"))
+            })
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
+        Workflow::new("the label of the namespace is taken away in the middle of a creation", Ways::Token)
+            .account(of_the_team())
+            .key("web")
+            .meanwhile("take the label away", |scene| scene.label_namespace("team", None))
+            .then(Duration::from_mins(20), "give it back", |scene| {
+                scene.label_namespace("team", Some("shop"))
+            })
+            .ends(WEB_IS_READY)
             .ends("keys at Bags: 1"),
         Workflow::new("one is tried out, and another comes", Ways::Token)
             .account(json!({"limit": 2}))

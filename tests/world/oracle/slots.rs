@@ -1,0 +1,155 @@
+//! Each write of the ledger: the table of slots, and what it must be true of beside itself.
+
+use bags_operator::{
+    api::{
+        BagsAccount,
+        account::{Slot, SlotState},
+        annotation,
+    },
+    ledger::{
+        Ledger, Room,
+        invariants::{Waiver, violations},
+        slots::Terms,
+    },
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{Oracle, elapsed};
+use crate::{
+    apiserver::{Change, ChangeKind},
+    process::OPERATOR_NAMESPACE,
+    scene::{ACCOUNT, Scene},
+};
+
+impl Oracle {
+    /// The ledger changed, or something beside it.
+    pub(super) fn account_written(&mut self, change: &Change, scene: &Scene, now: Timestamp) {
+        if change.kind == ChangeKind::Deleted {
+            self.ledger = Ledger::default();
+            return;
+        }
+        // Most writes are about other things, and reading all of an account is dear.
+        let same = |field| {
+            change
+                .before
+                .as_deref()
+                .is_some_and(|before| before.pointer(field) == change.object.pointer(field))
+        };
+        if same("/status/slots") && same("/status/departed") {
+            return;
+        }
+        let Ok(account) = BagsAccount::deserialize(&*change.object) else {
+            return self.blame("the account cannot be read any more".to_owned());
+        };
+        let after = Ledger::of(account.status.as_ref());
+        if after == self.ledger {
+            return;
+        }
+        let born = |slot: &&Slot| {
+            slot.state == SlotState::Creating
+                && slot.attempt.as_deref().is_some_and(|attempt| self.ledger.by_attempt(attempt).is_none())
+        };
+        // A write may take its time; a licence counts from the moment that it names.
+        let moment = after.slots.iter().find(born).map_or(now, |slot| slot.since);
+        let before = std::mem::replace(&mut self.ledger, after.clone());
+        let lost = std::mem::take(&mut self.ledger_lost) && before.slots.is_empty();
+        let (waiver, moment) = if lost { (Waiver::Rebuild, now) } else { (Waiver::None, moment) };
+        let terms = Terms {
+            room: Room::of(&account, now, &self.timings),
+            now: moment,
+            licence_term: self.timings.licence_term,
+        };
+        self.found.extend(violations(&before, &after, &terms, waiver));
+        self.beside_the_operators_own_judgement(&before, &after, &terms);
+        self.no_value_can_arrive(&before, &after, scene);
+        if waiver != Waiver::Rebuild {
+            self.places_are_kept_rightly(&before, &after, &terms.room, scene);
+        }
+        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
+            if let Some(name) = &slot.key_name {
+                self.licences.entry(name.clone()).or_insert(slot.since);
+            }
+        }
+        let revoking = after.slots.iter().filter(|slot| slot.state == SlotState::Revoking);
+        self.condemned.extend(revoking.filter_map(|slot| slot.attempt.clone()));
+        for slot in &after.slots {
+            if let (Some(number), Some(attempt)) = (slot.published, slot.attempt.clone()) {
+                let known = self.switches.insert((slot.owner.uid.clone(), number), attempt.clone());
+                if known.is_some_and(|known| known != attempt) {
+                    self.blame(format!("I2: switch {number} of {} was of two keys", slot.owner.name));
+                }
+            }
+            let was = slot.attempt.as_deref().and_then(|attempt| before.by_attempt(attempt));
+            if slot.state == SlotState::Revoking && was.is_some_and(|was| was.state == SlotState::Live) {
+                self.gate_passed(slot, scene);
+            }
+        }
+    }
+
+    /// What the operator's own function might be wrong about itself, and what is no invariant of a ledger.
+    fn beside_the_operators_own_judgement(&mut self, before: &Ledger, after: &Ledger, terms: &Terms) {
+        let open = |slot: &&Slot| {
+            slot.state == SlotState::Creating && elapsed(slot.since, terms.now) < self.timings.licence_term
+        };
+        if after.slots.iter().filter(open).count() > 1 {
+            self.blame("I5: two licences are open".to_owned());
+        }
+        if before.unknown_state() && before.slots != after.slots {
+            self.blame("a ledger with a state of a newer version was changed".to_owned());
+        }
+        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Live) {
+            let attempt = slot.attempt.clone().unwrap_or_default();
+            let was = before.by_attempt(&attempt).map(|was| was.state.clone());
+            if was == Some(SlotState::Creating) && !self.verified.contains(&attempt) {
+                self.blame(format!("{attempt} was published before it answered 200"));
+            }
+        }
+    }
+
+    /// Whoever judges that nobody can tell whether a key exists has made sure that its value cannot arrive any more.
+    fn no_value_can_arrive(&mut self, before: &Ledger, after: &Ledger, scene: &Scene) {
+        for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Unresolved) {
+            let attempt = slot.attempt.clone().unwrap_or_default();
+            let was = before.by_attempt(&attempt).map(|was| was.state.clone());
+            let kept = scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}"));
+            if was == Some(SlotState::Creating) && kept.is_some_and(|kept| kept["data"]["value"].is_null()) {
+                self.blame(format!("{attempt} was judged while its value could still arrive"));
+            }
+        }
+    }
+
+    /// I3: a published key is condemned only once a person lets it go, its namespace does, or it is dead already.
+    fn gate_passed(&mut self, slot: &Slot, scene: &Scene) {
+        let attempt = slot.attempt.clone().unwrap_or_default();
+        let dead = !self.alive.values().any(|name| name.ends_with(&format!("-{attempt}")));
+        let owner = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
+        let owner = owner.filter(|owner| owner["metadata"]["uid"].as_str() == Some(slot.owner.uid.as_str()));
+        let namespace = scene.api.get("namespaces", "", &slot.owner.namespace);
+        let going = namespace.is_none_or(|it| !it["metadata"]["deletionTimestamp"].is_null());
+        let account = scene.api.get("bagsaccounts", "", ACCOUNT);
+        let resolved = account.is_some_and(|account| {
+            let said = account["metadata"]["annotations"][annotation::RESOLVED].as_str().unwrap_or_default();
+            said.split(',').any(|word| word == attempt)
+        });
+        let allowed = match owner {
+            Some(owner) => {
+                let deleting = !owner["metadata"]["deletionTimestamp"].is_null();
+                let word = !owner["metadata"]["annotations"][annotation::DELETE_NOW].is_null();
+                // Nobody lets it go: then nobody may hold it.
+                match deleting {
+                    true if word || going => true,
+                    true => return self.unread(slot, scene),
+                    false => return self.replaced(slot, scene),
+                }
+            }
+            None => going || resolved,
+        };
+        if allowed {
+            self.excused.insert(attempt.clone());
+        }
+        if !allowed && !dead {
+            self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
+        }
+    }
+}
