@@ -1,0 +1,81 @@
+# Many people at once for the last slots of an account. Sourced by demo/run; needs a node.
+
+open_crowd() {
+	open_account crowd user-2
+	mkdir -p "$work/crowd"
+}
+
+# person NAME: applies an ApiKey until there is a clear answer, which is kept.
+person() {
+	local said
+	until
+		said=$(apikey crowd "$1" production "$1" | sed 's/{name: main}/{name: crowd}/' | kubectl create -f - 2>&1) ||
+			grep -q "has no slot for another key" <<<"$said"
+	do
+		printf '%s\n' "$said" >>"$work/crowd/unclear"
+		sleep 0.5
+	done
+	printf '%s\n' "$said" >"$work/crowd/$1"
+}
+
+# crowd ROUND COUNT: so many people at once.
+crowd() {
+	local number people=()
+	for number in $(seq "$2"); do
+		person "person-$1-$number" 9>&- &
+		people+=($!)
+	done
+	wait "${people[@]}"
+}
+
+slots_of_crowd() { kubectl get bacct crowd -o "jsonpath={range .status.slots[?(@.state==\"$1\")]}x{end}"; }
+
+somebody_is_in() { [ -n "$(slots_of_crowd Reserved)$(slots_of_crowd Creating)$(slots_of_crowd Live)" ]; }
+
+no_empty_place() { [ -z "$(slots_of_crowd Reserved)$(slots_of_crowd Creating)" ]; }
+
+available_to_crowd() { kubectl get bacct crowd -o 'jsonpath={.status.capacity.available}'; }
+
+four_are_free() { [ "$(available_to_crowd)" = 4 ]; }
+
+# Inside the node, where one process after the other may be a pod's program. Not everybody has pkill.
+# shellcheck disable=SC2016 # expanded there
+kill_one='for process in /proc/[0-9]*; do
+	if [ "$(cat "$process/comm" 2>/dev/null)" = bags-operator ]; then
+		kill -KILL "${process#/proc/}"
+		exit
+	fi
+done
+exit 1'
+
+# So many times.
+crowds() {
+	local round crowd came admitted lost
+	open_crowd >/dev/null
+	admitted=0 lost=0
+	for round in $(seq "$1"); do
+		crowd "$round" 50 &
+		crowd=$!
+		if [ $((round % 2)) -eq 0 ]; then
+			await 30 "the first of the crowd is admitted" somebody_is_in
+			tests/cluster/run exec --state "$work/cluster" -- sh -c "$kill_one"
+		fi
+		wait "$crowd"
+		# A place that was kept by a pod that died before it could say so comes free, and somebody else gets it.
+		await 60 "no place is kept for nobody" no_empty_place
+		if [ "$(available_to_crowd)" != 0 ]; then
+			crowd "$round-late" 8
+		fi
+		came=$({ grep -l ' created$' "$work/crowd/person-$round-"* || true; } | wc -l | tr -d ' ')
+		admitted=$((admitted + came))
+		kubectl -n crowd wait --for=condition=Ready apikeys --all --timeout=60s >/dev/null
+		kubectl -n crowd annotate bkey --all keys.bags.fm/delete-now=true >/dev/null
+		kubectl -n crowd delete bkey --all --timeout=90s >/dev/null
+		await 60 "four slots are free again" four_are_free
+		lost=$((lost + 4 - $(available_to_crowd)))
+		say "  round $round: $came of 50 admitted"
+	done
+	say "admission: $1 rounds, $admitted admitted, $((4 * $1)) expected, $lost slots lost"
+	expect "admitted" "$admitted" "$((4 * $1))"
+	prove_every_key 10
+}
