@@ -24,8 +24,10 @@ use crate::{
     env::{CallError, call},
 };
 
-/// Who writes, in `managedFields`.
+/// Who writes the value, in `managedFields`: the time of the entry is that of the switch.
 const FIELD_MANAGER: &str = "bags-operator";
+/// Who writes where the value stays as it is: the switch keeps its time.
+const METADATA_MANAGER: &str = "bags-operator-metadata";
 
 /// What stands under the Secret's name.
 #[derive(Clone)]
@@ -49,6 +51,15 @@ pub enum Foreign {
     Type,
     /// It was written by a later switch than the ledger knows of.
     LaterSwitch,
+    /// The operator may not read it: nobody knows what stands there.
+    Forbidden,
+}
+
+#[cfg(test)]
+impl Foreign {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Unmarked, Self::Immutable, Self::Type, Self::LaterSwitch, Self::Forbidden];
 }
 
 /// What the Secret should hold.
@@ -103,8 +114,12 @@ impl ConsumerSecret {
     /// # Errors
     /// When the API server does not answer.
     pub async fn find(&self, known: i64) -> Result<Found, CallError> {
-        let secret = call(self.api.get_opt(&self.name)).await?;
-        Ok(secret.map_or(Found::Missing, |secret| judge(secret, &self.uid, known)))
+        match call(self.api.get_opt(&self.name)).await {
+            // No failure: the rest of the ApiKey goes on, its deletion first of all. In a namespace that is being deleted the
+            // rights go before the ApiKey.
+            Err(error) if error.is_forbidden() => Ok(Found::Foreign(Foreign::Forbidden)),
+            secret => Ok(secret?.map_or(Found::Missing, |secret| judge(secret, &self.uid, known))),
+        }
     }
 
     /// Asks the API server whether the Secret could be created: permissions, quota, policies.
@@ -125,18 +140,20 @@ impl ConsumerSecret {
     /// What the API server says; `409` means observe again.
     pub async fn write(&self, found: &Found, desired: &Desired<'_>) -> Result<Option<Secret>, CallError> {
         // Without a name it would share its entry in `managedFields`, and the time of the switch, with others.
-        let options = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let by =
+            |manager: &str| PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
         match found {
             Found::Missing => {
                 let secret = project(&blank(desired.key), desired);
-                call(self.api.create(&options, &secret)).await.map(Some)
+                call(self.api.create(&by(FIELD_MANAGER), &secret)).await.map(Some)
             }
             Found::Ours(secret) => {
                 let next = project(secret, desired);
                 if next == **secret {
                     return Ok(None);
                 }
-                call(self.api.replace(&self.name, &options, &next)).await.map(Some)
+                let manager = manager_of(secret, &next, desired.key.api_key_field());
+                call(self.api.replace(&self.name, &by(manager), &next)).await.map(Some)
             }
             Found::Foreign(_) => Ok(None),
         }
@@ -163,6 +180,15 @@ impl ConsumerSecret {
             outcome => outcome.map(drop),
         }
     }
+}
+
+/// Who makes this change.
+fn manager_of(before: &Secret, after: &Secret, field: &str) -> &'static str {
+    let held = |secret: &Secret| {
+        let value = secret.data.as_ref().and_then(|data| data.get(field)).cloned();
+        (value, secret.annotations().get(mark::SWITCH).cloned())
+    };
+    if held(before) == held(after) { METADATA_MANAGER } else { FIELD_MANAGER }
 }
 
 /// Whether the Secret in `found` already is what it should be.
@@ -296,6 +322,33 @@ mod tests {
         assert_eq!(repaired.labels()["theirs"], "kept");
         assert_eq!(repaired.labels()["team"], "web");
         assert!(repaired.metadata.owner_references.is_none());
+    }
+
+    #[test]
+    fn a_write_that_leaves_the_value_leaves_the_time_of_the_switch() {
+        let before = project_onto(&blank(&key()));
+        let set = |it: &mut Secret, field: &str, value| {
+            drop(it.data.get_or_insert_default().insert(field.into(), value))
+        };
+        let manager = |change: &dyn Fn(&mut Secret)| {
+            let mut after = before.clone();
+            change(&mut after);
+            manager_of(&before, &after, "BAGS_API_KEY")
+        };
+        assert_eq!(
+            manager(&|it| drop(it.labels_mut().insert("team".into(), "web".into()))),
+            METADATA_MANAGER
+        );
+        assert_eq!(manager(&|it| drop(it.annotations_mut().remove("team"))), METADATA_MANAGER);
+        let other = || ByteString(b"other".to_vec());
+        assert_eq!(manager(&|it| set(it, "BAGS_BASE_URL", other())), METADATA_MANAGER);
+        assert_eq!(manager(&|it| set(it, "BAGS_API_KEY", other())), FIELD_MANAGER);
+        assert_eq!(manager(&|it| it.data = None), FIELD_MANAGER, "it was taken away");
+        assert_eq!(
+            manager(&|it| drop(it.annotations_mut().insert(mark::SWITCH.into(), "9".into()))),
+            FIELD_MANAGER,
+            "another switch, though it be to the same value"
+        );
     }
 
     #[test]

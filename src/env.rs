@@ -75,6 +75,12 @@ impl CallError {
         self.code() == Some(404)
     }
 
+    /// The operator has no right to do this.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
     /// The API server understood and said no: asking again as it is will not help.
     #[must_use]
     pub fn is_refusal(&self) -> bool {

@@ -23,7 +23,7 @@ pub mod restarted;
 mod fixtures;
 
 pub use lists::PodLists;
-pub use marks::Marks;
+pub use marks::{Marks, Rest};
 pub use owner::{Controller, Owner, OwnerCache, WorkloadKind, WorkloadRef};
 pub use pod::{Pod, list};
 pub use pod_scan::{Holder, Scan, Verdict, Why, scan};

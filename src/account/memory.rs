@@ -142,7 +142,7 @@ pub struct KeyMemory {
     pub closed: bool,
     /// The user it belonged to when it last answered 200.
     pub user: Option<String>,
-    /// Last use as the last list told it.
+    /// The last use that any list told of: one that a list showed is one, whatever a later list says or does not say.
     pub last_used: Option<Timestamp>,
     /// The last answer that a list has shown as a use, and how much later the first list was asked for that does.
     pub shown: Option<(Instant, Duration)>,
@@ -179,7 +179,8 @@ impl Memory {
 impl KeyMemory {
     /// A list that was asked for now tells when the key was last used.
     pub fn listed(&mut self, last_used: Option<Timestamp>, now: Instant, wall: Timestamp) {
-        self.last_used = last_used;
+        // No later than it was told of, by our own clock: a time that lies ahead would be waited for.
+        self.last_used = self.last_used.max(last_used.map(|used| used.min(wall)));
         let Some(good) = self.good else { return };
         let ago = now.saturating_duration_since(good);
         let answered = wall.saturating_sub(SignedDuration::try_from(ago).unwrap_or(SignedDuration::MAX));

@@ -190,7 +190,8 @@ pub struct BagsAccountStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, CredentialsValid, ListCovers, RevocationNeedsPerson, RotationsStarved, QuotaAvailable, AdmissionEnforced.
+    /// Ready, CredentialsValid, ListCovers, RevocationNeedsPerson, RotationsStarved, QuotaAvailable, AdmissionEnforced,
+    /// KeyUnresolved, OrphanedKeys, StrayKeys, StrayValues.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

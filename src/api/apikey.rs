@@ -151,7 +151,7 @@ pub struct ApiKeyStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, QuotaAvailable, SecretSynced.
+    /// Ready, Reconciling, Stalled, QuotaAvailable, SecretSynced, Rotating, OldKeyRevoked, ZeroDowntime.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -247,6 +247,10 @@ pub struct Switch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub clean_since: Option<Timestamp>,
+    /// When the key before it was last used after that, as far as any list told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
+    pub old_key_used_at: Option<Timestamp>,
     /// Workloads that were restarted for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]

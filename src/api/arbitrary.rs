@@ -159,7 +159,7 @@ fn any_current(now: i64) -> impl Strategy<Value = (Value, Value)> {
             let key = json!({"revision": number, "attempt": attempt, "keyName": "Production-App-0",
                              "publishedAt": published, "lastUsedAt": used});
             let last = json!({"count": number, "attempt": attempt, "at": at, "cleanSince": clean,
-                              "marked": marked});
+                              "oldKeyUsedAt": used, "marked": marked});
             (if current { key } else { Value::Null }, if switch { last } else { Value::Null })
         },
     )

@@ -212,7 +212,8 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     };
     let Some(value) = saved else {
         let message = format!(
-            "the keystore has no value for attempt {attempt}, which has to be asked whether it works"
+            "the keystore has no value for attempt {attempt}, and the key has to be asked whether it works: restore Secret \
+             \"bags-key-{attempt}\" of the operator's namespace from a backup; until then nothing is revoked"
         );
         return Err(Problem::terminal(Reason::ValueMissing, message));
     };
@@ -361,6 +362,17 @@ fn changed_on_the_way(key: &ApiKey) -> Problem {
     Problem::transient(Reason::SecretConflict, message)
 }
 
+/// The key is gone, and its Secret may not be removed.
+fn secret_stays(key: &ApiKey) -> Problem {
+    let message = format!(
+        "the operator may not remove Secret \"{}\" from namespace \"{}\"; let the namespace take part again (consumerNamespaces of \
+         the chart, or docs/rbac.yaml), or remove the Secret and the finalizer {FINALIZER} of the ApiKey by hand",
+        key.secret_name(),
+        key.namespace().unwrap_or_default()
+    );
+    Problem::transient(Reason::SecretRefused, message)
+}
+
 /// The API server does not take the consumer Secret: permissions, quota, a policy.
 pub(super) fn secret_refused(key: &ApiKey, said: &str) -> Problem {
     let message = format!(
@@ -381,6 +393,7 @@ async fn finish(
     if remove_secret {
         match ConsumerSecret::of(context.env.kube.clone(), &o.key).remove().await {
             Err(error) if error.is_conflict() => return Ok(()),
+            Err(error) if error.is_forbidden() => return Err(secret_stays(&o.key)),
             outcome => outcome?,
         }
     }

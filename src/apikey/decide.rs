@@ -239,7 +239,7 @@ fn drift(o: &Observation) -> Rule {
     match &o.consumer {
         Some(Found::Foreign(foreign)) => {
             // Nothing tells when somebody removes it: the operator does not watch Secrets of tenants.
-            let hold = Hold::new(Reason::SecretConflict, words::foreign_secret(&o.key, *foreign));
+            let hold = Hold::new(Reason::of_secret(*foreign), words::foreign_secret(&o.key, *foreign));
             Rule::Wait(hold.after(Duration::from_mins(1)))
         }
         Some(found @ (Found::Missing | Found::Ours(_))) if !consumer_secret::in_sync(found, &desired) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::events::EventReason;
+use crate::{consumer_secret::Foreign, events::EventReason};
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident, $event:expr;)+) => {
@@ -131,6 +131,17 @@ impl Reason {
             Kind::Settled => self,
             Kind::Progressing => Self::Rotating,
             Kind::Stalled => Self::RotationBlocked,
+        }
+    }
+
+    /// Why the Secret cannot hold the key.
+    #[must_use]
+    pub const fn of_secret(foreign: Foreign) -> Self {
+        match foreign {
+            Foreign::Unmarked | Foreign::Immutable | Foreign::Type | Foreign::LaterSwitch => {
+                Self::SecretConflict
+            }
+            Foreign::Forbidden => Self::SecretRefused,
         }
     }
 

@@ -218,7 +218,7 @@ async fn existing(consumer: &ConsumerSecret, o: &Observation, view: &AccountView
         Found::Missing | Found::Ours(_) => Ok(()),
         Found::Foreign(foreign) => {
             let message = super::decide::foreign_secret(&o.key, foreign);
-            Err(Problem::transient(Reason::SecretConflict, message).into())
+            Err(Problem::transient(Reason::of_secret(foreign), message).into())
         }
     }
 }

@@ -1,10 +1,6 @@
 //! Gathers what a decision needs. Reads only: caches first, the API server where a cache would not do.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
@@ -24,6 +20,7 @@ use crate::{
     api::{
         ApiKey, BagsAccount, FINALIZER,
         account::{Owner, Slot, SlotState},
+        apikey::Switch,
         mark,
     },
     bags::{KeyValue, Probe},
@@ -33,7 +30,7 @@ use crate::{
     keystore::Entry,
     ledger::{Ledger, Room, slots},
     timings::Timings,
-    workload::{Consumer, Scan},
+    workload::{Consumer, Rest, Scan},
 };
 
 /// What is carried from one round of a run to the next.
@@ -59,8 +56,8 @@ pub struct PodsSeen {
     pub scan: Scan,
     /// Their owners; not looked up for a deletion.
     pub consumers: Vec<Consumer>,
-    /// Workloads that this process marked for the switch so lately that it does not mark them again.
-    pub resting: BTreeSet<String>,
+    /// Workloads that this process marked for the switch and does not now mark again, by uid.
+    pub resting: BTreeMap<String, Rest>,
     /// They were listed in this run, for a step that cannot be taken back.
     pub confirmed: bool,
 }
@@ -213,8 +210,7 @@ impl Observation {
     /// could tell it to the next process.
     #[must_use]
     pub fn clean_since(&self) -> Option<Timestamp> {
-        let switch = self.key.status.as_ref()?.switch.as_ref()?;
-        switch.clean_since.filter(|_| Some(switch.count) == self.current().and_then(|slot| slot.published))
+        switch_of(&self.key, self.current())?.clean_since
     }
 
     /// Whether our finalizer is on the ApiKey.
@@ -268,7 +264,7 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         current_probe: probed(run, current),
         previous_probe: probed(run, previous(&slots)),
         uses: match (account.as_ref(), previous(&slots)) {
-            (Some(view), Some(previous)) => Some(uses(context, view, current, previous).await),
+            (Some(view), Some(previous)) => Some(uses(context, view, &key, current, previous).await),
             _ => None,
         },
         listed: run.listed,
@@ -292,8 +288,21 @@ fn probed(run: &Run, slot: Option<&Slot>) -> Option<Probe> {
     (Some(attempt) == slot?.attempt.as_ref()).then(|| probe.clone())
 }
 
-/// What the last list that covers the account says of the two keys of a switch.
-async fn uses(context: &Context, view: &AccountView, current: Option<&Slot>, previous: &Slot) -> Uses {
+/// What the status keeps of the last switch: of it only what nothing else could tell the next process is ever asked.
+fn switch_of<'a>(key: &'a ApiKey, current: Option<&Slot>) -> Option<&'a Switch> {
+    let switch = key.status.as_ref()?.switch.as_ref()?;
+    (Some(switch.count) == current?.published).then_some(switch)
+}
+
+/// What is known of the use of the two keys of a switch: a use that was told once is one, also where the account cannot list
+/// any more.
+async fn uses(
+    context: &Context,
+    view: &AccountView,
+    key: &ApiKey,
+    current: Option<&Slot>,
+    previous: &Slot,
+) -> Uses {
     let memory = context.memory_of(&view.account.name_any(), &view.account);
     let (now, wall) = (context.env.clock.monotonic(), context.env.clock.wall());
     let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
@@ -303,10 +312,13 @@ async fn uses(context: &Context, view: &AccountView, current: Option<&Slot>, pre
     let known = memory.key(current.and_then(|slot| slot.attempt.as_deref()).unwrap_or_default());
     let lists = memory.lists.lock().await;
     let list = lists.last();
+    let shown = list.and_then(|list| lists::find(&list.keys, previous)?.last_used_at);
     Uses {
         may_list: view.credentials.as_ref().is_ok_and(|credentials| credentials.token.is_some()),
         listed_at: list.filter(|list| list.coverage == Coverage::Covers).map(|list| list.wall),
-        previous: list.and_then(|list| lists::find(&list.keys, previous)?.last_used_at),
+        previous: shown
+            .max(memory.key(previous.attempt.as_deref().unwrap_or_default()).last_used)
+            .max(switch_of(key, current).and_then(|switch| switch.old_key_used_at)),
         answered: known.good.map(wall_of),
         shown: known.shown.map(|(at, lag)| Shown { answered: wall_of(at), lag: signed(lag) }),
     }

@@ -24,7 +24,8 @@ pub struct Uses {
     pub may_list: bool,
     /// When the last list was asked for, if it covers the account.
     pub listed_at: Option<Timestamp>,
-    /// When the previous key was last used, as the last list says: a use that a list shows is one, whatever else it covers.
+    /// When the previous key was last used, as far as any list ever said: a use that one showed is one, whatever else it
+    /// covers, and also where the account cannot list any more.
     pub previous: Option<Timestamp>,
     /// When the current key last answered this process: a use that is known.
     pub answered: Option<Timestamp>,
@@ -166,6 +167,11 @@ mod tests {
             ),
             ("no use of the old key was ever shown", Uses { previous: None, ..good }, unproven(None, 22, 45)),
             ("there is no list", Uses::default(), unproven(None, 22, 45)),
+            (
+                "it was used since, and there is no list any more",
+                Uses { may_list: false, previous: Some(at(30)), listed_at: None, ..good },
+                unproven(Some(at(30)), 23, 15),
+            ),
         ];
         for (name, uses, expected) in cases {
             assert_eq!(uses.quiet(at(0), HOUR, 24 * HOUR, at(75)), expected, "{name}");

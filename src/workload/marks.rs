@@ -3,7 +3,7 @@
 //! It may be lost: then a mark that is gone is set once more by the process that comes next.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -16,6 +16,15 @@ use super::owner::WorkloadRef;
 const TIMES: u32 = 2;
 /// What was marked so long ago is forgotten.
 const KEPT: Duration = Duration::from_hours(24 * 14);
+
+/// Why a workload that this process has marked is not marked again, where it does not carry the mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It was marked a moment ago.
+    Pause,
+    /// It was marked as often as is sensible, and the mark did not stay.
+    Spent,
+}
 
 struct Set {
     mark: String,
@@ -37,15 +46,23 @@ impl Marks {
         all.insert(place, Set { mark: mark.to_owned(), at: now, times: times.saturating_add(1) });
     }
 
-    /// Uids of the workloads that this process has marked so and will not mark again now.
+    /// The workloads that this process has marked so and will not mark again now, by uid.
     #[must_use]
-    pub fn resting(&self, api_key_uid: &str, mark: &str, now: Instant, pause: Duration) -> BTreeSet<String> {
+    pub fn resting(
+        &self,
+        api_key_uid: &str,
+        mark: &str,
+        now: Instant,
+        pause: Duration,
+    ) -> BTreeMap<String, Rest> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rests = |set: &Set| {
-            set.mark == mark && (set.times >= TIMES || now.saturating_duration_since(set.at) < pause)
+        let rest = |set: &Set| match (now.saturating_duration_since(set.at) < pause, set.times >= TIMES) {
+            (true, _) => Some(Rest::Pause),
+            (false, true) => Some(Rest::Spent),
+            (false, false) => None,
         };
-        let resting = all.iter().filter(|((_, owner), set)| owner == api_key_uid && rests(set));
-        resting.map(|((workload, _), _)| workload.clone()).collect()
+        let ours = all.iter().filter(|((_, owner), set)| owner == api_key_uid && set.mark == mark);
+        ours.filter_map(|((workload, _), set)| Some((workload.clone(), rest(set)?))).collect()
     }
 }
 
@@ -61,16 +78,17 @@ mod tests {
         let web = WorkloadRef { kind: WorkloadKind::Deployment, name: "web".into(), uid: "uid-web".into() };
         let begun = Instant::now();
         let rests = |mark: &str, after: Duration| {
-            marks.resting("uid-0", mark, begun + after, pause).contains("uid-web")
+            marks.resting("uid-0", mark, begun + after, pause).remove("uid-web")
         };
-        assert!(!rests("uid-0-2", Duration::ZERO), "nothing was marked yet");
+        assert_eq!(rests("uid-0-2", Duration::ZERO), None, "nothing was marked yet");
         marks.note(&web, "uid-0", "uid-0-2", begun);
-        assert!(rests("uid-0-2", pause / 2), "too soon");
-        assert!(!rests("uid-0-3", pause / 2), "the next switch is another mark");
-        assert!(!rests("uid-0-2", pause), "once more");
+        assert_eq!(rests("uid-0-2", pause / 2), Some(Rest::Pause), "too soon");
+        assert_eq!(rests("uid-0-3", pause / 2), None, "the next switch is another mark");
+        assert_eq!(rests("uid-0-2", pause), None, "once more");
         marks.note(&web, "uid-0", "uid-0-2", begun + pause);
-        assert!(rests("uid-0-2", pause * 100), "never a third time");
+        assert_eq!(rests("uid-0-2", pause * 3 / 2), Some(Rest::Pause), "it may come up");
+        assert_eq!(rests("uid-0-2", pause * 100), Some(Rest::Spent), "never a third time");
         marks.note(&web, "uid-0", "uid-0-3", begun + pause * 100);
-        assert!(!rests("uid-0-3", pause * 102), "a later switch begins anew");
+        assert_eq!(rests("uid-0-3", pause * 102), None, "a later switch begins anew");
     }
 }

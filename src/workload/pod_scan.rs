@@ -13,6 +13,9 @@ use super::{
 };
 use crate::timings::Timings;
 
+/// A pod that is there so long after it was to be deleted, its grace included, is on a node that nobody hears of.
+const OVERDUE: Duration = Duration::from_mins(2);
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
@@ -167,6 +170,9 @@ impl Judge<'_> {
             By::Unclear => Some(Why::Unknown),
             By::Pod => (!pod.unscheduled).then_some(Why::Started),
             By::Container(way, state) => match state {
+                ContainerState::Waiting | ContainerState::Terminated if self.is_overdue(pod) => {
+                    Some(Why::Unknown)
+                }
                 // What starts later is judged by its start; a file it has by then is read again as late as any other.
                 ContainerState::Waiting | ContainerState::Terminated => match way {
                     Way::Mounted if pod.reloads => self.settling(),
@@ -185,6 +191,13 @@ impl Judge<'_> {
                 }
             },
         }
+    }
+
+    /// It should have been gone for a while: its node does not tell, and what it told last need not be so any more.
+    fn is_overdue(&self, pod: &Pod) -> bool {
+        let overdue =
+            pod.deleted.filter(|_| !pod.unscheduled).map(|deleted| self.now.duration_since(deleted));
+        overdue.is_some_and(|time| Duration::try_from(time).is_ok_and(|time| time >= OVERDUE))
     }
 
     /// Why a file of an older container may have been read last with the old value.

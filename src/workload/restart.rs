@@ -14,6 +14,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
+    marks::Rest,
     owner::{self, Owner, OwnerCache, WorkloadKind, WorkloadRef},
     pod_scan::Scan,
     restarted::{Gap, Obstacle, Progress, Workload},
@@ -55,6 +56,8 @@ pub enum Reason {
     Obstacle(Obstacle),
     /// A restart would stop it for a while, and nobody allows that.
     Gap(Gap),
+    /// Its mark was set, and again, and did not stay: something writes its pod template.
+    MarkTaken,
     /// It was restarted for this switch, and has pods that may hold the old value all the same: the Secret was written again
     /// after they had started, say.
     RestartedBefore,
@@ -68,8 +71,8 @@ pub struct Terms<'a> {
     pub max_concurrent: usize,
     /// It may stop a workload for a while.
     pub allow_gap: bool,
-    /// This process marked the workload for this switch, and the mark is gone since too short a time to set it again.
-    pub already: &'a dyn Fn(&WorkloadRef) -> bool,
+    /// Whether this process marked the workload for this switch, and does not now mark it again.
+    pub rest: &'a dyn Fn(&WorkloadRef) -> Option<Rest>,
 }
 
 /// What is to be done about the consumers of a Secret.
@@ -202,11 +205,13 @@ impl Plan {
             self.obstructed.push((owner.clone(), Reason::RolloutFailed(words)));
             return None;
         }
-        if (terms.already)(reference) {
-            self.underway.push(reference.clone());
-            return None;
+        match (terms.rest)(reference) {
+            None => return Some(reference.clone()),
+            Some(Rest::Pause) => self.underway.push(reference.clone()),
+            // The others do not wait for it.
+            Some(Rest::Spent) => self.obstructed.push((owner.clone(), Reason::MarkTaken)),
         }
-        Some(reference.clone())
+        None
     }
 }
 

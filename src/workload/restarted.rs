@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::apps::v1::{
-        DaemonSet, DaemonSetStatus, Deployment, DeploymentStatus, DeploymentStrategy, StatefulSet,
-        StatefulSetStatus, StatefulSetUpdateStrategy,
+        DaemonSet, DaemonSetStatus, DaemonSetUpdateStrategy, Deployment, DeploymentStatus,
+        DeploymentStrategy, StatefulSet, StatefulSetStatus, StatefulSetUpdateStrategy,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
@@ -43,10 +43,10 @@ enum Strategy {
     Rolling { missing: i64 },
     /// A Deployment's other way: all old pods go first.
     Recreate,
-    /// A StatefulSet's rolling update: one pod after the other, down to this ordinal.
-    Ordered { partition: i32 },
-    /// A DaemonSet's rolling update.
-    EachNode,
+    /// A StatefulSet's rolling update: so many pods at a time, down to this ordinal.
+    Ordered { partition: i32, missing: i64 },
+    /// A DaemonSet's rolling update: on so many nodes at a time.
+    EachNode { missing: i64 },
     /// Only when somebody deletes the pods.
     OnDelete,
 }
@@ -82,7 +82,7 @@ pub enum Gap {
     /// All old pods end before the first new one starts.
     Recreate,
     /// The last old pod may end before a new one is ready: one replica that cannot be doubled, or an update strategy that
-    /// lets all replicas be missing.
+    /// lets all replicas, or the pods of all nodes, be missing.
     NoSurge,
     /// Somebody has to delete the pods.
     OnDelete,
@@ -121,15 +121,16 @@ impl Workload {
         }
         match self.strategy {
             Strategy::OnDelete => Err(Obstacle::OnDelete),
-            Strategy::Ordered { partition } if partition > 0 => Err(Obstacle::Partition(partition)),
-            Strategy::Ordered { .. } | Strategy::Rolling { .. } | Strategy::Recreate | Strategy::EachNode => {
-                Ok(())
-            }
+            Strategy::Ordered { partition, .. } if partition > 0 => Err(Obstacle::Partition(partition)),
+            Strategy::Ordered { .. }
+            | Strategy::Rolling { .. }
+            | Strategy::Recreate
+            | Strategy::EachNode { .. } => Ok(()),
         }
     }
 
-    /// Why a restart would not be without a gap; `None`: it would. On each node, and of several ordered pods, one pod at
-    /// a time is missing: that is how such a workload is always updated.
+    /// Why a restart would not be without a gap; `None`: it would. On each node a pod is missing for a moment: that is how
+    /// such a workload is always updated, but not on all of several nodes at the same time.
     #[must_use]
     pub fn gap(&self) -> Option<Gap> {
         if self.paused {
@@ -139,9 +140,10 @@ impl Workload {
         match self.strategy {
             Strategy::OnDelete => Some(Gap::OnDelete),
             Strategy::Recreate => (wanted > 0).then_some(Gap::Recreate),
-            Strategy::Rolling { missing } => (wanted > 0 && missing >= wanted).then_some(Gap::NoSurge),
-            Strategy::Ordered { partition: _ } => (wanted == 1).then_some(Gap::NoSurge),
-            Strategy::EachNode => None,
+            Strategy::Rolling { missing } | Strategy::Ordered { partition: _, missing } => {
+                (wanted > 0 && missing >= wanted).then_some(Gap::NoSurge)
+            }
+            Strategy::EachNode { missing } => (wanted > 1 && missing >= wanted).then_some(Gap::NoSurge),
         }
     }
 
@@ -224,12 +226,13 @@ impl From<StatefulSet> for Workload {
         let StatefulSet { metadata, spec, status } = set;
         let spec = spec.unwrap_or_default();
         let status: StatefulSetStatus = status.unwrap_or_default();
+        let wanted = spec.replicas.unwrap_or(1);
         let common =
             Self::of(WorkloadKind::StatefulSet, metadata, spec.template.metadata, status.observed_generation);
         Self {
-            strategy: ordered_strategy(spec.update_strategy.unwrap_or_default()),
+            strategy: ordered_strategy(spec.update_strategy.unwrap_or_default(), wanted),
             replicas: Replicas {
-                wanted: spec.replicas.unwrap_or(1).into(),
+                wanted: wanted.into(),
                 all: status.replicas.into(),
                 updated: count(status.updated_replicas),
                 ready: count(status.ready_replicas),
@@ -247,14 +250,11 @@ impl From<DaemonSet> for Workload {
         let status: DaemonSetStatus = status.unwrap_or_default();
         let common =
             Self::of(WorkloadKind::DaemonSet, metadata, spec.template.metadata, status.observed_generation);
-        let strategy = match spec.update_strategy.and_then(|strategy| strategy.type_).as_deref() {
-            None | Some("RollingUpdate") => Strategy::EachNode,
-            Some(_) => Strategy::OnDelete,
-        };
+        let wanted = status.desired_number_scheduled;
         Self {
-            strategy,
+            strategy: node_strategy(spec.update_strategy.unwrap_or_default(), wanted),
             replicas: Replicas {
-                wanted: status.desired_number_scheduled.into(),
+                wanted: wanted.into(),
                 all: status.current_number_scheduled.into(),
                 updated: count(status.updated_number_scheduled),
                 ready: status.number_ready.into(),
@@ -288,12 +288,33 @@ fn deployment_strategy(strategy: DeploymentStrategy, replicas: i32) -> Strategy 
     Strategy::Rolling { missing }
 }
 
-fn ordered_strategy(strategy: StatefulSetUpdateStrategy) -> Strategy {
+fn ordered_strategy(strategy: StatefulSetUpdateStrategy, replicas: i32) -> Strategy {
     match strategy.type_.as_deref() {
-        None | Some("RollingUpdate") => Strategy::Ordered {
-            partition: strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or_default(),
-        },
-        Some(_) => Strategy::OnDelete,
+        None | Some("RollingUpdate") => {}
+        Some(_) => return Strategy::OnDelete,
+    }
+    let rolling = strategy.rolling_update.unwrap_or_default();
+    let missing = one_at_least(rolling.max_unavailable, replicas, Round::Down);
+    Strategy::Ordered { partition: rolling.partition.unwrap_or_default(), missing }
+}
+
+fn node_strategy(strategy: DaemonSetUpdateStrategy, nodes: i32) -> Strategy {
+    match strategy.type_.as_deref() {
+        None | Some("RollingUpdate") => {}
+        Some(_) => return Strategy::OnDelete,
+    }
+    let rolling = strategy.rolling_update.unwrap_or_default();
+    let surge = rolling.max_surge.and_then(|surge| scaled(&surge, nodes, Round::Up)).unwrap_or_default();
+    // With a surge none may be missing: the API server takes one of them only.
+    let missing = if surge > 0 { 0 } else { one_at_least(rolling.max_unavailable, nodes, Round::Up) };
+    Strategy::EachNode { missing }
+}
+
+/// How many may be missing at a time: one, where nothing else is said; all, where it cannot be read.
+fn one_at_least(missing: Option<IntOrString>, replicas: i32, round: Round) -> i64 {
+    match missing {
+        None => 1,
+        Some(missing) => scaled(&missing, replicas, round).unwrap_or(replicas.into()).max(1),
     }
 }
 

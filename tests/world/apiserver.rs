@@ -6,7 +6,7 @@
 //!
 //! What it leaves out: the schema and the rules of the custom kinds (`tests/crds.rs` has them), the defaults and the rules
 //! of pods and workloads, server-side apply and the other kinds of patch, field ownership of all but Secrets (where
-//! nobody writes `managedFields` by hand), authentication and rights, the garbage collector, and the conditions that the
+//! nobody writes `managedFields` by hand), authentication, rights but for a namespace's as a whole, the garbage collector, and the conditions that the
 //! namespace controller writes.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -45,7 +45,10 @@ mod view;
 #[path = "apiserver/watch.rs"]
 mod watch;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ::http::{Request, Response};
 use bags_operator::clock::Clock;
@@ -54,7 +57,7 @@ use serde_json::{Value, json};
 
 use create::Hook;
 use fields::Author;
-use kinds::{Kind, Part};
+use kinds::{Kind, Part, Route};
 use store::Store;
 use update::Target;
 
@@ -79,6 +82,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     store: Mutex<Store>,
     admission: Mutex<Option<Arc<Hook>>>,
+    /// Namespaces in which whoever asks by HTTP has no right to Secrets, pods and workloads.
+    withheld: Mutex<BTreeSet<String>>,
     /// Tells the version of the last change to those who stream.
     moved: tokio::sync::watch::Sender<u64>,
 }
@@ -88,7 +93,13 @@ impl ApiServer {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let store = Store::new();
         let (moved, _) = tokio::sync::watch::channel(store.version());
-        let shared = Shared { clock, store: Mutex::new(store), admission: Mutex::default(), moved };
+        let shared = Shared {
+            clock,
+            store: Mutex::new(store),
+            admission: Mutex::default(),
+            withheld: Mutex::default(),
+            moved,
+        };
         let server = Self(Arc::new(shared));
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -225,6 +236,23 @@ impl ApiServer {
         hook: impl Fn(&AdmissionRequest<'_>) -> AdmissionVerdict + Send + Sync + 'static,
     ) {
         *self.admission() = Some(Arc::new(hook));
+    }
+
+    /// Takes the rights to a namespace's Secrets, pods and workloads from whoever asks by HTTP, or gives them back: where the
+    /// real server has a RoleBinding.
+    pub(crate) fn withhold(&self, namespace: &str, withheld: bool) {
+        let mut all = self.0.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        if withheld {
+            all.insert(namespace.to_owned());
+        } else {
+            all.remove(namespace);
+        }
+    }
+
+    fn may_use(&self, route: &Route<'_>) -> bool {
+        let granted_everywhere = route.kind.custom || ["events", "namespaces"].contains(&route.kind.resource);
+        let withheld = self.0.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        granted_everywhere || route.namespace.is_none_or(|namespace| !withheld.contains(namespace))
     }
 
     /// A client without any gate between: every request is answered at once, and watches stream. It wants a runtime.

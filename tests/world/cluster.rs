@@ -154,6 +154,13 @@ impl Cluster {
         self.held().into_iter().filter(|held| held.value == value).collect()
     }
 
+    /// Everything that was declared runs, or has run.
+    pub(crate) fn is_up(&self) -> bool {
+        let state = self.lock();
+        let made = state.workloads.iter().all(|workload| workload.made > 0);
+        made && state.pods.values().all(|pod| pod.held().is_some() || pod.has_ended())
+    }
+
     /// Each workload in words, for the end of a run.
     pub(crate) fn words(&self) -> Vec<String> {
         let state = self.lock();

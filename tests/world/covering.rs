@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     cluster::{Consumer, Kind, Reads},
-    scene::Ways,
+    scene::{Scene, Ways},
     workflow::Workflow,
 };
 
@@ -100,7 +100,7 @@ fn rotation(row: Row) -> Workflow {
             });
             scene.ask_for_rotation("web", "first");
         })
-        .once(|scene| scene.is_ready("web"));
+        .once(Scene::is_in_use);
     // Whoever nobody can restart gets the new value from a person: not so soon that it could be the old one, and before an
     // hour without evidence is over.
     let workflow = match kind {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     cluster::{Consumer, Kind, Reads},
-    scene::{Scene, Ways},
+    scene::{CREDENTIALS, Scene, Ways},
     workflow::Workflow,
     workflows::{NOTHING_IS_LEFT, WEB_IS_READY, named},
 };
@@ -29,7 +29,7 @@ fn asked(workflow: Workflow) -> Workflow {
             scene.set_overlaps("web", "5m", "15m");
             scene.ask_for_rotation("web", "first");
         })
-        .once(|scene| scene.is_ready("web"))
+        .once(Scene::is_in_use)
 }
 
 /// A person asks for another key while applications use the one that they have.
@@ -89,6 +89,28 @@ pub(crate) fn rotations() -> Vec<Workflow> {
         .then(Duration::from_hours(3), "give them the new value", |scene| {
             scene.cluster.kill_containers("elsewhere");
         }),
+        ends(asked(
+            web("rotated while somebody outside calls on, and the list goes", Ways::Both).consumer(named(
+                "elsewhere",
+                Kind::Outside,
+                Reads::Env,
+            )),
+        ))
+        .then(
+            Duration::from_hours(2),
+            "take the token out of the account, and write the credentials anew",
+            |scene| {
+                scene.edit_account(|spec| spec["credentials"]["agentToken"] = json!(null));
+                scene.rewrite_credentials();
+            },
+        )
+        .then(Duration::from_mins(10), "put the token back", |scene| {
+            scene.edit_account(|spec| spec["credentials"]["agentToken"] = json!({"secretName": CREDENTIALS}));
+        })
+        .then(Duration::from_mins(30), "give them the new value", |scene| {
+            scene.cluster.kill_containers("elsewhere");
+        })
+        .ends(TWO_HOLD),
         ends(asked(
             Workflow::new("rotated, and a pod without an owner holds on", Ways::Token)
                 .key("web")
@@ -223,6 +245,23 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
             |scene| scene.restart_workload("web"),
         ))
         .then(minutes(2), "edit it once more", |scene| scene.restart_workload("web"))
+        .ends(TWO_HOLD),
+        ends(once_switched(
+            "rights withheld in the middle of a rotation",
+            minutes(2),
+            "take the rights in the namespace away",
+            |scene| scene.withhold_rights(true),
+        ))
+        .then(minutes(20), "give them back", |scene| scene.withhold_rights(false))
+        .ends(TWO_HOLD),
+        ends(once_switched(
+            "another label asked for in the middle of a rotation",
+            minutes(8),
+            "ask for a label on the Secret",
+            |scene| {
+                scene.edit_key("web", |spec| spec["secret"]["labels"] = json!({"team": "web"}));
+            },
+        ))
         .ends(TWO_HOLD),
         ends(once_switched(
             "consumer Secret edited in the middle of a rotation",

@@ -31,7 +31,7 @@ pub(crate) const ACCOUNT: &str = "main";
 /// In `expectedUser` of an account: the user whose credentials it has.
 pub(crate) const OWN_USER: &str = "its own";
 /// The Secret with the account's credentials.
-const CREDENTIALS: &str = "bags-main";
+pub(crate) const CREDENTIALS: &str = "bags-main";
 /// The uid of `kube-system`.
 pub(crate) const CLUSTER: &str = "01234567-89ab-4cde-8f01-23456789abcd";
 /// What stands for this cluster in names of keys.
@@ -357,9 +357,16 @@ impl Scene {
         });
     }
 
+    /// The platform team takes the RoleBinding out of the tenant's namespace, or puts it back.
+    pub(crate) fn withhold_rights(&self, withheld: bool) {
+        self.api.withhold(TENANT, withheld);
+    }
+
     /// Somebody deletes the tenant's namespace.
     pub(crate) fn delete_namespace(&self) {
         let _ = self.api.delete("namespaces", "", TENANT);
+        // The namespace controller deletes RoleBindings with the first.
+        self.withhold_rights(true);
     }
 
     /// The namespace controller's part: whether there was something to do.

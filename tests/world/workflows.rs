@@ -227,6 +227,17 @@ fn deletion() -> Vec<Workflow> {
             .key("web")
             .meanwhile("delete the namespace", Scene::delete_namespace)
             .ends(NOTHING_IS_LEFT),
+        Workflow::new("namespace terminating while pods read the Secret", Ways::Token)
+            .key("web")
+            .consumed_by(Kind::Deployment, Reads::Env)
+            .meanwhile("delete the namespace", Scene::delete_namespace)
+            .ends(NOTHING_IS_LEFT),
+        Workflow::new("rights withheld in the middle", Ways::Token)
+            .key("web")
+            .meanwhile("take the rights in the namespace away", |scene| scene.withhold_rights(true))
+            .then(Duration::from_mins(20), "give them back", |scene| scene.withhold_rights(false))
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Looks at the pods that read the Secret, and restarts what owns them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -48,7 +48,7 @@ pub(super) async fn look(
             let mark = workload::mark_value(&o.owner.uid, number);
             context.marks.resting(&o.owner.uid, &mark, clock.monotonic(), timings.remark_after)
         }
-        None => BTreeSet::new(),
+        None => BTreeMap::new(),
     };
     run.pods = Some(PodsSeen { scan, consumers, resting, confirmed: confirm });
     Ok(())

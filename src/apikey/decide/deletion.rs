@@ -49,8 +49,10 @@ pub(super) fn rule(o: &Observation) -> Rule {
             Hold::new(Reason::Deleting, words::deletion_open(slot))
                 .after(o.timings.handover.saturating_sub(deleting_for).min(Duration::from_secs(30))),
         ),
+        // The Secret of a namespace that is being deleted goes with it, and the right to remove it may have gone before.
         None => {
-            Rule::Act(Decision::Finish { remove_secret: o.key.deletion_policy() == DeletionPolicy::Revoke })
+            let ours = o.key.deletion_policy() == DeletionPolicy::Revoke;
+            Rule::Act(Decision::Finish { remove_secret: ours && !o.namespace_terminating })
         }
     }
 }

@@ -4,7 +4,7 @@
 //! old key and nobody has used it for long enough → looked at once more → the old key is condemned. Every doubt keeps both
 //! keys valid. What stands in the way is told, and ends the wait by itself when it goes.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -228,10 +228,9 @@ impl Switch<'_> {
 
     fn plan(&self, max_concurrent: usize) -> Plan {
         let mark = mark_value(&self.o.owner.uid, self.current.published.unwrap_or_default());
-        let rests: &BTreeSet<String> = &self.pods.resting;
-        let already = |workload: &WorkloadRef| rests.contains(&workload.uid);
+        let rest = |workload: &WorkloadRef| self.pods.resting.get(&workload.uid).copied();
         let allow_gap = self.o.key.rollout().allow_gap;
-        let terms = Terms { max_concurrent, allow_gap, already: &already };
+        let terms = Terms { max_concurrent, allow_gap, rest: &rest };
         plan(&self.pods.consumers, &self.o.owner.name, &mark, &terms)
     }
 
@@ -254,8 +253,11 @@ impl Switch<'_> {
                     let switch = self.current.published.unwrap_or_default();
                     return Some(Rule::change(Change::SwitchBack { attempt, switch }));
                 }
-                // There is no way back: what follows says why it stands still.
-                Some(Probe::Dead | Probe::Forbidden | Probe::UserGone) => {}
+                // It was asked just now, and each time costs a request.
+                Some(Probe::Dead | Probe::Forbidden | Probe::UserGone) => {
+                    let message = words::no_way_back(self.previous, workload, said);
+                    return Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(LOOK_AGAIN)));
+                }
             }
         }
         let message = words::rollout_failed(self.previous, workload, said);

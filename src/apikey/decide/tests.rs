@@ -191,7 +191,11 @@ fn who_waits_reads_what_for_and_what_to_do() {
         (hold(&made().refused(MINUTE / 2, Duration::ZERO)), &["401", "after 1m", "another one is made"]),
         (hold(&made().probed(Probe::Forbidden)), &[ACCOUNT, "suspended", "https://dev.bags.fm"]),
         (foreign(Foreign::Unmarked), &["Secret \"app-0-bags\"", "spec.secret.name"]),
-        (foreign(Foreign::Immutable), &["Secret \"app-0-bags\"", "immutable", "delete it"]),
+        (foreign(Foreign::Immutable), &["Secret \"app-0-bags\"", "immutable", "delete it", "end all pods"]),
+        (
+            foreign(Foreign::Forbidden),
+            &["Secret \"app-0-bags\"", "\"shop\"", "may not read", "consumerNamespaces"],
+        ),
         (foreign(Foreign::Type), &["Secret \"app-0-bags\"", "Opaque", "delete it"]),
         (foreign(Foreign::LaterSwitch), &["Secret \"app-0-bags\"", "restore from a backup", "delete it"]),
         (

@@ -3,8 +3,8 @@
 mod rotation;
 
 pub(super) use rotation::{
-    gaps, list, new_key_fails, no_second_slot, overlapping, restarting, rollout_failed, settling,
-    switch_undated, turned_back, unknown_zone,
+    gaps, list, new_key_fails, no_second_slot, no_way_back, overlapping, restarting, rollout_failed,
+    settling, switch_undated, turned_back, unknown_zone,
 };
 
 use std::time::Duration;
@@ -97,7 +97,16 @@ pub(crate) fn foreign_secret(key: &ApiKey, foreign: Foreign) -> String {
         Foreign::Unmarked => format!(
             "Secret \"{name}\" exists and is not this ApiKey's; delete it, or make an ApiKey with another spec.secret.name"
         ),
-        Foreign::Immutable => format!("Secret \"{name}\" is immutable; delete it, and it is written again"),
+        // A kubelet that has seen an immutable Secret asks for it no more while a pod on its node reads it.
+        Foreign::Immutable => format!(
+            "Secret \"{name}\" is immutable; delete it, and it is written again; then end all pods that read it, at the same \
+             time: a kubelet keeps what it knows of an immutable Secret while one of them is on its node"
+        ),
+        Foreign::Forbidden => format!(
+            "the operator may not read Secret \"{name}\" in namespace \"{}\"; let the namespace take part \
+             (consumerNamespaces of the chart, or docs/rbac.yaml)",
+            key.namespace().unwrap_or_default()
+        ),
         Foreign::Type => {
             format!("Secret \"{name}\" is not of type Opaque; delete it, and it is written again")
         }

@@ -55,7 +55,10 @@ pub(super) fn switch(o: &Observation, before: Option<&Switch>) -> Option<Switch>
         Some(_) | None => before.map(|before| before.marked.clone()).unwrap_or_default(),
     };
     let at = o.switched_at().map_or(slot.since, |at| at);
-    Some(Switch { count, attempt, at: to_seconds(at), clean_since, marked })
+    let used = o.uses.and_then(|uses| uses.previous).map(to_seconds);
+    let used = used.filter(|used| clean_since.is_some_and(|clean_since| *used > clean_since));
+    let old_key_used_at = used.max(before.and_then(|before| before.old_key_used_at));
+    Some(Switch { count, attempt, at: to_seconds(at), clean_since, old_key_used_at, marked })
 }
 
 /// The whole second after a time: what a list shows to have been used before is not taken for a use since.

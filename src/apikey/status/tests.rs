@@ -1,11 +1,17 @@
 //! What a person, or a GitOps tool, reads of each situation.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    apikey::fixtures::{HOUR, MINUTE, SECOND, aged, ago, mine, named, now, seen, switched},
+    api::apikey::Switch,
+    apikey::{
+        fixtures::{HOUR, MINUTE, SECOND, aged, ago, mine, named, now, seen, switched},
+        quiet::Uses,
+    },
     consumer_secret::{Foreign, Found},
 };
 
@@ -189,6 +195,28 @@ fn no_pod_can_hold_the_old_key_only_once_none_that_starts_can_be_given_it() {
     let clean_since = |age| after(&switched(age, &[]), Reason::Rotating).switch.unwrap().clean_since;
     assert_eq!(clean_since(SECOND * 59), None);
     assert_eq!(clean_since(SECOND * 60), Some(ago(SECOND).saturating_add(SECOND * 2).unwrap()));
+}
+
+#[test]
+fn a_use_of_the_old_key_after_the_pods_moved_is_kept_for_whoever_cannot_list_any_more() {
+    let seen = |used: Option<Duration>, before: Option<ApiKeyStatus>| {
+        let uses = Uses { may_list: used.is_some(), previous: used.map(ago), ..Uses::default() };
+        let o = Observation { uses: Some(uses), ..switched(HOUR, &[]) };
+        after(&with(o, before.unwrap_or_else(moved)), Reason::Rotating)
+    };
+    let kept = |status: &ApiKeyStatus| status.switch.as_ref().unwrap().old_key_used_at;
+    let used = seen(Some(MINUTE), None);
+    assert_eq!(kept(&used), Some(to_seconds(ago(MINUTE))));
+    assert_eq!(kept(&seen(None, Some(used.clone()))), kept(&used), "there is no list any more");
+    assert_eq!(kept(&seen(Some(MINUTE * 5), Some(used.clone()))), kept(&used), "a list lags");
+    assert_eq!(kept(&seen(Some(HOUR * 2), None)), None, "pods held it then");
+}
+
+/// The status of a switch whose pods moved half an hour ago.
+fn moved() -> ApiKeyStatus {
+    let status = after(&switched(HOUR, &[]), Reason::Rotating);
+    let switch = status.switch.clone().map(|switch| Switch { clean_since: Some(ago(MINUTE * 30)), ..switch });
+    ApiKeyStatus { switch, ..status }
 }
 
 #[test]

@@ -152,7 +152,14 @@ impl Served {
         let Self { metadata, spec, status } = self;
         let spec_unclear = spec.is_unreadable();
         let status_unclear = status.is_unreadable();
+        let metadata_unclear = metadata.is_unreadable();
         let metadata = metadata.known().unwrap_or_default();
+        // One that cannot be read may be long over.
+        let deletion_unclear = metadata_unclear || metadata.deletion_timestamp.is_unreadable();
+        let deleted = match deletion_unclear {
+            true => Some(Timestamp::MIN),
+            false => metadata.deletion_timestamp.known(),
+        };
         let spec = spec.known().unwrap_or_default();
         let status = status.known().unwrap_or_default();
         if is(&status.phase, "Succeeded") || is(&status.phase, "Failed") {
@@ -170,7 +177,7 @@ impl Served {
             name: metadata.name.known().unwrap_or_default(),
             uid: metadata.uid.known().unwrap_or_default(),
             created: metadata.creation_timestamp.known(),
-            deleted: metadata.deletion_timestamp.known(),
+            deleted,
             controller: controller(metadata.owner_references),
             node: spec.node_name.known().filter(|node| !node.is_empty()),
             unscheduled,

@@ -106,6 +106,26 @@ fn what_a_container_read_at_its_start_is_new_only_if_it_started_long_after_the_s
 }
 
 #[test]
+fn a_pod_that_should_be_gone_may_have_started_what_nobody_tells_of() {
+    let ends = |state, deleted| {
+        let pod = with(in_state(pod(env()), Some(state)), "/metadata/deletionTimestamp", json!(at(deleted)));
+        with(pod, "/metadata/deletionGracePeriodSeconds", json!(30))
+    };
+    check(&[
+        ("waiting, and to be gone an hour ago", ends(waiting(), LATE - 3600), UNKNOWN),
+        ("terminated, and to be gone two minutes ago", ends(terminated(), LATE - 120), UNKNOWN),
+        ("waiting, and to be gone a moment ago", ends(waiting(), LATE - 119), Verdict::Moved),
+        ("waiting, within its grace", ends(waiting(), LATE + 20), Verdict::Moved),
+        (
+            "started with the new value, and to be gone an hour ago",
+            ends(running(MARGIN), LATE - 3600),
+            Verdict::Moved,
+        ),
+        ("created with it", created(ends(waiting(), LATE - 3600), SETTLED), Verdict::Moved),
+    ]);
+}
+
+#[test]
 fn a_file_is_new_after_a_restart_or_where_the_application_says_that_it_reads_it_again() {
     for (shape, pod) in [("secret", mounted()), ("projected", with_volume(pod(mount()), projected()))] {
         let in_state = |state| verdict(&in_state(pod.clone(), state), LATE);

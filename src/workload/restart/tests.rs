@@ -59,7 +59,7 @@ fn broken(deployment: Value) -> Value {
 }
 
 fn planned(consumers: &[Consumer], max_concurrent: usize) -> Plan {
-    plan(consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: true, already: &|_| false })
+    plan(consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: true, rest: &|_| None })
 }
 
 fn names(references: &[WorkloadRef]) -> Vec<&str> {
@@ -109,16 +109,25 @@ fn only_owners_of_stale_pods_are_marked_and_a_mark_of_another_switch_is_none() {
 }
 
 fn plan_of_other_key(consumers: &[Consumer]) -> Plan {
-    plan(consumers, "another-key", MARK, &Terms { max_concurrent: 9, allow_gap: true, already: &|_| false })
+    plan(consumers, "another-key", MARK, &Terms { max_concurrent: 9, allow_gap: true, rest: &|_| None })
 }
 
 #[test]
 fn a_workload_that_this_process_just_marked_is_not_marked_again_and_holds_its_place() {
     let consumers = [fresh("a"), fresh("b")];
-    let already = |reference: &WorkloadRef| reference.name == "a";
-    let plan =
-        plan(&consumers, API_KEY, MARK, &Terms { max_concurrent: 9, allow_gap: true, already: &already });
+    let planned = |why: Rest| {
+        let rest = |reference: &WorkloadRef| (reference.name == "a").then_some(why);
+        plan(&consumers, API_KEY, MARK, &Terms { max_concurrent: 9, allow_gap: true, rest: &rest })
+    };
+    let plan = planned(Rest::Pause);
     assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]));
+    let plan = planned(Rest::Spent);
+    assert_eq!(
+        (names(&plan.underway), names(&plan.mark)),
+        (vec![], vec!["b"]),
+        "the others do not wait for it"
+    );
+    assert_eq!(plan.obstructed, [(Owner::Workload(deployment_ref("a")), Reason::MarkTaken)]);
 }
 
 #[test]
@@ -126,7 +135,7 @@ fn who_would_be_stopped_is_restarted_only_where_that_is_allowed() {
     let recreate =
         |stale| consumer(with(deployment("a"), "/spec/strategy", json!({"type": "Recreate"})), stale);
     let planned = |stale, allow_gap| {
-        let terms = Terms { max_concurrent: 9, allow_gap, already: &|_| false };
+        let terms = Terms { max_concurrent: 9, allow_gap, rest: &|_| None };
         plan(&[recreate(stale), fresh("b")], API_KEY, MARK, &terms)
     };
     assert_eq!(names(&planned(true, true).mark), ["a"]);

@@ -28,6 +28,11 @@ fn strategy(workload: Value, kind: &str) -> Value {
     with(workload, &format!("/spec/{place}"), json!({"type": kind}))
 }
 
+/// So many of its pods may be missing at a time.
+fn at_a_time(workload: Value, missing: Value) -> Value {
+    with(workload, "/spec/updateStrategy/rollingUpdate", json!({"maxUnavailable": missing}))
+}
+
 #[test]
 fn a_workload_is_known_by_kind_name_and_uid_in_its_version() {
     for (workload, kind) in [
@@ -112,6 +117,44 @@ fn a_rolling_update_has_a_gap_where_the_last_old_pod_may_end_too_early() {
         ("one replica without surge", rolling(1, json!(0), json!(1)), Some(Gap::NoSurge)),
         ("one replica without surge, in percent", rolling(1, json!("0%"), json!("25%")), Some(Gap::NoSurge)),
         ("one replica, neither more nor fewer", rolling(1, json!(0), json!(0)), Some(Gap::NoSurge)),
+        (
+            "all of three ordered ones at the same time",
+            set(at_a_time(stateful_set("db"), json!(3))),
+            Some(Gap::NoSurge),
+        ),
+        ("two of three ordered ones", set(at_a_time(stateful_set("db"), json!("67%"))), None),
+        (
+            "ordered ones, more than there are",
+            set(at_a_time(stateful_set("db"), json!(9))),
+            Some(Gap::NoSurge),
+        ),
+        ("ordered ones, less than one", set(at_a_time(stateful_set("db"), json!("10%"))), None),
+        (
+            "ordered ones, as nobody can read",
+            set(at_a_time(stateful_set("db"), json!("x"))),
+            Some(Gap::NoSurge),
+        ),
+        (
+            "on all nodes at the same time",
+            daemon(at_a_time(daemon_set("a"), json!("100%"))),
+            Some(Gap::NoSurge),
+        ),
+        ("on two of three nodes", daemon(at_a_time(daemon_set("a"), json!(2))), None),
+        (
+            "on more than half of three nodes",
+            daemon(at_a_time(daemon_set("a"), json!("67%"))),
+            Some(Gap::NoSurge),
+        ),
+        (
+            "on the only node",
+            daemon(with(at_a_time(daemon_set("a"), json!(1)), "/status/desiredNumberScheduled", json!(1))),
+            None,
+        ),
+        (
+            "on all nodes, each doubled first",
+            daemon(with(daemon_set("a"), "/spec/updateStrategy/rollingUpdate", json!({"maxSurge": "100%"}))),
+            None,
+        ),
         ("one replica that may be missing", rolling(1, json!(1), json!(1)), Some(Gap::NoSurge)),
         (
             "one replica that may be missing, in percent",

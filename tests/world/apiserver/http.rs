@@ -53,6 +53,9 @@ fn decide(server: &ApiServer, request: &Request<Payload>) -> Answer {
     if request.body().bytes().len() > BODY_BYTES {
         return Err(status::too_large());
     }
+    if !server.may_use(&route) {
+        return Err(status::forbidden(route.kind, route.name.unwrap_or_default(), "no role allows it"));
+    }
     let homeless = route.kind.namespaced && route.namespace.is_none();
     match (request.method(), route.name) {
         (&Method::GET, Some(name)) => get(server, route, name, view),

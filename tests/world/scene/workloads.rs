@@ -109,6 +109,11 @@ impl Scene {
         }
     }
 
+    /// Whether ApiKey "web" has its key, and all that reads it runs.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.is_ready("web") && self.cluster.is_up()
+    }
+
     /// Whether so many pods hold what a Secret of the tenant holds.
     pub(crate) fn hold_the_newest(&self, secret: &str, pods: usize) -> bool {
         let value = self.api.get("secrets", TENANT, secret).and_then(|secret| {

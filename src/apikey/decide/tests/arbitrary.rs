@@ -111,12 +111,11 @@ fn observed(key: ApiKey, account: Option<BagsAccount>, rest: &Rest) -> Observati
         probed_ago: rival.then(|| Duration::from_secs(rest.seconds[1])),
     });
     let value = current(o.slots()).filter(|_| valued || saved).map(|_| value());
-    let foreign = [Foreign::Unmarked, Foreign::Immutable, Foreign::Type, Foreign::LaterSwitch];
     let o = Observation { creating, current_value: value, ..o };
     match (o.current().is_some(), rest.found) {
         (false, _) => o,
-        (true, kind @ 0..=3) => o.with_consumer(Found::Foreign(foreign[usize::from(kind)])),
-        (true, 4) => o.with_consumer(Found::Missing),
+        (true, kind @ 0..=4) => o.with_consumer(Found::Foreign(Foreign::ALL[usize::from(kind)])),
+        (true, 5) => o.with_consumer(Found::Missing),
         (true, _) if o.current_value.is_some() => o.synced(),
         (true, _) => o,
     }

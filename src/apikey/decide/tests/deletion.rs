@@ -122,6 +122,11 @@ fn a_published_key_is_revoked_by_a_persons_word_or_with_its_namespace() {
             "Condemn attempt-uid-0-Live",
         ),
         (
+            "so it is where the operator has no right in it any more",
+            terminating(seen_deleted(MINUTE * 15)).with_consumer(Found::Foreign(Foreign::Forbidden)),
+            "Condemn attempt-uid-0-Live",
+        ),
+        (
             "a second before that it waits",
             terminating(seen_deleted(MINUTE * 15 - SECOND)),
             "DeletionWaits, 1s",
@@ -169,6 +174,7 @@ fn a_condemned_key_is_waited_for_until_somebody_else_finishes() {
             seen().with_slot(mine(SlotState::Creating)).deleted(MINUTE * 15),
             "Finish with the Secret",
         ),
+        ("a namespace that goes away takes the Secret along", terminating(by_person(revoking())), "Finish"),
         ("a person was asked, by choice", by_person(revoking()), "Finish with the Secret"),
         (
             "a person was asked, who settles what is unresolved",

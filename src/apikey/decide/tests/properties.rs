@@ -179,13 +179,13 @@ fn of_world() -> impl Strategy<Value = Twist> {
     let flags = any::<[bool; 3]>();
     (0..20_usize, prop::option::weighted(0.9, Just(())), flags).prop_map(|(found, account, [a, b, c])| {
         twist(move |mut o| {
-            let foreign = [Foreign::Unmarked, Foreign::Immutable, Foreign::Type, Foreign::LaterSwitch];
+            let foreign = Foreign::ALL;
             if o.current().is_some() {
                 o = match found {
                     0 => Observation { consumer: None, ..o },
                     1 => o.with_consumer(Found::Missing),
                     2 | 3 => o.edited(),
-                    4..=7 => o.with_consumer(Found::Foreign(foreign[found - 4])),
+                    4..=8 => o.with_consumer(Found::Foreign(foreign[found - 4])),
                     _ => o,
                 };
             }
@@ -273,6 +273,7 @@ fn of_rotation() -> impl Strategy<Value = Twist> {
                         attempt: String::new(),
                         at: now(),
                         clean_since: clean,
+                        old_key_used_at: None,
                         marked: vec![],
                     });
                 });

@@ -152,6 +152,7 @@ fn the_secret_is_kept_in_step_with_the_current_key() {
         ("immutable", foreign(Foreign::Immutable), taken),
         ("of another type", foreign(Foreign::Type), taken),
         ("written by a later switch", foreign(Foreign::LaterSwitch), taken),
+        ("not to be read by the operator", foreign(Foreign::Forbidden), "SecretRefused, 1m"),
         ("its value is lost", Observation { current_value: None, ..live() }, "ValueMissing"),
         ("suspended and in step", live().suspended(), "Issued"),
         ("suspended and missing", live().with_consumer(Found::Missing).suspended(), "Suspended"),

@@ -88,6 +88,11 @@ fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
             "SecretConflict, 1m",
         ),
         (
+            "the Secret may not be read any more",
+            asked_unread().with_consumer(Found::Foreign(Foreign::Forbidden)),
+            "SecretRefused, 1m",
+        ),
+        (
             "the time zone of a window does not exist",
             every(live(), "30m").key(|key| {
                 let windows =
@@ -208,6 +213,20 @@ fn after_three_that_were_turned_back_a_rotation_begins_only_when_somebody_asks()
     ]);
 }
 
+/// It is to go back where a workload does not come up.
+fn back(o: Observation) -> Observation {
+    let spec =
+        RotationSpec { on_rollout_failure: Some(OnRolloutFailure::SwitchBack), ..RotationSpec::default() };
+    o.key(|key| key.spec.rotation = Some(spec))
+}
+
+/// Something takes away who wrote the Secret, and when.
+fn undated(mut o: Observation) -> Observation {
+    let Some(Found::Ours(secret)) = &mut o.consumer else { panic!("no Secret to take it from") };
+    secret.metadata.managed_fields = None;
+    o
+}
+
 #[test]
 fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
     let failed = || {
@@ -215,13 +234,6 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
             switched(HOUR, &stale()),
             vec![consumer("api", "failed", "uid-0-2", true), consumer("web", "", "", true)],
         )
-    };
-    let back = |o: Observation| {
-        let spec = RotationSpec {
-            on_rollout_failure: Some(OnRolloutFailure::SwitchBack),
-            ..RotationSpec::default()
-        };
-        o.key(|key| key.spec.rotation = Some(spec))
     };
     let answers = |o: Observation, probe| Observation { previous_probe: Some(probe), ..o };
     let mut returned = back(failed());
@@ -234,7 +246,7 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
         ("it is held, and nobody else is restarted", failed(), "RotationHeld, 15s"),
         ("to go back, the old key must work", back(failed()), "Probe old"),
         ("it works", answers(back(failed()), alive("user-1")), "SwitchBack old from 2"),
-        ("it does not work any more", answers(back(failed()), Probe::Dead), "RotationHeld, 15s"),
+        ("it does not work any more", answers(back(failed()), Probe::Dead), "RotationHeld, 10m"),
         ("it went back, and fails again: it does not go to and fro", returned, "RotationHeld, 15s"),
     ]);
 }
@@ -251,6 +263,7 @@ fn since_clean(o: Observation, age: Duration, count: i64) -> Observation {
             attempt: "new".into(),
             at: ago(age),
             clean_since: Some(ago(age)),
+            old_key_used_at: None,
             marked: vec![],
         });
     })
@@ -418,7 +431,8 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
     let gap = with_consumers(asked_unread(), vec![consumer("web", "Recreate", "", true)]);
     let obstructed = with_consumers(switched(HOUR, &stale()), vec![consumer("web", "paused", "", true)]);
     let stopped = with_consumers(switched(HOUR, &stale()), vec![consumer("web", "Recreate", "", true)]);
-    let failed = with_consumers(switched(HOUR, &stale()), vec![consumer("api", "failed", "uid-0-2", true)]);
+    let failed =
+        || with_consumers(switched(HOUR, &stale()), vec![consumer("api", "failed", "uid-0-2", true)]);
     let cases: Vec<(Hold, &[&str])> = vec![
         (hold(&gap), &["Deployment \"web\"", "Recreate", "spec.rollout.allowGap: true"]),
         (
@@ -438,13 +452,23 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
             &["Deployment \"web\" (strategy Recreate ends all pods", "spec.rollout.allowGap: true"],
         ),
         (
-            hold(&failed),
+            hold(&failed()),
             &[
                 "Deployment \"api\"",
                 "has timed out progressing; key Production-App-0-old stays valid",
                 "kubectl describe pod",
             ],
         ),
+        (
+            hold(&Observation { previous_probe: Some(Probe::Dead), ..back(failed()) }),
+            &[
+                "Deployment \"api\"",
+                "no way back",
+                "does not accept key Production-App-0-old",
+                "kubectl describe pod",
+            ],
+        ),
+        (hold(&undated(switched(HOUR, &[]))), &["metadata.managedFields", "delete Secret \"app-0-bags\""]),
         (
             hold(&switched(SECOND, &[])),
             &["Production-App-0-old stays valid", "no pod is seen", "one that starts now", "kubelet"],

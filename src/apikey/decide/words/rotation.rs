@@ -32,8 +32,9 @@ pub(in crate::apikey::decide) fn turned_back(current: &Slot, times: i64) -> Stri
 
 pub(in crate::apikey::decide) fn switch_undated(key: &ApiKey) -> String {
     format!(
-        "the API server does not tell when Secret \"{}\" was written (metadata.managedFields): which pods hold the old key \
-         cannot be told, and both keys stay valid; see what takes managedFields away",
+        "the API server does not tell when Secret \"{0}\" was written (metadata.managedFields): which pods hold the old key \
+         cannot be told, and both keys stay valid; see what takes managedFields away, then delete Secret \"{0}\": it is written \
+         again, and the time is kept",
         key.secret_name()
     )
 }
@@ -112,6 +113,9 @@ fn why_not(reason: &restart::Reason) -> String {
                 why_gap(*gap)
             )
         }
+        restart::Reason::MarkTaken => {
+            "something takes its restart mark away: let it, or restart it yourself".to_owned()
+        }
         restart::Reason::RestartedBefore => {
             "it was restarted for this switch already: if those pods stay, restart it yourself".to_owned()
         }
@@ -127,6 +131,16 @@ pub(in crate::apikey::decide) fn rollout_failed(
     format!(
         "{} does not come up with the new key: {}; key {} stays valid as well, and nothing more is restarted; see what its new \
          pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
+        reference,
+        cut(said),
+        key_name(previous)
+    )
+}
+
+pub(in crate::apikey::decide) fn no_way_back(previous: &Slot, reference: &WorkloadRef, said: &str) -> String {
+    format!(
+        "{} does not come up with the new key: {}; there is no way back, as Bags does not accept key {} any more, and nothing more \
+         is restarted; see what its new pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
         reference,
         cut(said),
         key_name(previous)

@@ -96,6 +96,8 @@ proptest! {
     fn what_has_moved_stays_moved_as_time_goes_on_and_containers_start_anew(
         pod in any_pod(), now in -60..1200_i64, passed in 0..4000_i64, later in 0..4000_i64,
     ) {
+        // One that should be gone is believed less as time goes on.
+        prop_assume!(Pod::of_tests(&pod).is_none_or(|pod| !pod.is_terminating()));
         let mut then = pod.clone();
         restarted(&mut then, later);
         let before = found(Pod::of_tests(&pod), at(now));

@@ -59,8 +59,9 @@ fn any_stands() -> impl Strategy<Value = Vec<(Stand, bool)>> {
 fn plan_of(stands: &[(Stand, bool)], max_concurrent: usize) -> Plan {
     let consumers: Vec<_> =
         stands.iter().enumerate().map(|(n, (stand, stale))| made(n, *stand, *stale)).collect();
-    let already = |reference: &WorkloadRef| stands[number(reference)].0 == Stand::Unmarked;
-    plan(&consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: false, already: &already })
+    let rest =
+        |reference: &WorkloadRef| (stands[number(reference)].0 == Stand::Unmarked).then_some(Rest::Pause);
+    plan(&consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: false, rest: &rest })
 }
 
 fn number(reference: &WorkloadRef) -> usize {
