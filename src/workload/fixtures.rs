@@ -12,7 +12,7 @@ use kube::{Client, client::Body};
 use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 
-use super::{Pod, Workload};
+use super::{Pod, Switched, Workload};
 
 /// The consumer Secret.
 pub(super) const SECRET: &str = "web-bags";
@@ -55,6 +55,11 @@ pub(super) fn projected() -> Value {
 
 pub(super) fn running(seconds: i64) -> Value {
     json!({"running": {"startedAt": at(seconds)}})
+}
+
+/// A switch that no look has found clean yet.
+pub(super) fn switched(at: Timestamp) -> Switched {
+    Switched { at, was_clean: false }
 }
 
 pub(super) fn waiting() -> Value {

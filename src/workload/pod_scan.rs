@@ -121,10 +121,19 @@ impl Why {
     }
 }
 
+/// What is known of the switch that pods are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// When the Secret was written, by the API server's clock.
+    pub at: Timestamp,
+    /// An earlier look has shown that no pod held what was in it before.
+    pub was_clean: bool,
+}
+
 /// Which pods refer to the Secret, and whether each may still hold what was in it before the switch.
 #[must_use]
-pub fn scan(pods: &[Pod], secret: &str, switched_at: Timestamp, now: Timestamp, timings: &Timings) -> Scan {
-    let judge = Judge { switched_at, now, timings };
+pub fn scan(pods: &[Pod], secret: &str, switched: Switched, now: Timestamp, timings: &Timings) -> Scan {
+    let judge = Judge { switched, now, timings };
     let mut holders: Vec<Holder> =
         readers(pods, secret).into_iter().map(|pod| judge.holder(pod, secret)).collect();
     holders.sort_by(|one, other| (&one.pod, &one.uid).cmp(&(&other.pod, &other.uid)));
@@ -138,7 +147,7 @@ fn readers<'a>(pods: &'a [Pod], secret: &str) -> Vec<&'a Pod> {
 }
 
 struct Judge<'a> {
-    switched_at: Timestamp,
+    switched: Switched,
     now: Timestamp,
     timings: &'a Timings,
 }
@@ -205,7 +214,8 @@ impl Judge<'_> {
         if !pod.reloads {
             return Some(Why::Mounted);
         }
-        if !pod.ready {
+        // Whoever was found to have the new file does not lose it with its readiness.
+        if !pod.ready && !self.switched.was_clean {
             return Some(Why::NotReady);
         }
         self.settling()
@@ -214,13 +224,13 @@ impl Judge<'_> {
     /// A file that is read again is new after a while.
     fn settling(&self) -> Option<Why> {
         let delay = SignedDuration::try_from(self.timings.reload_delay).unwrap_or(SignedDuration::MAX);
-        let wait = delay.saturating_sub(self.now.duration_since(self.switched_at));
+        let wait = delay.saturating_sub(self.now.duration_since(self.switched.at));
         Duration::try_from(wait).ok().filter(|wait| !wait.is_zero()).map(Why::Settling)
     }
 
     /// Whether a time is so long after the switch. A time that was not told is not.
     fn is_after_switch(&self, time: Option<Timestamp>, margin: Duration) -> bool {
-        let since = time.map(|time| time.duration_since(self.switched_at));
+        let since = time.map(|time| time.duration_since(self.switched.at));
         let margin = SignedDuration::try_from(margin);
         matches!((since, margin), (Some(since), Ok(margin)) if since >= margin)
     }

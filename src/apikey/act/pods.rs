@@ -17,7 +17,7 @@ use crate::{
     context::Context,
     env::CallError,
     events::EventReason,
-    workload::{self, WorkloadRef},
+    workload::{self, Switched, WorkloadRef},
 };
 
 /// Lists the namespace's pods, and judges those that read the Secret: against the last switch where one is open, else as if
@@ -36,7 +36,8 @@ pub(super) async fn look(
     let listed = context.pods.get(kube.clone(), clock, namespace, max_age).await;
     let pods = listed.map_err(|error| unseen("pods", namespace, &error))?;
     let secret = o.key.secret_name();
-    let scan = workload::scan(&pods, &secret, switched_at.unwrap_or(o.now), o.now, timings);
+    let switched = Switched { at: switched_at.unwrap_or(o.now), was_clean: o.clean_since().is_some() };
+    let scan = workload::scan(&pods, &secret, switched, o.now, timings);
     let consumers = match deleting {
         true => Vec::new(),
         false => workload::consumers(kube, namespace, &scan, &context.owners)

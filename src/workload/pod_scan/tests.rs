@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::workload::fixtures::{
     OLD, SECRET, add_container, at, env, env_from, in_state, mount, mount_part, pod, projected, read,
-    reloading, running, terminated, volume, waiting, with, with_volume,
+    reloading, running, switched, terminated, volume, waiting, with, with_volume,
 };
 
 const STARTED: Verdict = Verdict::Stale(Why::Started);
@@ -25,7 +25,7 @@ fn settling(seconds: u64) -> Verdict {
 }
 
 fn scan_at(served: &Value, now: i64) -> Scan {
-    scan(&[read(served)], SECRET, at(0), at(now), &Timings::default())
+    scan(&[read(served)], SECRET, switched(at(0)), at(now), &Timings::default())
 }
 
 fn verdict(served: &Value, now: i64) -> Verdict {
@@ -163,6 +163,19 @@ fn a_pod_that_reads_its_file_again_is_waited_for_until_it_has_and_is_ready() {
         ("never said to be Ready", with(pod.clone(), "/status/conditions", Value::Null), NOT_READY),
         ("no file of it left in use", in_state(unready(pod), Some(waiting())), Verdict::Moved),
     ]);
+}
+
+#[test]
+fn who_was_found_to_have_the_new_file_does_not_lose_it_with_its_readiness() {
+    let again = |served: &Value, now| {
+        let switched = Switched { was_clean: true, ..switched(at(0)) };
+        scan(&[read(served)], SECRET, switched, at(now), &Timings::default()).holders[0].verdict
+    };
+    let unready = unready(reloading(mounted()));
+    assert_eq!(again(&unready, LATE), Verdict::Moved);
+    assert_eq!(again(&unready, 100), settling(80), "the Secret was written again since");
+    assert_eq!(again(&mounted(), LATE), MOUNTED, "it does not say that it reads the file again");
+    assert_eq!(again(&pod(env()), LATE), STARTED);
 }
 
 #[test]
@@ -322,7 +335,7 @@ fn a_scan_has_each_pod_that_refers_to_the_secret_by_name() {
         named("b", created(pod(env()), 90)),
         named("d", with(reloading(mounted()), "/metadata/uid", "uid-d".into())),
     ];
-    let found = scan(&pods, SECRET, at(0), at(150), &Timings::default());
+    let found = scan(&pods, SECRET, switched(at(0)), at(150), &Timings::default());
     let names =
         |holders: Vec<&Holder>| holders.into_iter().map(|holder| holder.pod.clone()).collect::<Vec<_>>();
     assert_eq!(names(found.holders.iter().collect()), ["a", "b", "c", "d"]);
@@ -339,7 +352,7 @@ fn a_scan_has_each_pod_that_refers_to_the_secret_by_name() {
 #[test]
 fn without_stale_pods_a_scan_is_clean_and_waits_for_nothing() {
     for pods in [vec![], vec![read(&pod(json!({})))], vec![read(&created(pod(env()), SETTLED))]] {
-        let found = scan(&pods, SECRET, at(0), at(LATE), &Timings::default());
+        let found = scan(&pods, SECRET, switched(at(0)), at(LATE), &Timings::default());
         assert!(found.is_clean());
         assert_eq!(found.next_look(), None);
     }
@@ -354,7 +367,7 @@ fn margins_beyond_all_time_block_and_nothing_overflows() {
         ..Timings::default()
     };
     let pod = [read(&reloading(created(mounted(), LATE)))];
-    for (switched, now) in [(Timestamp::MIN, Timestamp::MAX), (Timestamp::MAX, Timestamp::MIN)] {
-        assert!(!scan(&pod, SECRET, switched, now, &forever).is_clean());
+    for (at, now) in [(Timestamp::MIN, Timestamp::MAX), (Timestamp::MAX, Timestamp::MIN)] {
+        assert!(!scan(&pod, SECRET, switched(at), now, &forever).is_clean());
     }
 }

@@ -61,7 +61,7 @@ fn any_garbled() -> impl Strategy<Value = (Value, Value)> {
 }
 
 fn found(pod: Option<Pod>, now: Timestamp) -> Scan {
-    scan(&Vec::from_iter(pod), SECRET, at(0), now, &Timings::default())
+    scan(&Vec::from_iter(pod), SECRET, switched(at(0)), now, &Timings::default())
 }
 
 /// Every container starts anew, so much later.
@@ -118,7 +118,7 @@ proptest! {
     #[test]
     fn who_is_told_to_wait_for_is_a_reader(pod in any_pod()) {
         let pods = Vec::from_iter(Pod::of_tests(&pod));
-        let found = scan(&pods, SECRET, at(0), at(0), &Timings::default());
+        let found = scan(&pods, SECRET, switched(at(0)), at(0), &Timings::default());
         prop_assert_eq!(readers(&pods, SECRET).len(), found.holders.len());
     }
 }
