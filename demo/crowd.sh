@@ -77,5 +77,19 @@ crowds() {
 	done
 	say "admission: $1 rounds, $admitted admitted, $((4 * $1)) expected, $lost slots lost"
 	expect "admitted" "$admitted" "$((4 * $1))"
+	leave_crowd
 	prove_every_key 10
+}
+
+# The namespace controller deletes the RoleBinding with the first: the operator may read nothing in there any more.
+leave_crowd() {
+	local last
+	say "" && say "A namespace is deleted, with an ApiKey in it; the operator's rights in it go first:"
+	apikey crowd last production last | sed 's/{name: main}/{name: crowd}/' | kubectl create -f - >/dev/null
+	kubectl -n crowd wait --for=condition=Ready apikey/last --timeout=60s >/dev/null
+	last=$(value crowd last BAGS_API_KEY)
+	values+=$last$'\n'
+	show delete namespace crowd --timeout=180s
+	expect "answer to its key" "$(answer_to "$last")" 401
+	await 60 "four slots are free again" four_are_free
 }

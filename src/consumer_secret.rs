@@ -109,17 +109,26 @@ impl ConsumerSecret {
         }
     }
 
-    /// What stands under the Secret's name; `known` is the ledger's number of the last switch.
+    /// What stands under the Secret's name; `known` is the ledger's number of the last switch. That it may not be read is no
+    /// failure: the rest of the ApiKey goes on, its deletion first of all, as in a namespace that is being deleted the rights
+    /// go before the ApiKey.
     ///
     /// # Errors
     /// When the API server does not answer.
     pub async fn find(&self, known: i64) -> Result<Found, CallError> {
-        match call(self.api.get_opt(&self.name)).await {
-            // No failure: the rest of the ApiKey goes on, its deletion first of all. In a namespace that is being deleted the
-            // rights go before the ApiKey.
+        match self.read(known).await {
             Err(error) if error.is_forbidden() => Ok(Found::Foreign(Foreign::Forbidden)),
-            secret => Ok(secret?.map_or(Found::Missing, |secret| judge(secret, &self.uid, known))),
+            found => found,
         }
+    }
+
+    /// The same, for whoever needs to know what the Secret says.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or the Secret may not be read.
+    pub async fn read(&self, known: i64) -> Result<Found, CallError> {
+        let secret = call(self.api.get_opt(&self.name)).await?;
+        Ok(secret.map_or(Found::Missing, |secret| judge(secret, &self.uid, known)))
     }
 
     /// Asks the API server whether the Secret could be created: permissions, quota, policies.

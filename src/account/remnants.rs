@@ -56,6 +56,7 @@ async fn published(context: &Context, owner: &Owner) -> Result<Option<(i64, Stri
     let cached = context.keys.get(&ObjectRef::<ApiKey>::new(&owner.name).within(&owner.namespace));
     let key = cached.filter(|key| key.metadata.uid.as_deref() == Some(owner.uid.as_str()));
     let Some(key) = key else { return Ok(None) };
-    let found = ConsumerSecret::of(context.env.kube.clone(), &key).find(i64::MAX).await;
+    // A Secret that may not be read does not say that nothing was published.
+    let found = ConsumerSecret::of(context.env.kube.clone(), &key).read(i64::MAX).await;
     Ok(consumer_secret::switch_of(&found.map_err(ActError::Remnants)?))
 }

@@ -312,11 +312,13 @@ async fn uses(
     let known = memory.key(current.and_then(|slot| slot.attempt.as_deref()).unwrap_or_default());
     let lists = memory.lists.lock().await;
     let list = lists.last();
-    let shown = list.and_then(|list| lists::find(&list.keys, previous)?.last_used_at);
+    // No later than it was told of: a time that lies ahead would be waited for.
+    let told = list.and_then(|list| Some(lists::find(&list.keys, previous)?.last_used_at?.min(list.wall)));
     Uses {
         may_list: view.credentials.as_ref().is_ok_and(|credentials| credentials.token.is_some()),
         listed_at: list.filter(|list| list.coverage == Coverage::Covers).map(|list| list.wall),
-        previous: shown
+        tells: told.is_some(),
+        previous: told
             .max(memory.key(previous.attempt.as_deref().unwrap_or_default()).last_used)
             .max(switch_of(key, current).and_then(|switch| switch.old_key_used_at)),
         answered: known.good.map(wall_of),

@@ -24,6 +24,8 @@ pub struct Uses {
     pub may_list: bool,
     /// When the last list was asked for, if it covers the account.
     pub listed_at: Option<Timestamp>,
+    /// Whether the last list tells a use of the previous key at all.
+    pub tells: bool,
     /// When the previous key was last used, as far as any list ever said: a use that one showed is one, whatever else it
     /// covers, and also where the account cannot list any more.
     pub previous: Option<Timestamp>,
@@ -84,7 +86,7 @@ impl Uses {
         }
         match (self.shown.filter(|shown| shown.answered >= end), self.answered) {
             // Lists that never showed a use of the old key would not show one now.
-            (Some(_), _) if self.previous.is_none() => Quiet::Unproven { used, left: longest },
+            (Some(_), _) if !self.tells => Quiet::Unproven { used, left: longest },
             (Some(Shown { answered: _, lag }), _) => {
                 let counts = later(later(end, lag), lag);
                 match self.listed_at.is_some_and(|listed_at| listed_at >= counts) {
@@ -131,6 +133,7 @@ mod tests {
         let good = Uses {
             may_list: true,
             listed_at: Some(at(72)),
+            tells: true,
             previous: Some(at(-5)),
             answered: Some(at(65)),
             shown: shown(65, 3),
@@ -165,11 +168,16 @@ mod tests {
                 Uses { previous: Some(at(30)), ..good },
                 Quiet::For { since: at(30), left: 15 * MINUTE },
             ),
-            ("no use of the old key was ever shown", Uses { previous: None, ..good }, unproven(None, 22, 45)),
+            (
+                "no use of the old key was ever shown",
+                Uses { tells: false, previous: None, ..good },
+                unproven(None, 22, 45),
+            ),
+            ("lists tell of it no more", Uses { tells: false, ..good }, unproven(None, 22, 45)),
             ("there is no list", Uses::default(), unproven(None, 22, 45)),
             (
                 "it was used since, and there is no list any more",
-                Uses { may_list: false, previous: Some(at(30)), listed_at: None, ..good },
+                Uses { may_list: false, tells: false, previous: Some(at(30)), listed_at: None, ..good },
                 unproven(Some(at(30)), 23, 15),
             ),
         ];

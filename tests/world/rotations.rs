@@ -111,6 +111,14 @@ pub(crate) fn rotations() -> Vec<Workflow> {
             scene.cluster.kill_containers("elsewhere");
         })
         .ends(TWO_HOLD),
+        ends(asked(web("rotated, and later the ledger is lost where no Secret may be read", Ways::Token)))
+            .then(Duration::from_hours(2), "take the rights away, and lose the account's status", |scene| {
+                scene.withhold_rights(true);
+                scene.lose_ledger();
+            })
+            .which_loses_the_ledger()
+            .then(Duration::from_mins(20), "give the rights back", |scene| scene.withhold_rights(false))
+            .ends(TWO_HOLD),
         ends(asked(
             Workflow::new("rotated, and a pod without an owner holds on", Ways::Token)
                 .key("web")

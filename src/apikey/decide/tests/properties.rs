@@ -281,6 +281,7 @@ fn of_rotation() -> impl Strategy<Value = Twist> {
                 let uses = uses.map(|(listed_at, answered, previous, shown)| Uses {
                     may_list: listed_at.is_some() || previous.is_some(),
                     listed_at,
+                    tells: previous.is_some(),
                     previous,
                     answered,
                     shown: shown.map(|(answered, minutes)| Shown {

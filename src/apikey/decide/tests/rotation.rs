@@ -276,6 +276,7 @@ fn listed(o: Observation, list: Duration, old_used: Duration, answered: Option<D
     let uses = Uses {
         may_list: true,
         listed_at: Some(ago(list)),
+        tells: true,
         previous: Some(ago(old_used)),
         answered: answered.map(ago),
         shown,
