@@ -227,6 +227,14 @@ fn deletion() -> Vec<Workflow> {
             .key("web")
             .meanwhile("delete the namespace", Scene::delete_namespace)
             .ends(NOTHING_IS_LEFT),
+        Workflow::new("deleted where no right is left, and given back", Ways::Token)
+            .key("web")
+            .meanwhile("take the rights in the namespace away, and delete the ApiKey", |scene| {
+                scene.withhold_rights(true);
+                scene.delete_now("web");
+            })
+            .then(Duration::from_mins(30), "give them back", |scene| scene.withhold_rights(false))
+            .ends(NOTHING_IS_LEFT),
         Workflow::new("namespace terminating while pods read the Secret", Ways::Token)
             .key("web")
             .consumed_by(Kind::Deployment, Reads::Env)
