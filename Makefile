@@ -63,7 +63,7 @@ lint: ## formats, lints, documentation, chart, generated files; shell scripts an
 	@$(step) "helm lint" sh -c '"$$(tests/cluster/run which helm)" lint --strict charts/bags-operator'
 	@$(step) "gofmt" sh -c '! gofmt -l tests/cluster | grep .'
 	@$(step) "go vet" sh -c 'cd tests/cluster && go vet ./...'
-	@.ci/optional shellcheck $(step) "shellcheck" shellcheck .ci/run .ci/step .ci/optional demo/run demo/cluster tests/cluster/run tests/world/mutants/run
+	@.ci/optional shellcheck $(step) "shellcheck" shellcheck -a -x -P demo .ci/run .ci/step .ci/optional demo/run demo/cluster tests/cluster/run tests/world/mutants/run benches/run
 	@.ci/optional cargo-deny $(step) "cargo-deny" $(cargo) deny --offline check bans licenses sources
 
 clean: ## removes what was built here; the cluster's programs are kept in the user's cache (docs/cluster.md)

@@ -71,12 +71,14 @@ crowds() {
 		kubectl -n crowd wait --for=condition=Ready apikeys --all --timeout=60s >/dev/null
 		kubectl -n crowd annotate bkey --all keys.bags.fm/delete-now=true >/dev/null
 		kubectl -n crowd delete bkey --all --timeout=90s >/dev/null
-		await 60 "four slots are free again" four_are_free
+		# What is not free by now is lost, and the line below says so.
+		within 60 four_are_free || true
 		lost=$((lost + 4 - $(available_to_crowd)))
 		say "  round $round: $came of 50 admitted"
+		expect "admitted in round $round" "$came" 4
 	done
 	say "admission: $1 rounds, $admitted admitted, $((4 * $1)) expected, $lost slots lost"
-	expect "admitted" "$admitted" "$((4 * $1))"
+	expect "lost slots" "$lost" 0
 	leave_crowd
 	prove_every_key 10
 }

@@ -43,10 +43,17 @@ quoted() {
 
 # await SECONDS WHAT COMMAND...: until the command succeeds.
 await() {
-	local limit=$1 what=$2 begin=$SECONDS
+	local limit=$1 what=$2
 	shift 2
+	within "$limit" "$@" || fail "$what: not within $limit s"
+}
+
+# within SECONDS COMMAND...: whether the command succeeds by then.
+within() {
+	local limit=$1 begin=$SECONDS
+	shift
 	until "$@" >/dev/null 2>&1; do
-		[ $((SECONDS - begin)) -lt "$limit" ] || fail "$what: not within $limit s"
+		[ $((SECONDS - begin)) -lt "$limit" ] || return 1
 		all_running
 		sleep 0.2
 	done

@@ -155,12 +155,24 @@ rotate() {
 		expect "answer to the old key, which pods still hold" "$(answer_to "$old")" 200
 		say "  $(condition shop web-dashboard Ready reason): $(condition shop web-dashboard Ready message)"
 		show get bkey -n shop web-dashboard -o wide
+		if [ "$size" = node ]; then await 120 "each workload has an event of its restart" restarts_are_told; fi
 	fi
 	watch_rotation 240 "the old key is revoked" rotated shop web-dashboard "number-$1"
 	if [ -n "$killer" ]; then wait "$killer" || fail "the leading operator could not be killed"; fi
 	expect "answer to the old key" "$(answer_to "$old")" 401
 	expect "answer to the new key" "$(answer_to "$(value shop web-dashboard-bags BAGS_API_KEY)")" 200
 	values+=$(value shop web-dashboard-bags BAGS_API_KEY)$'\n'
+}
+
+# Of each workload that is restarted, its own events tell so, and the metrics count it. Before an operator is killed: with
+# it goes what it has counted.
+restarts_are_told() {
+	local workload
+	while read -r _ _ workload; do
+		[ -n "$(kubectl -n shop get events -o name --field-selector "reason=Restarted,involvedObject.name=${workload#*/}")" ] || return 1
+	done <<<"$restarted"
+	[ "$(metrics | sed -n 's/^bags_operator_workload_restarts_total{.*} //p' | awk '{sum += $1} END {print sum + 0}')" = 3 ] &&
+		[ "$(metrics | sed -n 's/^bags_operator_rotations_total{outcome="Begun"} //p' | awk '{sum += $1} END {print sum + 0}')" = 1 ]
 }
 
 # As await. Meanwhile it tells how it goes: on a terminal a line that changes, else one for each phase.
@@ -216,4 +228,13 @@ tell_rotations() {
 	expect "restarts" "$restarts" "$expected_restarts"
 	expect "old keys that are alive" "$alive" 0
 	expect "active keys at Bags" "$(active_keys)" 5
+	expect "ids of the keys in the ledgers" "$(ids_in_ledgers)" "$(ids_at_bags)"
+}
+
+ids_in_ledgers() {
+	kubectl get bacct -o 'jsonpath={range .items[*]}{range .status.slots[*]}{.keyId}{"\n"}{end}{end}' | { grep . || true; } | sort
+}
+
+ids_at_bags() {
+	request GET /sandbox/keys | grep -o '{[^{}]*}' | { grep '"state":"active"' || true; } | sed 's/.*"id":"\([^"]*\)".*/\1/' | sort
 }

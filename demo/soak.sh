@@ -71,6 +71,7 @@ write_soak() {
 		leading operator was killed $(grep -c 'leading operator was killed' "$shown") times, at random moments.
 	END
 	if [ "$(grep -c . <<<"$begun")" -lt 100 ]; then
+		# shellcheck disable=SC2016 # Markdown
 		printf '\nThis was a shorter run than the hundred rotations of `make soak`.\n' >>docs/soak.md
 	fi
 }

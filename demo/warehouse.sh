@@ -41,8 +41,8 @@ has_event() { [ -n "$(kubectl -n warehouse get events --field-selector "reason=$
 nothing_begins() {
 	local name
 	say "" && say "A rotation of each key is asked for. Two would stop an application, and the account has no slot for the others:"
-	ask_warehouse stock-sync decided && old_sync=$old
-	ask_warehouse door-scanner decided && old_scanner=$old
+	ask_warehouse stock-sync decided
+	ask_warehouse door-scanner decided
 	ask_warehouse shelf-web decided && old_shelf=$old
 	ask_warehouse price-tags decided && old_tags=$old
 	await 60 "a gap keeps the rotation of stock-sync from beginning" blocked_by stock-sync 'Deployment "stock-sync" (strategy Recreate'
@@ -109,7 +109,7 @@ close_warehouse() {
 nobody_is_left() { [ -z "$(kubectl -n warehouse get pods -o name)" ]; }
 
 warehouse() {
-	local begin=$SECONDS old_sync old_scanner old_shelf old_tags new_tags
+	local begin=$SECONDS old_shelf old_tags new_tags
 	open_warehouse
 	nothing_begins
 	somebody_decides

@@ -69,6 +69,8 @@ pub mod mark {
     pub const KEY_NAME: &str = "keys.bags.fm/key-name";
     /// Annotation of a keystore Secret: the key's id at Bags, once known.
     pub const KEY_ID: &str = "keys.bags.fm/key-id";
+    /// Annotation of a keystore Secret: version of the account's credentials that its key was made with.
+    pub const CREDENTIALS: &str = "keys.bags.fm/credentials-version";
     /// Annotation of a keystore Secret: uid of `kube-system` and the operator's namespace, as `<uid>/<namespace>`.
     pub const INSTALLATION: &str = "keys.bags.fm/installation";
     /// Annotation of a consumer Secret: the number of the switch that wrote it.

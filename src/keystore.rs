@@ -51,6 +51,8 @@ pub struct Placeholder<'a> {
     pub attempt: &'a str,
     /// Full name of the key at Bags.
     pub key_name: &'a str,
+    /// Version of the credentials that it is made with.
+    pub credentials: &'a str,
     /// This installation.
     pub installation: &'a Installation,
 }
@@ -149,6 +151,12 @@ impl Entry {
     #[must_use]
     pub fn key_name(&self) -> Option<&str> {
         self.secret.annotations().get(mark::KEY_NAME).map(String::as_str)
+    }
+
+    /// Version of the credentials that its key was made with.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&str> {
+        self.secret.annotations().get(mark::CREDENTIALS).map(String::as_str)
     }
 
     /// Revision of its key.
@@ -309,7 +317,8 @@ fn secret_name(attempt: &str) -> String {
 }
 
 fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
-    let Placeholder { account, owner, key_use, revision, attempt, key_name, installation } = placeholder;
+    let Placeholder { account, owner, key_use, revision, attempt, key_name, credentials, installation } =
+        placeholder;
     let text = |(key, value): (&str, String)| (key.to_owned(), value);
     Secret {
         metadata: ObjectMeta {
@@ -330,6 +339,7 @@ fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
                     (mark::OWNER_NAME, owner.name.clone()),
                     (mark::USE, (*key_use).to_owned()),
                     (mark::KEY_NAME, (*key_name).to_owned()),
+                    (mark::CREDENTIALS, (*credentials).to_owned()),
                     (mark::INSTALLATION, format!("{}/{}", installation.cluster, installation.namespace)),
                 ]
                 .map(text),

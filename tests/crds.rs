@@ -283,7 +283,39 @@ async fn the_server_prints_the_columns_that_people_read() {
     );
 }
 
-/// The first row of a list as `kubectl get` asks for it: column, priority, cell.
+#[tokio::test]
+async fn the_server_prints_what_an_account_has_left() {
+    let cluster = Cluster::shared().await;
+    let client = cluster.client().await;
+    let accounts: Api<BagsAccount> = Api::all(client.clone());
+    let account: BagsAccount = from_yaml(
+        "{metadata: {name: columns}, spec: {credentials: {agentToken: {secretName: bags-main}}, limit: 7}}",
+    );
+    let mut account = accounts.create(&PostParams::default(), &account).await.unwrap();
+    account.status = Some(from_yaml(
+        "{user: user-1, capacity: {limit: 7, used: 3, reserved: 1, unmanaged: 2, available: 1}, \
+          conditions: [{type: Ready, status: 'True', reason: Usable, message: '', lastTransitionTime: '2026-01-02T03:04:05Z'}]}",
+    ));
+    accounts.replace_status("columns", &PostParams::default(), &account).await.unwrap();
+    let table = table(&client, "/apis/keys.bags.fm/v1alpha1/bagsaccounts/columns").await;
+    let narrow = table.iter().filter(|(name, priority, _)| *priority == 0 && name != "Age");
+    let narrow: Vec<_> = narrow.map(|(name, _, cell)| (name.as_str(), cell.clone())).collect();
+    assert_eq!(
+        narrow,
+        [
+            ("Name", json!("columns")),
+            ("Ready", json!("True")),
+            ("Reason", json!("Usable")),
+            ("Used", json!(3)),
+            ("Limit", json!(7)),
+            ("Reserved", json!(1)),
+            ("Unmanaged", json!(2)),
+            ("Available", json!(1)),
+        ]
+    );
+}
+
+/// The first row of what `kubectl get` asks for: column, priority, cell.
 async fn table(client: &Client, path: &str) -> Vec<(String, i64, Value)> {
     let request = http::Request::get(path)
         .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")

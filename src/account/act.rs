@@ -217,6 +217,7 @@ impl Actor<'_> {
             self.memory.remember(attempt, |key| key.silent(now, now + LONGEST_PROBE_PAUSE));
             return;
         };
+        let asked = clock.monotonic();
         let answer = self.client(revoking).me(&value).await;
         let now = clock.monotonic();
         let floor = slot
@@ -225,7 +226,9 @@ impl Actor<'_> {
         let ineffective = match answer {
             Ok(Probe::Alive { user }) => {
                 let mut ineffective = false;
-                self.memory.remember(attempt, |key| ineffective = key.answered_alive(now, &user, revoking));
+                self.memory.remember(attempt, |key| {
+                    ineffective = key.answered_alive(asked, now, &user, revoking);
+                });
                 ineffective
             }
             Ok(Probe::Dead) => {

@@ -59,7 +59,8 @@ pub async fn fresh(
             return if is_missing(&error) { Ok(None) } else { Err(error) };
         }
     };
-    let keys: Vec<_> = answer.keys.into_iter().filter(bags::ListedKey::is_active).collect();
+    let keys = answer.by_our_clock(wall, clock.wall());
+    let keys: Vec<_> = keys.into_iter().filter(bags::ListedKey::is_active).collect();
     let window = context.settings.timings.cover_window;
     let since = now.checked_sub(window).unwrap_or(now);
     let good = |attempt: &str| memory.key(attempt).speaks_for(account, since);

@@ -114,7 +114,7 @@ pub struct Endpoint {
 /// What this process saw of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyMemory {
-    /// When it last answered 200.
+    /// When it was asked what it last answered with 200: its use is no earlier.
     pub good: Option<Instant>,
     /// Since when it has answered 401, without a 200 in between.
     pub refused_since: Option<Instant>,
@@ -144,7 +144,7 @@ pub struct KeyMemory {
     pub user: Option<String>,
     /// The last use that any list told of: one that a list showed is one, whatever a later list says or does not say.
     pub last_used: Option<Timestamp>,
-    /// The last answer that a list has shown as a use, and how much later the first list was asked for that does.
+    /// The last of these uses that a list has shown, and how much later the first list was asked for that does.
     pub shown: Option<(Instant, Duration)>,
 }
 
@@ -225,12 +225,12 @@ impl AccountMemory {
 }
 
 impl KeyMemory {
-    /// It answered 200. `revoking`: while its slot is `Revoking`; then `true` comes back if a revocation had been
-    /// acknowledged, which thereby had no effect.
-    pub fn answered_alive(&mut self, now: Instant, user: &UserId, revoking: bool) -> bool {
+    /// It was asked at `asked`, and answered 200. `revoking`: while its slot is `Revoking`; then `true` comes back if a
+    /// revocation had been acknowledged, which thereby had no effect.
+    pub fn answered_alive(&mut self, asked: Instant, now: Instant, user: &UserId, revoking: bool) -> bool {
         self.answered(now);
         self.user = Some(user.as_str().to_owned());
-        self.good = Some(now);
+        self.good = Some(asked);
         self.refused_since = None;
         self.refusals = 0;
         if !revoking {
@@ -290,4 +290,29 @@ pub fn class_of(error: &bags::Error) -> FailureClass {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused clock")]
+    async fn a_known_use_is_shown_by_a_list_that_tells_of_it_in_whole_seconds() {
+        let (begin, wall) = (Instant::now(), Timestamp::from_second(1_800_000_000).unwrap());
+        let millis = Duration::from_millis;
+        let user = UserId::parse("user-1").unwrap();
+        // Asked at 0.9 s, used at 0.95 s, answered at 1.1 s; the list is asked for at 5 s.
+        let shown = |used: Option<i64>| {
+            let mut key = KeyMemory::default();
+            key.answered_alive(begin + millis(900), begin + millis(1100), &user, false);
+            let used = used.map(|second| Timestamp::from_second(1_800_000_000 + second).unwrap());
+            key.listed(used, begin + millis(5000), wall + millis(5000));
+            key.shown.map(|(asked, lag)| (asked.duration_since(begin), lag))
+        };
+        assert_eq!(shown(Some(0)), Some((millis(900), millis(4100))), "the second of its use");
+        assert_eq!(shown(Some(3)), Some((millis(900), millis(4100))), "somebody has used it since");
+        assert_eq!(shown(Some(-1)), None, "a use before that");
+        assert_eq!(shown(None), None, "no use at all");
+    }
 }

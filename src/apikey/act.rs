@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, ResourceExt};
 
+mod finish;
 mod pods;
+mod problem;
+mod secret;
+
+pub use problem::Problem;
+
+pub(super) use finish::ensure_finalizer;
+pub(super) use secret::secret_refused;
 
 use super::{
     decide::{Decision, since},
@@ -16,107 +21,16 @@ use super::{
     observe::{Observation, Run},
 };
 use crate::{
-    account::credentials::{CredentialProblem, trust_of},
-    api::{ApiKey, FINALIZER, account::Capability},
-    backoff::FailureClass,
-    bags::{self, Probe},
-    consumer_secret::{ConsumerSecret, Desired, Found, in_sync},
+    account::credentials::trust_of,
+    api::{ApiKey, account::Capability},
+    bags::Probe,
+    consumer_secret::Found,
     context::Context,
-    env::{CallError, call},
+    env::call,
     events::EventReason,
     ledger::{Change, Refusal, StoreError},
     metrics::{KeyStep, RotationOutcome},
 };
-
-/// What went wrong, in the words of the condition.
-#[derive(Clone, Debug)]
-pub struct Problem {
-    /// As one word.
-    pub reason: Reason,
-    /// For people.
-    pub message: String,
-    /// When to try again.
-    pub class: FailureClass,
-}
-
-impl Problem {
-    /// A problem that may go by itself.
-    #[must_use]
-    pub fn transient(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), class: FailureClass::Transient }
-    }
-
-    /// A problem that somebody has to take away.
-    #[must_use]
-    pub fn terminal(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), class: FailureClass::Terminal }
-    }
-
-    /// What it means where it concerns only the key that is to replace a current one.
-    #[must_use]
-    pub fn of_next_key(self) -> Self {
-        Self { reason: self.reason.of_next_key(), ..self }
-    }
-
-    /// What Bags answered, or did not, to a question about an account.
-    #[must_use]
-    pub fn of_bags(account: &str, error: &bags::Error) -> Self {
-        let said = format!("Bags, asked about BagsAccount \"{account}\": {error}");
-        match error.class() {
-            bags::Class::RateLimited { until } => Self {
-                reason: Reason::RateLimited,
-                message: format!("{said}; it is asked again after {until}"),
-                class: FailureClass::RateLimited(until),
-            },
-            // A change of the credentials wakes whoever waits for it; asking again with the same ones only
-            // spends the account's requests.
-            bags::Class::Refused if error.reason() == bags::Reason::InvalidToken => Self::terminal(
-                Reason::CredentialsRefused,
-                format!("{said}; the platform team has to put a valid token into the account's Secret"),
-            ),
-            bags::Class::Refused => Self::transient(Reason::BagsRefused, said),
-            bags::Class::NotDone | bags::Class::Unknown => Self::transient(
-                Reason::BagsUnavailable,
-                format!("{said}; it is asked again until it answers"),
-            ),
-        }
-    }
-}
-
-impl From<CallError> for Problem {
-    fn from(error: CallError) -> Self {
-        Self::transient(
-            Reason::ApiServerUnavailable,
-            format!("the API server did not do what was asked: {error}"),
-        )
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NoAccount(name) => {
-                Self::transient(Reason::AccountNotFound, format!("there is no BagsAccount \"{name}\""))
-            }
-            StoreError::Violation(_) => Self::terminal(Reason::NewerLedger, error.to_string()),
-            StoreError::Refused(_) | StoreError::Contended | StoreError::Timeout | StoreError::Kube(_) => {
-                Self::transient(Reason::ApiServerUnavailable, error.to_string())
-            }
-        }
-    }
-}
-
-impl From<CredentialProblem> for Problem {
-    fn from(problem: CredentialProblem) -> Self {
-        let reason = match problem {
-            CredentialProblem::SecretMissing { .. } | CredentialProblem::FieldMissing { .. } => {
-                Reason::CredentialsMissing
-            }
-            CredentialProblem::Unreadable { .. } => Reason::CredentialsUnreadable,
-        };
-        Self::terminal(reason, format!("for the platform team: {problem}"))
-    }
-}
 
 /// Carries out (io); `run` takes what the next observation should know.
 ///
@@ -153,11 +67,11 @@ pub async fn act(
             Ok(())
         }
         Decision::Distrust { attempt } => distrust(context, o, account, attempt).await,
-        Decision::Project => project(context, o, run).await,
+        Decision::Project => secret::project(context, o, run).await,
         Decision::LookAtPods { confirm } => pods::look(context, o, confirm, run).await,
         Decision::LookAtLists => pods::list_keys(context, o, run).await,
         Decision::Restart(workloads) => pods::restart(context, o, &workloads, run).await,
-        Decision::Finish { remove_secret } => finish(context, o, remove_secret, run).await,
+        Decision::Finish { remove_secret } => finish::finish(context, o, remove_secret, run).await,
         Decision::Wait(_) => Ok(()),
     }
 }
@@ -218,11 +132,13 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
         return Err(Problem::terminal(Reason::ValueMissing, message));
     };
     let memory = context.memory_of(&view.account.name_any(), &view.account);
-    let asked = context.client(&memory).me(&value).await;
-    let answer = asked.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
-    let now = context.env.clock.monotonic();
+    let clock = &context.env.clock;
+    let asked = clock.monotonic();
+    let answer = context.client(&memory).me(&value).await;
+    let answer = answer.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
+    let now = clock.monotonic();
     memory.remember(&attempt, |known| match &answer {
-        Probe::Alive { user } => drop(known.answered_alive(now, user, false)),
+        Probe::Alive { user } => drop(known.answered_alive(asked, now, user, false)),
         Probe::Dead => known.answered_dead(now, None),
         Probe::Forbidden | Probe::UserGone => known.answered(now),
     });
@@ -264,8 +180,9 @@ async fn publish(
 async fn distrust(context: &Context, o: &Observation, account: &str, attempt: String) -> Result<(), Problem> {
     let Some(view) = &o.account else { return Ok(()) };
     let Ok(credentials) = &view.credentials else { return Ok(()) };
-    // As they were when the key was made: what was corrected since is not distrusted.
-    let distrusted = trust_of(&view.account, &credentials.version);
+    // Those that the key was made with: what was put there since is not distrusted.
+    let made = o.creating.as_ref().and_then(|creating| creating.saved.as_ref()?.credentials());
+    let distrusted = trust_of(&view.account, made.unwrap_or(&credentials.version));
     let outcome = context
         .ledger
         .update(account, |draft| {
@@ -275,201 +192,6 @@ async fn distrust(context: &Context, o: &Observation, account: &str, attempt: St
         })
         .await;
     lost_race(outcome.map(drop))
-}
-
-async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<(), Problem> {
-    let (Some(slot), Some(value), Some(found)) = (o.current(), &o.current_value, &o.consumer) else {
-        return Ok(());
-    };
-    let desired = Desired { key: &o.key, slot, value, base_url: &o.base_url };
-    let restored = o.key.status.as_ref().is_some_and(|status| {
-        status.switch.as_ref().is_some_and(|switch| Some(&switch.attempt) == slot.attempt.as_ref())
-    });
-    match ConsumerSecret::of(context.env.kube.clone(), &o.key).write(found, &desired).await {
-        Ok(Some(secret)) => {
-            let written = Found::Ours(Box::new(secret));
-            if !in_sync(&written, &desired) {
-                return Err(changed_on_the_way(&o.key));
-            }
-            if matches!(found, Found::Missing) && left_behind(context, &o.key).await? {
-                return refresh(context, run).await;
-            }
-            run.consumer = Some(written);
-            if !restored {
-                context.metrics.key(KeyStep::Published);
-            }
-            if restored {
-                let note = format!(
-                    "Secret \"{}\" was missing or changed and was written again",
-                    o.key.secret_name()
-                );
-                context.events.publish(&reference(&o.key), EventReason::SecretRestored, &note).await;
-            }
-            Ok(())
-        }
-        Ok(None) => Ok(()),
-        // Somebody was faster: look again.
-        Err(error) if error.is_conflict() => {
-            run.consumer = None;
-            Ok(())
-        }
-        Err(error) if error.is_refusal() => Err(secret_refused(&o.key, &error.kind())),
-        Err(error) => {
-            // It may be there all the same.
-            if matches!(found, Found::Missing) && left_behind(context, &o.key).await? {
-                return refresh(context, run).await;
-            }
-            Err(Problem::transient(
-                Reason::ApiServerUnavailable,
-                format!("Secret \"{}\" could not be written: {}", o.key.secret_name(), error.kind()),
-            ))
-        }
-    }
-}
-
-/// How often a Secret that was left behind is looked after before that is given up.
-const LOOKS: usize = 3;
-
-/// Whether a Secret was just made for an ApiKey that is gone: a process that stood still while another one took over may
-/// come so late, and a creation has no version that could conflict. Then the Secret is removed again. Nobody comes back
-/// to it, as there is no ApiKey any more: where a look fails, another one follows at once, and reads everything anew.
-async fn left_behind(context: &Context, key: &ApiKey) -> Result<bool, Problem> {
-    let mut further = 1..LOOKS;
-    loop {
-        match remove_if_gone(context, key).await {
-            Err(_) if further.next().is_some() => {}
-            outcome => return Ok(outcome?),
-        }
-    }
-}
-
-async fn remove_if_gone(context: &Context, key: &ApiKey) -> Result<bool, CallError> {
-    let live = call(api(context, key).get_opt(&key.name_any())).await?;
-    if live.is_some_and(|live| live.metadata.uid == key.metadata.uid) {
-        return Ok(false);
-    }
-    ConsumerSecret::of(context.env.kube.clone(), key).remove().await?;
-    Ok(true)
-}
-
-/// Something in the cluster changes what is written: writing it again would go on for ever.
-fn changed_on_the_way(key: &ApiKey) -> Problem {
-    let message = format!(
-        "something in the cluster changes what is written into Secret \"{}\", as a mutating webhook does; let it leave \
-         the Secret alone, or take what it changes out of spec.secret",
-        key.secret_name()
-    );
-    Problem::transient(Reason::SecretConflict, message)
-}
-
-/// The key is gone, and its Secret may not be removed.
-fn secret_stays(key: &ApiKey) -> Problem {
-    let message = format!(
-        "the operator may not remove Secret \"{}\" from namespace \"{}\"; let the namespace take part again (consumerNamespaces of \
-         the chart, or docs/rbac.yaml), or remove the Secret and the finalizer {FINALIZER} of the ApiKey by hand",
-        key.secret_name(),
-        key.namespace().unwrap_or_default()
-    );
-    Problem::transient(Reason::SecretRefused, message)
-}
-
-/// The API server does not take the consumer Secret: permissions, quota, a policy.
-pub(super) fn secret_refused(key: &ApiKey, said: &str) -> Problem {
-    let message = format!(
-        "the API server would not take Secret \"{}\" in namespace \"{}\": {said}; lift what stands against it, and the key \
-         is made",
-        key.secret_name(),
-        key.namespace().unwrap_or_default()
-    );
-    Problem::transient(Reason::SecretRefused, message)
-}
-
-async fn finish(
-    context: &Context,
-    o: &Observation,
-    remove_secret: bool,
-    run: &mut Run,
-) -> Result<(), Problem> {
-    if remove_secret {
-        match ConsumerSecret::of(context.env.kube.clone(), &o.key).remove().await {
-            Err(error) if error.is_conflict() => return Ok(()),
-            Err(error) if error.is_forbidden() => return Err(secret_stays(&o.key)),
-            outcome => outcome?,
-        }
-    }
-    let left = o.slots();
-    if !left.is_empty() || o.account.is_none() {
-        context.events.publish(&reference(&o.key), EventReason::DeletionHandedOver, &handed_over(o)).await;
-    }
-    let finalizers: Vec<&String> =
-        o.key.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-    match patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await {
-        Ok(key) => {
-            run.key = Arc::new(key);
-            // One without finalizers is gone; the watch may have told so by now.
-            if !run.key.finalizers().is_empty() {
-                context.written.note(&run.key);
-            }
-        }
-        Err(error) if error.is_not_found() => run.gone = true,
-        Err(error) if error.is_conflict() => refresh(context, run).await?,
-        Err(error) => return Err(error.into()),
-    }
-    Ok(())
-}
-
-fn handed_over(o: &Observation) -> String {
-    let mut keys: Vec<String> = o
-        .slots()
-        .iter()
-        .filter_map(|slot| {
-            Some(format!(
-                "{} ({})",
-                slot.key_name.as_deref()?,
-                slot.key_id.as_deref().unwrap_or("id unknown")
-            ))
-        })
-        .collect();
-    if o.account.is_none() {
-        let status = o.key.status.as_ref();
-        keys = status
-            .map(|status| status.keys.iter().filter_map(|key| key.key_id.clone()).collect())
-            .unwrap_or_default();
-        return format!(
-            "BagsAccount \"{}\" does not exist: nothing was revoked; keys that may be left at Bags: {}",
-            o.key.spec.account_ref.name,
-            if keys.is_empty() { "none known".to_owned() } else { keys.join(", ") }
-        );
-    }
-    format!("BagsAccount \"{}\" finishes: {}", o.key.spec.account_ref.name, keys.join(", "))
-}
-
-/// Puts our finalizer on; returns the ApiKey as it is then.
-///
-/// # Errors
-/// What the API server says; `409` and `404` mean observe again.
-pub(super) async fn ensure_finalizer(
-    context: &Context,
-    o: &Observation,
-) -> Result<Option<ApiKey>, CallError> {
-    if o.has_finalizer() {
-        return Ok(None);
-    }
-    let mut finalizers = o.key.finalizers().to_vec();
-    finalizers.push(FINALIZER.to_owned());
-    patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await.map(Some)
-}
-
-async fn patch_finalizers(
-    context: &Context,
-    key: &ApiKey,
-    finalizers: &serde_json::Value,
-) -> Result<ApiKey, CallError> {
-    let patch = serde_json::json!({
-        "metadata": {"finalizers": finalizers, "resourceVersion": key.metadata.resource_version, "uid": key.metadata.uid},
-    });
-    let options = PatchParams::default();
-    call(api(context, key).patch(&key.name_any(), &options, &Patch::Merge(&patch))).await
 }
 
 /// Reads the ApiKey live, after a conflict. The next run starts from there, also where the watch is still behind: else it

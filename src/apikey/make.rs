@@ -98,8 +98,10 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
     let Ok(_preparing) = memory.preparing.try_lock() else { return Ok(()) };
     let key_name = full_key_name(&o.key.key_name(), &context.settings.installation.cluster, &attempt);
     let placed_at = context.env.clock.monotonic();
-    let (placeholder, checks) =
-        tokio::join!(place(context, o, &attempt, &key_name), checks(context, o, view, &memory, &credentials));
+    let (placeholder, checks) = tokio::join!(
+        place(context, o, &attempt, &key_name, &credentials.version),
+        checks(context, o, view, &memory, &credentials)
+    );
     let placeholder = placeholder?;
     let listed = match checks {
         Ok((key, listed)) => {
@@ -149,7 +151,13 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
     problem.map_or(Ok(()), Err)
 }
 
-async fn place(context: &Context, o: &Observation, attempt: &str, key_name: &str) -> Result<Entry, Problem> {
+async fn place(
+    context: &Context,
+    o: &Observation,
+    attempt: &str,
+    key_name: &str,
+    credentials: &str,
+) -> Result<Entry, Problem> {
     let revision =
         o.slots().iter().find(|slot| slot.state == SlotState::Reserved).map_or(1, |slot| slot.revision);
     let placeholder = Placeholder {
@@ -159,6 +167,7 @@ async fn place(context: &Context, o: &Observation, attempt: &str, key_name: &str
         revision,
         attempt,
         key_name,
+        credentials,
         installation: &context.settings.installation,
     };
     Ok(context.keystore.place(&placeholder).await?)

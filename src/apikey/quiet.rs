@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 /// A known use of a key that a list has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// When the key answered.
+    /// When the key was asked: its use is no earlier.
     pub answered: Timestamp,
     /// How much later the first list was asked for that shows it: as far as lists lag at most.
     pub lag: SignedDuration,
@@ -29,7 +29,7 @@ pub struct Uses {
     /// When the previous key was last used, as far as any list ever said: a use that one showed is one, whatever else it
     /// covers, and also where the account cannot list any more.
     pub previous: Option<Timestamp>,
-    /// When the current key last answered this process: a use that is known.
+    /// When the current key was asked what it last answered: a use that is known, and no earlier.
     pub answered: Option<Timestamp>,
     /// The last known use of the current key that a list has shown.
     pub shown: Option<Shown>,

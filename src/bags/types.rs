@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
 use super::wallet::Wallet;
@@ -142,8 +142,32 @@ impl ListedKey {
 pub struct KeyList {
     /// The keys, in the service's order.
     pub keys: Vec<ListedKey>,
-    /// The service's clock at the answer: the one that `last_used_at` is to be compared with.
+    /// The service's clock at the answer, in whole seconds.
     pub server_time: Option<Timestamp>,
+}
+
+impl KeyList {
+    /// The keys, with their times by the clock of whoever asked at `asked` and had the answer at `answered`: they are moved
+    /// as far as the answer proves that the service's own clock is off. What is left is the time that the answer took, and
+    /// the second that its date leaves open.
+    #[must_use]
+    pub fn by_our_clock(self, asked: Timestamp, answered: Timestamp) -> Vec<ListedKey> {
+        let Some(server) = self.server_time else { return self.keys };
+        let ahead = server.duration_since(answered).max(SignedDuration::ZERO);
+        let behind = (asked.duration_since(server) - SignedDuration::from_secs(1)).max(SignedDuration::ZERO);
+        let by = behind - ahead;
+        let ours = |time: Option<Timestamp>| {
+            let limit = if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
+            time.map(|time| time.saturating_add(by).unwrap_or(limit))
+        };
+        let keys = self.keys.into_iter();
+        keys.map(|key| ListedKey {
+            created_at: ours(key.created_at),
+            last_used_at: ours(key.last_used_at),
+            ..key
+        })
+        .collect()
+    }
 }
 
 /// What the service says of a key's value.

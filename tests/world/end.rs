@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, fmt::Write};
 use bags_operator::{
     api::{
         account::{Owner, Slot, SlotState},
-        mark,
+        annotation, mark,
     },
     ledger::slots,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
@@ -103,6 +104,16 @@ fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, 
     if !is_ready && !deleting && reason != "Suspended" {
         found.push(format!("{name} has a key and is not ready: {reason}"));
     }
+    if let (Some(used), Some(published)) = (current_time(key, "lastUsedAt"), current_time(key, "publishedAt"))
+        && published.duration_since(used) > LONGEST_PUBLICATION
+    {
+        found.push(format!("{name} says that its key was used at {used}, long before it was published"));
+    }
+    let wanted = key["metadata"]["annotations"][annotation::ROTATE].as_str();
+    let held = key["status"]["hold"]["reason"] == "RotationBlocked";
+    if is_ready && !deleting && !held && wanted.is_some_and(|token| slot.trigger.as_deref() != Some(token)) {
+        found.push(format!("another key was asked for by {name}, and its rotation has not begun"));
+    }
     let secret = scene.api.get("secrets", TENANT, name);
     let value = secret.and_then(|secret| {
         let value = STANDARD.decode(secret["data"]["BAGS_API_KEY"].as_str()?).ok()?;
@@ -119,6 +130,14 @@ fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, 
         None if reason == "Suspended" => {}
         None => found.push(format!("the Secret of {name} holds no value")),
     }
+}
+
+/// From its verification, which is a use, to its publication a key takes no longer, whatever fails.
+const LONGEST_PUBLICATION: SignedDuration = SignedDuration::from_mins(45);
+
+/// A time of the current key, as the status tells it.
+fn current_time(key: &Value, field: &str) -> Option<Timestamp> {
+    key["status"]["current"][field].as_str()?.parse().ok()
 }
 
 /// Status and reason of a condition.

@@ -2,7 +2,7 @@
 //! seeded random ones.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -14,6 +14,7 @@ use std::{
 };
 
 use bags_operator::config::Config;
+use rand::{SeedableRng, rngs::StdRng, seq::index};
 
 use super::{
     fault::{Fault, Strike},
@@ -21,6 +22,7 @@ use super::{
     run::{Plan, Report, Seen, run},
     trace::Trace,
     workflow::Workflow,
+    workflows,
 };
 
 /// So much at most.
@@ -37,17 +39,17 @@ pub(crate) struct Most {
 /// How much is run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
-    /// Of the moments at which people may act, so many for singles.
+    /// Of the moments at which people may act and that make a difference, so many for singles.
     pub(crate) moments: usize,
     /// Of those, so many for pairs.
     pub(crate) pair_moments: usize,
     /// Whether pairs are made of all faults, or of one of each kind.
     pub(crate) all_faults_in_pairs: bool,
-    /// Every so manieth pair.
+    /// One of so many pairs.
     pub(crate) every_pair: usize,
-    /// Where a workflow has more pairs than this, every second, third … of them.
+    /// Where a workflow has more pairs than this, so many of them.
     pub(crate) most_pairs: usize,
-    /// Where a workflow that takes hours has more than these, an even share of them.
+    /// Where a workflow that takes hours has more than these, so many of them.
     pub(crate) most_of_long: Most,
     /// Random runs.
     pub(crate) seeds: u64,
@@ -228,6 +230,9 @@ fn regressions(workflows: &[Arc<Workflow>], share: Share, config: &Config, total
         let plan = match regression.run {
             regressions::Run::Seed(seed) => seeded(seed),
             regressions::Run::Struck { workflow, act_after, strikes } => {
+                let known = workflows::all().iter().any(|it| it.name == workflow);
+                assert!(known, "{}: there is no workflow \"{workflow}\"", regression.name);
+                // Only some of them may be run.
                 let workflow = workflows.iter().find(|it| it.name == workflow)?;
                 let base = undisturbed(workflow, act_after);
                 let strikes = strikes
@@ -284,7 +289,6 @@ fn bases(
     let quiet = judged(&undisturbed(workflow, usize::MAX), config);
     let moments = if workflow.deeds().is_empty() { 0 } else { quiet.seen.len() };
     let plans: Vec<Plan> = (0..=moments).map(|moment| undisturbed(workflow, moment)).collect();
-    count.moments = plans.len();
     if let Some(words) = workflow.expected_violation() {
         bites(words, judge_all(plans, false, config), totals);
         return Vec::new();
@@ -298,12 +302,17 @@ fn bases(
             totals.violations.push(format!("{words}    {}", replay(&plan)));
         }
         count.requests = count.requests.max(report.seen.len());
-        // Without a right end there is nothing to compare with.
-        if report.violations.is_empty() {
-            bases.push((Plan { reference: Some(report.end.into()), ..plan }, report.seen));
+        // Without a right end there is nothing to compare with. People who wait until they can act make one run of many moments.
+        let known = |(_, seen, lasted): &(Plan, Vec<Seen>, Duration)| {
+            *lasted == report.lasted && *seen == report.seen
+        };
+        if report.violations.is_empty() && !bases.last().is_some_and(known) {
+            let plan = Plan { reference: Some(report.end.into()), ..plan };
+            bases.push((plan, report.seen, report.lasted));
         }
     }
-    bases
+    count.moments = bases.len();
+    bases.into_iter().map(|(plan, seen, _)| (plan, seen)).collect()
 }
 
 /// Every run must end with a violation that has these words.
@@ -365,21 +374,19 @@ fn singles(
     after
 }
 
-/// An even share of all singles, and one of those that are in the middle.
+/// A share of all singles, and one of those that are in the middle.
 fn thinned(plans: Vec<Plan>, most: Most, is_in_the_middle: impl Fn(&Plan) -> bool) -> Vec<Plan> {
-    let step = plans.len().div_ceil(most.singles).max(1);
-    let those = plans.iter().filter(|plan| is_in_the_middle(plan)).count();
-    let step_in_the_middle = those.checked_div(most.in_the_middle).map(|step| step.max(1));
-    let mut met = 0;
-    let kept = plans.into_iter().enumerate().filter(|(index, plan)| {
-        let mut kept = index % step == 0;
-        if is_in_the_middle(plan) {
-            kept |= step_in_the_middle.is_some_and(|step| met % step == 0);
-            met += 1;
-        }
-        kept
-    });
-    kept.map(|(_, plan)| plan).collect()
+    let those: Vec<usize> = (0..plans.len()).filter(|index| is_in_the_middle(&plans[*index])).collect();
+    let mut kept: BTreeSet<usize> = chosen(plans.len(), most.singles).collect();
+    kept.extend(chosen(those.len(), most.in_the_middle).map(|index| those[index]));
+    plans.into_iter().enumerate().filter_map(|(index, plan)| kept.contains(&index).then_some(plan)).collect()
+}
+
+/// So many of these by chance, the same ones each time: every second or sixteenth of them might have one fault only.
+fn chosen(all: usize, most: usize) -> impl Iterator<Item = usize> {
+    let mut indexes = index::sample(&mut StdRng::seed_from_u64(1), all, most.min(all)).into_vec();
+    indexes.sort_unstable();
+    indexes.into_iter()
 }
 
 /// The plan with one more fault, each that can happen to this request.
@@ -416,8 +423,8 @@ fn pairs(
         }
     }
     let most = singles.first().map_or(usize::MAX, |(plan, _)| share.most(&plan.workflow).pairs);
-    let step = share.every_pair.max(plans.len().div_ceil(most)).max(1);
-    let plans: Vec<Plan> = plans.into_iter().step_by(step).collect();
+    let most = most.min(plans.len().div_ceil(share.every_pair));
+    let plans: Vec<Plan> = chosen(plans.len(), most).map(|index| plans[index].clone()).collect();
     count.pairs = plans.len();
     for (plan, report) in judge_all(plans, share.stop_at_first, config) {
         totals.add(&plan, &report);

@@ -12,6 +12,7 @@ mod clock;
 mod cluster;
 mod covering;
 mod creation;
+mod crowded;
 mod end;
 mod explore;
 mod fault;
@@ -23,6 +24,7 @@ mod requests;
 mod rotations;
 mod run;
 mod scene;
+mod schedules;
 mod trace;
 mod workflow;
 mod workflows;
@@ -68,7 +70,7 @@ struct Args {
     /// Make pairs of all faults, not of one of each kind.
     #[arg(long)]
     every_fault: bool,
-    /// Every so manieth pair.
+    /// One of so many pairs.
     #[arg(long)]
     every_pair: Option<usize>,
     /// The share that finds deliberate bugs: stops at the first violation.
@@ -266,10 +268,10 @@ Written by `make world`; [testing.md](testing.md) says what the world is. On com
 ```
 
 A single is one fault at one request. A pair is a second fault at a later request that changes something, after a first
-one at such a request, both one of each kind (`Fault::is_one_of_its_kind`; `--every-fault` takes all, for a day). Moments: after how many requests people act; singles are made at all of them, pairs at the one in
-the middle. Of a workflow that takes hours an even share of {singles} singles is run, one of {in_the_middle} more where people
-act in the middle, and one of {pairs} pairs; of one that has many like it, a twelfth of the first and the last. A seed is a random service, random ApiKeys, random deeds of people, a random order of requests, and up to six
-random faults.
+one at such a request, both one of each kind (`Fault::is_one_of_its_kind`; `--every-fault` takes all, for a day). Moments: after how many requests people act, as far as
+that makes a difference; singles are made at all of them, pairs at the one in the middle. Of a workflow that takes hours {singles} singles are run, {in_the_middle} more where people act in the middle, and
+{pairs} pairs, by chance; of one that has many like it, a twelfth of the first and the last. A seed is a random service, random
+ApiKeys, random deeds of people, a random order of requests, and up to six random faults.
 
 | Workflow | Requests | Moments | Singles | Pairs |
 |---|---|---|---|---|

@@ -40,6 +40,8 @@ pub(crate) struct Oracle {
     marks: BTreeMap<(String, String), i64>,
     /// When a pod called last, by the attempt of the key that it called with: begins and ends of holding a key are calls.
     called: BTreeMap<String, Timestamp>,
+    /// The same of whoever is outside of the cluster: only lists tell of them.
+    called_from_outside: BTreeMap<String, Timestamp>,
     timings: Timings,
     /// The ledger as it was last seen.
     ledger: Ledger,
@@ -98,6 +100,7 @@ impl Oracle {
         Self {
             marks: BTreeMap::new(),
             called: BTreeMap::new(),
+            called_from_outside: BTreeMap::new(),
             timings,
             ledger: Ledger::default(),
             verified: BTreeSet::new(),

@@ -12,18 +12,18 @@ use super::{
     workflows::{NOTHING_IS_LEFT, WEB_IS_READY, named},
 };
 
-const TWO_HOLD: &str = "Deployment web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds";
+pub(crate) const TWO_HOLD: &str = "Deployment web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds";
 
-fn ends(workflow: Workflow) -> Workflow {
+pub(crate) fn ends(workflow: Workflow) -> Workflow {
     workflow.ends(WEB_IS_READY).ends("OldKeyRevoked=True/Revoked")
 }
 
 /// An ApiKey that two pods read.
-fn web(name: &str, ways: Ways) -> Workflow {
+pub(crate) fn web(name: &str, ways: Ways) -> Workflow {
     Workflow::new(name, ways).key("web").consumed_by(Kind::Deployment, Reads::Env)
 }
 
-fn asked(workflow: Workflow) -> Workflow {
+pub(crate) fn asked(workflow: Workflow) -> Workflow {
     workflow
         .meanwhile("ask for another key", |scene| {
             scene.set_overlaps("web", "5m", "15m");

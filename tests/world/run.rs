@@ -66,7 +66,7 @@ impl Plan {
 }
 
 /// A request as a run saw it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) label: Label,
     pub(crate) seam: Seam,

@@ -16,11 +16,15 @@ use bags_operator::{
     sandbox::{Credentials, Sandbox, UserOptions},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    apiserver::ApiServer, clock::VirtualClock, cluster::Cluster, creation::Wish, end::condition,
+    apiserver::ApiServer,
+    clock::{OffClock, VirtualClock},
+    cluster::Cluster,
+    creation::Wish,
+    end::condition,
     process::OPERATOR_NAMESPACE,
 };
 
@@ -66,16 +70,21 @@ pub(crate) struct Scene {
     wishes: Arc<Mutex<Vec<Wish>>>,
 }
 
+/// What Bags is like.
+#[derive(Clone, Default)]
+pub(crate) struct Service {
+    /// How it treats the account's user.
+    pub(crate) user: UserOptions,
+    /// How far its clock is ahead.
+    pub(crate) clock_off_by: SignedDuration,
+}
+
 impl Scene {
     /// A cluster with one account and nothing in it.
-    pub(crate) fn new(
-        clock: &Arc<VirtualClock>,
-        seed: u64,
-        ways: Ways,
-        user: UserOptions,
-        spec: &Value,
-    ) -> Self {
-        let sandbox = Sandbox::new(clock.clone(), Randomness::from_seed(seed ^ 0x5eed));
+    pub(crate) fn new(clock: &Arc<VirtualClock>, seed: u64, ways: Ways, bags: Service, spec: &Value) -> Self {
+        let Service { user, clock_off_by } = bags;
+        let service_clock = OffClock { clock: clock.clone(), by: clock_off_by };
+        let sandbox = Sandbox::new(Arc::new(service_clock), Randomness::from_seed(seed ^ 0x5eed));
         let new = sandbox.add_user(user);
         let api = ApiServer::new(clock.clone());
         let scene = Self {
@@ -233,6 +242,20 @@ impl Scene {
         self.has_switched(name) && passed.is_some_and(|seconds| seconds >= 120)
     }
 
+    /// Whether an ApiKey says that no pod holds its old key.
+    pub(crate) fn is_clean(&self, name: &str) -> bool {
+        let key = self.api.get("apikeys", TENANT, name);
+        key.is_some_and(|key| key["status"]["switch"]["cleanSince"].is_string())
+    }
+
+    /// Whether the ledger keeps a place for an ApiKey.
+    pub(crate) fn keeps_a_place(&self, name: &str) -> bool {
+        let account = self.api.get("bagsaccounts", "", ACCOUNT);
+        let slots = account.as_ref().and_then(|account| account["status"]["slots"].as_array());
+        let kept = |slot: &Value| slot["state"] == "Reserved" && slot["owner"]["name"] == *name;
+        slots.is_some_and(|slots| slots.iter().any(kept))
+    }
+
     /// Whether there is no ApiKey of this name.
     pub(crate) fn is_gone(&self, name: &str) -> bool {
         self.api.get("apikeys", TENANT, name).is_none()
@@ -282,6 +305,13 @@ impl Scene {
     /// A person asks for another key; the same token asks once.
     pub(crate) fn ask_for_rotation(&self, name: &str, token: &str) {
         self.annotate("apikeys", TENANT, name, annotation::ROTATE, token);
+    }
+
+    /// A person wants no other key any more.
+    pub(crate) fn withdraw_rotation(&self, name: &str) {
+        let _ = self.api.edit("apikeys", TENANT, name, |key| {
+            key["metadata"]["annotations"].as_object_mut().map(|all| all.remove(annotation::ROTATE));
+        });
     }
 
     /// A person says for how long both keys are valid, and for how long the old one has to be quiet.

@@ -13,7 +13,7 @@ use super::{
     clock::VirtualClock,
     cluster::{Consumer, Kind, Reads},
     end,
-    scene::{Scene, Ways},
+    scene::{Scene, Service, Ways},
 };
 
 /// Something that people do.
@@ -35,7 +35,7 @@ pub(crate) struct Deed {
 pub(crate) struct Workflow {
     pub(crate) name: String,
     ways: Ways,
-    user: UserOptions,
+    service: Service,
     account: Value,
     elsewhere: usize,
     keys: Vec<String>,
@@ -57,7 +57,7 @@ impl Workflow {
         Self {
             name: name.into(),
             ways,
-            user: UserOptions::default(),
+            service: Service::default(),
             account: json!({}),
             elsewhere: 0,
             keys: Vec::new(),
@@ -74,7 +74,7 @@ impl Workflow {
         }
     }
 
-    /// It takes hours: `make test` runs an even share of its singles.
+    /// It takes hours: `make test` runs a share of its singles.
     pub(crate) fn long(mut self) -> Self {
         self.long = true;
         self
@@ -98,7 +98,13 @@ impl Workflow {
 
     /// Bags treats the account's user otherwise.
     pub(crate) fn user(mut self, change: impl FnOnce(&mut UserOptions)) -> Self {
-        change(&mut self.user);
+        change(&mut self.service.user);
+        self
+    }
+
+    /// Bags' clock is so far ahead.
+    pub(crate) fn service_clock_off_by(mut self, by: SignedDuration) -> Self {
+        self.service.clock_off_by = by;
         self
     }
 
@@ -240,7 +246,7 @@ impl Workflow {
 
     /// The world before the operator starts.
     pub(crate) fn scene(&self, clock: &Arc<VirtualClock>, seed: u64) -> Scene {
-        let scene = Scene::new(clock, seed, self.ways, self.user.clone(), &self.account);
+        let scene = Scene::new(clock, seed, self.ways, self.service.clone(), &self.account);
         (0..self.elsewhere).for_each(|_| scene.make_key_elsewhere());
         self.keys.iter().for_each(|name| scene.apply(name));
         self.consumers.iter().for_each(|consumer| scene.cluster.declare(consumer.clone()));
@@ -274,7 +280,7 @@ impl Workflow {
                 user.limit = 3;
             }
         });
-        workflow.account = json!({"limit": workflow.user.limit});
+        workflow.account = json!({"limit": workflow.service.user.limit});
         if rng.random_bool(0.2) {
             workflow.elsewhere = rng.random_range(1..3);
         }
@@ -323,7 +329,7 @@ impl Workflow {
     fn mischief(self, rng: &mut StdRng) -> Self {
         let name = NAMES[rng.random_range(0..NAMES.len())];
         let wait = Duration::from_secs(rng.random_range(1..1200));
-        let limit = self.user.limit;
+        let limit = self.service.user.limit;
         match rng.random_range(0..11) {
             0 => self.then(wait, "apply another ApiKey", |scene| scene.try_apply("late")),
             1 => self.then(wait, "delete an ApiKey that nothing uses", move |scene| scene.delete_now(name)),

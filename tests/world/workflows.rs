@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::{
     cluster::{Consumer, Kind, Reads},
-    covering, rotations,
+    covering, crowded, rotations,
     scene::{OWN_USER, Scene, Ways},
+    schedules,
     workflow::Workflow,
 };
 
@@ -21,6 +22,9 @@ pub(crate) fn all() -> Vec<Workflow> {
     all.extend(trouble());
     all.extend(rotations::rotations());
     all.extend(rotations::in_the_middle());
+    all.extend(schedules::by_schedule());
+    all.extend(schedules::by_another_clock());
+    all.extend(crowded::rotations());
     all.extend(covering::rotations());
     all.extend(admission());
     all.extend(creation());
@@ -266,6 +270,13 @@ fn trouble() -> Vec<Workflow> {
             .key("web")
             .meanwhile("put another user's credentials there", Scene::confuse_credentials)
             .then(Duration::from_mins(20), "put the right ones back", Scene::mend_credentials)
+            .ends(WEB_IS_READY),
+        Workflow::new("credentials of another user are put right before their key is verified", Ways::Both)
+            .account(json!({"expectedUser": OWN_USER}))
+            .key("web")
+            .meanwhile("put another user's credentials there", Scene::confuse_credentials)
+            .then(Duration::ZERO, "put the right ones back", Scene::mend_credentials)
+            .once(|scene| !scene.living_keys().is_empty())
             .ends(WEB_IS_READY),
         Workflow::new("consumer Secret deleted in the middle", Ways::Token)
             .key("web")

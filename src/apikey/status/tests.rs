@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    api::apikey::Switch,
+    api::apikey::{RotationSpec, Switch},
     apikey::{
         fixtures::{HOUR, MINUTE, SECOND, aged, ago, mine, named, now, seen, switched},
         quiet::Uses,
@@ -250,12 +250,38 @@ fn last_use_moves_at_most_once_an_hour_and_never_back() {
     assert_eq!(last_used(at(61), at(1)), at(61));
 }
 
+fn every(o: Observation, every: &str) -> Observation {
+    let spec = RotationSpec { every: Some(every.into()), ..RotationSpec::default() };
+    o.key(|key| key.spec.rotation = Some(spec))
+}
+
+#[test]
+fn the_next_rotation_is_when_it_is_due_and_stays_while_it_is() {
+    let next = |o: &Observation| after(o, Reason::Issued).next_rotation;
+    assert_eq!(next(&live()), None, "on demand");
+    let at = next(&every(live(), "10h")).unwrap();
+    assert!(
+        at > now() + SignedDuration::from_hours(8) && at < now() + SignedDuration::from_hours(10),
+        "{at}"
+    );
+    let told = || with(every(live(), "10h"), after(&every(live(), "10h"), Reason::Issued));
+    let seen_at = |at: Timestamp| Observation { now: at, ..told() };
+    assert_eq!(next(&seen_at(at - SignedDuration::from_secs(1))), Some(at), "it is not due yet");
+    assert_eq!(next(&seen_at(at + SignedDuration::from_mins(5))), Some(at), "it was due five minutes ago");
+    assert_eq!(next(&every(told(), "20h")), next(&every(live(), "20h")), "somebody moved it");
+    assert_eq!(next(&every(seen(), "10h")), None, "there is no key yet");
+}
+
 fn any_observation() -> impl Strategy<Value = Observation> {
     use SlotState::{Creating, Live, Lost, Reserved, Revoking, Unresolved};
     let states = prop::sample::subsequence(vec![Reserved, Creating, Live, Lost, Unresolved, Revoking], 0..4);
-    (states, 0..5_usize, any::<[bool; 4]>(), prop::option::of(0..7200_u64)).prop_map(
-        |(states, found, [saved, lost, deleted, suspended], used)| {
+    let often = prop::option::of(prop::sample::select(vec!["10m", "31m", "1h", "10h"]));
+    (states, 0..5_usize, any::<[bool; 4]>(), prop::option::of(0..7200_u64), often).prop_map(
+        |(states, found, [saved, lost, deleted, suspended], used, often)| {
             let mut o = states.into_iter().fold(seen(), |o, state| o.with_slot(mine(state)));
+            if let Some(often) = often {
+                o = every(o, often);
+            }
             if o.current().is_some() {
                 o = match found {
                     0 => o.with_consumer(Found::Missing),

@@ -196,6 +196,56 @@ async fn a_list_has_names_ids_and_times_and_the_services_clock() {
     assert_eq!(list.keys.iter().map(ListedKey::is_active).collect::<Vec<_>>(), [true, true, false]);
 }
 
+#[test]
+fn times_of_a_list_are_told_by_our_clock_as_far_as_its_date_proves_that_the_services_is_off() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    // Asked at 12:00:10.2, answered at 12:00:10.9; the key was used at 11:30 by the service's clock.
+    let cases = [
+        ("no date", None, "11:30:00"),
+        ("the same second", Some("12:00:10"), "11:30:00"),
+        ("the second before, which was over", Some("12:00:09"), "11:30:00.2"),
+        ("behind by a minute, and at most a second of it unproven", Some("11:59:10"), "11:30:59.2"),
+        ("ahead by a minute", Some("12:01:10"), "11:29:00.9"),
+        ("ahead by less than a second", Some("12:00:11"), "11:29:59.9"),
+    ];
+    for (name, date, used) in cases {
+        let key = ListedKey {
+            key_id: None,
+            name: "Web-Shop-x-y".to_owned(),
+            status: String::new(),
+            created_at: Some(at("2026-11-23T11:30:00Z")),
+            last_used_at: Some(at("2026-11-23T11:30:00Z")),
+            user_id: None,
+        };
+        let server_time = date.map(|time| at(&format!("2026-11-23T{time}Z")));
+        let list = KeyList { keys: vec![key], server_time };
+        let keys = list.by_our_clock(at("2026-11-23T12:00:10.2Z"), at("2026-11-23T12:00:10.9Z"));
+        let expected = Some(at(&format!("2026-11-23T{used}Z")));
+        assert_eq!(keys.first().unwrap().last_used_at, expected, "{name}");
+        assert_eq!(keys.first().unwrap().created_at, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_date_that_makes_no_sense_moves_times_no_further_than_there_are_times() {
+    let key = ListedKey {
+        key_id: None,
+        name: "Web-Shop-x-y".to_owned(),
+        status: String::new(),
+        created_at: Some(Timestamp::MIN),
+        last_used_at: Some(Timestamp::MAX),
+        user_id: None,
+    };
+    let moved = |server_time| {
+        let list = KeyList { keys: vec![key.clone()], server_time: Some(server_time) };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let keys = list.by_our_clock(now, now);
+        (keys.first().unwrap().created_at.unwrap(), keys.first().unwrap().last_used_at.unwrap())
+    };
+    assert_eq!(moved(Timestamp::MAX).0, Timestamp::MIN, "not before there was time");
+    assert_eq!(moved(Timestamp::MIN).1, Timestamp::MAX, "not after its end");
+}
+
 #[tokio::test]
 async fn an_empty_list_is_a_list_and_anything_else_is_not() {
     assert_eq!(Script::new([success(&json!([]))]).client().list(&token()).await.unwrap().keys, []);

@@ -5,7 +5,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bags_operator::api::{ApiKey, account::Slot, mark};
+use bags_operator::{
+    api::{
+        ApiKey,
+        account::{Slot, SlotState},
+        apikey::RotationWindow,
+        mark,
+    },
+    ledger::Ledger,
+};
 use http::Request;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -20,6 +28,9 @@ use crate::{
 
 /// Whoever condemns a key has asked its successor no longer before.
 const LAST_LOOK: Duration = Duration::from_mins(5);
+
+/// Lists tell whole seconds, and so does the service's clock.
+const WHOLE_SECONDS: Duration = Duration::from_secs(2);
 
 impl Oracle {
     /// Names of the keys that are let in no more since this was last asked.
@@ -72,9 +83,8 @@ impl Oracle {
     /// An application calls.
     pub(crate) fn consumer_called(&mut self, held: &Held, now: Timestamp) {
         let Some(attempt) = self.attempt_of(&held.value).map(str::to_owned) else { return };
-        if !held.outside {
-            self.called.insert(attempt, now);
-        }
+        let called = if held.outside { &mut self.called_from_outside } else { &mut self.called };
+        called.insert(attempt, now);
     }
 }
 
@@ -190,11 +200,56 @@ impl Oracle {
         }
         let key = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
         let key = key.and_then(|key| ApiKey::deserialize(&*key).ok());
-        let (Some(key), Some(called)) = (key, self.called.get(&attempt)) else { return };
-        let (rotation, free) = (key.rotation(), elapsed(*called, slot.since));
+        let Some(key) = key else { return };
+        let rotation = key.rotation();
+        if let Some(called) = self.called_from_outside.get(&attempt).filter(|_| scene.shows_last_use()) {
+            let quiet = elapsed(*called, slot.since);
+            if quiet + WHOLE_SECONDS < rotation.quiet_for {
+                self.blame(format!("I3: {attempt} was condemned {quiet:?} after somebody outside used it"));
+            }
+        }
+        let Some(called) = self.called.get(&attempt) else { return };
+        let free = elapsed(*called, slot.since);
         let unproven = if scene.shows_last_use() { Duration::ZERO } else { self.timings.unproven_overlap };
         if free < rotation.min_overlap.max(rotation.quiet_for).max(unproven) {
             self.blame(format!("I3: {attempt} was condemned {free:?} after the last pod let go of it"));
+        }
+    }
+}
+
+/// When rotations begin.
+impl Oracle {
+    /// One that nobody asked for begins only in a window, where there are windows: every day here, and by UTC.
+    pub(super) fn begins_in_a_window(
+        &mut self,
+        before: &Ledger,
+        after: &Ledger,
+        scene: &Scene,
+        now: Timestamp,
+    ) {
+        const DAY: i64 = 86_400;
+        let begun = |slot: &&Slot| {
+            slot.state == SlotState::Reserved
+                && before.current(&slot.owner.uid).is_some()
+                && !before
+                    .slots
+                    .iter()
+                    .any(|known| known.state == SlotState::Reserved && known.owner.uid == slot.owner.uid)
+        };
+        for slot in after.slots.iter().filter(begun) {
+            let key = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
+            let Some(key) = key.and_then(|key| ApiKey::deserialize(&*key).ok()) else { continue };
+            let handled = before.current(&slot.owner.uid).and_then(|current| current.trigger.clone());
+            let windows = key.rotation().windows;
+            let open = |window: &RotationWindow| {
+                let from = i64::from(window.from.hour()) * 3600 + i64::from(window.from.minute()) * 60;
+                let since = (now.as_second() - from).rem_euclid(DAY);
+                u64::try_from(since).is_ok_and(|since| since < window.duration.as_secs())
+            };
+            let asked = key.rotate_token().is_some_and(|token| Some(token) != handled);
+            if !asked && !windows.is_empty() && !windows.iter().any(open) {
+                self.blame(format!("a rotation of {} began at {now}, in no window", slot.owner.name));
+            }
         }
     }
 }

@@ -65,6 +65,7 @@ impl Oracle {
         self.no_value_can_arrive(&before, &after, scene);
         if waiver != Waiver::Rebuild {
             self.places_are_kept_rightly(&before, &after, &terms.room, scene);
+            self.begins_in_a_window(&before, &after, scene, now);
         }
         for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
             if let Some(name) = &slot.key_name {

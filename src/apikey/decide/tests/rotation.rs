@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use crate::{
     api::{
         annotation,
-        apikey::{OnRolloutFailure, Restart, RolloutSpec, RotationSpec, Switch},
+        apikey::{OnRolloutFailure, Restart, RolloutSpec, RotationSpec, Switch, WindowSpec},
     },
     apikey::{
         fixtures::{SECOND, consumer, reader, switched},
@@ -94,12 +94,40 @@ fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
         ),
         (
             "the time zone of a window does not exist",
-            every(live(), "30m").key(|key| {
-                let windows =
-                    serde_json::json!([{"from": "02:00", "duration": "1h", "timeZone": "Mars/Olympus"}]);
-                key.spec.rotation.as_mut().unwrap().windows = serde_json::from_value(windows).unwrap();
-            }),
+            in_windows(every(live(), "30m"), &[("02:00", "1h", "Mars/Olympus")]),
             "RotationBlocked",
+        ),
+    ]);
+}
+
+fn in_windows(o: Observation, windows: &[(&str, &str, &str)]) -> Observation {
+    let one = |(from, duration, zone): &(&str, &str, &str)| WindowSpec {
+        days: vec![],
+        from: (*from).into(),
+        duration: (*duration).into(),
+        time_zone: Some((*zone).into()),
+    };
+    o.key(|key| key.spec.rotation.as_mut().unwrap().windows = windows.iter().map(one).collect())
+}
+
+#[test]
+fn a_rotation_that_is_due_begins_in_a_window_and_waits_for_the_next_one_where_that_is_over() {
+    // It is 08:00 UTC, and the key was published half an hour ago.
+    let due = |windows: &[(&str, &str, &str)]| in_windows(every(live(), "1m"), windows);
+    check(vec![
+        ("a window is open", due(&[("07:45", "30m", "UTC")]), "LookAtPods"),
+        ("the one in which it was due is over", due(&[("07:30", "15m", "UTC")]), "Issued, 23h30m"),
+        ("another one opens sooner", due(&[("07:30", "15m", "UTC"), ("11:00", "1h", "UTC")]), "Issued, 3h"),
+        ("one is open elsewhere", due(&[("09:00", "30m", "Europe/Berlin")]), "LookAtPods"),
+        (
+            "somebody asks, whatever the windows say",
+            due(&[("07:30", "15m", "UTC")]).annotated(annotation::ROTATE, "now"),
+            "LookAtPods",
+        ),
+        (
+            "there was no place before the window was over: it is given back",
+            due(&[("07:30", "15m", "UTC")]).with_slot(mine(SlotState::Reserved)),
+            "GiveBack uid-0",
         ),
     ]);
 }

@@ -1,0 +1,114 @@
+//! Writes the consumer Secret.
+
+use kube::ResourceExt;
+
+use super::{Problem, api, reference, refresh};
+use crate::{
+    api::ApiKey,
+    apikey::{
+        hold::Reason,
+        observe::{Observation, Run},
+    },
+    consumer_secret::{ConsumerSecret, Desired, Found, in_sync},
+    context::Context,
+    env::{CallError, call},
+    events::EventReason,
+    metrics::KeyStep,
+};
+
+/// Writes it as the ledger says it should be.
+pub(super) async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<(), Problem> {
+    let (Some(slot), Some(value), Some(found)) = (o.current(), &o.current_value, &o.consumer) else {
+        return Ok(());
+    };
+    let desired = Desired { key: &o.key, slot, value, base_url: &o.base_url };
+    let restored = o.key.status.as_ref().is_some_and(|status| {
+        status.switch.as_ref().is_some_and(|switch| Some(&switch.attempt) == slot.attempt.as_ref())
+    });
+    match ConsumerSecret::of(context.env.kube.clone(), &o.key).write(found, &desired).await {
+        Ok(Some(secret)) => {
+            let written = Found::Ours(Box::new(secret));
+            if !in_sync(&written, &desired) {
+                return Err(changed_on_the_way(&o.key));
+            }
+            if matches!(found, Found::Missing) && left_behind(context, &o.key).await? {
+                return refresh(context, run).await;
+            }
+            run.consumer = Some(written);
+            if !restored {
+                context.metrics.key(KeyStep::Published);
+            }
+            if restored {
+                let note = format!(
+                    "Secret \"{}\" was missing or changed and was written again",
+                    o.key.secret_name()
+                );
+                context.events.publish(&reference(&o.key), EventReason::SecretRestored, &note).await;
+            }
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        // Somebody was faster: look again.
+        Err(error) if error.is_conflict() => {
+            run.consumer = None;
+            Ok(())
+        }
+        Err(error) if error.is_refusal() => Err(secret_refused(&o.key, &error.kind())),
+        Err(error) => {
+            // It may be there all the same.
+            if matches!(found, Found::Missing) && left_behind(context, &o.key).await? {
+                return refresh(context, run).await;
+            }
+            Err(Problem::transient(
+                Reason::ApiServerUnavailable,
+                format!("Secret \"{}\" could not be written: {}", o.key.secret_name(), error.kind()),
+            ))
+        }
+    }
+}
+
+/// How often a Secret that was left behind is looked after before that is given up.
+const LOOKS: usize = 3;
+
+/// Whether a Secret was just made for an ApiKey that is gone: a process that stood still while another one took over may
+/// come so late, and a creation has no version that could conflict. Then the Secret is removed again. Nobody comes back
+/// to it, as there is no ApiKey any more: where a look fails, another one follows at once, and reads everything anew.
+async fn left_behind(context: &Context, key: &ApiKey) -> Result<bool, Problem> {
+    let mut further = 1..LOOKS;
+    loop {
+        match remove_if_gone(context, key).await {
+            Err(_) if further.next().is_some() => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+async fn remove_if_gone(context: &Context, key: &ApiKey) -> Result<bool, CallError> {
+    let live = call(api(context, key).get_opt(&key.name_any())).await?;
+    if live.is_some_and(|live| live.metadata.uid == key.metadata.uid) {
+        return Ok(false);
+    }
+    ConsumerSecret::of(context.env.kube.clone(), key).remove().await?;
+    Ok(true)
+}
+
+/// Something in the cluster changes what is written: writing it again would go on for ever.
+fn changed_on_the_way(key: &ApiKey) -> Problem {
+    let message = format!(
+        "something in the cluster changes what is written into Secret \"{}\", as a mutating webhook does; let it leave \
+         the Secret alone, or take what it changes out of spec.secret",
+        key.secret_name()
+    );
+    Problem::transient(Reason::SecretConflict, message)
+}
+
+/// The API server does not take the consumer Secret: permissions, quota, a policy.
+pub(in crate::apikey) fn secret_refused(key: &ApiKey, said: &str) -> Problem {
+    let message = format!(
+        "the API server would not take Secret \"{}\" in namespace \"{}\": {said}; lift what stands against it, and the key \
+         is made",
+        key.secret_name(),
+        key.namespace().unwrap_or_default()
+    );
+    Problem::transient(Reason::SecretRefused, message)
+}
