@@ -1,19 +1,21 @@
 //! AdmissionReview v1, read and answered. Whatever is sent, the answer is a review: a request that cannot be read is
 //! refused with its reason, as the API server shows people only that.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     ResourceExt,
     core::{
-        DynamicObject, Status,
-        admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation},
+        DynamicObject, GroupVersionKind, Status,
+        admission::{AdmissionResponse, AdmissionReview, Operation},
         response::StatusDetails,
     },
 };
-use serde_json::Value;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::verdict::Denial;
 use crate::api::{
     ApiKey, GROUP,
+    apikey::{AccountRef, ApiKeySpec},
     name::{is_label, is_subdomain},
 };
 
@@ -24,9 +26,9 @@ const LONGEST_NAME: usize = 52;
 /// A retryable refusal asks for this pause, in seconds.
 const RETRY_AFTER: u32 = 1;
 
-/// A request, as far as it concerns admission.
+/// A request, as far as it concerns admission. It is all that is kept of a review while others are judged.
 pub(super) struct Question {
-    request: AdmissionRequest<DynamicObject>,
+    uid: String,
     /// What is asked.
     pub(super) asked: Asked,
 }
@@ -35,7 +37,7 @@ pub(super) struct Question {
 pub(super) enum Asked {
     /// Whether this ApiKey may be made.
     Create {
-        /// With namespace and uid.
+        /// With namespace and uid, and what else is judged.
         key: Box<ApiKey>,
         /// Nothing may be written.
         dry_run: bool,
@@ -50,23 +52,91 @@ pub(super) struct Unreadable {
     message: String,
 }
 
+/// A review, with the object unread. Members that are not named here are skipped where they stand: a megabyte of them
+/// would take thirty as values.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review {
+    api_version: String,
+    request: Option<Request>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    uid: String,
+    kind: GroupVersionKind,
+    sub_resource: Option<String>,
+    #[serde(default)]
+    name: String,
+    namespace: Option<String>,
+    operation: Operation,
+    object: Option<IgnoredAny>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// One member of a review and of its request.
+#[derive(Deserialize)]
+struct Envelope<T> {
+    request: T,
+}
+
+#[derive(Deserialize)]
+struct OfUid {
+    uid: String,
+}
+
+#[derive(Deserialize)]
+struct OfObject {
+    object: Object,
+}
+
+/// Of a new ApiKey what is judged.
+#[derive(Deserialize)]
+struct Object {
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    creation_timestamp: Option<Time>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    account_ref: AccountRef,
+    environment: String,
+    application: Option<String>,
+    suspend: Option<bool>,
+}
+
 /// Reads a review.
 ///
 /// # Errors
 /// When it is none, or its ApiKey cannot be read.
 pub(super) fn read(body: &[u8]) -> Result<Question, Unreadable> {
     let unreadable = |message: String| Unreadable { uid: uid(body), message };
-    let review: AdmissionReview<DynamicObject> = serde_json::from_slice(body).map_err(|error| {
+    let review: Review = serde_json::from_slice(body).map_err(|error| {
         unreadable(format!("the body is no AdmissionReview of admission.k8s.io/v1: {error}"))
     })?;
-    if review.types.api_version != "admission.k8s.io/v1" {
+    if review.api_version != "admission.k8s.io/v1" {
         return Err(unreadable(format!(
             "this webhook speaks admission.k8s.io/v1, not \"{}\"; correct admissionReviewVersions",
-            review.types.api_version
+            review.api_version
         )));
     }
-    let request: AdmissionRequest<DynamicObject> =
-        review.try_into().map_err(|_| unreadable("the AdmissionReview has no request".to_owned()))?;
+    let request =
+        review.request.ok_or_else(|| unreadable("the AdmissionReview has no request".to_owned()))?;
+    if request.uid.len() > LONGEST_UID {
+        return Err(unreadable("the request has no usable uid; only an API server may ask".to_owned()));
+    }
     let ours = request.kind.group == GROUP
         && request.kind.kind == "ApiKey"
         && request.operation == Operation::Create
@@ -74,31 +144,52 @@ pub(super) fn read(body: &[u8]) -> Result<Question, Unreadable> {
     let asked = match (&request.object, ours) {
         (_, false) => Asked::Other,
         (None, true) => return Err(unreadable("the request to create an ApiKey has no object".to_owned())),
-        (Some(object), true) => Asked::Create {
-            key: Box::new(key(object, &request).map_err(unreadable)?),
+        (Some(IgnoredAny), true) => Asked::Create {
+            key: Box::new(key(body, &request).map_err(unreadable)?),
             dry_run: request.dry_run,
         },
     };
-    Ok(Question { request, asked })
+    Ok(Question { uid: request.uid, asked })
 }
 
 /// The request's uid, which the API server expects back, as far as anything can be read.
 fn uid(body: &[u8]) -> String {
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    value.pointer("/request/uid").and_then(Value::as_str).unwrap_or_default().to_owned()
+    let uid = serde_json::from_slice(body).map(|Envelope { request: OfUid { uid } }| uid);
+    uid.ok().filter(|uid| uid.len() <= LONGEST_UID).unwrap_or_default()
 }
 
-fn key(object: &DynamicObject, request: &AdmissionRequest<DynamicObject>) -> Result<ApiKey, String> {
-    let value = serde_json::to_value(object).map_err(|error| error.to_string())?;
-    let mut key: ApiKey = serde_json::from_value(value)
-        .map_err(|error| format!("the ApiKey cannot be read as {GROUP}/v1alpha1: {error}"))?;
-    key.metadata.namespace = key.metadata.namespace.or_else(|| request.namespace.clone());
-    if key.metadata.name.is_none() && !request.name.is_empty() {
-        key.metadata.name = Some(request.name.clone());
-    }
+/// The ApiKey that is to be made. The body is read once more for it: what another kind's object is like is nobody's concern.
+fn key(body: &[u8], request: &Request) -> Result<ApiKey, String> {
+    let Envelope { request: OfObject { object: Object { metadata, spec } } } =
+        serde_json::from_slice(body)
+            .map_err(|error| format!("the ApiKey cannot be read as {GROUP}/v1alpha1: {error}"))?;
+    let mut key = ApiKey::new("", spec.into());
+    let named = (!request.name.is_empty()).then(|| request.name.clone());
+    key.metadata.name = metadata.name.or(named);
+    key.metadata.namespace = metadata.namespace.or_else(|| request.namespace.clone());
+    key.metadata.uid = metadata.uid;
+    key.metadata.creation_timestamp = metadata.creation_timestamp;
     match impossible(&key) {
         Some(what) => Err(format!("the ApiKey has no {what}; only an API server may ask")),
         None => Ok(key),
+    }
+}
+
+impl From<Spec> for ApiKeySpec {
+    /// What is left out is judged by nobody here: the API server has judged it by the schema.
+    fn from(Spec { account_ref, environment, application, suspend }: Spec) -> Self {
+        Self {
+            account_ref,
+            environment,
+            application,
+            suspend,
+            key_name: None,
+            purpose: None,
+            secret: None,
+            rotation: None,
+            rollout: None,
+            deletion_policy: None,
+        }
     }
 }
 
@@ -128,15 +219,15 @@ fn impossible(key: &ApiKey) -> Option<&'static str> {
 impl Question {
     /// Admits, with warnings.
     pub(super) fn admit(&self, warnings: Vec<String>) -> AdmissionReview<DynamicObject> {
-        let mut response = AdmissionResponse::from(&self.request);
+        let mut response = response(&self.uid);
+        response.allowed = true;
         response.warnings = (!warnings.is_empty()).then_some(warnings);
         response.into_review()
     }
 
     /// Refuses; one that goes by itself as `429` with a pause, which the API server passes on.
     pub(super) fn deny(&self, denial: &Denial) -> AdmissionReview<DynamicObject> {
-        let mut response = AdmissionResponse::from(&self.request);
-        response.allowed = false;
+        let mut response = response(&self.uid);
         response.result = match denial.passing {
             true => Status {
                 details: Some(StatusDetails {
@@ -159,11 +250,18 @@ impl Question {
 impl Unreadable {
     /// Refuses, with what is wrong with the request.
     pub(super) fn deny(self) -> AdmissionReview<DynamicObject> {
-        let mut response = AdmissionResponse::invalid("");
-        response.uid = self.uid;
+        let mut response = response(&self.uid);
         response.result = failure(400, "BadRequest", &self.message);
         response.into_review()
     }
+}
+
+/// A response to this request that says nothing yet, and does not admit.
+fn response(uid: &str) -> AdmissionResponse {
+    let mut response = AdmissionResponse::invalid("");
+    response.uid = uid.to_owned();
+    response.result = Status::default();
+    response
 }
 
 fn failure(code: u16, reason: &str, message: &str) -> Status {

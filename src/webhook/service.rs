@@ -76,7 +76,10 @@ async fn admit(State(service): State<Arc<Service>>, body: Body) -> Response {
             return (StatusCode::REQUEST_TIMEOUT, "the review did not arrive in time\n").into_response();
         }
     };
-    let (review, outcome) = match read(&body) {
+    let question = read(&body);
+    // Whoever waits for a decision holds no more than what is judged.
+    drop(body);
+    let (review, outcome) = match question {
         Err(unreadable) => (unreadable.deny(), ReviewOutcome::Unreadable),
         Ok(question) => match &question.asked {
             Asked::Other => (question.admit(Vec::new()), ReviewOutcome::NotJudged),

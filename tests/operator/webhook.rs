@@ -213,6 +213,14 @@ async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
         let answer = client.post(&url).body(vec![b'x'; 10 * 1024 * 1024]).send().await;
         assert!(answer.map_or(true, |answer| answer.status() == 413), "a body of 10 MiB");
     }
+    // A megabyte of numbers in a member that nobody asked for: skipped, not kept.
+    let wide = format!("{{\"junk\": [0{}]}}", ",0".repeat(500_000));
+    let wide: Vec<_> = (0..64).map(|_| client.post(&url).body(wide.clone()).send()).collect();
+    for answer in all(wide).await {
+        let answer = answer.unwrap().bytes().await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["response"]["allowed"], json!(false), "a wide body");
+    }
     let deep = "[".repeat(500_000);
     for (what, body, words) in [
         ("garbage", "garbage".to_owned(), "no AdmissionReview"),

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::api::arbitrary;
@@ -101,7 +101,7 @@ fn what_cannot_be_read_is_refused_with_its_reason_under_the_requests_uid() {
     let cases: [(&str, Vec<u8>, &str, &str); 8] = [
         ("no JSON", b"garbage".to_vec(), "", "no AdmissionReview"),
         ("nothing", Vec::new(), "", "no AdmissionReview"),
-        ("endless nesting", deep.into_bytes(), "", "recursion limit"),
+        ("endless nesting", deep.into_bytes(), "", "no AdmissionReview"),
         ("another type", b"[1, 2]".to_vec(), "", "no AdmissionReview"),
         (
             "no request",
@@ -154,6 +154,43 @@ fn what_cannot_be_read_is_refused_with_its_reason_under_the_requests_uid() {
     assert!(
         response["status"]["message"].as_str().unwrap().contains("cannot be read as keys.bags.fm/v1alpha1")
     );
+}
+
+/// A megabyte of it would take thirty as values, and reviews may be judged for seconds, a hundred at a time.
+#[test]
+fn what_is_not_judged_is_neither_kept_nor_refused_however_wide_or_deep_it_is() {
+    let Ok(Question { asked: Asked::Create { key: plain, .. }, .. }) = ask(&json!({})) else { panic!() };
+    let wide = json!(vec![0; 500_000]);
+    let deep = (0..100).fold(json!({}), |inner, _| json!([inner]));
+    for (place, member) in [
+        ("", "junk"),
+        ("", "response"),
+        ("/request", "junk"),
+        ("/request", "oldObject"),
+        ("/request", "options"),
+        ("/request", "userInfo"),
+        ("/request/object", "junk"),
+        ("/request/object", "status"),
+        ("/request/object/metadata", "managedFields"),
+        ("/request/object/metadata", "annotations"),
+        ("/request/object/metadata", "ownerReferences"),
+        ("/request/object/spec", "rotation"),
+        ("/request/object/spec", "secret"),
+    ] {
+        for junk in [&wide, &deep] {
+            let mut review = review(&json!({}));
+            review.pointer_mut(place).unwrap()[member] = junk.clone();
+            let Ok(question) = read(&serde_json::to_vec(&review).unwrap()) else {
+                panic!("{place}/{member}")
+            };
+            let Asked::Create { key, .. } = &question.asked else { panic!("{place}/{member}") };
+            assert_eq!((key, question.uid.as_str()), (&plain, "0c9a8d74"), "{place}/{member}");
+        }
+    }
+    let Err(unreadable) = ask(&json!({"uid": "u".repeat(500_000)})) else {
+        panic!("a uid of half a megabyte")
+    };
+    assert_eq!((unreadable.uid.as_str(), unreadable.message.len() < 200), ("", true));
 }
 
 #[test]
