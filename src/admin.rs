@@ -24,7 +24,7 @@ use crate::{
     server::{Limits, Server},
 };
 
-/// A slow or idle client loses its connection, and there are never more than a few.
+/// A slow or idle client loses its connection, and there are never more than a few: the kubelet is let in all the same.
 const LIMITS: Limits = Limits {
     connections: 64,
     first_request: Duration::from_secs(5),

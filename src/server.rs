@@ -2,15 +2,9 @@
 //!
 //! The connections are driven by hyper directly, as `axum::serve` sets no bound on how long a client may take.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+mod peers;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{body::Incoming, server::conn::http1};
@@ -26,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use self::peers::{Peers, Sign};
+
 /// The head of a request may be so long, in bytes.
 const HEADER_BYTES: usize = 16 * 1024;
 /// Pause after a failure to accept, for example when file descriptors ran out.
@@ -36,7 +32,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What clients may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at the same time; more wait in the system's queue.
+    /// Connections at the same time. One more takes the place of one that says nothing, so that nobody shuts the server by
+    /// opening connections.
     pub connections: usize,
     /// From the connection to the end of the handshake of TLS; without TLS, to the head of its first request.
     pub first_request: Duration,
@@ -80,7 +77,7 @@ impl Server {
         tls: Option<TlsAcceptor>,
         stop: CancellationToken,
     ) {
-        let mut connections = JoinSet::new();
+        let (mut connections, mut peers) = (JoinSet::new(), Peers::default());
         let end = async {
             stop.cancelled().await;
             let _ = timeout(limits.linger, std::future::pending::<()>()).await;
@@ -90,10 +87,17 @@ impl Server {
         loop {
             tokio::select! {
                 () = &mut end => break,
-                Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept(), if connections.len() < limits.connections => match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(connection(stream, router.clone(), limits, tls.clone(), over.clone()));
+                Some(ended) = connections.join_next_with_id() => {
+                    peers.left(ended.map_or_else(|error| error.id(), |(id, ())| id));
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        peers.make_way(address.ip(), limits.connections);
+                        let sign = peers.sign();
+                        let task = connection(
+                            stream, router.clone(), limits, tls.clone(), sign.clone(), over.clone(),
+                        );
+                        peers.joined(address.ip(), sign, connections.spawn(task));
                     }
                     Err(error) => {
                         warn!(%error, "A connection was not accepted");
@@ -116,12 +120,13 @@ async fn connection(
     router: Router,
     limits: Limits,
     tls: Option<TlsAcceptor>,
+    sign: Arc<Sign>,
     over: CancellationToken,
 ) {
-    let Some(tls) = tls else { return requests(stream, router, limits, over).await };
+    let Some(tls) = tls else { return requests(stream, router, limits, sign, over).await };
     let rested = Limits { first_request: limits.idle, ..limits };
     match timeout(limits.first_request, tls.accept(stream)).await {
-        Ok(Ok(stream)) => requests(stream, router, rested, over).await,
+        Ok(Ok(stream)) => requests(stream, router, rested, sign, over).await,
         Ok(Err(error)) => debug!(%error, "A TLS handshake failed"),
         Err(_) => debug!("A TLS handshake took too long"),
     }
@@ -131,14 +136,17 @@ async fn requests(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
     limits: Limits,
+    sign: Arc<Sign>,
     over: CancellationToken,
 ) {
-    let asked = Arc::new(AtomicBool::new(false));
-    let service = hyper::service::service_fn({
-        let asked = asked.clone();
-        move |request: hyper::Request<Incoming>| {
-            asked.store(true, Ordering::Relaxed);
-            router.clone().oneshot(request)
+    let service = hyper::service::service_fn(|request: hyper::Request<Incoming>| {
+        sign.request();
+        let answer = router.clone().oneshot(request);
+        let sign = sign.clone();
+        async move {
+            let answer = answer.await;
+            sign.answer();
+            answer
         }
     });
     let served = http1::Builder::new()
@@ -149,7 +157,7 @@ async fn requests(
     tokio::pin!(served);
     let silent = async {
         let _ = timeout(limits.first_request, std::future::pending::<()>()).await;
-        if asked.load(Ordering::Relaxed) {
+        if sign.asked() {
             std::future::pending::<()>().await;
         }
     };

@@ -1,5 +1,8 @@
 use axum::routing::get;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    net::TcpStream,
+};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -23,7 +26,8 @@ fn serve(tls: Option<TlsAcceptor>) -> DuplexStream {
     let (client, server) = duplex(64 * 1024);
     let router = Router::new().route("/", get(async || "here"));
     let mut connections = JoinSet::new();
-    connections.spawn(connection(server, router, LIMITS, tls, CancellationToken::new()));
+    let sign = Peers::default().sign();
+    connections.spawn(connection(server, router, LIMITS, tls, sign, CancellationToken::new()));
     connections.detach_all();
     client
 }
@@ -79,4 +83,30 @@ async fn without_tls_a_connection_without_a_request_is_closed_soon() {
     let stream = serve(None);
     pass(LIMITS.first_request * 2).await;
     assert_eq!(ask(stream).await, "");
+}
+
+/// Before the end of a test's patience, which no limit of the server is shorter than.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(30), what).await.expect("it comes soon")
+}
+
+#[tokio::test]
+async fn where_all_connections_are_taken_by_silent_ones_the_next_is_answered_at_once() {
+    const HOUR: Duration = Duration::from_hours(1);
+    let limits = Limits { connections: 2, first_request: HOUR, idle: HOUR, lifetime: HOUR, ..LIMITS };
+    let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (address, stop) = (server.address(), CancellationToken::new());
+    let router = Router::new().route("/", get(async || "here"));
+    let clients = async {
+        let mut silent = Vec::new();
+        for _ in 0..2 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(soon(ask(TcpStream::connect(address).await.unwrap())).await.ends_with("here"));
+        // The first of them made way, the second is there to be used.
+        assert_eq!(soon(silent[0].read(&mut [0])).await.unwrap_or(0), 0);
+        assert!(soon(ask(silent.remove(1))).await.ends_with("here"));
+        stop.cancel();
+    };
+    tokio::join!(server.serve(router, limits, None, stop.clone()), clients);
 }
