@@ -5,6 +5,7 @@
 //! that is passed by changes nothing about what Bags is asked for.
 
 pub mod admission;
+mod body;
 pub mod certificates;
 pub mod keeper;
 mod reads;

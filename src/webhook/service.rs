@@ -10,27 +10,24 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::Admission,
+    admission::{Admission, Answer},
+    body::{Bodies, Missing},
     review::{Asked, read},
 };
 use crate::{
+    api::ApiKey,
     metrics::{Metrics, ReviewOutcome},
     server::Limits,
 };
 
 /// Where reviews are sent.
 const PATH: &str = "/admit";
-/// A review may be so long: an ApiKey, whose annotations and field managers are bounded by the API server.
-const BODY_BYTES: usize = 1024 * 1024;
-/// A body may take so long to arrive: the API server sends it at once. Turn, body and decision together stay below the five
-/// seconds that it waits (`timeoutSeconds`), so that no place is kept for somebody who was refused in the meantime.
-const BODY_DEADLINE: Duration = Duration::from_secs(1);
-/// Reviews that are read or judged at the same time; more wait.
+/// Reviews that are judged at the same time; more wait. Body, turn and decision together stay below the five seconds that the
+/// API server waits (`timeoutSeconds`), so that no place is kept for somebody who was refused in the meantime.
 const REVIEWS: usize = 128;
 /// A review waits so long for its turn.
 const TURN_DEADLINE: Duration = Duration::from_secs(1);
@@ -48,45 +45,33 @@ pub(super) const LIMITS: Limits = Limits {
 struct Service {
     admission: Admission,
     metrics: Metrics,
+    bodies: Bodies,
     turns: Semaphore,
     stop: CancellationToken,
 }
 
 /// Everything that the webhook answers.
 pub(super) fn router(admission: Admission, metrics: Metrics, stop: CancellationToken) -> Router {
-    let service = Service { admission, metrics, turns: Semaphore::new(REVIEWS), stop };
+    let turns = Semaphore::new(REVIEWS);
+    let service = Service { admission, metrics, bodies: Bodies::new(), turns, stop };
     Router::new().route(PATH, post(admit)).with_state(Arc::new(service))
 }
 
 async fn admit(State(service): State<Arc<Service>>, body: Body) -> Response {
-    let Ok(Ok(_turn)) = timeout(TURN_DEADLINE, service.turns.acquire()).await else {
-        service.metrics.review(ReviewOutcome::Overloaded, None);
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once; try again in a moment\n")
-            .into_response();
+    // Whoever waits for a decision holds no more than what is judged, and whoever is slow to send holds nobody's turn.
+    let question = match service.bodies.read(body).await {
+        Ok(arrived) => read(&arrived.bytes),
+        Err(missing) => return service.send_away(missing),
     };
     let begun = service.admission.now();
-    let body = match timeout(BODY_DEADLINE, Limited::new(body, BODY_BYTES).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            service.metrics.review(ReviewOutcome::Unreadable, None);
-            return (StatusCode::PAYLOAD_TOO_LARGE, "a review has 1 MiB at most\n").into_response();
-        }
-        Ok(Err(_)) | Err(_) => {
-            service.metrics.review(ReviewOutcome::Unreadable, None);
-            return (StatusCode::REQUEST_TIMEOUT, "the review did not arrive in time\n").into_response();
-        }
-    };
-    let question = read(&body);
-    // Whoever waits for a decision holds no more than what is judged.
-    drop(body);
     let (review, outcome) = match question {
         Err(unreadable) => (unreadable.deny(), ReviewOutcome::Unreadable),
         Ok(question) => match &question.asked {
             Asked::Other => (question.admit(Vec::new()), ReviewOutcome::NotJudged),
-            Asked::Create { key, dry_run } => match service.admission.decide((**key).clone(), *dry_run).await
-            {
-                Ok(warnings) => (question.admit(warnings), ReviewOutcome::Admitted),
-                Err(denial) => (question.deny(&denial), ReviewOutcome::Denied(denial.reason)),
+            Asked::Create { key, dry_run } => match service.decide(key, *dry_run).await {
+                None => return service.overloaded(),
+                Some(Ok(warnings)) => (question.admit(warnings), ReviewOutcome::Admitted),
+                Some(Err(denial)) => (question.deny(&denial), ReviewOutcome::Denied(denial.reason)),
             },
         },
     };
@@ -98,4 +83,27 @@ async fn admit(State(service): State<Arc<Service>>, body: Body) -> Response {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+impl Service {
+    /// What is said to a new ApiKey when its turn has come; `None`: it did not come in time.
+    async fn decide(&self, key: &ApiKey, dry_run: bool) -> Option<Answer> {
+        let _turn = timeout(TURN_DEADLINE, self.turns.acquire()).await.ok()?.ok()?;
+        Some(self.admission.decide(key.clone(), dry_run).await)
+    }
+
+    fn send_away(&self, missing: Missing) -> Response {
+        let (code, words) = match missing {
+            Missing::NoRoom => return self.overloaded(),
+            Missing::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "a review has 1 MiB at most\n"),
+            Missing::TooLate => (StatusCode::REQUEST_TIMEOUT, "the review did not arrive in time\n"),
+        };
+        self.metrics.review(ReviewOutcome::Unreadable, None);
+        (code, words).into_response()
+    }
+
+    fn overloaded(&self) -> Response {
+        self.metrics.review(ReviewOutcome::Overloaded, None);
+        (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once; try again in a moment\n").into_response()
+    }
 }

@@ -191,7 +191,7 @@ async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
     for _ in 0..1000 {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
-    let slow: Vec<_> = (0..60)
+    let slow: Vec<_> = (0..300)
         .map(|_| {
             let first = futures::stream::once(async { Ok::<_, std::io::Error>("{".to_owned()) });
             let body =
@@ -216,8 +216,12 @@ async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
     // A megabyte of numbers in a member that nobody asked for: skipped, not kept.
     let wide = format!("{{\"junk\": [0{}]}}", ",0".repeat(500_000));
     let wide: Vec<_> = (0..64).map(|_| client.post(&url).body(wide.clone()).send()).collect();
-    for answer in all(wide).await {
-        let answer = answer.unwrap().bytes().await.unwrap();
+    for answer in all(wide).await.into_iter().map(Result::unwrap) {
+        // Not all of them have room at the same time.
+        if answer.status() == 503 {
+            continue;
+        }
+        let answer = answer.bytes().await.unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer["response"]["allowed"], json!(false), "a wide body");
     }
