@@ -40,6 +40,7 @@ impl Claim {
         now: Timestamp,
         timings: &Timings,
     ) -> Self {
+        let ledger = &ledger.clone().without_earlier_try(&key.owner());
         let going = |uid: &str| {
             others.iter().any(|other| {
                 other.metadata.deletion_timestamp.is_some() && other.metadata.uid.as_deref() == Some(uid)

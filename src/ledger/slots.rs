@@ -34,7 +34,8 @@ pub struct Ledger {
 )]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// (none) → Reserved: a place for an owner's first key, behind `ahead` older owners that wait for one.
+    /// (none) → Reserved: a place for an owner's first key, behind `ahead` older owners that wait for one. What an earlier try
+    /// of the same name left goes with it.
     Reserve { owner: Owner, key_use: String, ahead: usize },
     /// (none) → Reserved: a further place of an owner whose other slots are all Lost, Unresolved or Revoking.
     ReserveFurther { owner: Owner, key_use: String },
@@ -134,6 +135,19 @@ impl Ledger {
         self.slots.iter().find(|slot| licence_open(slot, now, term))
     }
 
+    /// The ledger as an owner finds it who has no slot: without the place that an earlier try of the same name left. Two objects
+    /// of one name cannot be, so one place is enough for all who try, and the one that is there takes it back. A place that
+    /// has been used, or refused, is no such place: its owner was there.
+    #[must_use]
+    pub fn without_earlier_try(mut self, owner: &Owner) -> Self {
+        self.slots.retain(|slot| {
+            let Owner { namespace, name, uid } = &slot.owner;
+            let earlier = (namespace, name) == (&owner.namespace, &owner.name) && *uid != owner.uid;
+            !(earlier && is_fresh(slot))
+        });
+        self
+    }
+
     /// Whether a slot is in a state of a newer version: then nothing is changed.
     #[must_use]
     pub fn unknown_state(&self) -> bool {
@@ -154,7 +168,8 @@ impl Ledger {
                 if self.owned_by(&owner.uid).next().is_some() {
                     return Err(Refusal::HasPlace);
                 }
-                if !terms.room.fits_new(&self.slots, *ahead) {
+                next = next.without_earlier_try(owner);
+                if !terms.room.fits_new(&next.slots, *ahead) {
                     return Err(Refusal::NoRoom);
                 }
                 next.slots.push(place(owner, key_use, 1, None, terms.now));
@@ -419,6 +434,11 @@ pub fn current<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> Option<&'a Slot
 pub fn licence_open(slot: &Slot, now: Timestamp, term: Duration) -> bool {
     slot.state == SlotState::Creating
         && now.duration_since(slot.since) < SignedDuration::try_from(term).unwrap_or(SignedDuration::MAX)
+}
+
+/// Whether a slot is a place, as it was kept: nothing was ever tried in it.
+fn is_fresh(slot: &Slot) -> bool {
+    *slot == place(&slot.owner, &slot.key_use, 1, None, slot.since)
 }
 
 fn place(owner: &Owner, key_use: &str, revision: i64, last_switch: Option<i64>, now: Timestamp) -> Slot {

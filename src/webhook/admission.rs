@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, ResourceExt};
+use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 use tracing::{error, warn};
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
     },
     apikey::claim::Claim,
     context::Context,
-    env::CallError,
+    env::{CallError, call},
     ledger::{Ledger, Refusal, StoreError},
 };
 
@@ -78,6 +78,9 @@ impl Admission {
 
     /// Until there is a verdict that stands.
     async fn rounds(&self, key: &ApiKey, dry_run: bool) -> Answer {
+        if self.name_is_taken(key).await {
+            return Ok(vec![name_taken(key)]);
+        }
         let mut known = self.context.ledger.read(&key.spec.account_ref.name).await;
         loop {
             let enough = known.as_ref().is_none_or(|account| self.kept_lately(key, account));
@@ -97,6 +100,21 @@ impl Admission {
             }
             pause(LONGEST_PAUSE.mul_f64(self.context.env.randomness.fraction())).await;
         }
+    }
+
+    /// Whether the API server is going to refuse it by itself: a place would be kept for nobody. Said of a live read only, which
+    /// is asked where the cache shows another one. One that is being deleted may be gone by then.
+    async fn name_is_taken(&self, key: &ApiKey) -> bool {
+        let other = |found: &ApiKey| {
+            found.metadata.uid != key.metadata.uid && found.metadata.deletion_timestamp.is_none()
+        };
+        if !self.context.keys.get(&ObjectRef::from_obj(key)).is_some_and(|seen| other(&seen)) {
+            return false;
+        }
+        let namespace = key.namespace().unwrap_or_default();
+        let keys: Api<ApiKey> = Api::namespaced(self.context.env.kube.clone(), &namespace);
+        // What cannot be read is judged as if nothing were known: a place that nobody takes is given back.
+        matches!(call(keys.get_opt(&key.name_any())).await, Ok(Some(found)) if other(&found))
     }
 
     /// Whether a place was kept for it so lately that nobody can have given it back, as where an answer was lost.
@@ -188,6 +206,14 @@ fn lost_race(error: StoreError) -> Result<(), Denial> {
     }
 }
 
+/// For whoever is made all the same, as the other one went meanwhile.
+fn name_taken(key: &ApiKey) -> String {
+    let (name, namespace) = (key.name_any(), key.namespace().unwrap_or_default());
+    format!(
+        "there is an ApiKey \"{name}\" in namespace \"{namespace}\" already: no slot is kept for another one"
+    )
+}
+
 fn busy(account: &str) -> Denial {
     Denial::passing(
         "Contended",
@@ -207,3 +233,6 @@ fn unanswered(error: &CallError) -> Denial {
 async fn pause(pause: Duration) {
     tokio::time::sleep(pause).await;
 }
+
+#[cfg(test)]
+mod tests;

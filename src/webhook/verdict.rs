@@ -84,6 +84,8 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         // The API server asks again where a request is retried.
         return Verdict::Admit { reserve: None, warnings: Vec::new() };
     }
+    // A try of the same name that came to nothing is no reason to refuse the next one.
+    let ledger = ledger.without_earlier_try(&key.owner());
     let queue = account.admission() == Admission::Queue;
     let namespace = key.namespace().unwrap_or_default();
     // Whoever may not use the account is told that, and nothing of how it is.
@@ -193,4 +195,4 @@ fn warnings(account: &str, claim: &Claim, ledger: &Ledger) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

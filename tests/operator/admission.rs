@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bags_operator::api::{ApiKey, BagsAccount, account::SlotState};
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::{
-    ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
     core::Status,
 };
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     gate::Gate,
-    support::scene::{Scene, condition, says, slots, slots_in},
+    support::scene::{LIMIT, Scene, condition, says, slots, slots_in},
 };
 
 fn refusal(error: kube::Error) -> Box<Status> {
@@ -154,16 +155,53 @@ async fn of_thirty_who_come_at_once_a_namespace_is_given_no_more_than_its_max() 
     gate.end().await;
 }
 
+/// Has ApiKeys of this name refused after they were let in, as a quota does: by a webhook that nobody serves.
+async fn refuse(scene: &Scene<'_>, name: &str) -> Api<ValidatingWebhookConfiguration> {
+    let configuration = serde_json::from_value(json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": scene.name},
+        "webhooks": [{
+            "name": "refuses.example.com", "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "rules": [{"apiGroups": ["keys.bags.fm"], "apiVersions": ["v1alpha1"], "resources": ["apikeys"],
+                       "operations": ["CREATE"]}],
+            "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.name}},
+            "matchConditions": [{"name": "by-name", "expression": format!("object.metadata.name == '{name}'")}],
+        }],
+    }));
+    let configurations: Api<ValidatingWebhookConfiguration> = Api::all(scene.client.clone());
+    configurations.create(&PostParams::default(), &configuration.unwrap()).await.unwrap();
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    create_until(scene, name, &dry_run, |made| !made).await;
+    configurations
+}
+
+/// Tries to make an ApiKey until that comes to what is expected, as the API server learns of a configuration after a moment.
+async fn create_until(
+    scene: &Scene<'_>,
+    name: &str,
+    parameters: &PostParams,
+    expected: impl Fn(bool) -> bool,
+) {
+    let key = scene.new_key(name, json!({}));
+    let tries = async {
+        let mut pause = tokio::time::interval(Duration::from_millis(50));
+        while !expected(scene.keys().create(parameters, &key).await.is_ok()) {
+            pause.tick().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, tries).await.expect("the API server knows of the configuration");
+}
+
 #[tokio::test]
 async fn a_creation_that_fails_after_it_was_let_in_gives_its_place_back() {
     let gate = Gate::new(&[]).await;
     let scene = gate.scene(json!({"limit": 2})).await;
     scene.apply("web-dashboard", json!({})).await;
     scene.ready("web-dashboard").await;
-    // The webhook is asked before the API server looks whether the name is free: as with a generated name that is taken.
-    let again = scene.new_key("web-dashboard", json!({"application": "another-one"}));
-    let said = refusal(scene.keys().create(&PostParams::default(), &again).await.unwrap_err());
-    assert_eq!((said.code, said.reason.as_str()), (409, "AlreadyExists"));
+    let refusing = refuse(&scene, "refused").await;
+    let said = scene.keys().create(&PostParams::default(), &scene.new_key("refused", json!({}))).await;
+    says(&refusal(said.unwrap_err()).message, &["refuses.example.com"]);
     let nobodys = |account: &BagsAccount| slots_in(account, &SlotState::Reserved) == 1;
     scene.account_where("keeping a place for nobody", nobodys).await;
     assert_eq!(lost(&scene).await, 1);
@@ -172,6 +210,43 @@ async fn a_creation_that_fails_after_it_was_let_in_gives_its_place_back() {
     scene.account_where("without that place", |account| slots(account) == 1).await;
     scene.apply("in-time", json!({})).await;
     scene.ready("in-time").await;
+    refusing.delete(&scene.name, &DeleteParams::default()).await.unwrap();
+    scene.end().await;
+    gate.end().await;
+}
+
+#[tokio::test]
+async fn who_tries_again_after_a_creation_that_failed_finds_the_place_of_the_first_try() {
+    let gate = Gate::new(&[]).await;
+    let scene = gate.scene(json!({"limit": 1})).await;
+    let refusing = refuse(&scene, "web-dashboard").await;
+    for _ in 0..5 {
+        let key = scene.new_key("web-dashboard", json!({}));
+        let said = scene.keys().create(&PostParams::default(), &key).await;
+        let said = refusal(said.unwrap_err()).message.clone();
+        assert!(said.contains("refuses.example.com") && !said.contains(NO_SLOT), "{said}");
+        assert_eq!(slots(&scene.account().await), 1);
+    }
+    refusing.delete(&scene.name, &DeleteParams::default()).await.unwrap();
+    create_until(&scene, "web-dashboard", &PostParams::default(), |made| made).await;
+    scene.ready("web-dashboard").await;
+    assert_eq!((slots(&scene.account().await), lost(&scene).await), (1, 0));
+    scene.end().await;
+    gate.end().await;
+}
+
+#[tokio::test]
+async fn a_creation_whose_name_is_taken_keeps_no_place() {
+    let gate = Gate::new(&[]).await;
+    let scene = gate.scene(json!({"limit": 1})).await;
+    scene.apply("web-dashboard", json!({})).await;
+    scene.ready("web-dashboard").await;
+    for n in 0..5 {
+        let again = scene.new_key("web-dashboard", json!({"application": format!("another-{n}")}));
+        let said = refusal(scene.keys().create(&PostParams::default(), &again).await.unwrap_err());
+        assert_eq!((said.code, said.reason.as_str()), (409, "AlreadyExists"));
+    }
+    assert_eq!((slots(&scene.account().await), lost(&scene).await), (1, 0));
     scene.end().await;
     gate.end().await;
 }

@@ -46,7 +46,9 @@ fn first_place(o: &Observation, view: &AccountView) -> Rule {
     if let Some(rival) = &view.use_rival {
         return Rule::wait(Reason::DuplicateUse, words::duplicate_use(&o.key, rival));
     }
-    if !view.room.fits_new(&view.ledger.slots, view.ahead) {
+    // A creation of the same name that came to nothing may have taken the place over: it is taken back.
+    let ledger = view.ledger.clone().without_earlier_try(&o.owner);
+    if !view.room.fits_new(&ledger.slots, view.ahead) {
         return Rule::wait(Reason::QuotaExceeded, words::no_room(view));
     }
     Rule::change(Change::Reserve { owner: o.owner.clone(), key_use: o.key.key_use(), ahead: view.ahead })

@@ -1,5 +1,7 @@
 //! The table of transitions, line by line, and properties over random histories.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -62,6 +64,49 @@ fn a_key_goes_from_a_place_through_a_licence_to_publication() {
     let live = licensed.apply(&Change::Publish { attempt: "a".into() }, &terms(10, 2)).unwrap();
     assert_eq!((live.slots[0].state.clone(), live.slots[0].published), (SlotState::Live, Some(1)));
     assert_eq!(live.current("uid-0").unwrap().attempt.as_deref(), Some("a"));
+}
+
+/// Another object of the same name as owner `n`.
+fn again(n: usize) -> Owner {
+    Owner { uid: format!("uid-{n}-again"), ..owner(n) }
+}
+
+#[test]
+fn the_place_that_an_earlier_try_of_the_same_name_left_is_taken_over_and_back() {
+    let take = |owner| Change::Reserve { owner, key_use: "production/app".into(), ahead: 0 };
+    let left = ledger(vec![]).apply(&take(owner(0)), &terms(1, 0)).unwrap();
+    let over = left.apply(&take(again(0)), &terms(1, 9)).unwrap();
+    let place = &over.slots[0];
+    assert_eq!((over.slots.len(), &place.owner, place.since.as_second()), (1, &again(0), 9));
+    let back = over.apply(&take(owner(0)), &terms(1, 10)).unwrap();
+    assert_eq!((back.slots.len(), &back.slots[0].owner), (1, &owner(0)));
+    assert_eq!(back.apply(&take(owner(0)), &terms(1, 11)), Err(Refusal::HasPlace));
+    assert_eq!(back.apply(&take(owner(1)), &terms(1, 11)), Err(Refusal::NoRoom), "another name");
+    let elsewhere = Owner { namespace: "bakery".into(), ..again(0) };
+    assert_eq!(back.apply(&take(elsewhere), &terms(1, 11)), Err(Refusal::NoRoom), "another namespace");
+}
+
+#[test]
+fn an_object_that_is_made_again_has_a_place_of_its_own_beside_the_slots_of_the_old_one() {
+    use SlotState::{Creating, Live, Lost, Released, Reserved, Revoking, Unresolved};
+    let used = |edit: fn(&mut Slot)| {
+        let mut slot = slot(&owner(0), Reserved);
+        edit(&mut slot);
+        slot
+    };
+    let places = [
+        used(|slot| slot.revision = 2),
+        used(|slot| slot.last_switch = Some(1)),
+        used(|slot| slot.failures = Some(failed(None, "Refused", slot.since))),
+    ];
+    let slots = [Creating, Live, Lost, Released, Revoking, Unresolved].map(|state| slot(&owner(0), state));
+    let take = Change::Reserve { owner: again(0), key_use: "production/app".into(), ahead: 0 };
+    for old in places.into_iter().chain(slots) {
+        let before = ledger(vec![old.clone()]);
+        let after = before.apply(&take, &terms(2, 9)).unwrap();
+        assert_eq!((after.slots.len(), &after.slots[0]), (2, &old));
+        assert_eq!(before.apply(&take, &terms(1, 9)), Err(Refusal::NoRoom), "{old:?}");
+    }
 }
 
 #[test]
@@ -308,7 +353,9 @@ fn any_change() -> impl Strategy<Value = Change> {
     let number = 0..4_usize;
     let name = prop::sample::select(vec!["a", "b", "c", "d", "e"]).prop_map(str::to_owned);
     (0..18, number, name, any::<bool>()).prop_map(|(kind, n, attempt, flag)| match kind {
-        0 | 1 => reserve(n),
+        0 => reserve(n),
+        1 if flag => reserve(n),
+        1 => Change::Reserve { owner: again(n), key_use: format!("production/app-{n}"), ahead: 0 },
         2 => Change::ReserveFurther { owner: owner(n), key_use: format!("production/app-{n}") },
         3 => Change::GiveBack { owner_uid: owner(n).uid },
         4..=6 => license(n, &attempt),
@@ -340,6 +387,9 @@ proptest! {
                 let waiver = if emergency { Waiver::Emergency } else { Waiver::None };
                 let broken = violations(&state, &next, &terms, waiver);
                 prop_assert!(broken.is_empty(), "{change:?}: {broken:?}\nbefore {state:#?}\nafter {next:#?}");
+                let fresh: Vec<&str> = next.slots.iter().filter(|slot| is_fresh(slot)).map(|slot| slot.owner.name.as_str()).collect();
+                let names: BTreeSet<&str> = fresh.iter().copied().collect();
+                prop_assert_eq!(names.len(), fresh.len(), "two tries of one name keep a place each: {:?}", next);
                 state = next;
             }
         }

@@ -15,7 +15,7 @@ fn ours() -> Installation {
 }
 
 /// The usual account, pinned and ready, with these fields of its spec and status over it.
-fn with(spec: &Value, status: &Value) -> BagsAccount {
+pub(crate) fn with(spec: &Value, status: &Value) -> BagsAccount {
     let mut value = serde_json::to_value(account()).unwrap();
     let merge = |into: &mut Value, from: &Value| {
         for (field, value) in from.as_object().unwrap() {
@@ -74,7 +74,7 @@ fn other(n: usize, edit: impl FnOnce(&mut ApiKey)) -> ApiKey {
     other
 }
 
-fn new_key() -> ApiKey {
+pub(crate) fn new_key() -> ApiKey {
     let mut key = key();
     key.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
     key
@@ -195,6 +195,19 @@ fn who_has_a_slot_is_admitted_again_whatever_has_happened_since() {
     slots.push(theirs(0, SlotState::Reserved));
     let account = with(&json!({"allowed": []}), &json!({"slots": slots}));
     assert_eq!(ask(&account, &new_key(), &[]), Verdict::Admit { reserve: None, warnings: vec![] });
+}
+
+#[test]
+fn who_tries_again_after_a_creation_that_failed_finds_the_place_of_the_first_try() {
+    let mut left = theirs(0, SlotState::Reserved);
+    left.owner.uid = "uid-of-the-first-try".into();
+    let slots = json!({"slots": live(8).into_iter().chain([left.clone()]).collect::<Vec<_>>()});
+    assert!(reserves(&ask(&with(&json!({}), &slots), &new_key(), &[])));
+    let most = json!({"allowed": [{"namespaces": ["shop"], "max": 9}]});
+    assert!(reserves(&ask(&with(&most, &slots), &new_key(), &[])), "its namespace has its share with it");
+    (left.owner.name, left.key_use) = ("app-20".into(), "production/app-20".into());
+    let slots = json!({"slots": live(8).into_iter().chain([left]).collect::<Vec<_>>()});
+    assert_eq!(denied(&ask(&with(&json!({}), &slots), &new_key(), &[])).reason, "QuotaExceeded");
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn every_change(ledger: &Ledger) -> Vec<Change> {
     attempts.push("fresh".into());
     let mut owners: Vec<Owner> = ledger.slots.iter().map(|slot| slot.owner.clone()).take(6).collect();
     owners.push(owner(9));
+    owners.extend(owners.first().map(|owner| Owner { uid: "another".into(), ..owner.clone() }));
     let of_owners = owners.iter().flat_map(|owner| {
         let (key_use, owner_uid) = ("production/app".to_owned(), owner.uid.clone());
         let license = |attempt: &str| Change::License {

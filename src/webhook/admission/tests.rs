@@ -1,0 +1,144 @@
+//! Admission against an API server that answers as it is told.
+
+use std::sync::Mutex;
+
+use clap::Parser;
+use http::{Method, Request, Response};
+use kube::{Client, client::Body, runtime::watcher::Event};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::account::Installation,
+    apikey::fixtures::theirs,
+    bags::{BagsService, TransportError},
+    clock::{Randomness, SystemClock},
+    config::{Cli, Command, Config},
+    env::Env,
+    operator::parts::{self, Watches},
+    saves::Saves,
+    webhook::{
+        registration::Registration,
+        verdict::tests::{new_key, with},
+    },
+};
+
+/// What the API server has, and how it is.
+#[derive(Default)]
+struct Server {
+    account: Option<BagsAccount>,
+    key: Option<ApiKey>,
+    /// Somebody else is always faster.
+    conflicts: bool,
+    /// It answers nobody.
+    silent: bool,
+    /// Accounts as they were written.
+    written: Vec<BagsAccount>,
+}
+
+impl Server {
+    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+        let found = match (method, path.contains("/bagsaccounts/")) {
+            (&Method::GET, true) => self.account.as_ref().map(|account| json!(account)),
+            (&Method::GET, false) => self.key.as_ref().map(|key| json!(key)),
+            (_, true) if self.conflicts => return (409, status(409, "Conflict")),
+            (_, true) => {
+                let account: BagsAccount = serde_json::from_slice(body).unwrap();
+                self.written.push(account.clone());
+                self.account = Some(account.clone());
+                Some(json!(account))
+            }
+            (_, false) => panic!("{method} {path}"),
+        };
+        found.map_or_else(|| (404, status(404, "NotFound")), |found| (200, found))
+    }
+}
+
+fn status(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code})
+}
+
+/// Admission by a process whose cache shows this ApiKey.
+fn admission(server: &Arc<Mutex<Server>>, seen: Option<&ApiKey>) -> Admission {
+    let kube = tower::service_fn({
+        let server = server.clone();
+        move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await?;
+                if server.lock().unwrap().silent {
+                    std::future::pending::<()>().await;
+                }
+                let (code, answer) = server.lock().unwrap().answer(&parts.method, parts.uri.path(), &body);
+                let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+                Ok::<_, kube::Error>(Response::builder().status(code).body(answer).unwrap())
+            }
+        }
+    });
+    let env = Env {
+        kube: Client::new(kube, "unused"),
+        bags: BagsService::new(tower::service_fn(|_| async { Err(TransportError::Broken) })),
+        clock: Arc::new(SystemClock),
+        randomness: Randomness::from_seed(1),
+        saves: Saves::default(),
+    };
+    let mut watches = Watches::new();
+    if let Some(key) = seen {
+        watches.keys.1.apply_watcher_event(&Event::Apply(key.clone()));
+    }
+    let Command::Run(flags) = Cli::parse_from(["bags-operator", "run", "--namespace=bags-system"]).command;
+    let config = Config::try_from(*flags).unwrap();
+    let installation = Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() };
+    let registration = tokio::sync::watch::channel(Registration::Unwatched).1;
+    Admission::new(Arc::new(parts::context(&config, env, installation, &watches, registration)))
+}
+
+fn server(account: &BagsAccount) -> Arc<Mutex<Server>> {
+    Arc::new(Mutex::new(Server { account: Some(account.clone()), ..Server::default() }))
+}
+
+/// Another ApiKey of the same name as the new one.
+fn namesake() -> ApiKey {
+    let mut key = new_key();
+    key.metadata.uid = Some("uid-of-the-first".into());
+    key
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_kept_for_nobody_whose_name_is_taken() {
+    let going = || {
+        let mut key = namesake();
+        key.metadata.deletion_timestamp = key.metadata.creation_timestamp.clone();
+        key
+    };
+    for (what, seen, live, keeps) in [
+        ("nobody has the name", None, None, true),
+        ("somebody has it", Some(namesake()), Some(namesake()), false),
+        ("who had it is gone", Some(namesake()), None, true),
+        ("who has it is going", Some(namesake()), Some(going()), true),
+        ("it is the same one, asked about again", Some(new_key()), Some(new_key()), true),
+    ] {
+        let server = server(&with(&json!({}), &json!({})));
+        server.lock().unwrap().key = live;
+        let said = admission(&server, seen.as_ref()).decide(new_key(), false).await.unwrap();
+        assert_eq!(server.lock().unwrap().written.len(), usize::from(keeps), "{what}");
+        let warned =
+            said.iter().any(|said| said.contains("there is an ApiKey \"app-0\" in namespace \"shop\""));
+        assert_eq!(warned, !keeps, "{what}: {said:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_often_a_creation_fails_its_tries_take_one_place() {
+    let slots = json!({"slots": [theirs(1, SlotState::Live)]});
+    let server = server(&with(&json!({"limit": 2, "rotationReserve": 0}), &slots));
+    let admission = admission(&server, None);
+    for n in 0..5 {
+        let mut key = new_key();
+        key.metadata.uid = Some(format!("uid-of-try-{n}"));
+        assert!(admission.decide(key, false).await.is_ok(), "try {n}");
+        let slots = server.lock().unwrap().account.clone().unwrap().status.unwrap().slots;
+        assert_eq!((slots.len(), slots[1].owner.uid.as_str()), (2, format!("uid-of-try-{n}").as_str()));
+    }
+}
