@@ -7,7 +7,14 @@
 //! Nothing but this process' answer depends on it: the controllers ask the same functions before any request to Bags, so
 //! what comes past this webhook waits there.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
@@ -65,9 +72,11 @@ impl Admission {
             k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.context.env.clock.wall())
         });
         let account = key.spec.account_ref.name.clone();
-        match tokio::time::timeout(DEADLINE, self.rounds(&key, dry_run)).await {
+        let lost = AtomicBool::new(false);
+        match tokio::time::timeout(DEADLINE, self.rounds(&key, dry_run, &lost)).await {
             Ok(answer) => answer,
-            Err(_) => Err(busy(&account)),
+            Err(_) if lost.load(Ordering::Relaxed) => Err(busy(&account)),
+            Err(_) => Err(slow(&account)),
         }
     }
 
@@ -76,8 +85,8 @@ impl Admission {
         self.context.env.clock.monotonic()
     }
 
-    /// Until there is a verdict that stands.
-    async fn rounds(&self, key: &ApiKey, dry_run: bool) -> Answer {
+    /// Until there is a verdict that stands; `lost`: whether somebody else was faster.
+    async fn rounds(&self, key: &ApiKey, dry_run: bool, lost: &AtomicBool) -> Answer {
         if self.name_is_taken(key).await {
             return Ok(vec![name_taken(key)]);
         }
@@ -92,6 +101,7 @@ impl Admission {
                         Err(error) => lost_race(error)?,
                         Ok(warnings) => return Ok(warnings),
                     }
+                    lost.store(true, Ordering::Relaxed);
                 }
                 (Verdict::Admit { reserve: Some(_), warnings }, _) => return Ok(warnings),
                 (Verdict::Admit { reserve: None, .. } | Verdict::Deny(_), _) if !enough => continue,
@@ -187,7 +197,7 @@ impl Admission {
     }
 }
 
-/// Whether the ApiKey is to be judged again.
+/// Whether the ApiKey is to be judged again: somebody else was faster.
 fn lost_race(error: StoreError) -> Result<(), Denial> {
     match error {
         StoreError::Refused(_) | StoreError::Contended | StoreError::NoAccount(_) => Ok(()),
@@ -218,6 +228,18 @@ fn busy(account: &str) -> Denial {
     Denial::passing(
         "Contended",
         format!("others keep taking slots of account \"{account}\"; apply the ApiKey again in a moment"),
+    )
+}
+
+fn slow(account: &str) -> Denial {
+    warn!("The API server did not answer in time");
+    Denial::passing(
+        "ApiServerUnavailable",
+        format!(
+            "account \"{account}\" could not be read and written within {} s, as the API server did not answer in time; apply the \
+             ApiKey again in a moment",
+            DEADLINE.as_secs_f64()
+        ),
     )
 }
 

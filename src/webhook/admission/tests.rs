@@ -142,3 +142,17 @@ async fn however_often_a_creation_fails_its_tries_take_one_place() {
         assert_eq!((slots.len(), slots[1].owner.uid.as_str()), (2, format!("uid-of-try-{n}").as_str()));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_answered_in_time_is_told_whether_others_or_the_api_server_kept_it_waiting() {
+    for (conflicts, reason, words) in [
+        (true, "Contended", "others keep taking slots of account \"main\""),
+        (false, "ApiServerUnavailable", "the API server did not answer in time"),
+    ] {
+        let server = server(&with(&json!({}), &json!({})));
+        (server.lock().unwrap().conflicts, server.lock().unwrap().silent) = (conflicts, !conflicts);
+        let denial = admission(&server, None).decide(new_key(), false).await.unwrap_err();
+        assert_eq!((denial.reason, denial.passing), (reason, true));
+        assert!(denial.message.contains(words), "{}", denial.message);
+    }
+}
