@@ -144,11 +144,20 @@ impl Authority {
         self.validity().map_or(Timestamp::MIN, |(_, ends)| ends)
     }
 
-    /// Whether it can sign: certificate and key are readable and belong together.
+    /// Whether it can sign: certificate and key are readable and belong together, and the certificate is an authority's. The
+    /// library signs with any key for any certificate, and nobody would trust what comes of it.
     fn signs(&self) -> bool {
+        let Ok(key) = KeyPair::from_pem(&self.key) else { return false };
         self.validity().is_some()
-            && KeyPair::from_pem(&self.key)
-                .is_ok_and(|key| Issuer::from_ca_cert_pem(&self.certificate, key).is_ok())
+            && self.certifies(key.public_key_raw()).unwrap_or(false)
+            && Issuer::from_ca_cert_pem(&self.certificate, key).is_ok()
+    }
+
+    /// Whether its certificate is an authority's with this key; `None`: it cannot be read.
+    fn certifies(&self, public_key: &[u8]) -> Option<bool> {
+        let pem = Pem::iter_from_buffer(self.certificate.as_bytes()).next()?.ok()?;
+        let certificate = pem.parse_x509().ok()?;
+        Some(certificate.is_ca() && *certificate.public_key().subject_public_key.data == *public_key)
     }
 }
 

@@ -81,12 +81,19 @@ fn authorities_come_back_from_their_secret_as_they_went_in() {
 fn what_cannot_sign_is_no_authority() {
     let mut secret = Secret::default();
     assert_eq!(Authorities::of(&secret), None, "nothing at all");
-    Authorities::new(now(), &LIVES).unwrap().put_into(&mut secret);
+    let authorities = Authorities::new(now(), &LIVES).unwrap();
+    authorities.put_into(&mut secret);
+    assert_eq!(Authorities::of(&secret).as_ref(), Some(&authorities));
     let stranger = Authority::new(now(), LIVES.authority).unwrap();
+    let own_key = KeyPair::from_pem(&authorities.current.key).unwrap();
+    let leaf = CertificateParams::new(hosts()).unwrap().self_signed(&own_key).unwrap().pem();
     for (what, field, content) in [
         ("no key", CURRENT.1, ""),
         ("half a certificate", CURRENT.0, "-----BEGIN CERTIFICATE-----\nAAAA"),
         ("no text", CURRENT.0, "\u{0}"),
+        ("another one's key", CURRENT.1, &stranger.key),
+        ("another one's certificate", CURRENT.0, &stranger.certificate),
+        ("a certificate of its key that is no authority's", CURRENT.0, &leaf),
     ] {
         let mut broken = secret.clone();
         broken.data.as_mut().unwrap().insert(field.to_owned(), ByteString(content.as_bytes().to_vec()));
