@@ -321,28 +321,8 @@ fn quota(status: &BagsAccountStatus, account: &BagsAccount, seen: &Observation) 
 
 /// Whether new ApiKeys are refused at once where they do not fit. Nothing else depends on it.
 fn admission(registration: &Registration) -> Option<Word> {
-    match registration {
-        Registration::Unknown | Registration::Unwatched => None,
-        Registration::Registered => {
-            word(true, "Registered", "new ApiKeys are put before the operator's admission webhook")
-        }
-        Registration::Missing(name) => word(
-            false,
-            "WebhookMissing",
-            format!(
-                "there is no ValidatingWebhookConfiguration \"{name}\": an ApiKey that does not fit is not refused at once, it \
-                 waits without a key; install the operator's webhook again"
-            ),
-        ),
-        Registration::Wrong(name, why) => word(
-            false,
-            "WebhookNotTrusted",
-            format!(
-                "the caBundle of ValidatingWebhookConfiguration \"{name}\" is not the operator's and could not be written \
-                 ({why}): no ApiKey can be made; let the operator update it, and let nobody else"
-            ),
-        ),
-    }
+    let (good, reason, message) = registration.told()?;
+    word(good, reason, message)
 }
 
 /// Rotations that find no second slot, and who has more than one.

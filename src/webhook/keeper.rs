@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use super::{
     certificates::{Authorities, CertificateError, Leaf, Lives, Step},
-    registration::{Configuration, Registration},
+    registration::{Configuration, Dealings, Look, Pace, Registration},
 };
 use crate::{
     admin::Readiness,
@@ -96,6 +96,16 @@ struct Memory {
     leaf: Option<Leaf>,
     /// The bundle that the configuration had, and since when.
     trusted: Option<(String, Instant)>,
+    /// When the Secret was written.
+    secret: Pace,
+    configuration: Dealings,
+}
+
+/// Whether to go on with a turn.
+enum Go {
+    On,
+    /// Not before so much time has passed.
+    After(Duration),
 }
 
 impl Keeper {
@@ -133,7 +143,10 @@ impl Keeper {
     /// One look at everything; after how long the next one is due.
     async fn turn(&self, memory: &mut Memory) -> Result<Duration, TurnError> {
         let now = self.clock.wall();
-        let Some((secret, authorities)) = self.authorities().await? else { return Ok(Duration::ZERO) };
+        let (secret, authorities) = match self.authorities(&mut memory.secret).await? {
+            Ok(found) => found,
+            Err(wait) => return Ok(wait),
+        };
         let leaf = match memory.leaf.take().filter(|leaf| !leaf.due(authorities.signing(), now).is_zero()) {
             Some(leaf) => leaf,
             None => self.issue(&authorities)?,
@@ -141,36 +154,39 @@ impl Keeper {
         let renewal = leaf.due(authorities.signing(), now);
         self.metrics.webhook_certificate(leaf.ends());
         memory.leaf = Some(leaf);
-        if !self.trusted(&authorities.bundle(), memory).await? {
-            return Ok(RETRY);
+        if let Go::After(wait) = self.trusted(&authorities.bundle(), memory).await? {
+            return Ok(wait);
         }
         self.readiness.synced(CERTIFICATE);
         let since = memory.trusted.as_ref().map(|(_, since)| *since);
         let trusted = since.map(|since| self.clock.monotonic().saturating_duration_since(since));
         match authorities.step(now, &self.lives, trusted.unwrap_or_default())? {
             Step::Wait(wait) => Ok(wait.min(renewal).max(Duration::from_millis(50))),
-            Step::Write(next) => {
-                self.write(secret, &next).await?;
-                Ok(Duration::ZERO)
-            }
+            Step::Write(next) => self.write(secret, &next, &mut memory.secret).await,
         }
     }
 
-    /// The authorities, read live; `None`: they were just made, by us or by another replica.
-    async fn authorities(&self) -> Result<Option<(Secret, Authorities)>, TurnError> {
+    /// The authorities, read live; else after how long they are to be read again: they were just made, by us or by another
+    /// replica, or are to be made.
+    async fn authorities(
+        &self,
+        pace: &mut Pace,
+    ) -> Result<Result<(Secret, Authorities), Duration>, TurnError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = call(secrets.get_opt(SECRET)).await.map_err(TurnError::Secret)?;
         let fresh = || Authorities::new(self.clock.wall(), &self.lives);
         match found {
             Some(secret) => match Authorities::of(&secret) {
-                Some(authorities) => Ok(Some((secret, authorities))),
+                Some(authorities) => Ok(Ok((secret, authorities))),
                 None => {
                     warn!(secret = SECRET, "The Secret holds no usable authority; a new one is made");
-                    self.write(secret, &fresh()?).await?;
-                    Ok(None)
+                    self.write(secret, &fresh()?, pace).await.map(Err)
                 }
             },
             None => {
+                if let Some(left) = pace.pause(self.clock.monotonic()) {
+                    return Ok(Err(left));
+                }
                 let labels = [(mark::MANAGED_BY.0.to_owned(), mark::MANAGED_BY.1.to_owned())].into();
                 let metadata = ObjectMeta {
                     name: Some(SECRET.to_owned()),
@@ -184,21 +200,30 @@ impl Keeper {
                     Err(error) if error.is_conflict() => {}
                     Err(error) => return Err(TurnError::Secret(error)),
                 }
-                Ok(None)
+                Ok(Err(Duration::ZERO))
             }
         }
     }
 
-    /// Writes authorities over the version that was read; whoever was faster is read next.
-    async fn write(&self, mut secret: Secret, next: &Authorities) -> Result<(), TurnError> {
+    /// Writes authorities over the version that was read; whoever was faster is read next. After how long all is to be looked
+    /// at again: where something takes away from the Secret what belongs there, it is not written without a pause.
+    async fn write(
+        &self,
+        mut secret: Secret,
+        next: &Authorities,
+        pace: &mut Pace,
+    ) -> Result<Duration, TurnError> {
+        if let Some(left) = pace.pause(self.clock.monotonic()) {
+            return Ok(left);
+        }
         next.put_into(&mut secret);
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         match call(secrets.replace(SECRET, &PostParams::default(), &secret)).await {
             Ok(_) => {
                 info!(secret = SECRET, "The webhook's authorities went a step on");
-                Ok(())
+                Ok(Duration::ZERO)
             }
-            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(Duration::ZERO),
             Err(error) => Err(TurnError::Secret(error)),
         }
     }
@@ -211,14 +236,25 @@ impl Keeper {
         Ok(leaf)
     }
 
-    /// Whether the API server is told to trust this bundle.
-    async fn trusted(&self, bundle: &str, memory: &mut Memory) -> Result<bool, TurnError> {
-        let registration = match &self.configuration {
+    /// Sees that the API server is told to trust this bundle.
+    async fn trusted(&self, bundle: &str, memory: &mut Memory) -> Result<Go, TurnError> {
+        let looked = match &self.configuration {
             Some(name) => {
                 let configuration = Configuration::new(self.client.clone(), name);
-                configuration.ensure(bundle).await.map_err(TurnError::Configuration)?
+                let now = self.clock.monotonic();
+                configuration
+                    .ensure(bundle, &mut memory.configuration, now)
+                    .await
+                    .map_err(TurnError::Configuration)?
             }
-            None => Registration::Unwatched,
+            None => Look::Settled(Registration::Unwatched),
+        };
+        let registration = match looked {
+            Look::Settled(registration) => registration,
+            Look::Paused(left) => {
+                memory.trusted = None;
+                return Ok(Go::After(left));
+            }
         };
         self.metrics.webhook_registered(registration == Registration::Registered);
         self.registration.send_if_modified(|last| {
@@ -228,13 +264,19 @@ impl Keeper {
             }
             changed
         });
-        let trusted = matches!(registration, Registration::Registered | Registration::Unwatched);
+        let trusted = registration.trusts();
         match &memory.trusted {
             Some((known, _)) if trusted && known == bundle => {}
             _ if trusted => memory.trusted = Some((bundle.to_owned(), self.clock.monotonic())),
             _ => memory.trusted = None,
         }
         // A configuration that is missing is no reason not to serve: it may be made at any moment.
-        Ok(trusted || matches!(registration, Registration::Missing(_)))
+        Ok(match trusted || matches!(registration, Registration::Missing(_)) {
+            true => Go::On,
+            false => Go::After(RETRY),
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,24 @@
 //! The ValidatingWebhookConfiguration: made by the installer, who renders no `caBundle`; that is kept here.
 
+use std::{collections::VecDeque, time::Duration};
+
 use k8s_openapi::{
     ByteString,
     api::admissionregistration::v1::{ValidatingWebhook, ValidatingWebhookConfiguration},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client, ResourceExt, api::PostParams};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::certificates::is_ours;
 use crate::env::{CallError, call};
+
+/// Between two writes of one object: whoever writes against us is not answered as fast as the API server can.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Bundles of somebody else's that are replaced within [`MEMORY`] and not spoken of: an installation, a restore.
+const FEW: usize = 3;
+/// A bundle of somebody else's is remembered for so long.
+const MEMORY: Duration = Duration::from_hours(1);
 
 /// Whether new ApiKeys are put before this installation's webhook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +34,101 @@ pub enum Registration {
     Missing(String),
     /// The configuration of this name trusted somebody else, or could not be corrected; in words.
     Wrong(String, String),
+    /// The configuration of this name trusts our certificates again and again: somebody, who is named, keeps writing others.
+    Contended(String, String),
+}
+
+impl Registration {
+    /// Whether whoever calls by the configuration trusts our certificates, as far as we know.
+    pub(super) fn trusts(&self) -> bool {
+        matches!(self, Self::Registered | Self::Unwatched | Self::Contended(..))
+    }
+
+    /// For the condition: whether it is as it should be, why, and in words. `None`: there is nothing to be said.
+    #[must_use]
+    pub fn told(&self) -> Option<(bool, &'static str, String)> {
+        match self {
+            Self::Unknown | Self::Unwatched => None,
+            Self::Registered => {
+                let message = "new ApiKeys are put before the operator's admission webhook";
+                Some((true, "Registered", message.to_owned()))
+            }
+            Self::Missing(name) => Some((
+                false,
+                "WebhookMissing",
+                format!(
+                    "there is no ValidatingWebhookConfiguration \"{name}\": an ApiKey that does not fit is not refused at once, \
+                     it waits without a key; install the operator's webhook again"
+                ),
+            )),
+            Self::Wrong(name, why) => Some((
+                false,
+                "WebhookNotTrusted",
+                format!(
+                    "the caBundle of ValidatingWebhookConfiguration \"{name}\" is not the operator's and could not be written \
+                     ({why}): no ApiKey can be made; let the operator update it, and let nobody else"
+                ),
+            )),
+            Self::Contended(name, who) => Some((
+                false,
+                "WebhookContended",
+                format!(
+                    "{who} keeps writing another caBundle into ValidatingWebhookConfiguration \"{name}\", which the operator \
+                     replaces: no ApiKey can be made in between; let the operator write it, and nobody else"
+                ),
+            )),
+        }
+    }
+}
+
+/// Sees that an object is not written without a pause.
+#[derive(Default)]
+pub(super) struct Pace(Option<Instant>);
+
+impl Pace {
+    /// What is left of the pause; `None`: a write may be sent, and the next pause begins now.
+    pub(super) fn pause(&mut self, now: Instant) -> Option<Duration> {
+        let passed = self.0.map_or(PAUSE, |last| now.saturating_duration_since(last));
+        let left = PAUSE.checked_sub(passed).filter(|left| !left.is_zero());
+        if left.is_none() {
+            self.0 = Some(now);
+        }
+        left
+    }
+}
+
+/// What this process remembers of a configuration.
+#[derive(Default)]
+pub(super) struct Dealings {
+    pace: Pace,
+    /// When a bundle of somebody else's was replaced.
+    replaced: VecDeque<Instant>,
+    /// Who had written the last one.
+    by: String,
+}
+
+impl Dealings {
+    fn replaces(&mut self, by: String, now: Instant) {
+        self.by = by;
+        self.replaced.push_back(now);
+        if self.replaced.len() > FEW + 1 {
+            self.replaced.pop_front();
+        }
+    }
+
+    fn contended(&self, now: Instant) -> bool {
+        let lately = |when: &&Instant| now.saturating_duration_since(**when) < MEMORY;
+        self.replaced.iter().filter(lately).count() > FEW
+    }
+}
+
+/// What came of a look at the configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It is like this, also by what was written.
+    Settled(Registration),
+    /// It is to be written, after so long.
+    Paused(Duration),
 }
 
 /// The configuration of one installation.
@@ -41,20 +146,30 @@ impl Configuration {
     ///
     /// # Errors
     /// When the API server does not answer, or somebody else was faster: to be looked at again.
-    pub(super) async fn ensure(&self, bundle: &str) -> Result<Registration, CallError> {
+    pub(super) async fn ensure(
+        &self,
+        bundle: &str,
+        dealings: &mut Dealings,
+        now: Instant,
+    ) -> Result<Look, CallError> {
         let Some(mut configuration) = call(self.api.get_opt(&self.name)).await? else {
-            return Ok(Registration::Missing(self.name.clone()));
+            return Ok(Look::Settled(Registration::Missing(self.name.clone())));
         };
+        let writer = writer(&configuration);
         let ours = ByteString(bundle.as_bytes().to_vec());
         let webhooks = configuration.webhooks.get_or_insert_default();
         if webhooks.is_empty() {
-            return Ok(Registration::Missing(self.name.clone()));
+            return Ok(Look::Settled(Registration::Missing(self.name.clone())));
         }
         if webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.as_ref() == Some(&ours)) {
-            return Ok(Registration::Registered);
+            return Ok(Look::Settled(self.registered(dealings, now)));
+        }
+        if let Some(left) = dealings.pace.pause(now) {
+            return Ok(Look::Paused(left));
         }
         if webhooks.iter().any(foreign) {
-            warn!(configuration = self.name, "Somebody else's caBundle is replaced");
+            warn!(configuration = self.name, by = writer, "Somebody else's caBundle is replaced");
+            dealings.replaces(writer, now);
         }
         for webhook in webhooks {
             webhook.client_config.ca_bundle = Some(ours.clone());
@@ -62,10 +177,20 @@ impl Configuration {
         match call(self.api.replace(&self.name, &PostParams::default(), &configuration)).await {
             Ok(_) => {
                 info!(configuration = self.name, "The caBundle of the webhook's configuration was written");
-                Ok(Registration::Registered)
+                Ok(Look::Settled(self.registered(dealings, now)))
             }
-            Err(error) if error.is_refusal() => Ok(Registration::Wrong(self.name.clone(), error.kind())),
+            Err(error) if error.is_refusal() => {
+                Ok(Look::Settled(Registration::Wrong(self.name.clone(), error.kind())))
+            }
             Err(error) => Err(error),
+        }
+    }
+
+    /// What is to be said of a configuration with our bundle.
+    fn registered(&self, dealings: &Dealings, now: Instant) -> Registration {
+        match dealings.contended(now) {
+            true => Registration::Contended(self.name.clone(), dealings.by.clone()),
+            false => Registration::Registered,
         }
     }
 }
@@ -74,24 +199,14 @@ fn foreign(webhook: &ValidatingWebhook) -> bool {
     webhook.client_config.ca_bundle.as_ref().is_some_and(|bundle| !bundle.0.is_empty() && !is_ours(&bundle.0))
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_configuration_without_a_webhook_is_none() {
-        for webhooks in [json!([]), json!(null)] {
-            let answer = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-                                "metadata": {"name": "bags-operator"}, "webhooks": webhooks});
-            let service = tower::service_fn(move |_| {
-                let body = kube::client::Body::from(answer.to_string().into_bytes());
-                async { Ok::<_, std::convert::Infallible>(http::Response::new(body)) }
-            });
-            let configuration = Configuration::new(Client::new(service, "bags-system"), "bags-operator");
-            let found = configuration.ensure("a bundle").await.unwrap();
-            assert_eq!(found, Registration::Missing("bags-operator".to_owned()));
-        }
-    }
+/// Who wrote the bundle that is there, as the API server has it.
+fn writer(configuration: &ValidatingWebhookConfiguration) -> String {
+    let wrote = configuration.managed_fields().iter().find(|entry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.to_string().contains("\"f:caBundle\""))
+    });
+    let manager = wrote.and_then(|entry| entry.manager.as_deref());
+    manager.map_or_else(|| "somebody".to_owned(), |manager| format!("\"{manager}\""))
 }
+
+#[cfg(test)]
+mod tests;
