@@ -228,7 +228,7 @@ impl Metrics {
         );
         r.register(
             "webhook_registered",
-            "Whether the webhook's configuration is there and trusts its certificate",
+            "Whether the webhook's configuration is there, puts every new ApiKey before it, and trusts its certificate",
             self.webhook_registered.clone(),
         );
         registry

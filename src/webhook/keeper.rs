@@ -240,7 +240,7 @@ impl Keeper {
     async fn trusted(&self, bundle: &str, memory: &mut Memory) -> Result<Go, TurnError> {
         let looked = match &self.configuration {
             Some(name) => {
-                let configuration = Configuration::new(self.client.clone(), name);
+                let configuration = Configuration::new(self.client.clone(), name, &self.hosts);
                 let now = self.clock.monotonic();
                 configuration
                     .ensure(bundle, &mut memory.configuration, now)

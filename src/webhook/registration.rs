@@ -4,14 +4,18 @@ use std::{collections::VecDeque, time::Duration};
 
 use k8s_openapi::{
     ByteString,
-    api::admissionregistration::v1::{ValidatingWebhook, ValidatingWebhookConfiguration},
+    api::admissionregistration::v1::{RuleWithOperations, ValidatingWebhook, ValidatingWebhookConfiguration},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use kube::{Api, Client, ResourceExt, api::PostParams};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::certificates::is_ours;
-use crate::env::{CallError, call};
+use crate::{
+    api::GROUP,
+    env::{CallError, call},
+};
 
 /// Between two writes of one object: whoever writes against us is not answered as fast as the API server can.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -28,12 +32,14 @@ pub enum Registration {
     Unknown,
     /// There is no webhook, or nobody said which configuration is its.
     Unwatched,
-    /// The configuration trusts our certificates.
+    /// The configuration puts every new ApiKey before the webhook, and trusts our certificates.
     Registered,
     /// There is no configuration of this name, or it names no webhook.
     Missing(String),
-    /// The configuration of this name trusted somebody else, or could not be corrected; in words.
+    /// The configuration of this name could not be read, or trusts somebody else and could not be corrected; in words.
     Wrong(String, String),
+    /// The configuration of this name trusts our certificates, and lets new ApiKeys past the webhook; in words.
+    Incomplete(String, String),
     /// The configuration of this name trusts our certificates again and again: somebody, who is named, keeps writing others.
     Contended(String, String),
 }
@@ -41,7 +47,7 @@ pub enum Registration {
 impl Registration {
     /// Whether whoever calls by the configuration trusts our certificates, as far as we know.
     pub(super) fn trusts(&self) -> bool {
-        matches!(self, Self::Registered | Self::Unwatched | Self::Contended(..))
+        matches!(self, Self::Registered | Self::Unwatched | Self::Incomplete(..) | Self::Contended(..))
     }
 
     /// For the condition: whether it is as it should be, why, and in words. `None`: there is nothing to be said.
@@ -65,8 +71,17 @@ impl Registration {
                 false,
                 "WebhookNotTrusted",
                 format!(
-                    "the caBundle of ValidatingWebhookConfiguration \"{name}\" is not the operator's and could not be written \
-                     ({why}): no ApiKey can be made; let the operator update it, and let nobody else"
+                    "the caBundle of ValidatingWebhookConfiguration \"{name}\" is not known to be the operator's, as it could not be \
+                     read or written ({why}): it may be that no ApiKey can be made; let the operator get and update it, and let \
+                     nobody else"
+                ),
+            )),
+            Self::Incomplete(name, what) => Some((
+                false,
+                "WebhookIncomplete",
+                format!(
+                    "ValidatingWebhookConfiguration \"{name}\" lets new ApiKeys past the webhook: {what}; one that does not fit is \
+                     then not refused at once, it waits without a key"
                 ),
             )),
             Self::Contended(name, who) => Some((
@@ -132,14 +147,16 @@ pub(super) enum Look {
 }
 
 /// The configuration of one installation.
-pub(super) struct Configuration {
+pub(super) struct Configuration<'a> {
     api: Api<ValidatingWebhookConfiguration>,
     name: String,
+    /// Under which names and addresses the webhook is called.
+    hosts: &'a [String],
 }
 
-impl Configuration {
-    pub(super) fn new(client: Client, name: &str) -> Self {
-        Self { api: Api::all(client), name: name.to_owned() }
+impl<'a> Configuration<'a> {
+    pub(super) fn new(client: Client, name: &str, hosts: &'a [String]) -> Self {
+        Self { api: Api::all(client), name: name.to_owned(), hosts }
     }
 
     /// Sees that the configuration trusts this bundle and nothing else.
@@ -152,8 +169,11 @@ impl Configuration {
         dealings: &mut Dealings,
         now: Instant,
     ) -> Result<Look, CallError> {
-        let Some(mut configuration) = call(self.api.get_opt(&self.name)).await? else {
-            return Ok(Look::Settled(Registration::Missing(self.name.clone())));
+        let mut configuration = match call(self.api.get_opt(&self.name)).await {
+            Ok(Some(configuration)) => configuration,
+            Ok(None) => return Ok(Look::Settled(Registration::Missing(self.name.clone()))),
+            Err(error) if error.is_refusal() => return Ok(Look::Settled(self.wrong(&error))),
+            Err(error) => return Err(error),
         };
         let writer = writer(&configuration);
         let ours = ByteString(bundle.as_bytes().to_vec());
@@ -162,7 +182,7 @@ impl Configuration {
             return Ok(Look::Settled(Registration::Missing(self.name.clone())));
         }
         if webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.as_ref() == Some(&ours)) {
-            return Ok(Look::Settled(self.registered(dealings, now)));
+            return Ok(Look::Settled(self.registered(webhooks, dealings, now)));
         }
         if let Some(left) = dealings.pace.pause(now) {
             return Ok(Look::Paused(left));
@@ -171,28 +191,94 @@ impl Configuration {
             warn!(configuration = self.name, by = writer, "Somebody else's caBundle is replaced");
             dealings.replaces(writer, now);
         }
-        for webhook in webhooks {
+        for webhook in &mut *webhooks {
             webhook.client_config.ca_bundle = Some(ours.clone());
         }
+        let registered = self.registered(webhooks, dealings, now);
         match call(self.api.replace(&self.name, &PostParams::default(), &configuration)).await {
             Ok(_) => {
                 info!(configuration = self.name, "The caBundle of the webhook's configuration was written");
-                Ok(Look::Settled(self.registered(dealings, now)))
+                Ok(Look::Settled(registered))
             }
-            Err(error) if error.is_refusal() => {
-                Ok(Look::Settled(Registration::Wrong(self.name.clone(), error.kind())))
-            }
+            Err(error) if error.is_refusal() => Ok(Look::Settled(self.wrong(&error))),
             Err(error) => Err(error),
         }
     }
 
     /// What is to be said of a configuration with our bundle.
-    fn registered(&self, dealings: &Dealings, now: Instant) -> Registration {
-        match dealings.contended(now) {
-            true => Registration::Contended(self.name.clone(), dealings.by.clone()),
-            false => Registration::Registered,
+    fn registered(&self, webhooks: &[ValidatingWebhook], dealings: &Dealings, now: Instant) -> Registration {
+        let name = self.name.clone();
+        if dealings.contended(now) {
+            return Registration::Contended(name, dealings.by.clone());
+        }
+        let mut gaps = webhooks.iter().map(|webhook| gap(webhook, self.hosts));
+        match gaps.clone().any(|gap| gap.is_none()) {
+            true => Registration::Registered,
+            false => Registration::Incomplete(name, gaps.find_map(|gap| gap).unwrap_or_default()),
         }
     }
+
+    fn wrong(&self, error: &CallError) -> Registration {
+        Registration::Wrong(self.name.clone(), error.kind())
+    }
+}
+
+/// How a new ApiKey gets past this webhook; `None`: by no way that its configuration leaves.
+fn gap(webhook: &ValidatingWebhook, hosts: &[String]) -> Option<String> {
+    let ValidatingWebhook { name, client_config, .. } = webhook;
+    let host = match (&client_config.service, &client_config.url) {
+        (Some(service), _) => Some(format!("{}.{}.svc", service.name, service.namespace)),
+        (None, Some(url)) => url.parse().ok().and_then(|url: http::Uri| url.host().map(str::to_owned)),
+        (None, None) => None,
+    };
+    let host = host.unwrap_or_default();
+    let narrow = |selector: &Option<LabelSelector>| {
+        selector.as_ref().is_some_and(|it| *it != LabelSelector::default())
+    };
+    let gaps = [
+        (
+            !hosts.contains(&host),
+            format!(
+                "its webhook \"{name}\" calls \"{host}\", which is not the operator's; call {}",
+                hosts.join(" or ")
+            ),
+        ),
+        (
+            !webhook.rules.iter().flatten().any(matches_creation),
+            format!(
+                "no rule of its webhook \"{name}\" has operation CREATE of resource apikeys of {GROUP}/v1alpha1; add one"
+            ),
+        ),
+        (
+            webhook.failure_policy.as_deref().is_some_and(|policy| policy != "Fail"),
+            format!("failurePolicy of its webhook \"{name}\" is not Fail; set it"),
+        ),
+        (
+            narrow(&webhook.namespace_selector),
+            format!("its webhook \"{name}\" has a namespaceSelector; remove it"),
+        ),
+        (
+            narrow(&webhook.object_selector),
+            format!("its webhook \"{name}\" has an objectSelector; remove it"),
+        ),
+        (
+            webhook.match_conditions.iter().flatten().next().is_some(),
+            format!("its webhook \"{name}\" has matchConditions; remove them"),
+        ),
+    ];
+    gaps.into_iter().find_map(|(is_there, words)| is_there.then_some(words))
+}
+
+/// Whether a rule matches the creation of an ApiKey.
+fn matches_creation(rule: &RuleWithOperations) -> bool {
+    let has = |list: &Option<Vec<String>>, words: &[&str]| {
+        list.iter().flatten().any(|word| words.contains(&word.as_str()))
+    };
+    has(&rule.api_groups, &["*", GROUP])
+        && has(&rule.api_versions, &["*", "v1alpha1"])
+        && has(&rule.operations, &["*", "CREATE"])
+        && has(&rule.resources, &["*", "*/*", "apikeys"])
+        && rule.scope.as_deref().is_none_or(|scope| scope != "Cluster")
 }
 
 fn foreign(webhook: &ValidatingWebhook) -> bool {

@@ -31,7 +31,7 @@ fn configuration(over: &Value) -> Value {
 }
 
 /// An API server with this configuration, and how often it was written.
-fn served(code: u16, stored: &Arc<Mutex<(Value, usize)>>) -> Configuration {
+fn served<'a>(code: u16, stored: &Arc<Mutex<(Value, usize)>>, hosts: &'a [String]) -> Configuration<'a> {
     let stored = stored.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
         let stored = stored.clone();
@@ -48,7 +48,11 @@ fn served(code: u16, stored: &Arc<Mutex<(Value, usize)>>) -> Configuration {
             Ok::<_, kube::Error>(Response::builder().status(code).body(body).unwrap())
         }
     });
-    Configuration::new(Client::new(service, "bags-system"), "bags-operator")
+    Configuration::new(Client::new(service, "bags-system"), "bags-operator", hosts)
+}
+
+fn hosts() -> Vec<String> {
+    vec!["bags-operator-webhook.bags-system.svc".to_owned(), "127.0.0.1".to_owned()]
 }
 
 fn stored(configuration: &Value) -> Arc<Mutex<(Value, usize)>> {
@@ -68,7 +72,9 @@ async fn a_configuration_without_a_webhook_is_none() {
     for webhooks in [json!([]), json!(null)] {
         let mut empty = configuration(&json!({}));
         empty["webhooks"] = webhooks;
-        let looked = served(200, &stored(&empty)).ensure("a bundle", &mut Dealings::default(), now()).await;
+        let hosts = hosts();
+        let configuration = served(200, &stored(&empty), &hosts);
+        let looked = configuration.ensure("a bundle", &mut Dealings::default(), now()).await;
         assert_eq!(looked.unwrap(), Look::Settled(Registration::Missing("bags-operator".to_owned())));
     }
 }
@@ -83,7 +89,8 @@ async fn who_keeps_writing_another_bundle_is_answered_once_a_second_and_named() 
         {"manager": "injector", "operation": "Update", "fieldsV1": bundle},
     ]);
     let stored = stored(&foreign);
-    let (configuration, mut dealings) = (served(200, &stored), Dealings::default());
+    let (hosts, mut dealings) = (hosts(), Dealings::default());
+    let configuration = served(200, &stored, &hosts);
     let mut said = Vec::new();
     for _ in 0..60 {
         stored.lock().unwrap().0 = foreign.clone();
@@ -111,4 +118,89 @@ async fn who_keeps_writing_another_bundle_is_answered_once_a_second_and_named() 
         let looked = configuration.ensure("a bundle", &mut dealings, now()).await.unwrap();
         assert_eq!(looked, Look::Settled(expected));
     }
+}
+
+#[tokio::test]
+async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook() {
+    let rule = |over: Value| {
+        let mut rule = configuration(&json!({}))["webhooks"][0]["rules"][0].clone();
+        for (member, value) in over.as_object().unwrap() {
+            rule[member] = value.clone();
+        }
+        json!({"rules": [rule]})
+    };
+    let url = |url: &str| json!({"clientConfig": {"url": url}});
+    let condition = json!([{"name": "not-gitops", "expression": "request.userInfo.username != 'gitops'"}]);
+    for (what, over, gap) in [
+        ("as the chart renders it", json!({}), None),
+        (
+            "without what the API server defaults",
+            json!({"failurePolicy": null, "namespaceSelector": null}),
+            None,
+        ),
+        ("by an address of ours", url("https://127.0.0.1:8443/admit"), None),
+        (
+            "everything that is created",
+            rule(json!({"apiGroups": ["*"], "resources": ["*/*"], "operations": ["*"]})),
+            None,
+        ),
+        (
+            "somebody else's service",
+            json!({"clientConfig": {"service": {"name": "a", "namespace": "b"}}}),
+            Some("a.b.svc"),
+        ),
+        ("somebody else's address", url("https://10.0.0.1:8443/admit"), Some("10.0.0.1")),
+        ("no rule", json!({"rules": []}), Some("no rule")),
+        ("another group", rule(json!({"apiGroups": ["apps"]})), Some("no rule")),
+        ("another version", rule(json!({"apiVersions": ["v1"]})), Some("no rule")),
+        ("another kind", rule(json!({"resources": ["bagsaccounts"]})), Some("no rule")),
+        ("its status", rule(json!({"resources": ["apikeys/status"]})), Some("no rule")),
+        ("another operation", rule(json!({"operations": ["UPDATE"]})), Some("no rule")),
+        ("kinds without a namespace", rule(json!({"scope": "Cluster"})), Some("no rule")),
+        ("open while nobody answers", json!({"failurePolicy": "Ignore"}), Some("failurePolicy")),
+        (
+            "some namespaces",
+            json!({"namespaceSelector": {"matchLabels": {"a": "b"}}}),
+            Some("namespaceSelector"),
+        ),
+        ("some ApiKeys", json!({"objectSelector": {"matchLabels": {"a": "b"}}}), Some("objectSelector")),
+        ("some people", json!({"matchConditions": condition}), Some("matchConditions")),
+    ] {
+        let (stored, hosts, mut dealings) = (stored(&configuration(&over)), hosts(), Dealings::default());
+        let configuration = served(200, &stored, &hosts);
+        // The bundle is written, whatever else is wrong; then it is found.
+        for _ in 0..2 {
+            let looked = configuration.ensure("a bundle", &mut dealings, now()).await.unwrap();
+            match (&looked, gap) {
+                (Look::Settled(Registration::Registered), None) => {}
+                (Look::Settled(Registration::Incomplete(name, words)), Some(gap)) => {
+                    assert_eq!(name, "bags-operator", "{what}");
+                    assert!(words.contains(gap), "{what}: {words}");
+                }
+                _ => panic!("{what}: {looked:?}"),
+            }
+        }
+        assert_eq!(stored.lock().unwrap().1, 1, "{what}");
+    }
+    let mut two = configuration(&json!({"failurePolicy": "Ignore"}));
+    two["webhooks"].as_array_mut().unwrap().push(configuration(&json!({}))["webhooks"][0].clone());
+    let hosts = hosts();
+    let looked = served(200, &stored(&two), &hosts).ensure("a bundle", &mut Dealings::default(), now()).await;
+    assert_eq!(looked.unwrap(), Look::Settled(Registration::Registered), "one of two is enough");
+}
+
+#[tokio::test]
+async fn a_configuration_that_may_not_be_read_is_told_and_not_trusted() {
+    let hosts = hosts();
+    let forbidden = served(403, &stored(&configuration(&json!({}))), &hosts);
+    let looked = forbidden.ensure("a bundle", &mut Dealings::default(), now()).await.unwrap();
+    let Look::Settled(registration) = looked else { panic!("{looked:?}") };
+    assert!(
+        matches!(&registration, Registration::Wrong(_, why) if why == "403 Forbidden"),
+        "{registration:?}"
+    );
+    assert!(!registration.trusts());
+    assert!(
+        registration.told().is_some_and(|(good, _, message)| !good && message.contains("get and update"))
+    );
 }
