@@ -24,7 +24,7 @@ impl Oracle {
     pub(crate) fn reviewed(&mut self, verdict: &Verdict, dry_run: bool, scene: &Scene) {
         let placed = ledger(scene).unwrap_or_default().owned_by(&verdict.uid).next().is_some();
         let name = &verdict.name;
-        if verdict.allowed && !dry_run && !placed && !verdict.waits() {
+        if verdict.allowed && !dry_run && !has_place(name, &verdict.uid, scene) && !verdict.waits() {
             self.blame(format!("admission: {name} was let in without a place"));
         }
         if verdict.allowed && dry_run && placed {
@@ -37,8 +37,7 @@ impl Oracle {
 
     /// An ApiKey that was let in is about to be stored: its place is still there.
     pub(crate) fn is_stored(&mut self, name: &str, uid: &str, waits: bool, scene: &Scene) {
-        let placed = ledger(scene).unwrap_or_default().owned_by(uid).next().is_some();
-        if !placed && !waits {
+        if !has_place(name, uid, scene) && !waits {
             self.blame(format!("admission: the place of {name} was given away before it was stored"));
         }
     }
@@ -71,7 +70,9 @@ impl Oracle {
             .filter(|slot| slot.state == SlotState::Reserved && slot.attempt.is_none())
             .filter(|slot| before.owned_by(&slot.owner.uid).next().is_none());
         for slot in new {
-            if !room.fits_new(&before.slots, 0) {
+            // The unused place of an earlier try of the same name serves this one.
+            let without = before.clone().without_earlier_try(&slot.owner);
+            if !room.fits_new(&without.slots, 0) {
                 self.blame(format!("admission: a place is kept for {} where none is free", slot.owner.name));
             }
             let rival = before.slots.iter().find(|other| {
@@ -94,4 +95,12 @@ impl Oracle {
             }
         }
     }
+}
+
+/// Whether a place is kept for an ApiKey, or for its name: whoever tried the same name since, and comes to nothing, has taken
+/// it over, and it is taken back.
+fn has_place(name: &str, uid: &str, scene: &Scene) -> bool {
+    let ledger = ledger(scene).unwrap_or_default();
+    let of_its_name = |slot: &Slot| slot.state == SlotState::Reserved && slot.owner.name == name;
+    ledger.owned_by(uid).next().is_some() || ledger.slots.iter().any(of_its_name)
 }
