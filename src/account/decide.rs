@@ -17,7 +17,8 @@
 //! 12. the list is asked for at the resync.
 //!
 //! In a ledger of another installation only rule 2 holds; where a slot is in a state of a newer version, rules 1, 2,
-//! 3 and 12.
+//! 3 and 12. While a ledger is nobody's it may be a lost one: what it lacks says nothing, so that only rules 1 and 3
+//! hold, and of rule 2 a person's word.
 
 use std::time::Duration;
 
@@ -141,6 +142,7 @@ pub(super) fn decide(seen: &Observation) -> Decision {
     let held: [Rule; 4] = [pin, let_go, finalizer, list_due];
     let rules: &[Rule] = match (standing(seen), held_by_unknown_state(seen)) {
         (Standing::Foreign, _) => &[let_go],
+        (Standing::Takeable | Standing::Ours, _) if nobodys(seen) => &[pin, let_go, finalizer],
         (Standing::Takeable | Standing::Ours, true) => &held,
         (Standing::Takeable | Standing::Ours, false) => &all,
     };
@@ -201,6 +203,11 @@ pub(super) fn standing(seen: &Observation) -> Standing {
     if this_cluster && this_namespace { Standing::Takeable } else { Standing::Foreign }
 }
 
+/// Whether nobody has taken the ledger yet: then it may have been lost with the account's status.
+pub(super) fn nobodys(seen: &Observation) -> bool {
+    seen.account.status.as_ref().is_none_or(|status| status.installation.is_none())
+}
+
 /// Whether a slot is in a state that only a newer version knows.
 pub(super) fn held_by_unknown_state(seen: &Observation) -> bool {
     seen.slots.iter().any(|slot| matches!(slot.slot.state, SlotState::Unknown(_)))
@@ -212,9 +219,8 @@ pub(super) fn forgotten(seen: &Observation) -> bool {
 }
 
 fn pin(seen: &Observation) -> Turn {
-    let nobodys = seen.account.status.as_ref().is_none_or(|status| status.installation.is_none());
     match standing(seen) {
-        Standing::Takeable if nobodys && seen.slots.is_empty() => rebuild::pin(seen),
+        Standing::Takeable if nobodys(seen) && seen.slots.is_empty() => rebuild::pin(seen),
         Standing::Takeable => {
             act(Effect::Pin { installation: seen.installation.clone(), user: None, slots: Vec::new() })
         }
@@ -225,7 +231,7 @@ fn pin(seen: &Observation) -> Turn {
 fn let_go(seen: &Observation) -> Turn {
     let deleting = seen.account.metadata.deletion_timestamp.is_some();
     let finalized = seen.account.finalizers().iter().any(|name| name == FINALIZER);
-    let free = seen.slots.is_empty() || forgotten(seen);
+    let free = seen.slots.is_empty() && !nobodys(seen) || forgotten(seen);
     if deleting && finalized && free && !seen.finalizer_done {
         return act(Effect::RemoveFinalizer);
     }

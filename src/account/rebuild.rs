@@ -15,9 +15,10 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    decide::{Decision, Effect, Look, Turn, first, look},
+    decide::{Decision, Effect, Look, Turn, first, look, nobodys},
     memory::KeyMemory,
     observe::{Observation, signed},
+    status::some_of,
 };
 use crate::{
     api::account::{Failures, Installation, Owner, Slot, SlotState},
@@ -55,6 +56,20 @@ pub(super) fn pin(seen: &Observation) -> Turn {
     let installation = theirs.unwrap_or_else(|| seen.installation.clone());
     let user = remnants.iter().find_map(|remnant| remnant.memory.user.clone());
     Turn::Now(Decision::Act(Effect::Pin { installation, user, slots: slots(seen, remnants) }))
+}
+
+/// Why the slots of a ledger that was lost are not put back yet, in words.
+pub(super) fn waits_for(seen: &Observation) -> Option<String> {
+    let remnants = seen.remnants.as_ref().filter(|remnants| !remnants.is_empty() && nobodys(seen))?;
+    let unasked = |remnant: &&Remnant| remnant.value && !matches!(ask(seen, remnant), Turn::Nothing);
+    let keys = remnants.iter().filter(unasked).map(|remnant| format!("bags-key-{}", remnant.attempt));
+    let keys: Vec<String> = keys.collect();
+    Some(format!(
+        "the ledger was lost; it is put together again from the Secrets in namespace \"{}\", and nothing is made or revoked \
+         until Bags has answered for the value in {}",
+        seen.installation.namespace,
+        some_of(keys)
+    ))
 }
 
 /// What has to be asked of a key before its slot is put back.

@@ -4,6 +4,7 @@
 //! only where it helps, as each change of it is a write.
 
 mod person;
+mod strays;
 
 use std::collections::BTreeMap;
 
@@ -11,12 +12,11 @@ use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
-    act::{PAGE, named},
     credentials::trust_of,
     decide::{Standing, held_by_unknown_state, standing},
     judge::ListWay,
-    observe::{Observation, Stored},
-    orphans,
+    observe::Observation,
+    rebuild,
 };
 use crate::{
     api::{
@@ -83,9 +83,9 @@ pub(super) fn show(
         (kind::REVOCATION_NEEDS_PERSON, person::needs_person(seen)),
         (kind::KEY_UNRESOLVED, person::key_unresolved(seen)),
         (kind::ROTATIONS_STARVED, rotations_starved(seen)),
-        (kind::ORPHANED_KEYS, orphaned_keys(seen)),
-        (kind::STRAY_KEYS, stray_keys(seen)),
-        (kind::STRAY_VALUES, stray_values(seen)),
+        (kind::ORPHANED_KEYS, strays::orphaned_keys(seen)),
+        (kind::STRAY_KEYS, strays::stray_keys(seen)),
+        (kind::STRAY_VALUES, strays::stray_values(seen)),
     ];
     write(status, account, words, now);
     // What was said before a restart stands until it is looked at again.
@@ -194,6 +194,9 @@ fn ready(
     }
     if standing(seen) == Standing::Foreign {
         return word(false, "ForeignInstallation", foreign(status, seen));
+    }
+    if let Some(why) = rebuild::waits_for(seen) {
+        return word(false, "LedgerLost", why);
     }
     if held_by_unknown_state(seen) {
         return word(
@@ -362,68 +365,8 @@ fn rotations_starved(seen: &Observation) -> Option<Word> {
     )
 }
 
-/// Keys that work, that pods may use, and that nobody looks after.
-fn orphaned_keys(seen: &Observation) -> Option<Word> {
-    let keys = orphans::kept(seen).map(|slot| {
-        let attempt = slot.attempt().unwrap_or_default();
-        let first = match slot.stored {
-            Stored::Value => "",
-            Stored::Absent | Stored::Empty | Stored::SurelyEmpty => {
-                "; its value is lost: revoke it there first"
-            }
-        };
-        format!("{} (attempt {attempt}{first})", named(slot))
-    });
-    let keys: Vec<String> = keys.collect();
-    if keys.is_empty() {
-        return None;
-    }
-    word(
-        true,
-        "ApiKeyVanished",
-        format!(
-            "their ApiKeys are gone without a deletion of the keys, and pods may still use them: {}. They go when their \
-             namespace is gone for {}; once nothing uses them, annotate this account {}: <attempts> to have them revoked. \
-             Keys are seen at {PAGE}",
-            some_of(keys),
-            GoDuration(seen.timings.orphan_after),
-            annotation::RESOLVED
-        ),
-    )
-}
-
-fn stray_keys(seen: &Observation) -> Option<Word> {
-    let stray = seen.list.as_ref().map(|list| list.stray.clone()).filter(|stray| !stray.is_empty())?;
-    word(
-        true,
-        "MarkedKeysWithoutSlot",
-        format!(
-            "keys at Bags carry this cluster's mark and are in no slot: {}. They count as made elsewhere and are never revoked \
-             by name; look whether another cluster or a restored one made them, and revoke what is unused at {PAGE}",
-            some_of(stray)
-        ),
-    )
-}
-
-fn stray_values(seen: &Observation) -> Option<Word> {
-    let stray = seen.loose.iter().filter(|entry| entry.value && !seen.departed.contains(&entry.attempt));
-    let names: Vec<String> = stray.map(|entry| format!("bags-key-{}", entry.attempt)).collect();
-    if names.is_empty() {
-        return None;
-    }
-    word(
-        true,
-        "ValuesWithoutSlot",
-        format!(
-            "Secrets in namespace \"{}\" hold values of keys that are in no slot: {}. They are never deleted; look for the keys \
-             at {PAGE}, revoke what is unused, then delete the Secrets",
-            seen.installation.namespace,
-            some_of(names)
-        ),
-    )
-}
-
-fn some_of(mut names: Vec<String>) -> String {
+/// The first few of them, and how many more there are.
+pub(super) fn some_of(mut names: Vec<String>) -> String {
     let more = names.len().saturating_sub(NAMED);
     names.truncate(NAMED);
     let text = names.join("; ");

@@ -116,7 +116,7 @@ pub(in crate::account) fn annotated(mut account: Observation, key: &str, value: 
     account
 }
 
-fn deleting(mut account: Observation) -> Observation {
+pub(in crate::account) fn deleting(mut account: Observation) -> Observation {
     let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
     Arc::make_mut(&mut account.account).metadata.deletion_timestamp = Some(time);
     account

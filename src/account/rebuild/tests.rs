@@ -5,7 +5,16 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::*;
-use crate::account::decide::{decide, tests::account};
+use crate::{
+    account::{
+        decide::{
+            decide,
+            tests::{account, annotated, deleting},
+        },
+        observe::LooseEntry,
+    },
+    api::annotation,
+};
 
 const SPAN: Duration = Duration::from_mins(10);
 
@@ -149,6 +158,29 @@ fn a_value_is_asked_before_its_slot_is_put_back() {
     for (name, seen, expected) in cases {
         assert_eq!(decide(&seen), expected, "{name}");
     }
+}
+
+#[test]
+fn until_the_slots_are_put_back_nothing_is_decided_on_their_absence() {
+    let (base, waiting) = (account(), Duration::from_secs(8));
+    let memory = KeyMemory { probe_after: Some(base.now + waiting), ..KeyMemory::default() };
+    let mut seen = lost(vec![Remnant { memory, ..remnant(0, "a", 1) }, empty(1, "b")]);
+    seen.now = base.now;
+    seen.list = None;
+    seen.loose.push(LooseEntry {
+        attempt: "b".into(),
+        value: false,
+        created: Some(Timestamp::UNIX_EPOCH),
+        running: false,
+    });
+    let rest = Decision::Rest(Some(waiting));
+    assert_eq!(decide(&seen), rest, "neither a list nor the Secret of a creation under way");
+    let mut going = deleting(seen);
+    assert_eq!(decide(&going), rest, "a deleted account stays: it has keys");
+    let said = waits_for(&going).unwrap();
+    assert!(said.contains("bags-key-a") && !said.contains("bags-key-b"), "{said}");
+    going = annotated(going, annotation::FORGET, "true");
+    assert_eq!(decide(&going), Decision::Act(Effect::RemoveFinalizer), "unless a person lets it go");
 }
 
 #[test]

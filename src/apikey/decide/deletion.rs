@@ -40,6 +40,11 @@ pub(super) fn rule(o: &Observation) -> Rule {
             }
         };
     }
+    // A ledger that is nobody's may be a lost one: that no key of this ApiKey is in it says nothing.
+    if view.ours.is_none() && !handed_over {
+        let left = o.timings.handover.saturating_sub(deleting_for);
+        return Rule::Wait(Hold::new(Reason::Deleting, words::ledger_of_nobody(view)).after(left));
+    }
     if let Some(rule) = change(o, view, deleting_for) {
         return rule;
     }
@@ -51,7 +56,7 @@ pub(super) fn rule(o: &Observation) -> Rule {
         ),
         // The Secret of a namespace that is being deleted goes with it, and the right to remove it may have gone before.
         None => {
-            let ours = o.key.deletion_policy() == DeletionPolicy::Revoke;
+            let ours = view.ours == Some(true) && o.key.deletion_policy() == DeletionPolicy::Revoke;
             Rule::Act(Decision::Finish { remove_secret: ours && !o.namespace_terminating })
         }
     }

@@ -361,6 +361,14 @@ pub(super) fn foreign_ledger_deletion(view: &AccountView) -> String {
     )
 }
 
+pub(super) fn ledger_of_nobody(view: &AccountView) -> String {
+    format!(
+        "BagsAccount \"{}\" has not been looked at yet, or its ledger was lost and is being put together again: see its \
+         condition Ready",
+        account_name(view)
+    )
+}
+
 pub(super) fn deletion_waits(
     key: &ApiKey,
     live: &[&Slot],

@@ -219,6 +219,16 @@ fn a_ledger_that_is_not_ours_to_write_is_left_alone() {
             now().deleted(MINUTE * 15).view(|view| view.ours = Some(false)),
             "Finish",
         ),
+        (
+            "a ledger that may be a lost one is waited for",
+            seen().deleted(MINUTE).view(|view| view.ours = None),
+            "Deleting, 14m",
+        ),
+        (
+            "for a while, and the Secret of a key that may be in use stays",
+            seen().deleted(MINUTE * 15).view(|view| view.ours = None),
+            "Finish",
+        ),
         ("a newer version's ledger is not changed", newer(now().deleted(MINUTE)), "DeletionWaits, 14m"),
         ("a newer version's key and Secret stay", newer(now().deleted(MINUTE * 15)), "Finish"),
     ]);
