@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::{
     act::{ActError, Actor, reference},
-    decide::{Decision, Standing, decide, standing},
+    decide::{Decision, Standing, decide, neighbours, standing},
     observe::{Found, Observation, observe},
     status,
 };
@@ -130,6 +130,9 @@ fn rest(context: &Context, seen: &Observation, uid: &str, wait: Option<Duration>
 /// Writes the status, if it says something new, and tells what changed in it.
 async fn write_status(context: &Context, seen: &Observation, before: &[Condition]) -> Result<(), ActError> {
     let name = seen.account.name_any();
+    if tell_of_neighbour(context, seen).await {
+        return Ok(());
+    }
     let foreign = standing(seen) == Standing::Foreign;
     let written = context.ledger.update(&name, |draft| {
         let now = draft.now();
@@ -150,6 +153,20 @@ async fn write_status(context: &Context, seen: &Observation, before: &[Condition
         context.events.publish(&reference(&account), reason, &note).await;
     }
     Ok(())
+}
+
+/// Two installations of one cluster that write into one status answer each other without end: whose ledger it is not, is
+/// silent there, and says once why. Whether it is so.
+async fn tell_of_neighbour(context: &Context, seen: &Observation) -> bool {
+    let beside = neighbours(seen);
+    let memory = context.memory_of(&seen.account.name_any(), &seen.account);
+    let told = memory.note(|facts| std::mem::replace(&mut facts.told_of_neighbour, beside));
+    if beside && !told {
+        let note = status::foreign(seen);
+        warn!(account = seen.account.name_any(), why = note, "Account is left alone");
+        context.events.publish(&reference(&seen.account), EventReason::ForeignInstallation, &note).await;
+    }
+    beside
 }
 
 /// The wait after a failed run.

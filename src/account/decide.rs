@@ -203,6 +203,13 @@ pub(super) fn standing(seen: &Observation) -> Standing {
     if this_cluster && this_namespace { Standing::Takeable } else { Standing::Foreign }
 }
 
+/// Whether the ledger belongs to another installation of this very cluster: then both see the same account.
+pub(super) fn neighbours(seen: &Observation) -> bool {
+    let pinned = seen.account.status.as_ref().and_then(|status| status.installation.as_ref());
+    standing(seen) == Standing::Foreign
+        && pinned.is_some_and(|pinned| pinned.cluster == seen.installation.cluster)
+}
+
 /// Whether nobody has taken the ledger yet: then it may have been lost with the account's status.
 pub(super) fn nobodys(seen: &Observation) -> bool {
     seen.account.status.as_ref().is_none_or(|status| status.installation.is_none())

@@ -57,6 +57,8 @@ pub struct AccountFacts {
     pub endpoint: Option<Endpoint>,
     /// Version of the credentials with which a creation was last refused for them.
     pub refused_credentials: Option<String>,
+    /// It was said that the account belongs to another installation of this cluster.
+    pub told_of_neighbour: bool,
     /// When the service last answered a ping.
     pub pinged: Option<Instant>,
     /// No ping before this, as the last one failed.

@@ -193,7 +193,7 @@ fn ready(
         return word(false, "Deleting", deleting(status));
     }
     if standing(seen) == Standing::Foreign {
-        return word(false, "ForeignInstallation", foreign(status, seen));
+        return word(false, "ForeignInstallation", foreign(seen));
     }
     if let Some(why) = rebuild::waits_for(seen) {
         return word(false, "LedgerLost", why);
@@ -226,9 +226,11 @@ fn deleting(status: &BagsAccountStatus) -> String {
     )
 }
 
-fn foreign(status: &BagsAccountStatus, seen: &Observation) -> String {
+/// Whose ledger it is, and how to take it over.
+pub(super) fn foreign(seen: &Observation) -> String {
     let ours = &seen.installation;
-    let theirs = status.installation.as_ref().map_or_else(
+    let pinned = seen.account.status.as_ref().and_then(|status| status.installation.as_ref());
+    let theirs = pinned.map_or_else(
         || "another installation".to_owned(),
         |theirs| format!("cluster {}, namespace {}", theirs.cluster, theirs.namespace),
     );

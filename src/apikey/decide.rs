@@ -3,6 +3,9 @@
 //! The rules are asked in order; the first one that acts, acts. A rule that only waits yields to the later ones:
 //! its words stand unless a later rule acts, and its deadline counts.
 //!
+//! Where the ledger belongs to another installation of the same cluster, none of them is asked: that one sees to the
+//! ApiKey. Otherwise:
+//!
 //! 1. deletion: give places back, let go or condemn keys, take the Secret and the finalizer away;
 //! 2. unfinished: an attempt under way is verified, published or given up;
 //! 3. drift: the consumer Secret holds the current key;
@@ -126,6 +129,9 @@ impl Rule {
 /// Decides (pure).
 #[must_use]
 pub fn decide(observation: &Observation) -> Decision {
+    if let Some(hold) = of_a_neighbour(observation) {
+        return Decision::Wait(hold);
+    }
     if observation.key.metadata.deletion_timestamp.is_some() {
         return match deletion::rule(observation) {
             Rule::Act(decision) => decision,
@@ -146,6 +152,14 @@ pub fn decide(observation: &Observation) -> Decision {
         }
     }
     Decision::Wait(said.unwrap_or_else(|| idle(observation)))
+}
+
+/// Another installation of this cluster sees to the ApiKey. Whatever this one did would be done twice, and whatever it said
+/// would be answered: each word of one wakes the other.
+fn of_a_neighbour(o: &Observation) -> Option<Hold> {
+    o.account.as_ref().filter(|view| view.neighbours)?;
+    let message = words::foreign_installation(&o.key.spec.account_ref.name);
+    Some(Hold { quiet: true, ..Hold::new(Reason::ForeignInstallation, message) })
 }
 
 /// Rule 2: an attempt under way. Its key is made or not whatever the spec says by now; a publication is a switch,
@@ -233,6 +247,10 @@ fn pause_between_probes(view: &CreatingView) -> Option<Duration> {
 fn drift(o: &Observation) -> Rule {
     let Some(slot) = o.current() else { return Rule::Pass };
     let Some(value) = &o.current_value else {
+        // The keystore of another installation has the values of its ledger.
+        if o.account.as_ref().is_some_and(|view| view.ours == Some(false)) {
+            return standing(o);
+        }
         return Rule::wait(Reason::ValueMissing, words::value_missing(slot));
     };
     let desired = Desired { key: &o.key, slot, value, base_url: &o.base_url };

@@ -183,6 +183,7 @@ pub(crate) fn seen() -> Observation {
             refused_credentials: Some(CREDENTIALS.into()),
             preparing: false,
             ours: Some(true),
+            neighbours: false,
         }),
         creating: None,
         current_value: None,

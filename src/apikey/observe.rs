@@ -124,6 +124,8 @@ pub struct AccountView {
     pub preparing: bool,
     /// Whether the ledger belongs to this installation; `None`: nobody pinned it yet.
     pub ours: Option<bool>,
+    /// It belongs to another installation of this very cluster, which sees to the same ApiKeys.
+    pub neighbours: bool,
 }
 
 /// An attempt that was licensed.
@@ -343,6 +345,7 @@ fn view(
     let claim = Claim::of(&account, &ledger, key, &others, labels, now, &context.settings.timings);
     let Claim { room, permission, ahead, use_rival } = claim;
     let memory = context.memory_of(&account.name_any(), &account);
+    let this = &context.settings.installation;
     AccountView {
         room,
         permission,
@@ -352,7 +355,8 @@ fn view(
         credentials: context.credentials(&account),
         refused_credentials: memory.facts().refused_credentials,
         preparing: memory.preparing.try_lock().is_err(),
-        ours: installation.map(|installation| *installation == context.settings.installation),
+        ours: installation.map(|installation| installation == this),
+        neighbours: installation.is_some_and(|of| of != this && of.cluster == this.cluster),
         ledger,
         account,
     }

@@ -208,9 +208,9 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         "status": {"installation": installation, "slots": slots},
     }))
     .unwrap();
-    let (seen_accounts, mut accounts) = reflector::store();
-    let (seen_secrets, mut stored) = reflector::store();
-    let (seen_keys, keys) = reflector::store();
+    let (_, mut accounts) = reflector::store();
+    let (_, mut stored) = reflector::store();
+    let (_, keys) = reflector::store();
     accounts.apply_watcher_event(&watcher::Event::Apply(account.clone()));
     let token = json!({
         "metadata": {"name": "bags-main", "namespace": "bags", "resourceVersion": "1"},
@@ -233,10 +233,25 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         events: vec![],
     };
     let world = Arc::new(Mutex::new(world));
+    let context = operator(&world, &clock, &keys, installation);
+    Stage { context: Arc::new(context), clock, world, keys }
+}
+
+/// One operator in the world.
+fn operator(
+    world: &Arc<Mutex<World>>,
+    clock: &Arc<HandClock>,
+    keys: &Writer<ApiKey>,
+    installation: Installation,
+) -> Context {
+    let (accounts, secrets) = {
+        let world = world.lock().unwrap();
+        (world.accounts.as_reader(), world.stored.as_reader())
+    };
     let client = Client::new(kube_service(world.clone()), "unused");
     let timings = Timings::default();
     let budget = |clock: Arc<HandClock>| Arc::new(Budget::per_hour(2500, clock));
-    let context = Context {
+    Context {
         pods: PodLists::default(),
         owners: OwnerCache::default(),
         marks: Marks::default(),
@@ -254,9 +269,9 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
             request_deadline: Duration::from_secs(30),
             timings: timings.clone(),
         },
-        keys: seen_keys,
-        ledger: LedgerStore::new(client.clone(), clock.clone(), timings.clone(), seen_accounts),
-        keystore: Keystore::new(client.clone(), "bags", seen_secrets),
+        keys: keys.as_reader(),
+        ledger: LedgerStore::new(client.clone(), clock.clone(), timings.clone(), accounts),
+        keystore: Keystore::new(client.clone(), "bags", secrets),
         registration: tokio::sync::watch::channel(crate::webhook::registration::Registration::Unwatched).1,
         memory: Memory::default(),
         operator_budget: budget(clock.clone()),
@@ -264,8 +279,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         written: crate::apikey::written::Written::default(),
         events: Events::new(client, clock.clone(), "replica".into()),
         backoff: Backoff::new(Randomness::from_seed(2), timings.resync),
-    };
-    Stage { context: Arc::new(context), clock, world, keys }
+    }
 }
 
 fn kube_service(
@@ -410,6 +424,25 @@ async fn an_idle_account_lists_at_the_resync_and_asks_nobody_else_anything() {
     assert!(*stage.clock.passed.lock().unwrap() >= Duration::from_mins(60));
     assert!(stage.world().requests.iter().all(|request| request == "BAGS /api/v1/agent/dev/keys"));
     assert_eq!(stage.world().events, [""; 0]);
+}
+
+#[tokio::test]
+async fn two_installations_of_one_cluster_do_not_answer_each_other() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    let other = Installation { cluster: CLUSTER.into(), namespace: "other".into() };
+    let neighbour = Arc::new(operator(&stage.world, &stage.clock, &stage.keys, other));
+    let writes = |world: &World| world.requests.iter().filter(|request| request.starts_with("PUT")).count();
+    reconcile(&stage.context, "main").await;
+    let before = writes(&stage.world());
+    for context in [&neighbour, &stage.context, &neighbour] {
+        assert!(matches!(reconcile(context, "main").await, Outcome::Wait(wait) if !wait.is_zero()));
+    }
+    assert_eq!(writes(&stage.world()), before);
+    assert_eq!(condition(&stage.world(), "Ready").unwrap().status, "True");
+    assert_eq!(stage.world().events, ["ForeignInstallation"], "said once, where it wakes nobody");
 }
 
 #[tokio::test]

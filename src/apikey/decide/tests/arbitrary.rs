@@ -88,6 +88,7 @@ fn observed(key: ApiKey, account: Option<BagsAccount>, rest: &Rest) -> Observati
             refused_credentials: rival.then(|| "bags-main@1".to_owned()),
             preparing: paused && rival,
             ours: rest.ours,
+            neighbours: rest.ours == Some(false) && paused,
             ledger,
             account: Arc::new(account),
         }

@@ -36,6 +36,10 @@ fn by_person(observation: Observation) -> Observation {
     })
 }
 
+fn neighbours(view: &mut AccountView) {
+    (view.ours, view.neighbours) = (Some(false), true);
+}
+
 fn newer(observation: Observation) -> Observation {
     observation.with_slot(theirs(1, SlotState::Unknown("Quarantined".into())))
 }
@@ -218,6 +222,11 @@ fn a_ledger_that_is_not_ours_to_write_is_left_alone() {
             "another installation's key and Secret stay",
             now().deleted(MINUTE * 15).view(|view| view.ours = Some(false)),
             "Finish",
+        ),
+        (
+            "that of another installation in this cluster is that one's to change, however long it takes",
+            now().deleted(HOUR).view(neighbours),
+            "ForeignInstallation",
         ),
         (
             "a ledger that may be a lost one is waited for",

@@ -124,6 +124,7 @@ fn of_account() -> impl Strategy<Value = Twist> {
                 view.ahead = ahead;
                 view.paused_until = until;
                 view.ours = ours;
+                view.neighbours = ours == Some(false) && dying;
                 view.permission = permission.clone();
                 view.use_rival = (rival && !readable).then(|| "shop/app-9".to_owned());
                 if !readable {

@@ -154,6 +154,11 @@ fn the_secret_is_kept_in_step_with_the_current_key() {
         ("written by a later switch", foreign(Foreign::LaterSwitch), taken),
         ("not to be read by the operator", foreign(Foreign::Forbidden), "SecretRefused, 1m"),
         ("its value is lost", Observation { current_value: None, ..live() }, "ValueMissing"),
+        (
+            "its value is in another installation's keystore",
+            Observation { current_value: None, ..live() }.view(|view| view.ours = Some(false)),
+            "ForeignInstallation",
+        ),
         ("suspended and in step", live().suspended(), "Issued"),
         ("suspended and missing", live().with_consumer(Found::Missing).suspended(), "Suspended"),
         ("suspended and edited", live().edited().suspended(), "Suspended"),
@@ -167,6 +172,11 @@ fn the_secret_is_kept_in_step_with_the_current_key() {
             "in another installation it is still kept",
             live().edited().view(|view| view.ours = Some(false)),
             "Project",
+        ),
+        (
+            "beside another installation in this cluster that one keeps it",
+            live().edited().view(|view| (view.ours, view.neighbours) = (Some(false), true)),
+            "ForeignInstallation",
         ),
     ]);
 }
@@ -217,6 +227,15 @@ fn nothing_is_made_while_something_speaks_against_it() {
         ("a published key stays without permission", live(with(Permission::Namespace)), "Issued"),
         ("a published key stays beside a newer version's slots", newer(live(seen())), "Issued"),
     ]);
+}
+
+#[test]
+fn beside_another_installation_of_the_cluster_nothing_is_said_either() {
+    let beside = |o: Observation| o.view(|view| (view.ours, view.neighbours) = (Some(false), true));
+    for o in [seen(), seen().with_slot(mine(SlotState::Live)), seen().deleted(MINUTE)] {
+        let Decision::Wait(hold) = decide(&beside(o)) else { panic!("something is done") };
+        assert!(hold.quiet, "{hold:?}");
+    }
 }
 
 #[test]
