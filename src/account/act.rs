@@ -21,7 +21,7 @@ use super::{
     decide::{Effect, Look},
     listing,
     memory::{AccountMemory, Endpoint, NamespaceSeen, class_of},
-    observe::{Found, Observation, OwnerSeen, SlotSeen},
+    observe::{Found, Observation, OwnerSeen, SlotSeen, owns},
     remnants,
 };
 use crate::{
@@ -152,16 +152,18 @@ impl Actor<'_> {
     }
 
     async fn read_owner(&mut self, owner: Owner) -> Result<(), ActError> {
-        let Owner { namespace, name, uid } = owner;
+        let Owner { namespace, name, uid: _ } = owner.clone();
         let api: Api<ApiKey> = Api::namespaced(self.context.env.kube.clone(), &namespace);
         let read = call(api.get_opt(&name)).await;
         let key = read.map_err(|source| ActError::ReadOwner { namespace, name, source })?;
-        let live = match key.filter(|key| key.metadata.uid.as_deref() == Some(uid.as_str())) {
+        let slots = self.seen.slots.iter().map(|seen| &seen.slot).filter(|slot| slot.owner == owner);
+        let account = self.seen.account.name_any();
+        let live = match key.filter(|key| owns(key, &owner, &account, slots)) {
             None => OwnerSeen::Gone,
             Some(key) if key.metadata.deletion_timestamp.is_some() => OwnerSeen::Deleting,
             Some(_) => OwnerSeen::Lives,
         };
-        self.found.owners.insert(uid, live);
+        self.found.owners.insert(owner.uid, live);
         Ok(())
     }
 

@@ -168,7 +168,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
     }
     let ledger = Ledger::of(account.status.as_ref());
     let (now, wall) = (context.env.clock.monotonic(), context.env.clock.wall());
-    let owners = owners(context, &ledger, &memory, found, now);
+    let owners = owners(context, &name, &ledger, &memory, found, now);
     let entered = entered(&ledger, &memory, now);
     let entries = entries(context, &name, found);
     let lists = memory.lists.lock().await;
@@ -243,6 +243,7 @@ fn start_over(memory: &AccountMemory, credentials: &CredentialsSeen) -> bool {
 /// Owners by uid, as the cache or a live read shows them; since when they are missing is remembered.
 fn owners(
     context: &Context,
+    account: &str,
     ledger: &Ledger,
     memory: &AccountMemory,
     found: &Found,
@@ -250,8 +251,12 @@ fn owners(
 ) -> BTreeMap<String, OwnerSeen> {
     let owners: BTreeMap<&str, &Owner> =
         ledger.slots.iter().map(|slot| (slot.owner.uid.as_str(), &slot.owner)).collect();
+    let cached = |owner: &&&Owner| {
+        let seen = context.keys.get(&ObjectRef::<ApiKey>::new(&owner.name).within(&owner.namespace));
+        seen.is_some_and(|key| owns(&key, owner, account, ledger.owned_by(&owner.uid)))
+    };
     let missing: BTreeSet<&str> =
-        owners.values().filter(|owner| !cached(context, owner)).map(|owner| owner.uid.as_str()).collect();
+        owners.values().filter(|owner| !cached(owner)).map(|owner| owner.uid.as_str()).collect();
     let since = memory.note(|facts| {
         facts.missing.retain(|uid, _| missing.contains(uid.as_str()));
         let bereft = |name: &String| {
@@ -290,9 +295,16 @@ fn place_of(slot: &Slot) -> &str {
     slot.attempt.as_deref().unwrap_or(&slot.owner.uid)
 }
 
-fn cached(context: &Context, owner: &Owner) -> bool {
-    let seen = context.keys.get(&ObjectRef::<ApiKey>::new(&owner.name).within(&owner.namespace));
-    seen.is_some_and(|key| key.metadata.uid.as_deref() == Some(owner.uid.as_str()))
+/// Whether an ApiKey is the owner of these slots of an account. One of another account has no use for a place in this
+/// one, and would never give it back; a key that may exist is its own wherever it is.
+pub(super) fn owns<'a>(
+    key: &ApiKey,
+    owner: &Owner,
+    account: &str,
+    mut slots: impl Iterator<Item = &'a Slot>,
+) -> bool {
+    key.metadata.uid.as_deref() == Some(owner.uid.as_str())
+        && (key.spec.account_ref.name == account || slots.any(|slot| slot.state != SlotState::Reserved))
 }
 
 fn entries(context: &Context, account: &str, found: &Found) -> BTreeMap<String, Entry> {

@@ -74,7 +74,8 @@ struct Key {
 struct World {
     account: BagsAccount,
     accounts: Writer<BagsAccount>,
-    owners: Vec<String>,
+    /// The ApiKeys.
+    owners: Vec<Value>,
     /// The namespace of all ApiKeys is there.
     namespace: bool,
     secrets: Vec<Secret>,
@@ -122,8 +123,8 @@ impl World {
             return (200, serde_json::to_value(&self.account).unwrap());
         }
         if path.contains("/apikeys/") {
-            let found = self.owners.contains(&name);
-            return if found { (200, api_key(&name)) } else { (404, Value::Null) };
+            let found = self.owners.iter().find(|key| key["metadata"]["name"] == name.as_str());
+            return found.map_or((404, Value::Null), |key| (200, key.clone()));
         }
         if path == "/api/v1/namespaces/shop" {
             let metadata = json!({"kind": "PartialObjectMetadata", "metadata": {"name": "shop"}});
@@ -176,12 +177,12 @@ impl World {
     }
 }
 
-fn api_key(name: &str) -> Value {
+fn api_key(name: &str, account: &str) -> Value {
     json!({
         "apiVersion": "keys.bags.fm/v1alpha1",
         "kind": "ApiKey",
         "metadata": {"name": name, "namespace": "shop", "uid": name.replace("app", "uid")},
-        "spec": {"accountRef": {"name": "main"}, "environment": "production"},
+        "spec": {"accountRef": {"name": account}, "environment": "production"},
     })
 }
 
@@ -327,10 +328,14 @@ impl Stage {
 
     /// An ApiKey that exists, and that the cache knows.
     fn owner(&mut self, n: usize) {
-        let name = owner(n).name;
-        let key: ApiKey = serde_json::from_value(api_key(&name)).unwrap();
-        self.keys.apply_watcher_event(&watcher::Event::Apply(key));
-        self.world().owners.push(name);
+        self.owner_of(n, "main");
+    }
+
+    /// One of that account.
+    fn owner_of(&mut self, n: usize, account: &str) {
+        let key = api_key(&owner(n).name, account);
+        self.keys.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(key.clone()).unwrap()));
+        self.world().owners.push(key);
     }
 
     /// A slot's key exists at Bags; with its keystore Secret, and the value in it, or not.
@@ -534,6 +539,20 @@ async fn a_vanished_owners_place_is_given_back_and_its_key_revoked_an_hour_after
     let took = stage.until(Duration::from_hours(2), |world| states(world).is_empty()).await;
     assert!(took >= Duration::from_hours(1), "{took:?}");
     assert!(!stage.world().keys[0].alive);
+    assert!(condition(&stage.world(), "OrphanedKeys").is_none());
+}
+
+#[tokio::test]
+async fn a_place_of_an_apikey_of_another_account_is_given_back_and_its_key_is_not() {
+    let (place, live) = (aged(0, SlotState::Reserved), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![place, live.clone()]);
+    stage.owner_of(0, "other");
+    stage.owner_of(1, "other");
+    stage.key(&live, Some(true));
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert_eq!(took, Duration::from_mins(2), "as this process has seen it");
+    stage.pass(Duration::from_hours(2)).await;
+    assert_eq!(states(&stage.world()), [SlotState::Live]);
     assert!(condition(&stage.world(), "OrphanedKeys").is_none());
 }
 
