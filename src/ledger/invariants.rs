@@ -26,9 +26,10 @@ pub enum Waiver {
 #[must_use]
 pub fn violations(before: &Ledger, after: &Ledger, terms: &Terms, waiver: Waiver) -> Vec<String> {
     let mut found = Vec::new();
-    of_one_version(after, terms, &mut found);
+    of_one_version(after, &mut found);
     let then = by_attempt(before);
     let now = by_attempt(after);
+    licences(&then, &now, terms, &mut found);
     for (attempt, old) in &then {
         match now.get(attempt) {
             Some(new) => step(attempt, old, new, &mut found),
@@ -53,15 +54,11 @@ fn by_attempt(ledger: &Ledger) -> BTreeMap<&str, &Slot> {
     ledger.slots.iter().filter_map(|slot| slot.attempt.as_deref().map(|attempt| (attempt, slot))).collect()
 }
 
-/// I1, I2, I5 and the shape of slots.
-fn of_one_version(ledger: &Ledger, terms: &Terms, found: &mut Vec<String>) {
+/// I1, I2 and the shape of slots.
+fn of_one_version(ledger: &Ledger, found: &mut Vec<String>) {
     let keyed = ledger.slots.iter().filter(|slot| slot.attempt.is_some()).count();
     if by_attempt(ledger).len() != keyed {
         found.push("I1: an attempt is in more than one slot".into());
-    }
-    let open = ledger.slots.iter().filter(|slot| licence_open(slot, terms.now, terms.licence_term)).count();
-    if open > 1 {
-        found.push(format!("I5: {open} open licences"));
     }
     for slot in &ledger.slots {
         let reserved = slot.state == SlotState::Reserved;
@@ -79,6 +76,21 @@ fn of_one_version(ledger: &Ledger, terms: &Terms, found: &mut Vec<String>) {
         if reserved && twins.filter(|other| other.state == SlotState::Reserved).count() > 1 {
             found.push(format!("{} has two places", slot.owner.name));
         }
+    }
+}
+
+/// I5: no licence is given while another one is open. Licences that both ran out look open again where the clock was set
+/// back: that is no step, and forbids none.
+fn licences(
+    then: &BTreeMap<&str, &Slot>,
+    now: &BTreeMap<&str, &Slot>,
+    terms: &Terms,
+    found: &mut Vec<String>,
+) {
+    let open = now.iter().filter(|(_, slot)| licence_open(slot, terms.now, terms.licence_term));
+    let open: Vec<&str> = open.map(|(attempt, _)| *attempt).collect();
+    if open.len() > 1 && open.iter().any(|attempt| !then.contains_key(attempt)) {
+        found.push(format!("I5: {} open licences", open.len()));
     }
 }
 
@@ -206,6 +218,20 @@ mod tests {
         (new.attempt, new.published) = (Some("second".into()), Some(2));
         let after = of(&[turned(&old, Revoking), turned(&new, Revoking)]);
         assert_eq!(violations(&of(&[old, new]), &after, &terms(), Waiver::None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_opens_licences_that_ran_out_and_stops_no_other_step() {
+        let later = Timestamp::UNIX_EPOCH + Duration::from_secs(3600);
+        let licensed = |n| Slot { since: later, ..slot(&owner(n), Creating) };
+        let (first, second) = (licensed(0), licensed(1));
+        let before = of(&[first.clone(), second.clone()]);
+        let after = of(&[turned(&first, Unresolved), second.clone()]);
+        assert_eq!(violations(&before, &after, &terms(), Waiver::None), Vec::<String>::new());
+        let third = of(&[first, second, slot(&owner(2), Creating)]);
+        let found = violations(&before, &third, &terms(), Waiver::None);
+        assert!(found.iter().any(|v| v.starts_with("I5")), "{found:?}");
+        assert_eq!(violations(&of(&[]), &before, &terms(), Waiver::Rebuild), ["I5: 2 open licences"]);
     }
 
     #[test]
