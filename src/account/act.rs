@@ -20,7 +20,7 @@ use super::{
     death,
     decide::{Effect, Look},
     listing,
-    memory::{AccountMemory, Endpoint, NamespaceSeen, class_of},
+    memory::{AccountMemory, Endpoint, NamespaceSeen, RefusedRevocation, class_of},
     observe::{Found, Observation, OwnerSeen, SlotSeen, owns},
     remnants,
 };
@@ -39,8 +39,8 @@ use crate::{
     metrics::KeyStep,
 };
 
-/// The longest pause between two revocations of one key.
-const LONGEST_REVOCATION_PAUSE: Duration = Duration::from_secs(30);
+/// A ping that failed is sent again after this.
+const PING_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause between two unanswered questions.
 const LONGEST_PROBE_PAUSE: Duration = Duration::from_mins(5);
 
@@ -263,7 +263,7 @@ impl Actor<'_> {
                 facts.pinged = Some(now);
                 facts.ping_after = None;
             }
-            Err(error) => facts.ping_after = Some(self.retry_at(error, now, LONGEST_REVOCATION_PAUSE)),
+            Err(error) => facts.ping_after = Some(self.retry_at(error, now, PING_PAUSE)),
         });
     }
 
@@ -292,12 +292,17 @@ impl Actor<'_> {
             Ok(Revocation::NoEndpoint) => endpoint(false),
             Err(error) => {
                 warn!(%error, attempt, "Revocation failed");
+                let of_token = error.reason() == bags::Reason::InvalidToken;
+                let refused = error.class() == bags::Class::Refused && !of_token;
                 self.memory.remember(attempt, |key| {
                     key.revocations = key.revocations.saturating_add(1);
-                    let pause = death::pause(key.revocations, LONGEST_REVOCATION_PAUSE);
+                    let pause = death::revocation_pause(key.revocations);
                     key.revoke_after = Some(self.retry_at(&error, now, pause));
+                    let with = self.seen.endpoint();
+                    key.revocation_refused =
+                        refused.then(|| RefusedRevocation { at, with, error: error.clone() });
                 });
-                if error.reason() == bags::Reason::InvalidToken {
+                if of_token {
                     listing::note_failure(self.context, &self.seen.account, self.memory, &error);
                 }
             }
@@ -309,7 +314,7 @@ impl Actor<'_> {
         self.memory.remember(attempt, |key| {
             key.acknowledged = None;
             key.revocations = key.revocations.saturating_add(1);
-            key.revoke_after = Some(now + death::pause(key.revocations, LONGEST_REVOCATION_PAUSE));
+            key.revoke_after = Some(now + death::revocation_pause(key.revocations));
         });
         let Some(seen) = self.slot(attempt) else { return };
         let note = format!(

@@ -15,6 +15,10 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Where only the key itself can tell: it is asked so long after `Revoking`, then every hour.
 const SCHEDULE: [Duration; 4] = [MINUTE, Duration::from_mins(5), Duration::from_mins(15), HOUR];
 const HOUR: Duration = Duration::from_hours(1);
+/// So many revocations in a row that failed or did nothing are a person's to know of; the pause grows from then on.
+pub(super) const PATIENCE: u32 = 10;
+/// The longest pause between two revocations of one key until then.
+const REVOKE_AGAIN: Duration = Duration::from_secs(30);
 /// The longest pause before a key that contradicts what was said of it is asked again.
 const ASK_AGAIN: Duration = Duration::from_mins(5);
 
@@ -42,6 +46,10 @@ pub(super) enum PersonReason {
     TokenRefused,
     /// The service has no such endpoint.
     NoEndpoint,
+    /// The service refuses to revoke this key.
+    Refused,
+    /// Revocations fail, or do nothing, again and again.
+    Failing,
     /// Nobody told the key's id.
     NoKeyId,
     /// Its value is lost, and no list speaks of the account.
@@ -344,10 +352,20 @@ pub(super) fn needs_person(facts: &Facts<'_>) -> Option<PersonReason> {
     match facts.way {
         Way::Person(reason) => Some(reason),
         Way::Operator | Way::Unidentified => {
-            (!facts.value && facts.list == Evidence::None && facts.attempted())
-                .then_some(PersonReason::NotProvable)
+            if !facts.value && facts.list == Evidence::None && facts.attempted() {
+                return Some(PersonReason::NotProvable);
+            }
+            let fails = facts.memory.acknowledged.is_none() && facts.memory.revocations >= PATIENCE;
+            fails.then_some(PersonReason::Failing)
         }
     }
+}
+
+/// The pause after so many revocations in a row that failed: 1, 2, 4 … 30 s, and once a person knows 1, 2, 4, 5 min.
+#[must_use]
+pub(super) fn revocation_pause(failures: u32) -> Duration {
+    let longest = REVOKE_AGAIN.saturating_mul(1 << failures.saturating_sub(PATIENCE).min(4));
+    pause(failures, longest.min(ASK_AGAIN))
 }
 
 /// The pause after so many failures in a row: 1, 2, 4 … s.

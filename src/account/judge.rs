@@ -13,7 +13,7 @@ use crate::{
         account::{Capability, RevocationMode, SlotState},
         annotation,
     },
-    bags::Reason,
+    bags::{self, Reason},
 };
 
 /// Another key that did not answer 200 is asked again after this.
@@ -169,6 +169,13 @@ impl Observation {
         missing_since.is_some_and(|at| self.age(at) < self.timings.capability_retry)
     }
 
+    /// Why Bags lately refused to revoke a slot's key, by this path and token.
+    pub(super) fn revocation_refused<'a>(&self, seen: &'a SlotSeen) -> Option<&'a bags::Error> {
+        let refused = seen.memory.revocation_refused.as_ref()?;
+        let lately = refused.with == self.endpoint() && self.age(refused.at) < self.timings.capability_retry;
+        lately.then_some(&refused.error)
+    }
+
     /// Who revokes a slot's key.
     pub(super) fn way(&self, seen: &SlotSeen) -> Way {
         if self.account.revocation_mode() == RevocationMode::Person {
@@ -186,6 +193,9 @@ impl Observation {
         if self.endpoint_missing() {
             return Way::Person(PersonReason::NoEndpoint);
         }
+        if self.revocation_refused(seen).is_some() {
+            return Way::Person(PersonReason::Refused);
+        }
         match (&seen.key_id, seen.listed_since) {
             (Some(_), _) => Way::Operator,
             (None, true) => Way::Person(PersonReason::NoKeyId),
@@ -199,7 +209,9 @@ impl Observation {
         let way = self.way(seen);
         // Of a published key the word says that nothing uses it any more, not that it is gone: where the operator can
         // revoke it, it does.
-        let removed = seen.slot.published.is_none() || matches!(way, Way::Person(_));
+        let removed = seen.slot.published.is_none()
+            || matches!(way, Way::Person(_))
+            || seen.memory.revocations >= death::PATIENCE;
         death::Facts {
             memory: &seen.memory,
             value: seen.stored == Stored::Value,

@@ -113,6 +113,17 @@ pub struct Endpoint {
     pub with: String,
 }
 
+/// A revocation as Bags last refused it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRevocation {
+    /// When, by the wall clock.
+    pub at: Timestamp,
+    /// Path and token, as `judge::endpoint` names them: it says nothing of others.
+    pub with: String,
+    /// What it said.
+    pub error: bags::Error,
+}
+
 /// What this process saw of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyMemory {
@@ -140,6 +151,8 @@ pub struct KeyMemory {
     pub sent: Option<Instant>,
     /// No revocation is sent before this.
     pub revoke_after: Option<Instant>,
+    /// The refusal of the last one. It is the key's: what Bags says of one id need not hold for the next.
+    pub revocation_refused: Option<RefusedRevocation>,
     /// A live read showed that the empty keystore Secret is gone: its value can no longer arrive.
     pub closed: bool,
     /// The user it belonged to when it last answered 200.

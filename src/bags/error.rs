@@ -278,7 +278,7 @@ pub struct Error {
 }
 
 impl Error {
-    pub(super) fn new(operation: Operation, class: Class, reason: Reason) -> Self {
+    pub(crate) fn new(operation: Operation, class: Class, reason: Reason) -> Self {
         Self { operation, class, reason, status: None, said: None }
     }
 

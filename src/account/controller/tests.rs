@@ -84,6 +84,8 @@ struct World {
     can_revoke: bool,
     /// Revocations are acknowledged and have no effect.
     deaf: bool,
+    /// Revocations are refused.
+    forbids: bool,
     refuses_token: bool,
     down: bool,
     /// Method and path of every request but events.
@@ -166,6 +168,9 @@ impl World {
                 let listed = alive.map(|key| json!({"keyId": key.id, "name": key.name, "status": "active"}));
                 (200, json!({"success": true, "response": listed.collect::<Vec<_>>()}))
             }
+            "/api/v1/agent/dev/keys/revoke" if self.forbids => {
+                (403, json!({"success": false, "error": "not with this token"}))
+            }
             "/api/v1/agent/dev/keys/revoke" if self.can_revoke => {
                 for key in self.keys.iter_mut().filter(|key| sent["keyId"] == key.id.as_str()) {
                     key.alive = self.deaf;
@@ -228,6 +233,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         keys: vec![],
         can_revoke: true,
         deaf: false,
+        forbids: false,
         refuses_token: false,
         down: false,
         requests: vec![],
@@ -635,6 +641,25 @@ async fn a_revocation_without_effect_is_told_and_sent_again_until_it_works() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_is_refused_is_a_persons_and_tried_again_a_day_later() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.world().forbids = true;
+    stage.pass(Duration::from_hours(3)).await;
+    let sent = |world: &World| world.requests.iter().filter(|request| request.ends_with("/revoke")).count();
+    assert_eq!(sent(&stage.world()), 1);
+    let told = condition(&stage.world(), "RevocationNeedsPerson").unwrap().clone();
+    assert_eq!(told.reason, "RevocationRefused");
+    assert!(told.message.contains("not with this token") && told.message.contains("24h"), "{}", told.message);
+    stage.world().forbids = false;
+    let took = stage.until(Duration::from_hours(25), |world| states(world) == [SlotState::Live]).await;
+    assert!(took > Duration::from_hours(20), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_refused_token_is_told_and_forgotten_when_its_secret_changes() {
     let live = aged(0, SlotState::Live);
     let mut stage = stage(true, vec![live.clone()]);
@@ -674,7 +699,8 @@ async fn while_bags_is_down_an_account_asks_ever_more_rarely_and_says_so() {
         *stage.clock.passed.lock().unwrap() += wait;
     }
     let sent = stage.world().requests.iter().filter(|request| request.starts_with("BAGS")).count();
-    assert!((100..200).contains(&sent), "{sent}: revocations every 30 s, the rest every five minutes");
+    assert!((40..100).contains(&sent), "{sent}: in the end everything every five minutes");
+    assert_eq!(condition(&stage.world(), "RevocationNeedsPerson").unwrap().reason, "RevocationFails");
     let listed = condition(&stage.world(), "ListCovers").unwrap().clone();
     assert_eq!((listed.status.as_str(), listed.reason.as_str()), ("False", "ServerError"));
     stage.world().down = false;

@@ -335,6 +335,17 @@ fn an_unknown_id_is_looked_up_in_a_list_first() {
 }
 
 #[test]
+fn a_revocation_that_fails_again_and_again_is_told_and_sent_ever_more_rarely() {
+    let failed = |revocations| Known { revocations, revoke_after: Some(9), ..known(8) };
+    assert_eq!(with(&failed(9), needs_person), None);
+    assert_eq!(with(&failed(10), needs_person), Some(PersonReason::Failing));
+    let acknowledged = Known { acknowledged: Some(8), ..failed(10) };
+    assert_eq!(with(&acknowledged, needs_person), None);
+    let pauses = [1, 2, 5, 6, 10, 11, 12, 13, 14, u32::MAX].map(|count| revocation_pause(count).as_secs());
+    assert_eq!(pauses, [1, 2, 16, 30, 30, 60, 120, 240, 300, 300]);
+}
+
+#[test]
 fn pauses_double_up_to_their_bound() {
     let pauses = [0, 1, 2, 3, 5, 6, 60].map(|count| pause(count, Duration::from_secs(30)).as_secs());
     assert_eq!(pauses, [1, 1, 2, 4, 16, 30, 30]);

@@ -11,13 +11,14 @@ use super::*;
 use crate::{
     account::{
         lists::{Coverage, Verdict},
-        memory::{AccountFacts, Endpoint, KeyMemory, NamespaceSeen},
+        memory::{AccountFacts, Endpoint, KeyMemory, NamespaceSeen, RefusedRevocation},
         observe::{CredentialsSeen, ListSeen},
     },
     api::{
         BagsAccount, BagsAccountStatus,
         account::{Capability, Slot},
     },
+    bags,
     ledger::slots::tests::{owner, slot},
     timings::Timings,
 };
@@ -271,6 +272,12 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
         spec.revocation = serde_json::from_value(json!({"path": "/elsewhere"})).unwrap();
         account
     };
+    let refused = |at| {
+        let error = bags::Error::new(bags::Operation::Revoke, bags::Class::Refused, bags::Reason::Forbidden);
+        let refusal = RefusedRevocation { at, with: account().endpoint(), error };
+        let memory = KeyMemory { revocation_refused: Some(refusal), ..slot.memory.clone() };
+        with([SlotSeen { memory, ..slot.clone() }])
+    };
     let retokened = |mut account: Observation| {
         account.credentials.token_version = Some("bags-main@2".into());
         account
@@ -293,6 +300,9 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
             Observation { facts: endpoint(true, at), ..with([slot.clone()]) },
             revoke.clone(),
         ),
+        ("a person, where Bags refuses it for this key", refused(at), rest(RESYNC)),
+        ("which is tried again a day later as well", refused(day), revoke.clone()),
+        ("or by another path", moved(refused(at)), revoke.clone()),
         ("what was recorded holds", recorded(with([slot.clone()])), rest(RESYNC)),
         ("another path is another endpoint", moved(recorded(with([slot.clone()]))), revoke.clone()),
         (

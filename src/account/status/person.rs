@@ -8,7 +8,7 @@ use crate::{
         decide::{Standing, held_by_unknown_state, of_another_user, standing},
         observe::{Observation, SlotSeen},
     },
-    api::{account::SlotState, annotation},
+    api::{account::SlotState, annotation, duration::GoDuration},
 };
 
 /// Keys that only a person can revoke, and why.
@@ -45,6 +45,8 @@ impl PersonReason {
             Self::NoToken => "NoAgentToken",
             Self::TokenRefused => "TokenRefused",
             Self::NoEndpoint => "NoRevokeEndpoint",
+            Self::Refused => "RevocationRefused",
+            Self::Failing => "RevocationFails",
             Self::NoKeyId => "KeyIdUnknown",
             Self::NotProvable => "ValueLost",
         }
@@ -60,6 +62,14 @@ fn why(reason: PersonReason, slot: &SlotSeen, seen: &Observation) -> String {
         PersonReason::TokenRefused => "the service refuses the agent token".to_owned(),
         PersonReason::NoEndpoint => {
             format!("the service has no endpoint {}", seen.account.revocation_path())
+        }
+        PersonReason::Refused => {
+            let error = seen.revocation_refused(slot).map_or_else(String::new, |error| format!(" ({error})"));
+            let again = GoDuration(seen.timings.capability_retry);
+            format!("the service refuses to revoke it{error}, and is asked again after {again}")
+        }
+        PersonReason::Failing => {
+            "its revocation fails or has no effect, and is sent again every few minutes".to_owned()
         }
         PersonReason::NoKeyId => "the service told no id of it".to_owned(),
         PersonReason::NotProvable => {
