@@ -238,7 +238,7 @@ impl Actor<'_> {
                 false
             }
             Ok(Probe::Forbidden | Probe::UserGone) => {
-                self.memory.remember(attempt, |key| key.answered(now));
+                self.memory.remember(attempt, |key| key.answered_unclear(now));
                 false
             }
             Err(error) => {

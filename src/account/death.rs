@@ -50,6 +50,8 @@ pub(super) enum PersonReason {
     Refused,
     /// Revocations fail, or do nothing, again and again.
     Failing,
+    /// The service says neither that the key works nor that it does not.
+    Unclear,
     /// Nobody told the key's id.
     NoKeyId,
     /// Its value is lost, and no list speaks of the account.
@@ -190,6 +192,12 @@ impl Facts<'_> {
         }
     }
 
+    /// The last answer since it should be dead was neither 200 nor 401: its user is gone, or may not use the service.
+    fn unclear(&self) -> bool {
+        let floor = floor(self.memory, self.now, self.age);
+        self.memory.unclear_since.is_some() && self.memory.probed.is_some_and(|at| Some(at) >= floor)
+    }
+
     fn refused_enough(&self) -> bool {
         let (count, span) = self.wanted();
         let refused = self.refused();
@@ -200,6 +208,10 @@ impl Facts<'_> {
     fn dead(&self) -> bool {
         if !self.value {
             return self.resolved || self.list == Evidence::Absent && self.attempted();
+        }
+        // It does not work, and a person says that it is gone: of such a key nothing else will ever be said.
+        if self.resolved && self.unclear() {
+            return true;
         }
         if !self.refused_enough() {
             return false;
@@ -354,6 +366,12 @@ pub(super) fn needs_person(facts: &Facts<'_>) -> Option<PersonReason> {
         Way::Operator | Way::Unidentified => {
             if !facts.value && facts.list == Evidence::None && facts.attempted() {
                 return Some(PersonReason::NotProvable);
+            }
+            let unclear = facts.memory.unclear_since.filter(|_| facts.memory.acknowledged.is_some());
+            if unclear.is_some_and(|since| {
+                facts.now.saturating_duration_since(since) >= facts.timings.death_without_control
+            }) {
+                return Some(PersonReason::Unclear);
             }
             let fails = facts.memory.acknowledged.is_none() && facts.memory.revocations >= PATIENCE;
             fails.then_some(PersonReason::Failing)

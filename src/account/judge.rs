@@ -208,10 +208,11 @@ impl Observation {
     pub(super) fn death<'a>(&'a self, seen: &'a SlotSeen) -> death::Facts<'a> {
         let way = self.way(seen);
         // Of a published key the word says that nothing uses it any more, not that it is gone: where the operator can
-        // revoke it, it does.
+        // revoke it, it does; once it has, only a key is left that does not say whether it works.
         let removed = seen.slot.published.is_none()
             || matches!(way, Way::Person(_))
-            || seen.memory.revocations >= death::PATIENCE;
+            || seen.memory.revocations >= death::PATIENCE
+            || seen.memory.acknowledged.is_some() && seen.memory.unclear_since.is_some();
         death::Facts {
             memory: &seen.memory,
             value: seen.stored == Stored::Value,

@@ -133,6 +133,8 @@ pub struct KeyMemory {
     pub refused_since: Option<Instant>,
     /// How often in a row it answered 401, apart enough to count.
     pub refusals: u32,
+    /// Since when it has answered neither 200 nor 401, without one of them in between.
+    pub unclear_since: Option<Instant>,
     /// When it last answered anything.
     pub probed: Option<Instant>,
     /// When it was last asked, answered or not.
@@ -246,6 +248,7 @@ impl KeyMemory {
         self.answered(now);
         self.user = Some(user.as_str().to_owned());
         self.good = Some(asked);
+        self.unclear_since = None;
         self.refused_since = None;
         self.refusals = 0;
         if !revoking {
@@ -268,6 +271,7 @@ impl KeyMemory {
     /// It answered 401. Refusals from before `floor` count for nothing.
     pub fn answered_dead(&mut self, now: Instant, floor: Option<Instant>) {
         self.answered(now);
+        self.unclear_since = None;
         match self.refused_since.filter(|since| floor.is_none_or(|floor| *since >= floor)) {
             Some(_) => self.refusals = self.refusals.saturating_add(1),
             None => {
@@ -278,7 +282,12 @@ impl KeyMemory {
     }
 
     /// It answered in a way that shows neither life nor death.
-    pub fn answered(&mut self, now: Instant) {
+    pub fn answered_unclear(&mut self, now: Instant) {
+        self.answered(now);
+        self.unclear_since.get_or_insert(now);
+    }
+
+    fn answered(&mut self, now: Instant) {
         self.tried = Some(now);
         self.probed = Some(now);
         self.unanswered = 0;

@@ -9,6 +9,10 @@
 //!   was never published; then it is `Creating`, and goes the way of any new key.
 //! - An empty one may belong to a creation of unknown outcome: its slot is `Creating`, and it is judged.
 //! - A value that answers 401 for long while the service is there is of a key that is dead: it goes.
+//! - One that answers neither for as long is of a user who is gone or suspended: it is put back like one that answers 200.
+//!
+//! The account's user is the one that its spec expects, else the one whose keys the consumer Secrets hold, else the one
+//! of most keys. Where that names nobody a person has to: keys of the wrong user would be all that is kept.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -51,34 +55,85 @@ pub(super) fn pin(seen: &Observation) -> Turn {
     if !matches!(unasked, Turn::Nothing) {
         return unasked;
     }
+    let Ok(user) = user(seen, remnants) else { return Turn::Nothing };
     // Another installation's keystore came here with its Secrets: a person says who goes on with it.
     let theirs = remnants.iter().find_map(|remnant| remnant.installation.clone());
     let installation = theirs.unwrap_or_else(|| seen.installation.clone());
-    let user = remnants.iter().find_map(|remnant| remnant.memory.user.clone());
-    Turn::Now(Decision::Act(Effect::Pin { installation, user, slots: slots(seen, remnants) }))
+    let slots = slots(seen, remnants, user);
+    // Of whom no key is left, none is known to be this account's.
+    let known = user.filter(|user| users(remnants.iter()).contains(user)).map(str::to_owned);
+    Turn::Now(Decision::Act(Effect::Pin { installation, user: known, slots }))
 }
 
-/// Why the slots of a ledger that was lost are not put back yet, in words.
-pub(super) fn waits_for(seen: &Observation) -> Option<String> {
+/// No user of Bags is more likely the account's than another.
+struct Ambiguous;
+
+/// Whose keys the account's are; `None`: no key has told.
+fn user<'a>(seen: &'a Observation, remnants: &'a [Remnant]) -> Result<Option<&'a str>, Ambiguous> {
+    if let Some(expected) = seen.account.spec.expected_user.as_deref().filter(|user| !user.is_empty()) {
+        return Ok(Some(expected));
+    }
+    let shown = |remnant: &&Remnant| {
+        remnant.published.as_ref().is_some_and(|(_, attempt)| *attempt == remnant.attempt)
+    };
+    let in_use = users(remnants.iter().filter(shown));
+    let votes = if in_use.is_empty() { users(remnants.iter()) } else { in_use };
+    let count = |user: &str| votes.iter().filter(|vote| **vote == user).count();
+    let most = votes.iter().map(|user| count(user)).max().unwrap_or_default();
+    let mut likely: Vec<&str> = votes.iter().copied().filter(|user| count(user) == most).collect();
+    likely.dedup();
+    match likely.as_slice() {
+        [] => Ok(None),
+        [user] => Ok(Some(user)),
+        _ => Err(Ambiguous),
+    }
+}
+
+/// The users that these keys told of, each as often as it was told, in order.
+fn users<'a>(remnants: impl Iterator<Item = &'a Remnant>) -> Vec<&'a str> {
+    let mut users: Vec<&str> = remnants.filter_map(|remnant| remnant.memory.user.as_deref()).collect();
+    users.sort_unstable();
+    users
+}
+
+/// Why the slots of a ledger that was lost are not put back yet: as one word, and for people.
+pub(super) fn waits_for(seen: &Observation) -> Option<(&'static str, String)> {
     let remnants = seen.remnants.as_ref().filter(|remnants| !remnants.is_empty() && nobodys(seen))?;
     let unasked = |remnant: &&Remnant| remnant.value && !matches!(ask(seen, remnant), Turn::Nothing);
     let keys = remnants.iter().filter(unasked).map(|remnant| format!("bags-key-{}", remnant.attempt));
     let keys: Vec<String> = keys.collect();
-    Some(format!(
-        "the ledger was lost; it is put together again from the Secrets in namespace \"{}\", and nothing is made or revoked \
-         until Bags has answered for the value in {}",
-        seen.installation.namespace,
-        some_of(keys)
-    ))
+    let namespace = &seen.installation.namespace;
+    if !keys.is_empty() {
+        let message = format!(
+            "the ledger was lost; it is put together again from the Secrets in namespace \"{namespace}\", and nothing is made or \
+             revoked until Bags has answered for the value in {}",
+            some_of(keys)
+        );
+        return Some(("LedgerLost", message));
+    }
+    user(seen, remnants).is_err().then(|| {
+        let mut users = users(remnants.iter());
+        users.dedup();
+        let message = format!(
+            "the ledger was lost, and the Secrets in namespace \"{namespace}\" hold as many keys of one user of Bags as of another \
+             ({}): set spec.expectedUser of this account to the right one; nothing is made or revoked until then",
+            users.join(", ")
+        );
+        ("UserAmbiguous", message)
+    })
 }
 
 /// What has to be asked of a key before its slot is put back.
 fn ask(seen: &Observation, remnant: &Remnant) -> Turn {
-    let KeyMemory { good, refused_since, refusals, probed, probe_after, .. } = remnant.memory;
-    if good.is_some() && good >= refused_since {
+    let KeyMemory { good, refused_since, unclear_since, refusals, probed, probe_after, .. } = remnant.memory;
+    if good.is_some() && good >= refused_since.max(unclear_since) {
         return Turn::Nothing;
     }
     let span = seen.timings.death_without_control;
+    let unclear_for = unclear_since.zip(probed).map(|(since, last)| last.saturating_duration_since(since));
+    if unclear_for.is_some_and(|unclear| unclear >= span) {
+        return Turn::Nothing;
+    }
     let refused_for = refused_since.zip(probed).map(|(since, last)| last.saturating_duration_since(since));
     if refusals >= 3 && refused_for.is_some_and(|refused| refused >= span) {
         return match seen.facts.pinged >= probed {
@@ -96,9 +151,10 @@ fn at(seen: &Observation, due: Option<tokio::time::Instant>, then: Look) -> Turn
     if wait.is_zero() { look(then) } else { Turn::In(wait) }
 }
 
-fn slots(seen: &Observation, remnants: &[Remnant]) -> Vec<Slot> {
-    let user = remnants.iter().find_map(|remnant| remnant.memory.user.as_deref());
-    let expected = seen.account.spec.expected_user.as_deref().filter(|user| !user.is_empty()).or(user);
+fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Slot> {
+    let of_another = |remnant: &Remnant| {
+        remnant.value && remnant.memory.user.as_deref().is_some_and(|theirs| Some(theirs) != user)
+    };
     // One creation may still be under way; no other can be: that would have taken the same licence.
     let newest = remnants.iter().filter(|remnant| !remnant.value).max_by_key(|remnant| remnant.created);
     let mut by_owner: BTreeMap<&str, Vec<&Remnant>> = BTreeMap::new();
@@ -113,15 +169,15 @@ fn slots(seen: &Observation, remnants: &[Remnant]) -> Vec<Slot> {
         let current = current.map(|remnant| (remnant.revision, remnant.created));
         let live = |remnant: &&&Remnant| {
             let newer = current.is_some_and(|current| (remnant.revision, remnant.created) > current);
-            remnant.value && !newer && remnant.memory.user.as_deref() == expected
+            remnant.value && !newer && !of_another(remnant)
         };
         let count = i64::try_from(own.iter().filter(live).count()).unwrap_or(i64::MAX);
         let mut number = shown.map_or(0, |(number, _)| number).max(count) - count;
         for remnant in &own {
-            let state = match (live(&remnant), remnant.value) {
+            let state = match (live(&remnant), of_another(remnant)) {
                 (true, _) => SlotState::Live,
-                (false, true) if remnant.memory.user.as_deref() != expected => SlotState::Unresolved,
-                (false, _) => SlotState::Creating,
+                (false, true) => SlotState::Unresolved,
+                (false, false) => SlotState::Creating,
             };
             number += i64::from(state == SlotState::Live);
             let open = newest.is_some_and(|newest| newest.attempt == remnant.attempt);

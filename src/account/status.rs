@@ -195,8 +195,8 @@ fn ready(
     if standing(seen) == Standing::Foreign {
         return word(false, "ForeignInstallation", foreign(seen));
     }
-    if let Some(why) = rebuild::waits_for(seen) {
-        return word(false, "LedgerLost", why);
+    if let Some((reason, why)) = rebuild::waits_for(seen) {
+        return word(false, reason, why);
     }
     if held_by_unknown_state(seen) {
         return word(
@@ -397,6 +397,7 @@ pub(super) fn transitions(before: &[Condition], after: &[Condition]) -> Vec<(Eve
 
 fn event_of(type_: &str, status: bool, reason: &str, recovered: bool) -> Option<EventReason> {
     match (type_, status, reason) {
+        (kind::READY, false, "UserAmbiguous") => Some(EventReason::AccountNotReady),
         (kind::READY, false, "Deleting") => Some(EventReason::DeletionWaits),
         (kind::READY, false, "ForeignInstallation") => Some(EventReason::ForeignInstallation),
         (kind::CREDENTIALS_VALID, false, "TokenRefused") => Some(EventReason::CredentialsRefused),

@@ -140,7 +140,7 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     memory.remember(&attempt, |known| match &answer {
         Probe::Alive { user } => drop(known.answered_alive(asked, now, user, false)),
         Probe::Dead => known.answered_dead(now, None),
-        Probe::Forbidden | Probe::UserGone => known.answered(now),
+        Probe::Forbidden | Probe::UserGone => known.answered_unclear(now),
     });
     if creating.is_some() && matches!(answer, Probe::Alive { .. }) {
         context.metrics.key(KeyStep::Verified);

@@ -10,6 +10,8 @@ struct Known {
     now: u64,
     alive_before: bool,
     tried: Option<u64>,
+    /// Since when the key has answered neither 200 nor 401; last when it was `tried`.
+    unclear: Option<u64>,
     refused: Option<(u32, u64, u64)>,
     acknowledged: Option<u64>,
     revocations: u32,
@@ -27,6 +29,7 @@ fn known(now: u64) -> Known {
         now,
         alive_before: false,
         tried: None,
+        unclear: None,
         refused: None,
         acknowledged: None,
         revocations: 0,
@@ -54,6 +57,7 @@ fn with<T>(known: &Known, look: impl FnOnce(&Facts<'_>) -> T) -> T {
         refusals: known.refused.map_or(0, |(count, _, _)| count),
         probed: known.refused.map(|(_, _, last)| at(last)).or(known.tried.map(at)),
         tried: known.refused.map(|(_, _, last)| at(last)).or(known.tried.map(at)),
+        unclear_since: known.unclear.filter(|_| known.refused.is_none()).map(at),
         alive_before_revocation: known.alive_before,
         acknowledged: known.acknowledged.map(at),
         revocations: known.revocations,
@@ -327,6 +331,32 @@ fn a_persons_word_is_checked_once_where_the_value_is_known() {
 }
 
 #[test]
+fn a_key_that_answers_neither_life_nor_death_goes_by_a_persons_word_only() {
+    let unclear = Known { tried: Some(30), unclear: Some(10), acknowledged: Some(5), ..known(31) };
+    let person = Known {
+        way: Way::Person(PersonReason::Mode),
+        list: Evidence::Absent,
+        acknowledged: None,
+        ..unclear.clone()
+    };
+    let resolved = |known: &Known| Known { resolved: true, ..known.clone() };
+    let before = Known { unclear: Some(0), tried: None, acknowledged: None, ..known(31) };
+    let cases = [
+        ("it is asked again", unclear.clone(), wait(29)),
+        ("also where no list has it", person.clone(), wait(29)),
+        ("a person's word ends it", resolved(&person), Next::Dead),
+        ("also where our revocation was acknowledged", resolved(&unclear), Next::Dead),
+        ("what it answered before says nothing", resolved(&before), Next::Probe),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(with(&case, next), expected, "{name}");
+    }
+    assert_eq!(with(&unclear, needs_person), None, "it may pass");
+    let long = Known { now: 611, tried: Some(610), ..unclear };
+    assert_eq!(with(&long, needs_person), Some(PersonReason::Unclear));
+}
+
+#[test]
 fn an_unknown_id_is_looked_up_in_a_list_first() {
     let unidentified = Known { way: Way::Unidentified, ..known(0) };
     assert_eq!(with(&unidentified, next), Next::List);
@@ -384,7 +414,7 @@ prop_compose! {
     fn any_known()(
         now in 0..10_000u64,
         alive_before in any::<bool>(),
-        tried in proptest::option::of(0.0..1.0f64),
+        (tried, unclear) in (proptest::option::of(0.0..1.0f64), proptest::option::of(0.0..1.0f64)),
         refused in proptest::option::of((1..5u32, 0.0..1.0f64, 0.0..1.0f64)),
         acknowledged in proptest::option::of(0.0..1.0f64),
         (revocations, revoke_after) in (0..4u32, proptest::option::of(0..20_000u64)),
@@ -397,6 +427,7 @@ prop_compose! {
             now,
             alive_before,
             tried: tried.map(past),
+            unclear: unclear.filter(|_| tried.is_some()).map(past),
             refused: refused.map(|(count, a, b)| (count, past(a.min(b)), past(a.max(b)))),
             acknowledged: acknowledged.map(past),
             revocations,
@@ -416,7 +447,9 @@ fn proof(known: &Known) -> bool {
     let counted = known.refused.filter(|(_, first, _)| known.acknowledged.is_none_or(|at| *first >= at));
     let (count, span) = counted.map_or((0, 0), |(count, first, last)| (count, last - first));
     let last = counted.map(|(_, _, last)| last);
-    let by_person = known.resolved && (!known.value || count >= 1);
+    let asked = known.tried.is_some_and(|tried| known.acknowledged.is_none_or(|at| tried >= at));
+    let unclear = known.unclear.is_some() && known.refused.is_none() && asked;
+    let by_person = known.resolved && (!known.value || count >= 1 || unclear);
     let ours = known.alive_before && known.acknowledged.is_some() && count >= 2 && span >= 1;
     let lists_allow = matches!(known.list, Evidence::Absent | Evidence::None);
     let by_witness = count >= 2 && span >= 30 && known.witness == Witness::Good && lists_allow;

@@ -65,8 +65,16 @@ fn put_back(remnants: Vec<Remnant>) -> Vec<(String, SlotState, Option<i64>)> {
 #[test]
 fn every_keystore_secret_gets_its_slot_back() {
     use SlotState::{Creating, Live, Unresolved};
-    let mut other = remnant(0, "b", 2);
-    other.memory.user = Some("two".into());
+    let of = |remnant: Remnant, user: Option<&str>| {
+        let memory = KeyMemory { user: user.map(str::to_owned), ..remnant.memory };
+        Remnant { memory, ..remnant }
+    };
+    let other = |attempt, revision| of(remnant(0, attempt, revision), Some("two"));
+    let unclear = |remnant: Remnant| {
+        let now = account().now;
+        let memory = KeyMemory { unclear_since: Some(now - SPAN), probed: Some(now), ..KeyMemory::default() };
+        Remnant { memory, ..remnant }
+    };
     type PutBack<'a> = Vec<(&'a str, SlotState, Option<i64>)>;
     let cases: Vec<(&str, Vec<Remnant>, PutBack<'_>)> = vec![
         ("a new account has none", vec![], vec![]),
@@ -93,8 +101,28 @@ fn every_keystore_secret_gets_its_slot_back() {
         ),
         (
             "of another user",
-            vec![remnant(0, "a", 1), other],
+            vec![published(remnant(0, "a", 1), 1, "a"), published(other("b", 2), 1, "a")],
             vec![("a", Live, Some(1)), ("b", Unresolved, None)],
+        ),
+        (
+            "of another user, which comes first",
+            vec![published(other("a", 1), 2, "b"), published(remnant(0, "b", 2), 2, "b")],
+            vec![("a", Unresolved, None), ("b", Live, Some(2))],
+        ),
+        (
+            "of another user, in no consumer Secret: the one of most keys is right",
+            vec![other("a", 1), remnant(1, "b", 1), remnant(2, "c", 1)],
+            vec![("a", Unresolved, None), ("b", Live, Some(1)), ("c", Live, Some(1))],
+        ),
+        (
+            "of a user who is gone",
+            vec![unclear(remnant(0, "a", 1)), remnant(1, "b", 1)],
+            vec![("a", Live, Some(1)), ("b", Live, Some(1))],
+        ),
+        (
+            "of a user who is gone, and never shown",
+            vec![published(unclear(remnant(0, "b", 2)), 1, "a"), published(remnant(0, "a", 1), 1, "a")],
+            vec![("a", Live, Some(1)), ("b", Creating, None)],
         ),
         ("a creation of unknown outcome", vec![empty(0, "a")], vec![("a", Creating, None)]),
         (
@@ -110,6 +138,22 @@ fn every_keystore_secret_gets_its_slot_back() {
             .collect();
         assert_eq!(put_back(remnants), expected, "{name}");
     }
+}
+
+#[test]
+fn where_two_users_are_as_likely_a_person_says_which_is_the_accounts() {
+    let mut other = remnant(0, "a", 1);
+    other.memory.user = Some("two".into());
+    let mut seen = lost(vec![other, remnant(1, "b", 1)]);
+    assert_eq!(decide(&seen), Decision::Rest(None));
+    let (reason, said) = waits_for(&seen).unwrap();
+    assert_eq!(reason, "UserAmbiguous");
+    assert!(said.contains("(one, two)") && said.contains("spec.expectedUser"), "{said}");
+    Arc::make_mut(&mut seen.account).spec.expected_user = Some("one".into());
+    let Decision::Act(Effect::Pin { user, slots, .. }) = decide(&seen) else { panic!("no pin") };
+    assert_eq!(user.as_deref(), Some("one"));
+    let states: Vec<_> = slots.into_iter().map(|slot| slot.state).collect();
+    assert_eq!(states, [SlotState::Unresolved, SlotState::Live]);
 }
 
 #[test]
@@ -153,6 +197,15 @@ fn a_value_is_asked_before_its_slot_is_put_back() {
             lost(vec![with(refused(3, ago(SPAN), now))]),
             Decision::Look(Look::Ping),
         ),
+        (
+            "neither life nor death just now",
+            lost(vec![with(KeyMemory {
+                unclear_since: Some(now),
+                probed: Some(now),
+                ..KeyMemory::default()
+            })]),
+            rest(SPAN / 2),
+        ),
         ("it is: the key is dead", answering, Decision::Act(Effect::Clear("a".into()))),
     ];
     for (name, seen, expected) in cases {
@@ -177,7 +230,8 @@ fn until_the_slots_are_put_back_nothing_is_decided_on_their_absence() {
     assert_eq!(decide(&seen), rest, "neither a list nor the Secret of a creation under way");
     let mut going = deleting(seen);
     assert_eq!(decide(&going), rest, "a deleted account stays: it has keys");
-    let said = waits_for(&going).unwrap();
+    let (reason, said) = waits_for(&going).unwrap();
+    assert_eq!(reason, "LedgerLost");
     assert!(said.contains("bags-key-a") && !said.contains("bags-key-b"), "{said}");
     going = annotated(going, annotation::FORGET, "true");
     assert_eq!(decide(&going), Decision::Act(Effect::RemoveFinalizer), "unless a person lets it go");

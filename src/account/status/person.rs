@@ -47,6 +47,7 @@ impl PersonReason {
             Self::NoEndpoint => "NoRevokeEndpoint",
             Self::Refused => "RevocationRefused",
             Self::Failing => "RevocationFails",
+            Self::Unclear => "DeathUnclear",
             Self::NoKeyId => "KeyIdUnknown",
             Self::NotProvable => "ValueLost",
         }
@@ -70,6 +71,10 @@ fn why(reason: PersonReason, slot: &SlotSeen, seen: &Observation) -> String {
         }
         PersonReason::Failing => {
             "its revocation fails or has no effect, and is sent again every few minutes".to_owned()
+        }
+        PersonReason::Unclear => {
+            "the service says neither that it works nor that it does not, as where its user is gone or suspended"
+                .to_owned()
         }
         PersonReason::NoKeyId => "the service told no id of it".to_owned(),
         PersonReason::NotProvable => {
