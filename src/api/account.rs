@@ -220,7 +220,7 @@ pub struct BagsAccountStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub paused_until: Option<Timestamp>,
-    /// What a refusal of Bags taught about keys made elsewhere, where the account cannot list.
+    /// What a refusal of Bags taught about keys made elsewhere, whether or not the account lists them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<LimitRefusal>,
     /// Version (`<Secret>@<resourceVersion>`, comma-separated) of credentials that led to another user, with

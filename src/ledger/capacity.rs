@@ -34,8 +34,8 @@ struct Parts {
 }
 
 impl Room {
-    /// The room of an account: unmanaged keys by its list where it has one, else by its spec and by what
-    /// a refusal taught.
+    /// The room of an account: unmanaged keys by its list where it has one, else by its spec; more, while a refusal of
+    /// Bags that taught so is believed. It may allow fewer than `spec.limit` says, or count what no list shows.
     #[must_use]
     pub fn of(account: &BagsAccount, now: Timestamp, timings: &Timings) -> Self {
         Self::with(account, account.status.as_ref(), now, timings)
@@ -50,15 +50,15 @@ impl Room {
         timings: &Timings,
     ) -> Self {
         let lists = status.is_some_and(|status| status.capabilities.list == Capability::Yes);
-        let unmanaged = if lists {
+        let told = if lists {
             status.and_then(|status| status.capacity.as_ref()).map_or(0, |capacity| capacity.unmanaged)
         } else {
-            let refusal = status.and_then(|status| status.refusal.as_ref());
-            let learnt = refusal.filter(|refusal| believed(refusal, now, timings)).map_or(0, |r| r.unmanaged);
-            account.spec.unmanaged_keys.unwrap_or(0).max(learnt)
+            account.spec.unmanaged_keys.unwrap_or(0)
         };
+        let refusal = status.and_then(|status| status.refusal.as_ref());
+        let learnt = refusal.filter(|refusal| believed(refusal, now, timings)).map_or(0, |r| r.unmanaged);
         // Fewer than none would make room for more keys than the limit.
-        let unmanaged = unmanaged.max(0);
+        let unmanaged = told.max(learnt).max(0);
         Self { limit: account.limit(), rotation_reserve: account.rotation_reserve(), unmanaged }
     }
 
@@ -192,6 +192,30 @@ mod tests {
         assert!(room(10, 0, 0).fits_creation(&slots, &places[1]));
         assert!(room(10, 0, 1).fits_creation(&slots, &places[0]));
         assert!(!room(10, 0, 1).fits_creation(&slots, &places[1]));
+    }
+
+    #[test]
+    fn a_refusal_is_believed_whatever_a_list_shows_and_then_the_list_again() {
+        let spec = "{credentials: {agentToken: {secretName: bags}}, limit: 10, unmanagedKeys: 1}";
+        let account = BagsAccount::new("main", serde_saphyr::from_str(spec).unwrap());
+        let refusal = LimitRefusal { unmanaged: 6, count: 1, at: Timestamp::UNIX_EPOCH };
+        let unmanaged = |list, shown, minutes: u64| {
+            let mut status =
+                BagsAccountStatus { refusal: Some(refusal.clone()), ..BagsAccountStatus::default() };
+            status.capabilities.list = list;
+            status.capacity.get_or_insert_default().unmanaged = shown;
+            let now = Timestamp::UNIX_EPOCH + Duration::from_secs(minutes * 60);
+            Room::with(&account, Some(&status), now, &Timings::default()).unmanaged
+        };
+        for (name, list, shown, minutes, expected) in [
+            ("more than the list shows", Capability::Yes, 2, 59, 6),
+            ("the list shows more", Capability::Yes, 7, 59, 7),
+            ("an hour later the list alone", Capability::Yes, 2, 60, 2),
+            ("more than the spec says", Capability::No, 0, 59, 6),
+            ("an hour later the spec alone", Capability::No, 0, 60, 1),
+        ] {
+            assert_eq!(unmanaged(list, shown, minutes), expected, "{name}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use kube::ResourceExt;
 use crate::{
     api::{
         ApiKey,
-        account::{Failures, Slot, SlotState},
+        account::{Capability, Failures, Slot, SlotState},
         duration::GoDuration,
     },
     apikey::{
@@ -250,6 +250,11 @@ pub(super) fn wrong_user(view: &AccountView) -> String {
     )
 }
 
+/// Whether a list tells how many keys were made elsewhere.
+fn lists(view: &AccountView) -> bool {
+    view.account.status.as_ref().is_some_and(|status| status.capabilities.list == Capability::Yes)
+}
+
 /// Reason and message for an attempt that Bags refused, or that was never sent.
 pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) -> (Reason, String) {
     let again = format!("attempt {} after {}", failures.count.saturating_add(1), moment(failures.at, pause));
@@ -260,9 +265,10 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) 
             Reason::LimitReached,
             format!(
                 "Bags says that account \"{account}\" has reached its maximum of keys although ApiKeys have {} of {}; \
-                 remove keys made elsewhere at {PAGE}, or set spec.unmanagedKeys; {again}",
+                 remove keys made elsewhere at {PAGE}, or lower spec.limit of the account to what Bags allows{}; {again}",
                 view.ledger.slots.iter().filter(|slot| slot.state != SlotState::Reserved).count(),
-                view.room.limit
+                view.room.limit,
+                if lists(view) { "" } else { ", or set spec.unmanagedKeys" }
             ),
         ),
         "NoCredentials" => (

@@ -165,7 +165,7 @@ fn a_refused_attempt_pauses_and_says_whose_turn_it_is() {
         (
             "LimitReached",
             "LimitReached, 40s",
-            &[ACCOUNT, "have 0 of 10", "spec.unmanagedKeys", "dev.bags.fm"],
+            &[ACCOUNT, "have 0 of 10", "lower spec.limit", "spec.unmanagedKeys", "dev.bags.fm"],
         ),
         ("NoCredentials", "CredentialsMissing, 40s", &[ACCOUNT, "neither a wallet nor", "spec.credentials"]),
         ("InvalidToken", "CredentialsRefused, 40s", &[ACCOUNT, "agent token", "spec.credentials"]),
