@@ -103,17 +103,18 @@ impl Observation {
         }
     }
 
-    /// A key that answered 200 within the last hour, which a list of the account must show.
+    /// A key that answered 200 within the last hour, which a list of the account must show. One that the last list lacks
+    /// although it had answered by then makes no list cover: it was revoked since, or the list is another account's.
     pub(super) fn cover(&self) -> Witness {
         let since = self.now.checked_sub(self.timings.cover_window).unwrap_or(self.now);
         let good = |seen: &SlotSeen| seen.memory.speaks_for(&self.account, since);
-        if self.slots.iter().any(good) {
+        if self.slots.iter().any(|seen| good(seen) && !seen.unlisted) {
             return Witness::Good;
         }
-        // One that answered otherwise just now is no help.
+        // One that answered otherwise just now is no help, nor is one that would answer the same.
         self.ask_other(None, |seen| {
             let lately = |at| self.now.saturating_duration_since(at) <= ASK_AGAIN;
-            (!seen.memory.probed.is_some_and(lately)).then_some(Duration::ZERO)
+            (!good(seen) && !seen.memory.probed.is_some_and(lately)).then_some(Duration::ZERO)
         })
     }
 

@@ -79,6 +79,8 @@ pub(super) struct SlotSeen {
     pub(super) verdict: Verdict,
     /// Whether a list was asked for since that question arose.
     pub(super) listed_since: bool,
+    /// The last list was asked for since its last 200, and does not show it.
+    pub(super) unlisted: bool,
     /// The key's id, from wherever it is known.
     pub(super) key_id: Option<String>,
 }
@@ -370,6 +372,9 @@ impl Look<'_> {
         let key_id = slot.key_id.clone().or_else(|| stored_id.map(str::to_owned)).or_else(listed_id);
         let current = self.ledger.current(&slot.owner.uid).is_some_and(|now| now.attempt == slot.attempt);
         let listed_since = last.is_some_and(|list| since.admits(list));
+        let unlisted = last.is_some_and(|list| {
+            memory.good.is_some_and(|good| list.at >= good) && lists::find(&list.keys, slot).is_none()
+        });
         SlotSeen {
             slot: slot.clone(),
             memory,
@@ -380,6 +385,7 @@ impl Look<'_> {
             current,
             verdict,
             listed_since,
+            unlisted,
             key_id,
         }
     }

@@ -98,6 +98,7 @@ pub(in crate::account) fn seen(n: usize, state: SlotState) -> SlotSeen {
         current: state == SlotState::Live,
         verdict: Verdict::Undecided { wait: Duration::ZERO },
         listed_since: false,
+        unlisted: false,
         key_id: slot.key_id.clone(),
         slot,
     }

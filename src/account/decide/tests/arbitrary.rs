@@ -103,6 +103,7 @@ fn slot_seen(ledger: &Ledger, slot: &Slot, sight: &Sight, now: Instant) -> SlotS
         current: ledger.current(&slot.owner.uid).is_some_and(|current| current.attempt == slot.attempt),
         verdict: sight.verdict.clone(),
         listed_since,
+        unlisted: listed_since && closed,
         key_id: slot.key_id.clone().or_else(|| (identified && alive).then(|| "id".to_owned())),
         slot: slot.clone(),
     }
