@@ -55,7 +55,7 @@ pub struct AccountFacts {
     pub covering_token: Option<String>,
     /// The revoke endpoint as it was last tried.
     pub endpoint: Option<Endpoint>,
-    /// Version of the credentials with which a creation was last refused for them.
+    /// Version of the credentials with which a creation was last refused for them, unless one has succeeded since.
     pub refused_credentials: Option<String>,
     /// It was said that the account belongs to another installation of this cluster.
     pub told_of_neighbour: bool,

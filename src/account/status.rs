@@ -37,6 +37,9 @@ const NAMED: usize = 5;
 /// One failed list may be a hiccup.
 const FAILURES_SHOWN: u32 = 2;
 
+/// Bags refused the wallet when a key was to be made.
+const WALLET_REFUSED: &str = "WalletRefused";
+
 /// One condition's words; `None` in a list of them: the condition is absent.
 struct Word {
     status: bool,
@@ -206,7 +209,9 @@ fn ready(
              runs that does",
         );
     }
-    if let Some(problem) = credentials.filter(|credentials| !credentials.status) {
+    // Only a creation asks the wallet again: admission, which goes by this condition, must let one in.
+    let lasts = |credentials: &&Word| !credentials.status && credentials.reason != WALLET_REFUSED;
+    if let Some(problem) = credentials.filter(lasts) {
         return word(false, problem.reason, problem.message.clone());
     }
     word(true, "Usable", "ApiKeys can be served")
@@ -263,6 +268,15 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
     if seen.token_refused() {
         let failure = seen.facts.list_failure.as_ref().map(|failure| failure.error.to_string());
         return word(false, "TokenRefused", failure.unwrap_or_default());
+    }
+    let refused = seen.facts.refused_credentials.as_ref();
+    if seen.credentials.wallet && refused.is_some() && refused == seen.credentials.version.as_ref() {
+        return word(
+            false,
+            WALLET_REFUSED,
+            "Bags refused the wallet, or its one-time password, when a key was to be made; the ApiKey that waits says why. \
+             Correct the Secret that spec.credentials.wallet names",
+        );
     }
     if seen.facts.token_accepted || status.capabilities.create == Capability::Yes {
         return word(true, "Accepted", "Bags accepts the credentials");
@@ -400,7 +414,9 @@ fn event_of(type_: &str, status: bool, reason: &str, recovered: bool) -> Option<
         (kind::READY, false, "UserAmbiguous") => Some(EventReason::AccountNotReady),
         (kind::READY, false, "Deleting") => Some(EventReason::DeletionWaits),
         (kind::READY, false, "ForeignInstallation") => Some(EventReason::ForeignInstallation),
-        (kind::CREDENTIALS_VALID, false, "TokenRefused") => Some(EventReason::CredentialsRefused),
+        (kind::CREDENTIALS_VALID, false, "TokenRefused" | WALLET_REFUSED) => {
+            Some(EventReason::CredentialsRefused)
+        }
         (kind::CREDENTIALS_VALID, false, "WrongUser") => Some(EventReason::WrongUser),
         (kind::CREDENTIALS_VALID, false, _) => Some(EventReason::CredentialsUnusable),
         (kind::CREDENTIALS_VALID, true, _) => recovered.then_some(EventReason::CredentialsAccepted),

@@ -295,7 +295,10 @@ async fn carry_out(context: Arc<Context>, job: Job) {
         return not_made(&context, &job, &NotMade::LicenceExpired).await;
     }
     match create(&context, &job).await {
-        Outcome::Made(created) => save(&context, &job, created).await,
+        Outcome::Made(created) => {
+            job.memory.note(|facts| facts.refused_credentials = None);
+            save(&context, &job, created).await;
+        }
         Outcome::NotMade(why) => not_made(&context, &job, &why).await,
         Outcome::Unknown(error) => {
             warn!(%error, "The outcome of a creation is not known; it is judged later");

@@ -126,6 +126,30 @@ fn distrusted_credentials_are_forgiven_once_they_change() {
 }
 
 #[test]
+fn a_wallet_that_bags_refuses_is_not_said_to_be_accepted() {
+    let mut account = account();
+    let version = account.credentials.version.clone();
+    account.facts.token_accepted = true;
+    let cases = [
+        ("nothing was refused", true, None, "Accepted"),
+        ("the wallet was refused", true, version.as_deref(), "WalletRefused"),
+        ("another one was refused", true, Some("bags-main@0"), "Accepted"),
+        ("the token is asked by lists", false, version.as_deref(), "Accepted"),
+    ];
+    for (name, wallet, refused, expected) in cases {
+        account.credentials.wallet = wallet;
+        account.facts.refused_credentials = refused.map(str::to_owned);
+        let status = shown(&account);
+        let (valid, reason, message) = said(&status, kind::CREDENTIALS_VALID).unwrap();
+        assert_eq!((valid, reason), (expected == "Accepted", expected), "{name}: {message}");
+        assert!(
+            said(&status, kind::READY).unwrap().0,
+            "{name}: the next creation shows whether it is so still"
+        );
+    }
+}
+
+#[test]
 fn credentials_are_forgiven_once_the_expected_user_is_corrected() {
     let mut account = account();
     let version = account.credentials.version.clone().unwrap();
