@@ -199,10 +199,15 @@ pub fn coverage(
     }
 }
 
-/// Whether a list asked for at `wall` shows a key of ours that was in use by then; `None` where there was none to show.
+/// Whether a list asked for at `wall` shows a key of ours that had been in use for longer than lists lag; `None` where
+/// there was none to show.
 #[must_use]
-pub fn shows_live(keys: &[ListedKey], ledger: &Ledger, wall: Timestamp) -> Option<bool> {
-    let live = ledger.slots.iter().filter(|slot| slot.state == SlotState::Live && slot.since < wall);
+pub fn shows_live(keys: &[ListedKey], ledger: &Ledger, wall: Timestamp, timings: &Timings) -> Option<bool> {
+    let settled = |since: Timestamp| wall.duration_since(since).unsigned_abs() > timings.judge_after;
+    let live = ledger
+        .slots
+        .iter()
+        .filter(|slot| slot.state == SlotState::Live && slot.since < wall && settled(slot.since));
     let mut live = live.peekable();
     live.peek()?;
     Some(live.any(|slot| find(keys, slot).is_some()))
@@ -359,6 +364,29 @@ mod tests {
         assert_eq!(coverage(&[], &both, good, true), Coverage::No);
         assert_eq!(coverage(&[], &none, |_| false, true), Coverage::Tentative);
         assert_eq!(coverage(&[], &none, |_| false, false), Coverage::No);
+    }
+
+    #[test]
+    fn a_list_may_lag_behind_a_new_key() {
+        let (old, new) = (slot(&owner(0), SlotState::Live), slot(&owner(1), SlotState::Live));
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        let new = Slot { since: at(1000), ..new };
+        let of =
+            |slots: &[&Slot]| Ledger { slots: slots.iter().copied().cloned().collect(), departed: vec![] };
+        let shows = |listed: &[&Slot], ledger: &[&Slot], seconds| {
+            shows_live(&self::listed(listed), &of(ledger), at(seconds), &Timings::default())
+        };
+        for (name, listed, ledger, seconds, expected) in [
+            ("there is no key", &[][..], &[][..], 2000, None),
+            ("the first one may not be shown yet", &[], &[&new], 1240, None),
+            ("then it should be", &[], &[&new], 1241, Some(false)),
+            ("and is", &[&new], &[&new], 1241, Some(true)),
+            ("a list from before it", &[], &[&new], 100, None),
+            ("an older key should be shown all the same", &[&new], &[&old, &new], 1001, Some(false)),
+            ("and is", &[&old], &[&old, &new], 1001, Some(true)),
+        ] {
+            assert_eq!(shows(listed, ledger, seconds), expected, "{name}");
+        }
     }
 
     #[test]

@@ -424,7 +424,7 @@ impl Look<'_> {
         Some(ListSeen {
             at: last.at,
             coverage: last.coverage,
-            shows_live: lists::shows_live(&last.keys, self.ledger, last.wall),
+            shows_live: lists::shows_live(&last.keys, self.ledger, last.wall, self.timings),
             stray: marked.map(|key| key.name.clone()).take(10).collect(),
             unmanaged: i64::try_from(unmanaged.len()).unwrap_or(i64::MAX),
         })
