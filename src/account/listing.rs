@@ -45,7 +45,7 @@ pub async fn fresh(
     let clock = &context.env.clock;
     let now = clock.monotonic();
     if let Some(last) = lists.last().filter(|last| now.saturating_duration_since(last.at) <= max_age) {
-        return Ok(Some(digest(context, last, &ledger)));
+        return Ok(Some(digest(context, memory, last, &ledger)));
     }
     let missing = memory.facts().list_failure.filter(|failure| is_missing(&failure.error));
     if missing.is_some_and(|failure| failure.retry_at > now) {
@@ -81,7 +81,7 @@ pub async fn fresh(
         }
     });
     let snapshot = Snapshot { at: now, wall, keys, coverage };
-    let listed = digest(context, &snapshot, &ledger);
+    let listed = digest(context, memory, &snapshot, &ledger);
     lists.push(snapshot);
     Ok(Some(listed))
 }
@@ -106,8 +106,9 @@ pub(super) fn note_failure(
     });
 }
 
-fn digest(context: &Context, list: &Snapshot, ledger: &Ledger) -> Listed {
-    let unmanaged = lists::unmanaged(&list.keys, ledger);
+fn digest(context: &Context, memory: &AccountMemory, list: &Snapshot, ledger: &Ledger) -> Listed {
+    let departed = memory.departed(&ledger.departed, context.env.clock.monotonic());
+    let unmanaged = lists::unmanaged(&list.keys, list.at, ledger, &departed);
     let mark = format!("-{}-", crate::api::name::cluster_mark(&context.settings.installation.cluster));
     Listed {
         unmanaged: i64::try_from(unmanaged.len()).unwrap_or(i64::MAX),

@@ -3,7 +3,10 @@
 //! A list decides something only if it covers the account: it must show a key of ours that answered 200 within
 //! the last hour, or else the token may belong to someone else. One list may lag, so it takes two to show absence.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -17,6 +20,9 @@ use crate::{
 
 /// How many lists are kept: enough for three over ten minutes beside one a minute.
 const KEPT: usize = 24;
+
+/// A key that left the ledger may be listed for so long. After that it is one that came late, and lives.
+const LAG: Duration = Duration::from_mins(10);
 
 /// Whether a list speaks of the account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,12 +219,21 @@ pub fn shows_live(keys: &[ListedKey], ledger: &Ledger, wall: Timestamp, timings:
     Some(live.any(|slot| find(keys, slot).is_some()))
 }
 
-/// Listed keys that are in no slot and did not lately leave one: made elsewhere.
+/// Keys in a list asked for at `at` that are in no slot and did not lately leave one: made elsewhere. `departed` tells
+/// since when attempts are known to have left.
 #[must_use]
-pub fn unmanaged<'a>(keys: &'a [ListedKey], ledger: &Ledger) -> Vec<&'a ListedKey> {
+pub fn unmanaged<'a>(
+    keys: &'a [ListedKey],
+    at: Instant,
+    ledger: &Ledger,
+    departed: &HashMap<String, Instant>,
+) -> Vec<&'a ListedKey> {
+    let lags = |left: Instant| at.saturating_duration_since(left) < LAG;
+    let lately = departed.iter().filter(|(_, left)| lags(**left));
+    let endings: Vec<String> = lately.map(|(attempt, _)| format!("-{attempt}")).collect();
     keys.iter()
         .filter(|key| !ledger.slots.iter().any(|slot| is_of(key, slot)))
-        .filter(|key| !ledger.departed.iter().any(|attempt| key.name.ends_with(&format!("-{attempt}"))))
+        .filter(|key| !endings.iter().any(|ending| key.name.ends_with(ending)))
         .collect()
 }
 
@@ -389,13 +404,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_key_that_just_left_the_ledger_is_not_somebody_elses() {
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused clock")]
+    async fn a_key_that_just_left_the_ledger_is_not_somebody_elses() {
         let (ours, mut gone) = (slot(&owner(0), SlotState::Live), slot(&owner(1), SlotState::Live));
         gone.key_name = Some("Production-App-01234567-departedxx".into());
         let ledger = Ledger { slots: vec![ours.clone()], departed: vec!["departedxx".into()] };
-        assert!(unmanaged(&listed(&[&ours, &gone]), &ledger).is_empty());
+        let left = Instant::now();
+        let departed = HashMap::from([("departedxx".to_owned(), left)]);
+        let count = |gone: &Slot, at| unmanaged(&listed(&[&ours, gone]), at, &ledger, &departed).len();
+        assert_eq!(count(&gone, left), 0);
+        assert_eq!(count(&gone, left + LAG - Duration::from_secs(1)), 0);
+        assert_eq!(count(&gone, left + LAG), 1, "no list lags for so long: the key came late");
         gone.key_name = Some("Somebody-Elses".into());
-        assert_eq!(unmanaged(&listed(&[&ours, &gone]), &ledger).len(), 1);
+        assert_eq!(count(&gone, left), 1);
     }
 }

@@ -67,6 +67,8 @@ pub struct AccountFacts {
     pub missing: HashMap<String, Instant>,
     /// Namespaces of published keys whose ApiKey is missing.
     pub namespaces: HashMap<String, NamespaceSeen>,
+    /// Attempts that left the ledger, and since when this process knows so.
+    pub departed: HashMap<String, Instant>,
     /// Slots as this process first saw them in their state: by attempt, a kept place by its owner's uid.
     pub entered: HashMap<String, Entered>,
 }
@@ -233,6 +235,17 @@ impl AccountMemory {
     #[must_use]
     pub fn facts(&self) -> AccountFacts {
         lock(&self.facts).clone()
+    }
+
+    /// Since when this process knows that these attempts left the ledger, which keeps no times of them.
+    pub fn departed(&self, attempts: &[String], now: Instant) -> HashMap<String, Instant> {
+        self.note(|facts| {
+            facts.departed.retain(|attempt, _| attempts.contains(attempt));
+            for attempt in attempts {
+                facts.departed.entry(attempt.clone()).or_insert(now);
+            }
+            facts.departed.clone()
+        })
     }
 
     /// Changes what is remembered of the account as a whole.

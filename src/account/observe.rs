@@ -175,7 +175,16 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
     let entries = entries(context, &name, found);
     let lists = memory.lists.lock().await;
     let timings = context.settings.timings.clone();
-    let look = Look { ledger: &ledger, lists: &lists, timings: &timings, entered: &entered, now, wall };
+    let departed = memory.departed(&ledger.departed, now);
+    let look = Look {
+        ledger: &ledger,
+        lists: &lists,
+        timings: &timings,
+        entered: &entered,
+        departed: &departed,
+        now,
+        wall,
+    };
     let slots = ledger.slots.iter().map(|slot| {
         let attempt = slot.attempt.as_deref().unwrap_or_default();
         let memory = memory.key(attempt);
@@ -234,8 +243,8 @@ fn start_over(memory: &AccountMemory, credentials: &CredentialsSeen) -> bool {
     memory.note(|facts| {
         let changed = facts.credentials.as_ref().is_some_and(|known| known != version);
         if changed {
-            let AccountFacts { missing, namespaces, entered, .. } = std::mem::take(facts);
-            *facts = AccountFacts { missing, namespaces, entered, ..AccountFacts::default() };
+            let AccountFacts { missing, namespaces, entered, departed, .. } = std::mem::take(facts);
+            *facts = AccountFacts { missing, namespaces, entered, departed, ..AccountFacts::default() };
         }
         facts.credentials = Some(version.clone());
         changed
@@ -340,6 +349,7 @@ struct Look<'a> {
     lists: &'a Lists,
     timings: &'a Timings,
     entered: &'a HashMap<String, Entered>,
+    departed: &'a HashMap<String, Instant>,
     now: Instant,
     wall: Timestamp,
 }
@@ -418,7 +428,7 @@ impl Look<'_> {
 
     fn list(&self, mark: &str) -> Option<ListSeen> {
         let last = self.lists.last()?;
-        let unmanaged = lists::unmanaged(&last.keys, self.ledger);
+        let unmanaged = lists::unmanaged(&last.keys, last.at, self.ledger, self.departed);
         let mark = format!("-{mark}-");
         let marked = unmanaged.iter().filter(|key| key.name.contains(&mark));
         Some(ListSeen {

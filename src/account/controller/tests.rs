@@ -500,6 +500,23 @@ async fn a_creation_that_made_a_key_unseen_is_found_by_its_name_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_key_that_comes_after_its_attempt_left_counts_once_no_list_can_lag_any_more() {
+    let (late, live) = (aged(0, SlotState::Creating), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(1);
+    stage.key(&live, Some(true));
+    stage.world().account.status.as_mut().unwrap().departed = vec![late.attempt.clone().unwrap()];
+    stage.world().changed();
+    stage.key(&late, None);
+    let unmanaged = |world: &World| {
+        world.account.status.as_ref().and_then(|status| status.capacity.as_ref()).map(|sums| sums.unmanaged)
+    };
+    stage.pass(Duration::from_mins(9)).await;
+    assert_eq!(unmanaged(&stage.world()), Some(0));
+    stage.until(MINUTES, |world| unmanaged(world) == Some(1)).await;
+}
+
+#[tokio::test]
 async fn without_a_list_an_unanswered_creation_waits_for_a_person() {
     let unanswered = aged(0, SlotState::Creating);
     let mut stage = stage(false, vec![unanswered.clone()]);
