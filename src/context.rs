@@ -78,10 +78,8 @@ impl Context {
     /// What this process remembers of an account.
     #[must_use]
     pub fn memory_of(&self, name: &str, account: &BagsAccount) -> Arc<AccountMemory> {
-        let per_hour = account.requests_per_hour();
-        let clock = self.env.clock.clone();
-        self.memory
-            .of(name, per_hour, || Budget::per_hour(u32::try_from(per_hour).unwrap_or(1).max(1), clock))
+        let per_hour = u32::try_from(account.requests_per_hour()).unwrap_or(1).max(1);
+        self.memory.of(name, per_hour, &self.env.clock)
     }
 
     /// A client that spends an account's budget.

@@ -16,6 +16,7 @@ use crate::{
     api::{BagsAccount, account::SlotState},
     backoff::FailureClass,
     bags::{self, Budget, UserId},
+    clock::Clock,
 };
 
 /// What this process remembers of all accounts.
@@ -28,7 +29,6 @@ pub struct Memory {
 pub struct AccountMemory {
     /// Requests that may be spent on it.
     pub budget: Arc<Budget>,
-    per_hour: i64,
     /// Its lists; held while one is being fetched, so that all who need one share it.
     pub lists: tokio::sync::Mutex<Lists>,
     /// Held by the one ApiKey that prepares an attempt: of many that prepare, one gets the licence, and what the
@@ -168,22 +168,21 @@ pub struct KeyMemory {
 }
 
 impl Memory {
-    /// The memory of an account; `budget` makes its budget, anew when the hourly rate changed.
-    pub fn of(&self, name: &str, per_hour: i64, budget: impl FnOnce() -> Budget) -> Arc<AccountMemory> {
+    /// The memory of an account, which may spend so many requests an hour. It is one and the same for as long as the account
+    /// is there: what one who holds it learns, all know.
+    pub fn of(&self, name: &str, requests_per_hour: u32, clock: &Arc<dyn Clock>) -> Arc<AccountMemory> {
         let mut accounts = lock(&self.accounts);
-        if let Some(known) = accounts.get(name).filter(|known| known.per_hour == per_hour) {
+        if let Some(known) = accounts.get(name) {
+            known.budget.set_per_hour(requests_per_hour);
             return known.clone();
         }
-        let keys = accounts.get(name).map(|known| lock(&known.keys).clone()).unwrap_or_default();
-        let facts = accounts.get(name).map(|known| lock(&known.facts).clone()).unwrap_or_default();
         let fresh = Arc::new(AccountMemory {
-            budget: Arc::new(budget()),
-            per_hour,
+            budget: Arc::new(Budget::per_hour(requests_per_hour, clock.clone())),
             lists: tokio::sync::Mutex::default(),
             preparing: tokio::sync::Mutex::default(),
             wallet: LastWallet::default(),
-            keys: Mutex::new(keys),
-            facts: Mutex::new(facts),
+            keys: Mutex::default(),
+            facts: Mutex::default(),
         });
         accounts.insert(name.to_owned(), fresh.clone());
         fresh

@@ -24,13 +24,32 @@ const PAUSED_REVOCATION_EVERY: Duration = Duration::from_secs(30);
 /// more than `requests`, and after a burst one still trickles through. A tenth is kept for revocations.
 pub struct Budget {
     clock: Arc<dyn Clock>,
-    capacity: f64,
-    reserve: f64,
-    refill_per_second: f64,
     state: Mutex<State>,
 }
 
+/// What follows from the requests an hour.
+#[derive(Clone, Copy, PartialEq)]
+struct Rate {
+    capacity: f64,
+    reserve: f64,
+    refill_per_second: f64,
+}
+
+impl Rate {
+    /// Fewer than two requests an hour are taken for two.
+    fn per_hour(requests: u32) -> Self {
+        let requests = f64::from(requests.max(2));
+        let capacity = requests / 2.0;
+        Self {
+            capacity,
+            reserve: (requests / 10.0).min(capacity - 1.0),
+            refill_per_second: capacity / HOUR_SECONDS,
+        }
+    }
+}
+
 struct State {
+    rate: Rate,
     tokens: f64,
     at: Instant,
     paused_until: Option<Instant>,
@@ -61,22 +80,25 @@ impl Budget {
     /// A full budget. Fewer than two requests an hour are taken for two.
     #[must_use]
     pub fn per_hour(requests: u32, clock: Arc<dyn Clock>) -> Self {
-        let requests = f64::from(requests.max(2));
-        let capacity = requests / 2.0;
+        let rate = Rate::per_hour(requests);
         let state = State {
-            tokens: capacity,
+            rate,
+            tokens: rate.capacity,
             at: clock.monotonic(),
             paused_until: None,
             passed_at: None,
             reading: None,
         };
-        Self {
-            clock,
-            capacity,
-            reserve: (requests / 10.0).min(capacity - 1.0),
-            refill_per_second: capacity / HOUR_SECONDS,
-            state: Mutex::new(state),
-        }
+        Self { clock, state: Mutex::new(state) }
+    }
+
+    /// Changes the rate. What is spent stays spent, and a pause goes on: else an edit would be a way around both.
+    pub fn set_per_hour(&self, requests: u32) {
+        let rate = Rate::per_hour(requests);
+        // What came in so far came at the old rate.
+        let mut state = self.refilled(self.clock.monotonic());
+        state.tokens = state.tokens.min(rate.capacity);
+        state.rate = rate;
     }
 
     /// Takes one request, or says when to ask again. Never waits.
@@ -99,12 +121,12 @@ impl Budget {
             }
         }
         let kept = match priority {
-            Priority::Normal => self.reserve,
+            Priority::Normal => state.rate.reserve,
             Priority::Revocation => 0.0,
         };
         let missing = 1.0 + kept - state.tokens;
         if missing > 0.0 {
-            let wait = Duration::from_secs_f64(missing / self.refill_per_second);
+            let wait = Duration::from_secs_f64(missing / state.rate.refill_per_second);
             return Err(Throttled { until: self.wall(now, now + wait), by_service: false });
         }
         state.tokens -= 1.0;
@@ -117,7 +139,7 @@ impl Budget {
     /// Gives back what was taken for a request that was not sent after all.
     pub(super) fn give_back(&self) {
         let mut state = self.lock();
-        state.tokens = (state.tokens + 1.0).min(self.capacity);
+        state.tokens = (state.tokens + 1.0).min(state.rate.capacity);
     }
 
     /// Stops everything but revocations until then: the service said so. At most two hours; a pause is never
@@ -159,7 +181,8 @@ impl Budget {
     fn refilled(&self, now: Instant) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         let elapsed = now.saturating_duration_since(state.at).as_secs_f64();
-        state.tokens = (state.tokens + elapsed * self.refill_per_second).min(self.capacity);
+        let Rate { capacity, refill_per_second, .. } = state.rate;
+        state.tokens = (state.tokens + elapsed * refill_per_second).min(capacity);
         state.at = state.at.max(now);
         state
     }
@@ -270,6 +293,20 @@ mod tests {
         assert_eq!(budget.paused_until(), Some(bound));
         clock.jump(Duration::from_secs(86_400));
         budget.try_take(Priority::Normal).unwrap_err();
+    }
+
+    #[test]
+    fn another_rate_gives_nothing_back_and_ends_no_pause() {
+        let (clock, budget) = budget(100);
+        take_all(&budget, Priority::Revocation);
+        budget.set_per_hour(1000);
+        assert_eq!(budget.remaining(), 0);
+        clock.advance(36 * SECOND);
+        assert_eq!(budget.remaining(), 5, "it fills at the new rate");
+        let end = later(clock.wall(), 100 * SECOND);
+        budget.pause_until(end);
+        budget.set_per_hour(8);
+        assert_eq!((budget.remaining(), budget.paused_until()), (4, Some(end)));
     }
 
     #[test]

@@ -457,6 +457,22 @@ async fn two_installations_of_one_cluster_do_not_answer_each_other() {
 }
 
 #[tokio::test]
+async fn an_edit_of_the_rate_in_the_middle_of_a_run_forgets_nothing_that_the_run_learns() {
+    let stage = stage(true, vec![]);
+    let memory = |per_hour| {
+        stage.world().account.spec.requests_per_hour = Some(per_hour);
+        let account = stage.world().account.clone();
+        stage.context.memory_of("main", &account)
+    };
+    let held = memory(250);
+    let edited = memory(20);
+    held.remember("a", |key| key.closed = true);
+    held.budget.pause_until(stage.clock.wall() + Duration::from_mins(5));
+    assert!(edited.key("a").closed && edited.budget.paused_until().is_some());
+    assert_eq!(edited.budget.remaining(), 10);
+}
+
+#[tokio::test]
 async fn a_condemned_key_is_revoked_and_gone_within_seconds() {
     let mut dying = aged(0, SlotState::Revoking);
     dying.since = Timestamp::from_second(1_800_000_000).unwrap();
