@@ -11,7 +11,7 @@ use std::{
 };
 
 use bags_operator::{
-    api::annotation,
+    api::{annotation, mark},
     clock::Randomness,
     sandbox::{Credentials, Sandbox, UserOptions},
 };
@@ -246,6 +246,12 @@ impl Scene {
     pub(crate) fn is_clean(&self, name: &str) -> bool {
         let key = self.api.get("apikeys", TENANT, name);
         key.is_some_and(|key| key["status"]["switch"]["cleanSince"].is_string())
+    }
+
+    /// Whether the value of a key has arrived in the keystore.
+    pub(crate) fn has_a_saved_value(&self) -> bool {
+        let entry = |secret: &Value| !secret["metadata"]["labels"][mark::ATTEMPT].is_null();
+        self.api.list("secrets").iter().any(|secret| entry(secret) && !secret["data"]["value"].is_null())
     }
 
     /// Whether the ledger keeps a place for an ApiKey.

@@ -276,7 +276,7 @@ fn trouble() -> Vec<Workflow> {
             .key("web")
             .meanwhile("put another user's credentials there", Scene::confuse_credentials)
             .then(Duration::ZERO, "put the right ones back", Scene::mend_credentials)
-            .once(|scene| !scene.living_keys().is_empty())
+            .once(Scene::has_a_saved_value)
             .ends(WEB_IS_READY),
         Workflow::new("consumer Secret deleted in the middle", Ways::Token)
             .key("web")
