@@ -92,12 +92,14 @@ impl Budget {
         Self { clock, state: Mutex::new(state) }
     }
 
-    /// Changes the rate. What is spent stays spent, and a pause goes on: else an edit would be a way around both.
+    /// Changes the rate. What is spent stays spent, and a pause goes on: else an edit would be a way around both. Whoever raises
+    /// the rate need not wait for what it keeps for revocations to come in.
     pub fn set_per_hour(&self, requests: u32) {
         let rate = Rate::per_hour(requests);
         // What came in so far came at the old rate.
         let mut state = self.refilled(self.clock.monotonic());
-        state.tokens = state.tokens.min(rate.capacity);
+        let spent = state.rate.capacity - state.tokens;
+        state.tokens = (rate.capacity - spent).max(0.0);
         state.rate = rate;
     }
 
@@ -296,17 +298,20 @@ mod tests {
     }
 
     #[test]
-    fn another_rate_gives_nothing_back_and_ends_no_pause() {
+    fn at_another_rate_what_is_spent_stays_spent_and_a_pause_goes_on() {
         let (clock, budget) = budget(100);
         take_all(&budget, Priority::Revocation);
         budget.set_per_hour(1000);
-        assert_eq!(budget.remaining(), 0);
+        assert_eq!(budget.remaining(), 450, "fifty are spent, and no more");
+        budget.try_take(Priority::Normal).unwrap();
         clock.advance(36 * SECOND);
-        assert_eq!(budget.remaining(), 5, "it fills at the new rate");
+        assert_eq!(budget.remaining(), 454, "it fills at the new rate");
+        budget.set_per_hour(1000);
+        assert_eq!(budget.remaining(), 454, "the same rate again");
         let end = later(clock.wall(), 100 * SECOND);
         budget.pause_until(end);
         budget.set_per_hour(8);
-        assert_eq!((budget.remaining(), budget.paused_until()), (4, Some(end)));
+        assert_eq!((budget.remaining(), budget.paused_until()), (0, Some(end)));
     }
 
     #[test]
