@@ -123,7 +123,8 @@ func newConsumer(base string, key func() (string, error)) *consumer {
 	return &consumer{
 		url:     strings.TrimRight(base, "/") + "/auth/me",
 		key:     key,
-		client:  &http.Client{Timeout: 10 * time.Second},
+		// Longer than a machine stands still that others use as well: such a call is late, and did not fail.
+		client:  &http.Client{Timeout: time.Minute},
 		counted: counts{Statuses: map[string]int{}},
 	}
 }
