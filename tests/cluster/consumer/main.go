@@ -121,8 +121,8 @@ func keySource(file string) func() (string, error) {
 
 func newConsumer(base string, key func() (string, error)) *consumer {
 	return &consumer{
-		url:     strings.TrimRight(base, "/") + "/auth/me",
-		key:     key,
+		url: strings.TrimRight(base, "/") + "/auth/me",
+		key: key,
 		// Longer than a machine stands still that others use as well: such a call is late, and did not fail.
 		client:  &http.Client{Timeout: time.Minute},
 		counted: counts{Statuses: map[string]int{}},
