@@ -210,9 +210,12 @@ impl Observation {
         let way = self.way(seen);
         // Of a published key the word says that nothing uses it any more, not that it is gone: where the operator can
         // revoke it, it does; once it has, only a key is left that does not say whether it works.
+        // One that Bags neither lets in nor revokes may be let in again, with its user.
+        let suspended = seen.memory.unclear_since.is_some()
+            && (matches!(way, Way::Person(PersonReason::Refused)) || way == Way::Operator);
         let removed = seen.slot.published.is_none()
-            || matches!(way, Way::Person(_))
-            || seen.memory.revocations >= death::PATIENCE
+            || matches!(way, Way::Person(_)) && !suspended
+            || seen.memory.revocations >= death::PATIENCE && !suspended
             || seen.memory.acknowledged.is_some() && seen.memory.unclear_since.is_some();
         death::Facts {
             memory: &seen.memory,
