@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,9 +16,11 @@ use std::{
 
 use bags_operator::config::Config;
 use rand::{SeedableRng, rngs::StdRng, seq::index};
+use serde::{Deserialize, Serialize};
 
 use super::{
     fault::{Fault, Strike},
+    kept::Kept,
     regressions,
     run::{Plan, Report, Seen, run},
     trace::Trace,
@@ -82,7 +85,7 @@ const TWICE: usize = 100;
 const AT_ONCE: usize = 5000;
 
 /// What was run for one workflow.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Count {
     pub(crate) requests: usize,
     pub(crate) moments: usize,
@@ -101,8 +104,9 @@ impl fmt::Display for Count {
 const PRINTED: usize = 30;
 
 /// What all of it came to.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Totals {
+    pub(crate) took: Duration,
     pub(crate) runs: usize,
     pub(crate) faults: usize,
     pub(crate) seeds: u64,
@@ -110,6 +114,7 @@ pub(crate) struct Totals {
     /// In words, with the command that shows it again.
     pub(crate) violations: Vec<String>,
     /// How many of them were told.
+    #[serde(skip)]
     told: usize,
 }
 
@@ -123,6 +128,15 @@ impl Totals {
             self.seeds,
             self.violations.len()
         )
+    }
+
+    fn merge(&mut self, part: Self) {
+        self.took += part.took;
+        self.runs += part.runs;
+        self.faults += part.faults;
+        self.seeds += part.seeds;
+        self.by_workflow.extend(part.by_workflow);
+        self.violations.extend(part.violations);
     }
 
     /// Prints the violations that came since the last time.
@@ -225,7 +239,7 @@ pub(crate) fn seeded(seed: u64) -> Plan {
 }
 
 /// What was found once must not come back.
-fn regressions(workflows: &[Arc<Workflow>], share: Share, config: &Config, totals: &mut Totals) {
+fn regressions(workflows: &[Arc<Workflow>], share: Share, config: &Config) -> Totals {
     let known = regressions::ALL.iter().filter_map(|regression| {
         let plan = match regression.run {
             regressions::Run::Seed(seed) => seeded(seed),
@@ -245,6 +259,7 @@ fn regressions(workflows: &[Arc<Workflow>], share: Share, config: &Config, total
         Some((regression.name, plan))
     });
     let (names, plans): (Vec<_>, Vec<_>) = known.unzip();
+    let mut totals = Totals::default();
     for (name, (plan, report)) in names.into_iter().zip(judge_all(plans, share.stop_at_first, config)) {
         let before = totals.violations.len();
         totals.add(&plan, &report);
@@ -252,29 +267,51 @@ fn regressions(workflows: &[Arc<Workflow>], share: Share, config: &Config, total
             *violation = format!("{name}: {violation}");
         }
     }
+    totals
 }
 
-/// Runs all that the share asks for.
-pub(crate) fn explore(workflows: Vec<Workflow>, share: Share, config: &Config) -> Totals {
+/// Runs all that the share asks for and that is not kept.
+pub(crate) fn explore(workflows: Vec<Workflow>, share: Share, config: &Config, kept: &mut Kept) -> Totals {
     let mut totals = Totals::default();
     let workflows: Vec<Arc<Workflow>> = workflows.into_iter().map(Arc::new).collect();
-    regressions(&workflows, share, config, &mut totals);
-    totals.tell();
-    for workflow in workflows {
-        let mut count = Count::default();
-        let bases = bases(&workflow, share, config, &mut totals, &mut count);
-        let singles = singles(&bases, share, config, &mut totals, &mut count);
-        let moments: Vec<usize> = bases.iter().map(|(plan, _)| plan.act_after).collect();
-        pairs(&moments, &singles, share, config, &mut totals, &mut count);
+    let mut part = |name: &str, run: &dyn Fn() -> Totals| {
+        totals.merge(kept.or_run(name, || timed(run)));
         totals.tell();
-        println!("{}: {count}, {} violations so far", workflow.name, totals.violations.len());
-        totals.by_workflow.push((workflow.name.clone(), count));
-        if share.stop_at_first && !totals.violations.is_empty() {
-            return totals;
+        let stop = share.stop_at_first && !totals.violations.is_empty();
+        match totals.by_workflow.last() {
+            Some((last, count)) if last == name => {
+                println!("{name}: {count}, {} violations so far", totals.violations.len());
+            }
+            _ => {}
         }
-    }
-    seeds(share, config, &mut totals);
-    totals.tell();
+        stop
+    };
+    let seeds = (share.first_seed..share.first_seed + share.seeds).step_by(AT_ONCE);
+    let seeds = seeds.map(|begin| begin..(begin + AT_ONCE as u64).min(share.first_seed + share.seeds));
+    let _ = part("regressions", &|| regressions(&workflows, share, config))
+        || workflows.iter().any(|workflow| part(&workflow.name, &|| one(workflow, share, config)))
+        || seeds
+            .into_iter()
+            .any(|some| part(&format!("seeds {some:?}"), &|| random(some.clone(), share, config)))
+        || part("twice", &|| twice(share, config));
+    totals
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it took is for people; no run knows of it")]
+fn timed(run: &dyn Fn() -> Totals) -> Totals {
+    let begun = std::time::Instant::now();
+    let totals = run();
+    Totals { took: begun.elapsed(), ..totals }
+}
+
+/// All that the share asks for of one workflow.
+fn one(workflow: &Arc<Workflow>, share: Share, config: &Config) -> Totals {
+    let (mut totals, mut count) = (Totals::default(), Count::default());
+    let bases = bases(workflow, share, config, &mut totals, &mut count);
+    let singles = singles(&bases, share, config, &mut totals, &mut count);
+    let moments: Vec<usize> = bases.iter().map(|(plan, _)| plan.act_after).collect();
+    pairs(&moments, &singles, share, config, &mut totals, &mut count);
+    totals.by_workflow.push((workflow.name.clone(), count));
     totals
 }
 
@@ -436,23 +473,28 @@ fn counts(request: &Seen) -> bool {
     request.mutates && !request.label.what.starts_with("create events")
 }
 
-/// Random runs; the first hundred twice more, to compare their stories.
-fn seeds(share: Share, config: &Config, totals: &mut Totals) {
-    let all = share.first_seed..share.first_seed + share.seeds;
-    for begin in all.clone().step_by(AT_ONCE) {
-        let some = (begin..all.end).take(AT_ONCE);
-        for (plan, report) in judge_all(some.map(seeded).collect(), share.stop_at_first, config) {
-            totals.add(&plan, &report);
-            totals.seeds += 1;
-        }
+/// Random runs.
+fn random(seeds: Range<u64>, share: Share, config: &Config) -> Totals {
+    let mut totals = Totals::default();
+    for (plan, report) in judge_all(seeds.map(seeded).collect(), share.stop_at_first, config) {
+        totals.add(&plan, &report);
+        totals.seeds += 1;
     }
+    totals
+}
+
+/// The first hundred random runs twice more, to compare their stories.
+fn twice(share: Share, config: &Config) -> Totals {
+    let mut totals = Totals::default();
     let traced = |seed| Plan { traced: true, ..seeded(seed) };
-    let twice: Vec<Plan> = all.take(TWICE).flat_map(|seed| [traced(seed), traced(seed)]).collect();
-    totals.runs += twice.len();
-    for pair in judge_all(twice, false, config).chunks(2) {
+    let all = share.first_seed..share.first_seed + share.seeds;
+    let plans: Vec<Plan> = all.take(TWICE).flat_map(|seed| [traced(seed), traced(seed)]).collect();
+    totals.runs += plans.len();
+    for pair in judge_all(plans, false, config).chunks(2) {
         let [(plan, first), (_, second)] = pair else { continue };
         if first.trace.lines() != second.trace.lines() {
             totals.violations.push(format!("a replay differs from its run\n    {}", replay(plan)));
         }
     }
+    totals
 }

@@ -17,6 +17,7 @@ mod end;
 mod explore;
 mod fault;
 mod gate;
+mod kept;
 mod oracle;
 mod process;
 mod regressions;
@@ -34,7 +35,6 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
 };
 
 use bags_operator::config::{Cli, Command, Config};
@@ -43,6 +43,7 @@ use clap::Parser;
 use self::{
     explore::{Most, Share, Totals, explore, seeded, undisturbed},
     fault::Strike,
+    kept::Kept,
     run::{Plan, run},
 };
 
@@ -79,6 +80,9 @@ struct Args {
     /// Write the figures there, as Markdown.
     #[arg(long)]
     write: Option<PathBuf>,
+    /// Keep there what each part came to, and go on where an earlier run of this program was stopped.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// Count the requests to Bags, and write them there, as Markdown.
     #[arg(long)]
     requests: Option<PathBuf>,
@@ -153,15 +157,20 @@ fn main() -> ExitCode {
         first_seed: args.first_seed,
         stop_at_first: args.mutants,
     };
-    let begun = real_time();
-    let mut totals = explore(workflows, share, &config);
+    let mut kept = match args.keep.as_deref().map(Kept::open).transpose() {
+        Ok(kept) => kept.unwrap_or_default(),
+        Err(error) => {
+            eprintln!("failed to keep what is run: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut totals = explore(workflows, share, &config, &mut kept);
     if filter.is_empty() && !args.all && !args.mutants {
         totals.violations.extend(outdated(&config));
     }
-    let took = real_time().saturating_duration_since(begun);
-    report(&totals, took);
+    report(&totals);
     if let Some(path) = &args.write
-        && let Err(error) = std::fs::write(path, page(&totals, took))
+        && let Err(error) = std::fs::write(path, page(&totals))
     {
         eprintln!("failed to write {}: {error}", path.display());
         return ExitCode::FAILURE;
@@ -187,11 +196,6 @@ fn count(path: &Path, config: &Config) -> ExitCode {
     }
     wrong.iter().for_each(|words| eprintln!("{words}"));
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long it took is for people; no run knows of it")]
-fn real_time() -> std::time::Instant {
-    std::time::Instant::now()
 }
 
 /// The operator's configuration: all that is its default, but for the time that both keys stay valid without evidence. In a
@@ -241,22 +245,23 @@ fn tell(args: &Args, config: &Config) -> ExitCode {
     if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn report(totals: &Totals, took: Duration) {
+fn report(totals: &Totals) {
     let mut out = std::io::stdout().lock();
+    let took = totals.took;
     let each = took.as_secs_f64() * 1000.0 / f64::from(u32::try_from(totals.runs.max(1)).unwrap_or(u32::MAX));
     let _ = writeln!(out, "{:.1} s, {each:.2} ms a run", took.as_secs_f64());
     let _ = writeln!(out, "{}", totals.line());
 }
 
 /// `docs/faults.md`.
-fn page(totals: &Totals, took: Duration) -> String {
+fn page(totals: &Totals) -> String {
     let mut rows = String::new();
     for (name, count) in &totals.by_workflow {
         let explore::Count { requests, moments, singles, pairs } = count;
         rows.push_str(&format!("| {name} | {requests} | {moments} | {singles} | {pairs} |\n"));
     }
     let (line, commit, mutants) = (totals.line(), commit(), mutants());
-    let minutes = took.as_secs().div_ceil(60);
+    let minutes = totals.took.as_secs().div_ceil(60);
     let Most { singles, in_the_middle, pairs } = ALL_OF_LONG;
     format!(
         "# What was made to fail
