@@ -75,6 +75,15 @@ impl Oracle {
             if !room.fits_new(&without.slots, 0) {
                 self.blame(format!("admission: a place is kept for {} where none is free", slot.owner.name));
             }
+            let again = after.slots.iter().any(|other| {
+                let (ours, theirs) = (&slot.owner, &other.owner);
+                (&ours.namespace, &ours.name) == (&theirs.namespace, &theirs.name)
+                    && ours.uid != theirs.uid
+                    && Slot { owner: ours.clone(), since: slot.since, ..other.clone() } == *slot
+            });
+            if again {
+                self.blame(format!("admission: two places are kept for tries of {}", slot.owner.name));
+            }
             let rival = before.slots.iter().find(|other| {
                 matches!(other.state, SlotState::Reserved | SlotState::Creating)
                     && other.key_use == slot.key_use
