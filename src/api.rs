@@ -35,9 +35,11 @@ pub mod annotation {
     pub const DELETE_NOW: &str = "keys.bags.fm/delete-now";
     /// On an ApiKey: any text; a new one asks for a rotation, the same one again asks for nothing.
     pub const ROTATE: &str = "keys.bags.fm/rotate";
-    /// On a BagsAccount: comma-separated attempts whose keys a person has removed at Bags. Of a published key whose
-    /// ApiKey vanished (`OrphanedKeys`) it says that nothing uses it any more: it may go, and is revoked where it works.
+    /// On a BagsAccount: comma-separated attempts whose keys a person has removed at Bags.
     pub const RESOLVED: &str = "keys.bags.fm/resolved";
+    /// On a BagsAccount: comma-separated attempts of keys whose ApiKeys vanished (`OrphanedKeys`) and that nothing uses any
+    /// more: they are revoked.
+    pub const REVOKE: &str = "keys.bags.fm/revoke";
     /// On a BagsAccount: the cluster (first 8 characters of the uid of `kube-system`) that takes the account over.
     pub const TAKE_OVER: &str = "keys.bags.fm/take-over";
     /// On a BagsAccount being deleted: let it go although slots are left.

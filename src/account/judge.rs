@@ -207,23 +207,13 @@ impl Observation {
 
     /// What is known of a key in `Revoking`.
     pub(super) fn death<'a>(&'a self, seen: &'a SlotSeen) -> death::Facts<'a> {
-        let way = self.way(seen);
-        // Of a published key the word says that nothing uses it any more, not that it is gone: where the operator can
-        // revoke it, it does; once it has, only a key is left that does not say whether it works.
-        // One that Bags neither lets in nor revokes may be let in again, with its user.
-        let suspended = seen.memory.unclear_since.is_some()
-            && (matches!(way, Way::Person(PersonReason::Refused)) || way == Way::Operator);
-        let removed = seen.slot.published.is_none()
-            || matches!(way, Way::Person(_)) && !suspended
-            || seen.memory.revocations >= death::PATIENCE && !suspended
-            || seen.memory.acknowledged.is_some() && seen.memory.unclear_since.is_some();
         death::Facts {
             memory: &seen.memory,
             value: seen.stored == Stored::Value,
-            way,
+            way: self.way(seen),
             list: self.evidence(seen),
             witness: self.witness(seen),
-            resolved: self.resolved(seen) && removed,
+            resolved: self.resolved(seen),
             pinged: self.facts.pinged,
             ping_after: self.facts.ping_after,
             age: self.age_of(seen),
@@ -234,9 +224,19 @@ impl Observation {
 
     /// Whether a person said that a slot's key is removed.
     pub(super) fn resolved(&self, seen: &SlotSeen) -> bool {
+        self.names(annotation::RESOLVED, seen)
+    }
+
+    /// Whether a person said that a slot's key is to be revoked, although its ApiKey vanished. That it is removed is
+    /// another word: a key that Bags neither lets in nor revokes for now, with its user, is not.
+    pub(super) fn let_go(&self, seen: &SlotSeen) -> bool {
+        self.names(annotation::REVOKE, seen)
+    }
+
+    fn names(&self, annotation: &str, seen: &SlotSeen) -> bool {
         let Some(attempt) = seen.attempt() else { return false };
-        self.annotation(annotation::RESOLVED)
-            .is_some_and(|attempts| attempts.split(',').any(|resolved| resolved.trim() == attempt))
+        self.annotation(annotation)
+            .is_some_and(|attempts| attempts.split(',').any(|named| named.trim() == attempt))
     }
 
     /// An annotation of the account.

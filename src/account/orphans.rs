@@ -2,7 +2,7 @@
 //!
 //! A kept place is given back, and a key that was never published is abandoned. A published one may be in use by pods,
 //! whoever took its ApiKey away: time alone never revokes it, only the end of its namespace, with which its pods
-//! ended, or a platform person's word.
+//! ended, or a platform person's word, by the annotation `keys.bags.fm/revoke`.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub(super) fn orphans(seen: &Observation) -> Turn {
 pub(super) fn kept(seen: &Observation) -> impl Iterator<Item = &SlotSeen> {
     seen.slots.iter().filter(|slot| {
         let namespace = seen.facts.namespaces.get(&slot.slot.owner.namespace);
-        let going = seen.resolved(slot) || namespace.is_some_and(|known| known.gone_since.is_some());
+        let going = seen.let_go(slot) || namespace.is_some_and(|known| known.gone_since.is_some());
         slot.slot.state == SlotState::Live && vanished(slot) && !going
     })
 }
@@ -71,7 +71,7 @@ fn once_gone(slot: &SlotSeen, due: Duration, then: Change) -> Turn {
 
 fn published(seen: &Observation, slot: &SlotSeen, attempt: &str) -> Turn {
     let condemn = Change::Condemn { attempt: attempt.to_owned(), emergency: false };
-    if !vanished(slot) || seen.resolved(slot) {
+    if !vanished(slot) || seen.let_go(slot) {
         return once_gone(slot, Duration::ZERO, condemn);
     }
     let namespace = &slot.slot.owner.namespace;

@@ -110,6 +110,7 @@ fn duration() -> Json {
 pub(crate) fn any_account(now: i64) -> Json {
     let word = prop_oneof![
         Just(annotation::RESOLVED),
+        Just(annotation::REVOKE),
         Just(annotation::TAKE_OVER),
         Just(annotation::FORGET),
         Just("theirs")

@@ -278,12 +278,12 @@ impl Scene {
         let _ = self.api.delete("apikeys", TENANT, name);
     }
 
-    /// The platform team says that no key of the account is used any more.
-    pub(crate) fn resolve_all(&self) {
+    /// The platform team says that no key of the account is used any more, and is to be revoked.
+    pub(crate) fn let_all_go(&self) {
         let Some(account) = self.api.get("bagsaccounts", "", ACCOUNT) else { return };
         let slots = account.pointer("/status/slots").and_then(Value::as_array).cloned().unwrap_or_default();
         let attempts: Vec<&str> = slots.iter().filter_map(|slot| slot["attempt"].as_str()).collect();
-        self.annotate("bagsaccounts", "", ACCOUNT, annotation::RESOLVED, &attempts.join(","));
+        self.annotate("bagsaccounts", "", ACCOUNT, annotation::REVOKE, &attempts.join(","));
     }
 
     /// The word that nothing uses the key any more.

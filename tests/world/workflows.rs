@@ -218,15 +218,25 @@ fn deletion() -> Vec<Workflow> {
             .key("web")
             .meanwhile("take the finalizer off and delete the ApiKey", |scene| scene.strip_and_delete("web"))
             .once(|scene| scene.is_ready("web"))
-            .then(
-                Duration::from_mins(40),
-                "take its Secret away, and say that nothing uses its key",
-                |scene| {
-                    scene.delete_consumer_secret("web");
-                    scene.resolve_all();
-                },
-            )
+            .then(Duration::from_mins(40), "take its Secret away, and have its key revoked", |scene| {
+                scene.delete_consumer_secret("web");
+                scene.let_all_go();
+            })
             .ends(NOTHING_IS_LEFT),
+        Workflow::new(
+            "finalizer stripped, and its user suspended at Bags while its key is let go",
+            Ways::Token,
+        )
+        .key("web")
+        .meanwhile("take the finalizer off and delete the ApiKey", |scene| scene.strip_and_delete("web"))
+        .once(|scene| scene.is_ready("web"))
+        .then(Duration::from_mins(40), "suspend the user at Bags, and have the key revoked", |scene| {
+            scene.suspend_user(true);
+            scene.delete_consumer_secret("web");
+            scene.let_all_go();
+        })
+        .then(Duration::from_mins(30), "let the user go on", |scene| scene.suspend_user(false))
+        .ends(NOTHING_IS_LEFT),
         Workflow::new("namespace terminating", Ways::Token)
             .key("web")
             .meanwhile("delete the namespace", Scene::delete_namespace)

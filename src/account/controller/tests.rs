@@ -605,7 +605,7 @@ async fn a_vanished_owners_key_is_revoked_on_a_persons_word() {
     let asked = |world: &World| world.requests.iter().filter(|of| of.contains("/apikeys/")).count();
     stage.pass(Duration::from_hours(1)).await;
     assert_eq!(asked(&stage.world()), 0, "who waits for a person asks for no owner");
-    stage.annotate(annotation::RESOLVED, &live.attempt.unwrap());
+    stage.annotate(annotation::REVOKE, &live.attempt.unwrap());
     let took = stage.until(MINUTES, |world| states(world).is_empty()).await;
     assert!(took < Duration::from_mins(1), "{took:?}");
     assert!(!stage.world().keys[0].alive);

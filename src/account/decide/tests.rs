@@ -579,7 +579,7 @@ prop_compose! {
 prop_compose! {
     fn any_account()(
         slots in proptest::collection::vec(any_slot(), 0..6),
-        (token, foreign, resolved, going, listed) in any::<(bool, bool, bool, bool, bool)>(),
+        (token, foreign, resolved, revoke, going, listed) in any::<(bool, bool, bool, bool, bool, bool)>(),
         namespace in proptest::option::of(proptest::option::of(0..7200u64)),
     ) -> Observation {
         let mut account = account();
@@ -598,6 +598,9 @@ prop_compose! {
         }
         if resolved {
             account = annotated(account, annotation::RESOLVED, "attempt-0,attempt-1");
+        }
+        if revoke {
+            account = annotated(account, annotation::REVOKE, "attempt-1,attempt-2");
         }
         if going {
             account = deleting(account);
@@ -624,7 +627,7 @@ fn justified(account: &Observation, change: &Change) -> bool {
         Change::Condemn { attempt, emergency } => {
             let seen = of(attempt);
             let namespace = account.facts.namespaces.get(&seen.slot.owner.namespace);
-            let may_go = account.resolved(seen) || namespace.is_some_and(|known| known.gone_since.is_some());
+            let may_go = account.let_go(seen) || namespace.is_some_and(|known| known.gone_since.is_some());
             let orphan = seen.slot.state == SlotState::Live && gone(seen) && may_go;
             !emergency && (seen.slot.state == SlotState::Lost || orphan)
         }

@@ -76,7 +76,8 @@ fn a_published_key_without_an_owner_goes_with_its_namespace_or_on_a_persons_word
         |attempt: &str| change_of(Change::Condemn { attempt: attempt.to_owned(), emergency: false });
     let current = attempt(0, SlotState::Live);
     let (ask, look) = (Decision::Look(Look::Owner(owner(0))), Decision::Look(Look::Namespace("shop".into())));
-    let may_go = |account| annotated(account, annotation::RESOLVED, &attempt(0, SlotState::Live));
+    let may_go = |account| annotated(account, annotation::REVOKE, &attempt(0, SlotState::Live));
+    let removed = |account| annotated(account, annotation::RESOLVED, &attempt(0, SlotState::Live));
     let mut two = namespace(gone(), 0, Some(3600));
     let mut older = two.slots[0].clone();
     older.slot.attempt = Some("older".into());
@@ -95,6 +96,7 @@ fn a_published_key_without_an_owner_goes_with_its_namespace_or_on_a_persons_word
         ("the older one goes first", two, condemn("older")),
         ("a person's word is followed", namespace(may_go(gone()), 0, None), condemn(&current)),
         ("after a live read", namespace(may_go(live(None)), 0, None), ask),
+        ("that it was removed is another word", namespace(removed(gone()), 0, None), rest(RESYNC)),
         ("but not while its ApiKey is there", may_go(live(Some(OwnerSeen::Cached))), rest(RESYNC)),
     ];
     for (name, case, expected) in cases {

@@ -36,7 +36,7 @@ pub(super) fn orphaned_keys(seen: &Observation) -> Option<Word> {
              Keys are seen at {PAGE}",
             some_of(keys),
             GoDuration(seen.timings.orphan_after),
-            annotation::RESOLVED
+            annotation::REVOKE
         ),
     )
 }

@@ -195,7 +195,7 @@ fn a_key_without_an_apikey_names_itself_and_the_way_out_until_it_is_on_its_way()
     let (orphaned, _, message) = said(&status, kind::ORPHANED_KEYS).unwrap();
     assert!(orphaned);
     assert!(!message.contains("  "), "{message}");
-    for part in ["shop/app-0", &attempt, &name, "keys.bags.fm/resolved: <attempts>", "1h"] {
+    for part in ["shop/app-0", &attempt, &name, "keys.bags.fm/revoke: <attempts>", "1h"] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
     assert!(!message.contains("app-1") && !message.contains("value is lost"), "{message}");

@@ -135,8 +135,8 @@ impl Oracle {
         let namespace = scene.api.get("namespaces", "", &slot.owner.namespace);
         let going = namespace.is_none_or(|it| !it["metadata"]["deletionTimestamp"].is_null());
         let account = scene.api.get("bagsaccounts", "", ACCOUNT);
-        let resolved = account.is_some_and(|account| {
-            let said = account["metadata"]["annotations"][annotation::RESOLVED].as_str().unwrap_or_default();
+        let let_go = account.is_some_and(|account| {
+            let said = account["metadata"]["annotations"][annotation::REVOKE].as_str().unwrap_or_default();
             said.split(',').any(|word| word == attempt)
         });
         let allowed = match owner {
@@ -150,7 +150,7 @@ impl Oracle {
                     false => return self.replaced(slot, scene),
                 }
             }
-            None => going || resolved,
+            None => going || let_go,
         };
         if allowed {
             self.excused.insert(attempt.clone());
