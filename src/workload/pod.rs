@@ -93,8 +93,11 @@ pub(super) enum ContainerState {
     NoStatus,
     /// It has not started; it will with what the Secret holds then.
     Waiting,
-    /// It has ended.
-    Terminated,
+    /// It had started at this time of the node's clock, and has ended.
+    Terminated(Option<Timestamp>),
+    /// The same of an init container: what it read may be with the others, by a shared volume, for as long as the pod is
+    /// there.
+    HandedOn(Option<Timestamp>),
     /// It runs, since this time of the node's clock.
     Running(Option<Timestamp>),
     /// Something that cannot be read.

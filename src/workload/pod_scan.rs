@@ -179,17 +179,17 @@ impl Judge<'_> {
             By::Unclear => Some(Why::Unknown),
             By::Pod => (!pod.unscheduled).then_some(Why::Started),
             By::Container(way, state) => match state {
-                ContainerState::Waiting | ContainerState::Terminated if self.is_overdue(pod) => {
+                ContainerState::Waiting | ContainerState::Terminated(_) if self.is_overdue(pod) => {
                     Some(Why::Unknown)
                 }
                 // What starts later is judged by its start; a file it has by then is read again as late as any other.
-                ContainerState::Waiting | ContainerState::Terminated => match way {
+                ContainerState::Waiting | ContainerState::Terminated(_) => match way {
                     Way::Mounted if pod.reloads => self.settling(),
                     Way::Mounted | Way::Started => None,
                 },
                 ContainerState::NoStatus => (!pod.unscheduled).then_some(Why::Unknown),
                 ContainerState::Unclear => Some(Why::Unknown),
-                ContainerState::Running(started) => {
+                ContainerState::Running(started) | ContainerState::HandedOn(started) => {
                     if self.is_after_switch(started, self.timings.container_margin) {
                         return None;
                     }

@@ -178,7 +178,7 @@ impl Cluster {
         let mut state = self.lock();
         let now = state.clock.monotonic();
         if let Some(index) = state.workload(name) {
-            state.workloads[index].broken = false;
+            state.workloads[index].fault = None;
             state.wake_waiting(index, now);
         }
     }
@@ -207,6 +207,15 @@ impl Cluster {
         if let Some(index) = state.workload(name) {
             state.workloads[index].wanted_again = true;
             state.workloads[index].wake(now);
+        }
+    }
+
+    /// A person deletes all pods of a workload.
+    pub(crate) fn delete_pods(&self, name: &str) {
+        let mut state = self.lock();
+        let Some(index) = state.workload(name) else { return };
+        for pod in state.living(index) {
+            state.delete_pod(&pod.name);
         }
     }
 

@@ -17,6 +17,7 @@ mod end;
 mod explore;
 mod fault;
 mod gate;
+mod holds;
 mod kept;
 mod oracle;
 mod process;

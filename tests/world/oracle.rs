@@ -65,6 +65,8 @@ pub(crate) struct Oracle {
     died: BTreeMap<String, Timestamp>,
     /// Attempts whose key people revoked, or had the operator revoke, whatever still held it.
     excused: BTreeSet<String>,
+    /// Which attempts were the current one of an ApiKey, by its uid, in order.
+    currents: BTreeMap<String, Vec<String>>,
     /// A person wiped the ledger: until it is whole again, a value in the keystore stands for a slot.
     ledger_lost: bool,
     /// Attempts that neither ledger nor keystore knew when the ledger was lost: people are told of their keys.
@@ -113,6 +115,7 @@ impl Oracle {
             alive: BTreeMap::new(),
             died: BTreeMap::new(),
             excused: BTreeSet::new(),
+            currents: BTreeMap::new(),
             ledger_lost: false,
             forsaken: BTreeSet::new(),
             spoken: Unspeakable::default(),

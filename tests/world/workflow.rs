@@ -306,7 +306,44 @@ impl Workflow {
         if seed % 8 == 2 {
             workflow = workflow.with_rotations(&mut StdRng::seed_from_u64(seed ^ 0x0707));
         }
+        if seed % 8 == 6 {
+            workflow = workflow.with_schedules(&mut StdRng::seed_from_u64(seed ^ 0x5c4e));
+        }
         workflow
+    }
+
+    /// Keys are replaced every few hours, and some of what reads them comes up with no other key until a person mends it.
+    fn with_schedules(mut self, rng: &mut StdRng) -> Self {
+        self.consumers = std::mem::take(&mut self.consumers)
+            .into_iter()
+            .map(|it| if rng.random_bool(0.3) { it.which_breaks_with_another_value() } else { it })
+            .collect();
+        let (every, back, gap) = (rng.random_range(1..=4), rng.random_bool(0.5), rng.random_bool(0.5));
+        let wait = Duration::from_secs(rng.random_range(1..1800));
+        let scheduled = self.then(wait, "have keys replaced every few hours", move |scene| {
+            for name in NAMES {
+                scene.edit_key(name, |spec| {
+                    spec["rotation"] =
+                        json!({"every": format!("{every}h"), "minOverlap": "5m", "quietFor": "10m"});
+                    if back {
+                        spec["rotation"]["onRolloutFailure"] = json!("SwitchBack");
+                    }
+                    spec["rollout"] = json!({"allowGap": gap});
+                });
+            }
+        });
+        let wait = Duration::from_mins(rng.random_range(30..360));
+        let mended = scheduled.then(wait, "mend what does not come up", |scene| {
+            NAMES.iter().for_each(|name| scene.cluster.mend(name));
+        });
+        // Or there would be no rest.
+        let wait = Duration::from_mins(rng.random_range(30..360));
+        let ended = mended.then(wait, "take the schedules away", |scene| {
+            NAMES
+                .iter()
+                .for_each(|name| scene.edit_key(name, |spec| spec["rotation"]["every"] = json!(null)));
+        });
+        ended.with_a_caretaker()
     }
 
     /// One or two keys are asked for anew, at any time. A person restarts what its own owner does not.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     cluster::{Consumer, Kind, Reads},
-    covering, crowded, rotations,
+    covering, crowded, holds, rotations,
     scene::{OWN_USER, Scene, Ways},
     schedules,
     workflow::Workflow,
@@ -22,6 +22,7 @@ pub(crate) fn all() -> Vec<Workflow> {
     all.extend(trouble());
     all.extend(rotations::rotations());
     all.extend(rotations::in_the_middle());
+    all.extend(holds::rotations());
     all.extend(schedules::by_schedule());
     all.extend(schedules::by_another_clock());
     all.extend(crowded::rotations());

@@ -65,6 +65,7 @@ struct Spec {
 #[serde(default, rename_all = "camelCase")]
 struct Container {
     name: Lax<String>,
+    restart_policy: Lax<String>,
     env: Items<Variable>,
     env_from: Items<Variables>,
     volume_mounts: Items<Mount>,
@@ -131,8 +132,8 @@ struct ContainerStatus {
 #[serde(default)]
 struct State {
     waiting: Lax<Anything>,
-    running: Lax<Running>,
-    terminated: Lax<Anything>,
+    running: Lax<Started>,
+    terminated: Lax<Started>,
 }
 
 /// A record of which nothing is read.
@@ -142,7 +143,7 @@ struct Anything {}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Running {
+struct Started {
     started_at: Lax<Timestamp>,
 }
 
@@ -234,12 +235,14 @@ fn state_of(name: &Lax<String>, statuses: &Items<ContainerStatus>, status_unclea
 fn state(state: &Lax<State>) -> ContainerState {
     let Lax::Known(State { waiting, running, terminated }) = state else { return ContainerState::Unclear };
     match (running, waiting, terminated) {
-        (Lax::Known(Running { started_at }), _, _) => {
+        (Lax::Known(Started { started_at }), _, _) => {
             ContainerState::Running(started_at.as_ref().known().copied())
         }
         (Lax::Unreadable, _, _) => ContainerState::Unclear,
         (Lax::Missing, Lax::Known(_), _) => ContainerState::Waiting,
-        (Lax::Missing, _, Lax::Known(_)) => ContainerState::Terminated,
+        (Lax::Missing, _, Lax::Known(Started { started_at })) => {
+            ContainerState::Terminated(started_at.as_ref().known().copied())
+        }
         (Lax::Missing, Lax::Missing | Lax::Unreadable, Lax::Missing | Lax::Unreadable) => {
             ContainerState::Unclear
         }
@@ -260,18 +263,25 @@ impl Uses {
 
     fn add_containers(&mut self, spec: &Spec, status: &Status, status_unclear: bool) {
         let kinds = [
-            (&spec.init_containers, &status.init_container_statuses),
-            (&spec.containers, &status.container_statuses),
-            (&spec.ephemeral_containers, &status.ephemeral_container_statuses),
+            (true, &spec.init_containers, &status.init_container_statuses),
+            (false, &spec.containers, &status.container_statuses),
+            (false, &spec.ephemeral_containers, &status.ephemeral_container_statuses),
         ];
         let mut mounts = Vec::new();
-        for (containers, statuses) in kinds {
+        for (prepares, containers, statuses) in kinds {
             for container in &containers.0 {
                 match container {
                     Lax::Missing => {}
                     Lax::Unreadable => self.add(SecretName::Any, By::Unclear),
                     Lax::Known(container) => {
-                        let state = state_of(&container.name, statuses, status_unclear);
+                        // A sidecar is started again in its pod, as the others are.
+                        let prepares = prepares && !is(&container.restart_policy, "Always");
+                        let state = match state_of(&container.name, statuses, status_unclear) {
+                            ContainerState::Terminated(started) if prepares => {
+                                ContainerState::HandedOn(started)
+                            }
+                            state => state,
+                        };
                         self.add_variables(container, By::Container(Way::Started, state));
                         mounts.extend(container.volume_mounts.0.iter().map(|mount| (mount, state)));
                     }

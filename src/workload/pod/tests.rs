@@ -187,7 +187,12 @@ fn a_container_is_in_the_state_that_is_told_and_in_no_other() {
         ("it runs", Some(running(1)), ContainerState::Running(Some(at(1)))),
         ("it runs, nobody knows since when", Some(json!({"running": {}})), ContainerState::Running(None)),
         ("it waits", Some(fixtures::waiting()), ContainerState::Waiting),
-        ("it ended", Some(fixtures::terminated()), ContainerState::Terminated),
+        ("it ended", Some(fixtures::terminated()), ContainerState::Terminated(Some(at(fixtures::OLD)))),
+        (
+            "it ended, nobody knows when it began",
+            Some(json!({"terminated": {}})),
+            ContainerState::Terminated(None),
+        ),
         ("no state", Some(json!({})), ContainerState::Unclear),
         ("a new state", Some(json!({"hibernating": {}})), ContainerState::Unclear),
         ("no status", None, ContainerState::NoStatus),

@@ -189,9 +189,32 @@ fn every_container_counts_whatever_its_kind() {
         assert_eq!(with_one(env(), Some(running(OLD))), STARTED, "{kind}");
         assert_eq!(with_one(mount(), Some(running(OLD))), MOUNTED, "{kind}");
         assert_eq!(with_one(env(), Some(running(MARGIN))), Verdict::Moved, "{kind}");
-        assert_eq!(with_one(env(), Some(terminated())), Verdict::Moved, "{kind}");
+        let ended = if kind == "initContainers" { STARTED } else { Verdict::Moved };
+        assert_eq!(with_one(env(), Some(terminated())), ended, "{kind}");
         assert_eq!(with_one(env(), None), UNKNOWN, "{kind}");
     }
+}
+
+#[test]
+fn what_an_init_container_read_may_be_with_the_others_for_as_long_as_the_pod_is_there() {
+    let before = |container: Value, state| {
+        let mut served = with_volume(pod(json!({})), volume());
+        add_container(&mut served, "initContainers", "before", container, Some(state));
+        served
+    };
+    let ended = |started: i64| json!({"terminated": {"exitCode": 0, "startedAt": at(started), "finishedAt": at(LATE)}});
+    let sidecar = |served| with(served, "/spec/initContainers/0/restartPolicy", json!("Always"));
+    check(&[
+        ("it began before the switch", before(env(), ended(OLD)), STARTED),
+        ("it began too soon after it", before(env(), ended(MARGIN - 1)), STARTED),
+        ("it began after it", before(env(), ended(MARGIN)), Verdict::Moved),
+        ("nobody knows when it began", before(env(), json!({"terminated": {"exitCode": 0}})), STARTED),
+        ("it copied a file", before(mount(), ended(OLD)), MOUNTED),
+        ("its application reads that again", reloading(before(mount(), ended(OLD))), Verdict::Moved),
+        ("it will begin", before(env(), waiting()), Verdict::Moved),
+        ("a sidecar, which begins again", sidecar(before(env(), ended(OLD))), Verdict::Moved),
+        ("a new pod", created(before(env(), ended(OLD)), SETTLED), Verdict::Moved),
+    ]);
 }
 
 #[test]

@@ -51,6 +51,40 @@ pub(crate) enum Reads {
     File,
     /// From a mounted file, again whenever that changes; its template says so.
     ReloadedFile,
+    /// From its environment, which is all of the Secret, when its container starts.
+    AllEnv,
+    /// From a file that is mounted by itself and never changes, whatever its template says of it.
+    Part,
+    /// From a file among those of other sources, again whenever that changes; its template says so.
+    Projected,
+    /// From a container that ran before its own, and had it from its environment.
+    Init,
+    /// From a container beside its own, which has it from its environment.
+    Sidecar,
+}
+
+impl Reads {
+    /// Whether a changed Secret is read again.
+    pub(super) fn again(self) -> bool {
+        match self {
+            Self::ReloadedFile | Self::Projected => true,
+            Self::Env | Self::File | Self::AllEnv | Self::Part | Self::Init | Self::Sidecar => false,
+        }
+    }
+
+    /// Whether the template says that a changed file is read again.
+    pub(super) fn claims_to_reload(self) -> bool {
+        self.again() || self == Self::Part
+    }
+}
+
+/// What the containers of a workload do not run with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breaks {
+    /// Any but its first template.
+    AnotherTemplate,
+    /// Any but the first value that one of them ran with.
+    AnotherValue,
 }
 
 /// A workload, and what its nodes are like.
@@ -64,10 +98,12 @@ pub(crate) struct Consumer {
     pub(super) replicas: usize,
     /// How it is rolled, as it stands in its object.
     pub(super) strategy: Value,
+    /// Its template says that the operator never restarts it.
+    pub(super) left_alone: bool,
     /// It was paused once its first pods were there.
     pub(super) paused: bool,
-    /// Containers of any but its first template do not run until a person mends it.
-    pub(super) broken: bool,
+    /// What its containers do not run with until a person mends it.
+    pub(super) fault: Option<Breaks>,
     /// A pod has so long to end.
     pub(super) grace: Duration,
     /// A container starts so long after its pod was made.
@@ -102,8 +138,9 @@ impl Consumer {
                 Kind::DaemonSet => json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}),
                 Kind::Pod | Kind::Job | Kind::Outside => Value::Null,
             },
+            left_alone: false,
             paused: false,
-            broken: false,
+            fault: None,
             grace: Duration::from_secs(5),
             start_lag: Duration::from_secs(2),
             cache_lag: Duration::ZERO,
@@ -133,6 +170,12 @@ impl Consumer {
         self
     }
 
+    /// The operator is not to restart it.
+    pub(crate) fn left_alone(mut self) -> Self {
+        self.left_alone = true;
+        self
+    }
+
     /// It was paused once its first pods were there. Of Deployments only.
     pub(crate) fn paused(mut self) -> Self {
         self.paused = true;
@@ -141,7 +184,13 @@ impl Consumer {
 
     /// Containers of any but its first template do not run until a person mends it.
     pub(crate) fn which_breaks(mut self) -> Self {
-        self.broken = true;
+        self.fault = Some(Breaks::AnotherTemplate);
+        self
+    }
+
+    /// Containers do not run with any but its first value until a person mends it.
+    pub(crate) fn which_breaks_with_another_value(mut self) -> Self {
+        self.fault = Some(Breaks::AnotherValue);
         self
     }
 

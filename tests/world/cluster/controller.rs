@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     State,
-    consumer::{Consumer, Kind},
+    consumer::{Breaks, Consumer, Kind},
     kubelet::Pod,
     objects, seconds,
 };
@@ -30,8 +30,10 @@ pub(super) struct Workload {
     rolled: usize,
     /// How many pods were made.
     pub(super) made: usize,
-    /// Containers of any but the first template do not run.
-    pub(super) broken: bool,
+    /// What its containers do not run with.
+    pub(super) fault: Option<Breaks>,
+    /// The first value that one of them ran with.
+    pub(super) first_value: Option<String>,
     /// A bare pod that is to be made again.
     pub(super) wanted_again: bool,
     /// How far a roll-out was when it last moved, and when it has taken too long.
@@ -68,7 +70,8 @@ impl Workload {
             templates: vec![template],
             rolled: 1,
             made: 0,
-            broken: consumer.broken,
+            fault: consumer.fault,
+            first_value: None,
             wanted_again: false,
             progress: ((0, 0, 0), None),
             consumer,

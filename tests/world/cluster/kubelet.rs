@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Held, State,
-    consumer::{Consumer, Kind, Reads},
+    consumer::{Breaks, Consumer, Kind},
     history::{History, before},
     objects::{self, Container},
     seconds,
@@ -83,7 +83,7 @@ impl Pod {
             place,
             outside: consumer.kind == Kind::Outside,
             secret: consumer.secret.clone(),
-            rereads: (consumer.reads == Reads::ReloadedFile).then_some(consumer.refresh_lag),
+            rereads: consumer.reads.again().then_some(consumer.refresh_lag),
             life: Life::Starting(now + consumer.start_lag),
             restarts: 0,
             ends: None,
@@ -169,8 +169,14 @@ impl State {
             None => (just_before, self.secrets.newest(&pod.secret)),
         };
         let wall = self.clock.wall();
+        let first = workload.first_value.clone().or_else(|| value.clone());
+        let breaks = match workload.fault {
+            None => false,
+            Some(Breaks::AnotherTemplate) => pod.revision > 1,
+            Some(Breaks::AnotherValue) => value != first,
+        };
         let life = match value {
-            _ if workload.broken && pod.revision > 1 => Life::Waiting("CrashLoopBackOff"),
+            _ if breaks => Life::Waiting("CrashLoopBackOff"),
             None => Life::Waiting("CreateContainerConfigError"),
             Some(value) => Life::Running(Running {
                 value,
@@ -181,6 +187,8 @@ impl State {
                 done_at: kind.ends_by_itself().then(|| now + *runs_for),
             }),
         };
+        let index = pod.workload;
+        self.workloads[index].first_value = first;
         self.note(match &life {
             Life::Waiting(reason) => format!("pod {name} waits: {reason}"),
             Life::Starting(_) | Life::Running(_) | Life::Ended(_) => format!("pod {name} starts"),
@@ -238,7 +246,12 @@ impl State {
     /// Writes a pod's status.
     pub(super) fn report_pod(&mut self, name: &str) {
         let Some(pod) = self.pods.get(name) else { return };
-        let status = objects::pod_status(&pod.container(), pod.restarts, &self.stamp());
+        let status = objects::pod_status(
+            self.workloads[pod.workload].consumer.reads,
+            &pod.container(),
+            pod.restarts,
+            &self.stamp(),
+        );
         self.write_status("pods", name, status);
     }
 

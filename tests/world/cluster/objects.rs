@@ -7,27 +7,55 @@ use super::{
     history::FIELD,
 };
 
+const IMAGE: &str = "example.com/app:1";
+/// The container that runs before the application's or beside it, where there is one.
+const BESIDE: &str = "beside";
+
 /// The pod template of a workload.
 pub(super) fn template(consumer: &Consumer) -> Value {
-    let mut container = json!({"name": "app", "image": "example.com/app:1"});
+    let mut container = json!({"name": "app", "image": IMAGE});
     let mut spec = json!({
         "restartPolicy": if consumer.kind == Kind::Job { "Never" } else { "Always" },
         "terminationGracePeriodSeconds": consumer.grace.as_secs(),
     });
+    let reference = json!({"name": consumer.secret, "key": FIELD});
+    let env = json!([{"name": FIELD, "valueFrom": {"secretKeyRef": reference}}]);
+    let mount = json!({"name": "key", "mountPath": "/key", "readOnly": true});
+    let volume = json!({"name": "key", "secret": {"secretName": consumer.secret}});
     match consumer.reads {
-        Reads::Env => {
-            let reference = json!({"name": consumer.secret, "key": FIELD});
-            container["env"] = json!([{"name": FIELD, "valueFrom": {"secretKeyRef": reference}}]);
-        }
+        Reads::Env => container["env"] = env,
+        Reads::AllEnv => container["envFrom"] = json!([{"secretRef": {"name": consumer.secret}}]),
         Reads::File | Reads::ReloadedFile => {
-            container["volumeMounts"] = json!([{"name": "key", "mountPath": "/key", "readOnly": true}]);
-            spec["volumes"] = json!([{"name": "key", "secret": {"secretName": consumer.secret}}]);
+            container["volumeMounts"] = json!([mount]);
+            spec["volumes"] = json!([volume]);
+        }
+        Reads::Part => {
+            container["volumeMounts"] =
+                json!([{"name": "key", "mountPath": format!("/key/{FIELD}"), "subPath": FIELD}]);
+            spec["volumes"] = json!([volume]);
+        }
+        Reads::Projected => {
+            container["volumeMounts"] = json!([mount]);
+            let sources = json!([{"secret": {"name": consumer.secret}}]);
+            spec["volumes"] = json!([{"name": "key", "projected": {"sources": sources}}]);
+        }
+        Reads::Init => spec["initContainers"] = json!([{"name": BESIDE, "image": IMAGE, "env": env}]),
+        Reads::Sidecar => {
+            spec["initContainers"] =
+                json!([{"name": BESIDE, "image": IMAGE, "restartPolicy": "Always", "env": env}]);
         }
     }
     spec["containers"] = json!([container]);
     let mut metadata = json!({"labels": {"app": consumer.name}});
-    if consumer.reads == Reads::ReloadedFile {
-        metadata["annotations"] = json!({"keys.bags.fm/reloads": "true"});
+    let mut annotations = serde_json::Map::new();
+    if consumer.reads.claims_to_reload() {
+        annotations.insert("keys.bags.fm/reloads".to_owned(), json!("true"));
+    }
+    if consumer.left_alone {
+        annotations.insert("keys.bags.fm/restart".to_owned(), json!("false"));
+    }
+    if !annotations.is_empty() {
+        metadata["annotations"] = Value::Object(annotations);
     }
     json!({"metadata": metadata, "spec": spec})
 }
@@ -122,7 +150,7 @@ pub(super) enum Container {
 }
 
 /// A pod's status at a time.
-pub(super) fn pod_status(container: &Container, restarts: u32, now: &str) -> Value {
+pub(super) fn pod_status(reads: Reads, container: &Container, restarts: u32, now: &str) -> Value {
     let (phase, state, ready) = match container {
         Container::Waiting(reason) => {
             let ran = restarts > 0 || *reason == "CrashLoopBackOff";
@@ -136,14 +164,28 @@ pub(super) fn pod_status(container: &Container, restarts: u32, now: &str) -> Val
             ("Succeeded", json!({"terminated": ended}), false)
         }
     };
-    let status = if ready { "True" } else { "False" };
-    let condition = |kind: &str| json!({"type": kind, "status": status, "lastTransitionTime": now});
-    json!({
+    let word = if ready { "True" } else { "False" };
+    let condition = |kind: &str| json!({"type": kind, "status": word, "lastTransitionTime": now});
+    // What ran before the application had ended when that started.
+    let beside = match (reads, container) {
+        (Reads::Init, Container::Running { started, .. }) => Some(json!({"terminated": {
+            "exitCode": 0, "reason": "Completed", "startedAt": started, "finishedAt": started,
+        }})),
+        (Reads::Init | Reads::Sidecar, _) => Some(state.clone()),
+        _ => None,
+    };
+    let mut status = json!({
         "phase": phase,
         "conditions": [condition("ContainersReady"), condition("Ready")],
         "containerStatuses": [{
-            "name": "app", "image": "example.com/app:1", "imageID": "", "ready": ready,
+            "name": "app", "image": IMAGE, "imageID": "", "ready": ready,
             "restartCount": restarts, "state": state,
         }],
-    })
+    });
+    if let Some(state) = beside {
+        status["initContainerStatuses"] = json!([{
+            "name": BESIDE, "image": IMAGE, "imageID": "", "ready": true, "restartCount": 0, "state": state,
+        }]);
+    }
+    status
 }

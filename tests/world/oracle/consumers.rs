@@ -29,6 +29,9 @@ use crate::{
 /// Whoever condemns a key has asked its successor no longer before.
 const LAST_LOOK: Duration = Duration::from_mins(5);
 
+/// After so many rotations in a row that were turned back none begins by itself.
+const GIVES_UP: usize = 3;
+
 /// Lists tell whole seconds, and so does the service's clock.
 const WHOLE_SECONDS: Duration = Duration::from_secs(2);
 
@@ -116,16 +119,32 @@ impl Oracle {
         if self.marks.insert((path.to_owned(), name.clone()), switch) == Some(switch) {
             self.blame(format!("I9: {path} was restarted twice for one switch"));
         }
-        let others =
-            self.marks.iter().any(|((other, of), number)| other != path && of == name && *number == switch);
+        let others: Vec<&str> = self
+            .marks
+            .iter()
+            .filter(|((other, of), number)| other != path && of == name && **number == switch)
+            .map(|((other, _), _)| other.as_str())
+            .collect();
         let is_up = |pod: &Value| {
             let conditions = pod["status"]["conditions"].as_array();
             pod["metadata"]["annotations"][name] == *mark
                 && conditions
                     .is_some_and(|all| all.iter().any(|it| it["type"] == "Ready" && it["status"] == "True"))
         };
-        if others && !scene.api.list("pods").iter().any(|pod| is_up(pod)) {
+        let pods = scene.api.list("pods");
+        let moves = |path: &&&str| {
+            let workload = path.rsplit('/').next().unwrap_or_default();
+            let its = pods.iter().filter(|pod| pod["metadata"]["labels"]["app"] == workload);
+            its.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).any(|pod| !is_up(pod))
+        };
+        let underway = others.iter().filter(moves).count();
+        let most = key.as_deref().and_then(|key| ApiKey::deserialize(key).ok());
+        let most = most.map_or(1, |key| key.rollout().max_concurrent);
+        if !others.is_empty() && !pods.iter().any(|pod| is_up(pod)) {
             self.blame(format!("{path} was restarted before the first one that was had come up"));
+        }
+        if underway >= most {
+            self.blame(format!("{path} was restarted while {underway} others were under way"));
         }
     }
 
@@ -247,10 +266,26 @@ impl Oracle {
                 u64::try_from(since).is_ok_and(|since| since < window.duration.as_secs())
             };
             let asked = key.rotate_token().is_some_and(|token| Some(token) != handled);
+            let turned_back = self.turned_back(&slot.owner.uid);
+            if !asked && turned_back >= GIVES_UP {
+                self.blame(format!(
+                    "a rotation of {} began by itself after {turned_back} that were turned back",
+                    slot.owner.name
+                ));
+            }
             if !asked && !windows.is_empty() && !windows.iter().any(open) {
                 self.blame(format!("a rotation of {} began at {now}, in no window", slot.owner.name));
             }
         }
+    }
+}
+
+impl Oracle {
+    /// How many rotations of an ApiKey in a row ended with the key that they began with.
+    fn turned_back(&self, uid: &str) -> usize {
+        let Some(currents) = self.currents.get(uid) else { return 0 };
+        let began_with = currents.iter().rev().step_by(2);
+        began_with.take_while(|attempt| Some(*attempt) == currents.last()).count().saturating_sub(1)
     }
 }
 

@@ -72,6 +72,11 @@ impl Oracle {
                 self.licences.entry(name.clone()).or_insert(slot.since);
             }
         }
+        for slot in &after.slots {
+            let current = after.current(&slot.owner.uid).and_then(|current| current.attempt.as_ref());
+            let known = self.currents.entry(slot.owner.uid.clone()).or_default();
+            known.extend(current.filter(|current| known.last() != Some(*current)).cloned());
+        }
         let revoking = after.slots.iter().filter(|slot| slot.state == SlotState::Revoking);
         self.condemned.extend(revoking.filter_map(|slot| slot.attempt.clone()));
         for slot in &after.slots {

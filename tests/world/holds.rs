@@ -1,0 +1,174 @@
+//! Rotations that wait for people, those that are turned back, and the rarer ways that a key is read.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    cluster::{Consumer, Kind, Reads},
+    rotations::{TWO_HOLD, asked, ends},
+    scene::{Scene, Ways},
+    workflow::Workflow,
+    workflows::named,
+};
+
+/// After so long people see to what waits for them.
+const LATER: Duration = Duration::from_mins(10);
+
+/// A rotation that the ApiKey wants although what reads its Secret cannot be rolled as it is.
+fn wanted(name: &str, consumers: impl IntoIterator<Item = Consumer>) -> Workflow {
+    let workflow =
+        consumers.into_iter().fold(Workflow::new(name, Ways::Token).key("web"), Workflow::consumer);
+    ends(workflow.meanwhile("ask for another key, whatever gap there is", |scene| {
+        scene.set_overlaps("web", "5m", "15m");
+        scene.edit_key("web", |spec| spec["rollout"]["allowGap"] = json!(true));
+        scene.ask_for_rotation("web", "first");
+    }))
+    .once(Scene::is_in_use)
+}
+
+/// What a person does once no kubelet can serve the old Secret any more.
+fn later(workflow: Workflow, what: &'static str, act: fn(&Scene)) -> Workflow {
+    workflow.then(LATER, what, act).once(|scene| scene.has_settled("web"))
+}
+
+fn on_delete(consumer: Consumer) -> Consumer {
+    consumer.strategy(json!({"type": "OnDelete"}))
+}
+
+/// Ways to read that no other workflow has.
+fn read() -> Workflow {
+    let all = [
+        named("whole", Kind::Deployment, Reads::AllEnv),
+        named("part", Kind::StatefulSet, Reads::Part),
+        named("nodes", Kind::DaemonSet, Reads::Init),
+        named("beside", Kind::Deployment, Reads::Sidecar),
+        named("projected", Kind::Deployment, Reads::Projected),
+    ];
+    let workflow = Workflow::new("rotated while it is read in every other way", Ways::Token).key("web");
+    ends(asked(all.into_iter().fold(workflow, Workflow::consumer)))
+        .ends("Deployment whole: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+        .ends("StatefulSet part: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+        .ends("DaemonSet nodes: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+        .ends("Deployment beside: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+        .ends("Deployment projected: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
+}
+
+/// Workloads that are restarted by nobody but people.
+fn by_hand() -> [Workflow; 4] {
+    let ordered = |strategy| Consumer::of("web", Kind::StatefulSet, Reads::Env).strategy(strategy);
+    let two = "StatefulSet web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds";
+    [
+        later(
+            wanted(
+                "rotated where pods are replaced by hand only",
+                [
+                    ordered(json!({"type": "OnDelete"})),
+                    on_delete(named("nodes", Kind::DaemonSet, Reads::File)),
+                ],
+            ),
+            "delete the pods",
+            |scene| ["web", "nodes"].iter().for_each(|name| scene.cluster.delete_pods(name)),
+        )
+        .ends(two)
+        .ends("DaemonSet nodes: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
+        later(
+            wanted(
+                "rotated, and a partition keeps a pod as it is",
+                [ordered(json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}))],
+            ),
+            "take the partition away",
+            |scene| {
+                scene.edit_workload("web", |object| {
+                    object["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = json!(0);
+                });
+            },
+        )
+        .ends(two),
+        later(
+            wanted(
+                "rotated, and what reads it is paused",
+                [Consumer::of("web", Kind::Deployment, Reads::Env).paused()],
+            ),
+            "let it go on",
+            |scene| scene.edit_workload("web", |object| object["spec"]["paused"] = json!(false)),
+        )
+        .ends(TWO_HOLD),
+        later(
+            wanted(
+                "rotated, and what reads it is not the operator's to restart",
+                [Consumer::of("web", Kind::Deployment, Reads::Env).left_alone()],
+            ),
+            "restart it",
+            |scene| scene.restart_workload("web"),
+        )
+        .ends(TWO_HOLD),
+    ]
+}
+
+/// An ApiKey whose application does not come up with any but its first key, and that is turned back then.
+fn stubborn(name: &str) -> Workflow {
+    let consumer = Consumer::of("web", Kind::Deployment, Reads::Env).which_breaks_with_another_value();
+    Workflow::new(name, Ways::Token).key("web").consumer(consumer)
+}
+
+fn turn_back(scene: &Scene) {
+    scene.set_overlaps("web", "5m", "15m");
+    scene.edit_key("web", |spec| spec["rotation"]["onRolloutFailure"] = json!("SwitchBack"));
+}
+
+fn turned_back(workflow: Workflow) -> Workflow {
+    workflow
+        .meanwhile("ask for another key, or the way back", |scene| {
+            turn_back(scene);
+            scene.ask_for_rotation("web", "first");
+        })
+        .once(Scene::is_in_use)
+}
+
+/// Rotations that end with the key that they began with, at least at first.
+fn back() -> [Workflow; 3] {
+    [
+        turned_back(stubborn("turned back as nothing comes up with another key"))
+            .ends("Ready=True/Issued")
+            .ends("keys at Bags: 1")
+            .ends(TWO_HOLD),
+        ends(turned_back(
+            stubborn("turned back while somebody outside has taken the new key").consumer(named(
+                "elsewhere",
+                Kind::Outside,
+                Reads::Env,
+            )),
+        ))
+        .then(Duration::from_mins(3), "give them the new value", |scene| {
+            scene.cluster.kill_containers("elsewhere");
+        })
+        .once(|scene| scene.has_settled("web"))
+        .then(Duration::from_hours(2), "give them the value that is there now", |scene| {
+            scene.cluster.kill_containers("elsewhere");
+        })
+        .ends(TWO_HOLD),
+        ends(
+            stubborn("turned back again and again, until it is mended and somebody asks")
+                .meanwhile("ask for a key every hour, or the way back", |scene| {
+                    turn_back(scene);
+                    scene.edit_key("web", |spec| spec["rotation"]["every"] = json!("1h"));
+                })
+                .once(Scene::is_in_use),
+        )
+        .then(Duration::from_hours(14), "mend it, take the schedule away, and ask", |scene| {
+            scene.cluster.mend("web");
+            scene.edit_key("web", |spec| spec["rotation"]["every"] = json!(null));
+            scene.ask_for_rotation("web", "first");
+        })
+        .ends(TWO_HOLD),
+    ]
+}
+
+/// Some take hours, and are like others: a smaller share of them is run.
+pub(crate) fn rotations() -> Vec<Workflow> {
+    let mut all = vec![read()];
+    all.extend(by_hand());
+    all.extend(back());
+    all.into_iter().map(Workflow::one_of_many).collect()
+}
