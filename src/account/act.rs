@@ -273,11 +273,19 @@ impl Actor<'_> {
         let path = self.seen.account.revocation_path();
         let clock = &self.context.env.clock;
         let sent = clock.monotonic();
-        let answer = self.client(true).revoke(&token, path, key_id).await;
+        // Where the endpoint is known to be there, a 404 is about this key.
+        let with = self.seen.endpoint();
+        let is_there = self.memory.facts().endpoint.is_some_and(|known| known.found && known.with == with);
+        let answer = match self.client(true).revoke(&token, path, key_id).await {
+            Ok(Revocation::NoEndpoint) if is_there => {
+                Err(bags::Error::new(bags::Operation::Revoke, bags::Class::Refused, bags::Reason::NotFound))
+            }
+            answer => answer,
+        };
         let (now, at) = (clock.monotonic(), clock.wall());
         self.memory.remember(attempt, |key| key.sent = Some(sent));
         let endpoint = |found| {
-            let with = self.seen.endpoint();
+            let with = with.clone();
             self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at, with }));
         };
         match answer {
@@ -298,7 +306,7 @@ impl Actor<'_> {
                     key.revocations = key.revocations.saturating_add(1);
                     let pause = death::revocation_pause(key.revocations);
                     key.revoke_after = Some(self.retry_at(&error, now, pause));
-                    let with = self.seen.endpoint();
+                    let with = with.clone();
                     key.revocation_refused =
                         refused.then(|| RefusedRevocation { at, with, error: error.clone() });
                 });

@@ -613,6 +613,21 @@ async fn a_vanished_owners_key_is_revoked_on_a_persons_word() {
 }
 
 #[tokio::test]
+async fn a_key_that_bags_does_not_find_does_not_take_the_revocation_from_the_others() {
+    let (first, second) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let stage = stage(true, vec![first.clone(), second.clone()]);
+    stage.key(&first, Some(true));
+    stage.key(&second, Some(true));
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    stage.world().can_revoke = false;
+    stage.annotate(annotation::REVOKE, &second.attempt.unwrap());
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    assert_eq!(condition(&stage.world(), "RevocationNeedsPerson").unwrap().reason, "RevocationRefused");
+    let capabilities = stage.world().account.status.as_ref().map(|status| status.capabilities.clone());
+    assert_eq!(capabilities.unwrap().revoke, Capability::Yes);
+}
+
+#[tokio::test]
 async fn a_creation_is_judged_also_when_the_wall_clock_was_set_back() {
     let made = Slot { since: Timestamp::from_second(1_800_000_000).unwrap(), ..aged(0, SlotState::Creating) };
     let live = aged(1, SlotState::Live);
