@@ -16,6 +16,8 @@ mod deletion;
 mod election;
 #[path = "operator/gate.rs"]
 mod gate;
+#[path = "operator/holds.rs"]
+mod holds;
 #[path = "operator/main_job.rs"]
 mod main_job;
 #[path = "operator/quota.rs"]

@@ -20,7 +20,7 @@ use super::{
 
 /// Durations that let a test see the end of what takes minutes in production. The resync stays at its ten minutes, so
 /// that what recovers does so because it was woken.
-pub(crate) const QUICK: [&str; 19] = [
+pub(crate) const QUICK: [&str; 20] = [
     "--log=info,bags_operator=trace",
     "--requests-per-hour=100000",
     "--request-deadline=4s",
@@ -40,6 +40,7 @@ pub(crate) const QUICK: [&str; 19] = [
     "--limit-recheck=2s",
     "--reserved-reap-after=5s",
     "--deletion-advice=3s",
+    "--scan-every=1s",
 ];
 
 /// Everything that a test of the operator needs.

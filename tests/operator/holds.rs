@@ -1,0 +1,358 @@
+//! What keeps an old key valid: who still holds it is named, with what to do, and the rotation goes on by itself once that is
+//! gone. The controllers are real, the test is scheduler and kubelet; on a real node `make e2e` shows some of the same.
+
+use std::time::Duration;
+
+use bags_operator::{
+    api::{ApiKey, BagsAccount},
+    sandbox::{Capabilities, UserOptions},
+};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    batch::v1::Job,
+    core::v1::{Node, Pod},
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::support::{
+    scene::{LIMIT, Scene, Way, condition, holds, says, slots},
+    world::World,
+};
+
+const NAME: &str = "web-dashboard";
+
+impl Scene<'_> {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    async fn make<K>(&self, object: Value)
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Serialize
+            + std::fmt::Debug,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        self.api::<K>().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// Makes a pod that nobody makes again; owned by what is no object here, if so.
+    async fn make_pod(&self, name: &str, owner: Option<Value>) {
+        let mut pod = json!({"metadata": {"name": name}, "spec": template()["spec"]});
+        pod["metadata"]["ownerReferences"] = json!(owner.into_iter().collect::<Vec<_>>());
+        self.make::<Pod>(pod).await;
+    }
+
+    /// So many pods run. Their names.
+    async fn running(&self, count: usize) -> Vec<String> {
+        let mut pause = tokio::time::interval(Duration::from_millis(100));
+        let ready = |pod: &Pod| {
+            let status = pod.status.as_ref();
+            status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
+        };
+        let all = async {
+            loop {
+                pause.tick().await;
+                let pods = self.api::<Pod>().list(&ListParams::default()).await.unwrap().items;
+                if pods.len() == count && pods.iter().all(ready) {
+                    return pods.iter().map(ResourceExt::name_any).collect();
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, all).await.expect("the pods run")
+    }
+
+    /// A pod is deleted by a person.
+    async fn delete_pod(&self, name: &str) {
+        self.api::<Pod>().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    async fn ask_for_another_key(&self) {
+        self.patch(NAME, json!({"metadata": {"annotations": {"keys.bags.fm/rotate": "first"}}})).await;
+    }
+
+    /// The words that say why the old key is kept, once these are among them, and those are not.
+    async fn kept(&self, what: &str, words: &[&str], without: &[&str]) -> String {
+        let said = |key: &ApiKey| {
+            condition(key, "OldKeyRevoked").is_some_and(|it| {
+                it.status == "False"
+                    && words.iter().all(|word| it.message.contains(word))
+                    && !without.iter().any(|word| it.message.contains(word))
+            })
+        };
+        let key = self.key(NAME, what, said).await;
+        condition(&key, "OldKeyRevoked").unwrap().message.clone()
+    }
+
+    async fn rotated(&self) {
+        self.key(NAME, "rotated", |key| holds(key, "OldKeyRevoked", "True")).await;
+    }
+}
+
+/// A node, its kubelet and its scheduler, until they are dropped: every pod is on it, runs and is ready; one that is deleted
+/// is gone at once.
+struct Machine(tokio::task::AbortHandle);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Machine {
+    async fn of(scene: &Scene<'_>) -> Self {
+        let (nodes, pods, name): (Api<Node>, Api<Pod>, _) =
+            (Api::all(scene.client.clone()), scene.api(), scene.name.clone());
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        let runs = async move {
+            let mut pause = tokio::time::interval(Duration::from_millis(100));
+            for turn in 0.. {
+                pause.tick().await;
+                // Controllers take pods away from a node that says nothing for a while.
+                if turn % 50 == 0 {
+                    let now = jiff::Timestamp::now().to_string();
+                    let ready = json!({"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now});
+                    let patch = Patch::Merge(json!({"status": {"conditions": [ready]}}));
+                    let _ = nodes.patch_status(&name, &PatchParams::default(), &patch).await;
+                }
+                // What a controller changed meanwhile is looked at again.
+                for pod in pods.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default()
+                {
+                    let _ = Self::see_to(&pods, &pod, &name).await;
+                }
+            }
+        };
+        Self(tokio::spawn(runs).abort_handle())
+    }
+
+    async fn see_to(pods: &Api<Pod>, pod: &Pod, node: &str) -> Result<(), kube::Error> {
+        let name = pod.name_any();
+        if pod.metadata.deletion_timestamp.is_some() {
+            return pods.delete(&name, &DeleteParams::default().grace_period(0)).await.map(drop);
+        }
+        if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none()) {
+            let binding = json!({
+                "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+            });
+            pods.create_subresource::<Value, Value>("binding", &name, &PostParams::default(), &binding)
+                .await?;
+        }
+        if pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running")) {
+            return Ok(());
+        }
+        let state = json!({"running": {"startedAt": pod.metadata.creation_timestamp}});
+        let ready = |kind: &str| json!({"type": kind, "status": "True"});
+        let status = json!({
+            "phase": "Running", "conditions": [ready("ContainersReady"), ready("Ready")],
+            "containerStatuses": [{
+                "name": "app", "image": "none", "imageID": "", "ready": true, "restartCount": 0, "state": state,
+            }],
+        });
+        let patch = Patch::Merge(json!({"status": status}));
+        pods.patch_status(&name, &PatchParams::default(), &patch).await.map(drop)
+    }
+}
+
+fn owner(api_version: &str, kind: &str, name: &str, uid: &str) -> Value {
+    json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true})
+}
+
+fn template() -> Value {
+    let from = json!({"secretKeyRef": {"name": NAME, "key": "BAGS_API_KEY"}});
+    let container =
+        json!({"name": "app", "image": "none", "env": [{"name": "BAGS_API_KEY", "valueFrom": from}]});
+    json!({
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [container], "automountServiceAccountToken": false},
+    })
+}
+
+fn selector() -> Value {
+    json!({"matchLabels": {"app": "web"}})
+}
+
+/// An ApiKey whose key is in use, and is soon let go of.
+async fn scene(world: &World, options: UserOptions) -> Scene<'_> {
+    let scene = Scene::new(world, Way::Token, options).await;
+    scene.apply(NAME, json!({"rotation": {"minOverlap": "1s", "quietFor": "1s"}})).await;
+    scene.ready(NAME).await;
+    scene
+}
+
+#[tokio::test]
+async fn whoever_holds_the_old_key_is_named_with_what_to_do_until_the_last_one_has_let_go() {
+    let world = World::shared().await;
+    let scene = scene(world, UserOptions::default()).await;
+    let _machine = Machine::of(&scene).await;
+    let old = scene.working_value(NAME).await;
+    let mut left_alone = template();
+    left_alone["metadata"]["annotations"] = json!({"keys.bags.fm/restart": "false"});
+    scene
+        .make::<Deployment>(json!({
+            "metadata": {"name": "left-alone"},
+            "spec": {"replicas": 1, "selector": selector(), "template": left_alone},
+        }))
+        .await;
+    let left_alone = scene.running(1).await.remove(0);
+    scene
+        .make::<StatefulSet>(json!({
+            "metadata": {"name": "ordered"},
+            "spec": {
+                "replicas": 1, "serviceName": "ordered", "selector": selector(), "template": template(),
+                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}},
+            },
+        }))
+        .await;
+    scene.make_pod("bare", None).await;
+    scene.make_pod("canary-x", Some(owner("argoproj.io/v1alpha1", "Rollout", "canary", "rollout-uid"))).await;
+    let before = scene.running(4).await;
+    let mut once = template();
+    once["spec"]["restartPolicy"] = json!("Never");
+    scene.make::<Job>(json!({"metadata": {"name": "nightly"}, "spec": {"template": once}})).await;
+    let all = scene.running(5).await;
+    let of_job = all.iter().find(|pod| !before.contains(pod)).unwrap();
+    let holders = [
+        ("bare", "pods without an owner (it is waited for; delete it, or let it end)"),
+        (of_job.as_str(), "Job \"nightly\" (it is waited for"),
+        ("canary-x", "Rollout \"canary\" (it is waited for"),
+        ("ordered-0", "its partition is 1: lower it to 0"),
+        (left_alone.as_str(), "keys.bags.fm/restart is false: restart it yourself"),
+    ];
+    // The only pod of a StatefulSet ends before the next one starts.
+    scene.patch(NAME, json!({"spec": {"rollout": {"allowGap": true}}})).await;
+    scene.ask_for_another_key().await;
+    for begun in 0..holders.len() {
+        let (gone, there) = holders.split_at(begun);
+        let words: Vec<&str> = there.iter().flat_map(|(pod, words)| [*pod, *words]).collect();
+        let without: Vec<&str> = gone.iter().map(|(pod, _)| *pod).collect();
+        let said = scene.kept("naming who holds the old key", &words, &without).await;
+        says(&said, &["stays valid: these pods may still use it", &format!("(on {})", scene.name)]);
+        assert!(world.sandbox.sandbox.works(&old), "it was revoked while {} held it", there[0].0);
+        scene.delete_pod(there[0].0).await;
+    }
+    scene.rotated().await;
+    assert!(!world.sandbox.sandbox.works(&old));
+    let (deployment, ordered) = (
+        scene.api::<Deployment>().get("left-alone").await.unwrap(),
+        scene.api::<StatefulSet>().get("ordered").await.unwrap(),
+    );
+    assert_eq!(
+        [deployment.metadata.generation, ordered.metadata.generation],
+        [Some(1); 2],
+        "one was restarted"
+    );
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_paused_workload_keeps_a_rotation_from_beginning_until_it_goes_on() {
+    let world = World::shared().await;
+    let scene = scene(world, UserOptions::default()).await;
+    let _machine = Machine::of(&scene).await;
+    let spec = json!({"replicas": 2, "selector": selector(), "template": template()});
+    scene.make::<Deployment>(json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    scene.running(2).await;
+    let deployments = scene.api::<Deployment>();
+    let set_paused = async |paused: bool| {
+        let patch = Patch::Merge(json!({"spec": {"paused": paused}}));
+        deployments.patch("web", &PatchParams::default(), &patch).await.unwrap();
+    };
+    set_paused(true).await;
+    scene.ask_for_another_key().await;
+    let blocked = |key: &ApiKey| {
+        condition(key, "ZeroDowntime")
+            .is_some_and(|it| it.status == "False" && it.message.contains("(it is paused)"))
+    };
+    let key = scene.key(NAME, "waiting for a paused workload", blocked).await;
+    says(
+        &condition(&key, "ZeroDowntime").unwrap().message,
+        &["Deployment \"web\"", "spec.rollout.allowGap: true"],
+    );
+    assert_eq!(scene.made().len(), 1, "a key was made for a rotation that cannot end");
+    set_paused(false).await;
+    scene.rotated().await;
+    let template =
+        serde_json::to_value(deployments.get("web").await.unwrap().spec.unwrap().template).unwrap();
+    let mark = &template["metadata"]["annotations"][format!("restart.keys.bags.fm/{NAME}")];
+    assert!(mark.as_str().is_some_and(|mark| mark.ends_with("-2")), "{template}");
+    assert_eq!(scene.events("web", "Restarted").await.len(), 1);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn where_bags_cannot_revoke_a_person_is_asked_for_the_old_key_and_their_word_ends_it() {
+    let world = World::shared().await;
+    let capabilities = Capabilities { revoke: false, ..Capabilities::default() };
+    let scene = scene(world, UserOptions { capabilities, ..UserOptions::default() }).await;
+    let old = scene.made().remove(0);
+    scene.ask_for_another_key().await;
+    let asked = |account: &BagsAccount| holds(account, "RevocationNeedsPerson", "True");
+    let account = scene.account_where("asking a person", asked).await;
+    let words = [old.name.as_str(), &old.id, "https://dev.bags.fm", "keys.bags.fm/resolved"];
+    says(&condition(&account, "RevocationNeedsPerson").unwrap().message, &words);
+    scene.kept("pointing to the account", &["the BagsAccount says whether a person has to act"], &[]).await;
+    assert_eq!(slots(&account), 2, "the slot stays taken");
+    world.sandbox.sandbox.revoke_key(&old.id).unwrap();
+    let (_, attempt) = old.name.rsplit_once('-').unwrap();
+    let annotation = json!({"keys.bags.fm/resolved": attempt});
+    scene.patch_account(json!({"metadata": {"annotations": annotation}})).await;
+    scene.rotated().await;
+    scene.account_where("asking nobody", |account| !holds(account, "RevocationNeedsPerson", "True")).await;
+    scene.account_where("with one slot", |account| slots(account) == 1).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_new_key_that_dies_keeps_the_old_one_alive() {
+    let world = World::shared().await;
+    let scene = scene(world, UserOptions::default()).await;
+    let old = scene.working_value(NAME).await;
+    // Or the old key could be gone before anybody has revoked the new one.
+    let _machine = Machine::of(&scene).await;
+    scene.make_pod("alone", None).await;
+    scene.running(1).await;
+    scene.ask_for_another_key().await;
+    let said = scene.kept("waiting for a pod", &["alone"], &[]).await;
+    says(&said, &["stays valid"]);
+    let new = scene.made().into_iter().max_by_key(|key| key.created_at).unwrap();
+    world.sandbox.sandbox.revoke_key(&new.id).unwrap();
+    scene.delete_pod("alone").await;
+    let words = [new.name.as_str(), "Bags does not accept it any more; the old key is kept"];
+    scene.kept("saying that the new key is dead", &words, &["alone"]).await;
+    assert!(world.sandbox.sandbox.works(&old), "nothing works any more");
+    assert_eq!(scene.events(NAME, "RotationHeld").await.len(), 1);
+    scene.delete_now(NAME).await;
+    assert!(!world.sandbox.sandbox.works(&old));
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_key_is_replaced_on_schedule() {
+    let world = World::shared().await;
+    let scene = Scene::new(world, Way::Token, UserOptions::default()).await;
+    let rotation = json!({"every": "1m", "minOverlap": "1s", "quietFor": "1s"});
+    scene.apply(NAME, json!({"rotation": rotation})).await;
+    let next = |key: &ApiKey| key.status.as_ref().and_then(|status| status.next_rotation);
+    let key = scene.key(NAME, "saying when it is rotated", |key| next(key).is_some()).await;
+    let due = next(&key).unwrap();
+    let old = scene.working_value(NAME).await;
+    scene.rotated().await;
+    let key = scene.key(NAME, "saying when it is rotated next", |key| next(key) > Some(due)).await;
+    let status = key.status.unwrap();
+    assert!(status.switch.unwrap().at >= due, "it was rotated before {due}");
+    assert_eq!(status.current.unwrap().revision, 2);
+    assert!(!world.sandbox.sandbox.works(&old));
+    scene.end().await;
+}
