@@ -270,30 +270,39 @@ fn regressions(workflows: &[Arc<Workflow>], share: Share, config: &Config) -> To
     totals
 }
 
+/// A part of what is run, by name.
+type Part<'a> = (String, Box<dyn Fn() -> Totals + 'a>);
+
+/// All that the share asks for, in parts that can be kept.
+fn parts<'a>(workflows: &'a [Arc<Workflow>], share: Share, config: &'a Config) -> Vec<Part<'a>> {
+    let mut parts: Vec<Part<'a>> =
+        vec![("regressions".to_owned(), Box::new(move || regressions(workflows, share, config)))];
+    for workflow in workflows {
+        parts.push((workflow.name.clone(), Box::new(move || one(workflow, share, config))));
+    }
+    let end = share.first_seed + share.seeds;
+    for begin in (share.first_seed..end).step_by(AT_ONCE) {
+        let some = begin..end.min(begin + AT_ONCE as u64);
+        parts.push((format!("seeds {some:?}"), Box::new(move || random(some.clone(), share, config))));
+    }
+    parts.push(("the first seeds twice".to_owned(), Box::new(move || twice(share, config))));
+    parts
+}
+
 /// Runs all that the share asks for and that is not kept.
 pub(crate) fn explore(workflows: Vec<Workflow>, share: Share, config: &Config, kept: &mut Kept) -> Totals {
     let mut totals = Totals::default();
     let workflows: Vec<Arc<Workflow>> = workflows.into_iter().map(Arc::new).collect();
-    let mut part = |name: &str, run: &dyn Fn() -> Totals| {
-        totals.merge(kept.or_run(name, || timed(run)));
+    for (name, run) in parts(&workflows, share, config) {
+        totals.merge(kept.or_run(&name, || timed(&run)));
         totals.tell();
-        let stop = share.stop_at_first && !totals.violations.is_empty();
-        match totals.by_workflow.last() {
-            Some((last, count)) if last == name => {
-                println!("{name}: {count}, {} violations so far", totals.violations.len());
-            }
-            _ => {}
+        if let Some((_, count)) = totals.by_workflow.last().filter(|(last, _)| *last == name) {
+            println!("{name}: {count}, {} violations so far", totals.violations.len());
         }
-        stop
-    };
-    let seeds = (share.first_seed..share.first_seed + share.seeds).step_by(AT_ONCE);
-    let seeds = seeds.map(|begin| begin..(begin + AT_ONCE as u64).min(share.first_seed + share.seeds));
-    let _ = part("regressions", &|| regressions(&workflows, share, config))
-        || workflows.iter().any(|workflow| part(&workflow.name, &|| one(workflow, share, config)))
-        || seeds
-            .into_iter()
-            .any(|some| part(&format!("seeds {some:?}"), &|| random(some.clone(), share, config)))
-        || part("twice", &|| twice(share, config));
+        if share.stop_at_first && !totals.violations.is_empty() {
+            break;
+        }
+    }
     totals
 }
 
