@@ -80,6 +80,8 @@ pub struct Terms<'a> {
 pub struct Plan {
     /// To mark now.
     pub mark: Vec<WorkloadRef>,
+    /// To mark once their turn has come.
+    pub waiting: Vec<WorkloadRef>,
     /// Marked and not done; or marked by this process a while ago, and the mark is gone.
     pub underway: Vec<WorkloadRef>,
     /// Marked, and their controllers gave up; with their words.
@@ -154,7 +156,7 @@ pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>
     } else {
         max_concurrent.saturating_sub(plan.underway.len())
     };
-    candidates.truncate(free);
+    plan.waiting = candidates.split_off(free.min(candidates.len()));
     plan.mark = candidates;
     plan
 }

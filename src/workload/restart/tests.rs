@@ -76,7 +76,8 @@ fn a_mark_names_the_apikey_and_the_switch() {
 fn one_workload_goes_first_and_the_others_only_after_it_is_done() {
     let three = || [fresh("b"), fresh("c"), fresh("d")];
     let with_first = |first: Consumer| Vec::from_iter([first].into_iter().chain(three()));
-    assert_eq!(names(&planned(&three(), 2).mark), ["b"], "a canary");
+    let plan = planned(&three(), 2);
+    assert_eq!((names(&plan.mark), names(&plan.waiting)), (vec!["b"], vec!["c", "d"]), "a canary");
     let plan = planned(&with_first(consumer(underway("a"), true)), 2);
     assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]), "the canary is under way");
     let plan = planned(&with_first(done("a")), 2);

@@ -462,6 +462,16 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
     let stopped = with_consumers(switched(HOUR, &stale()), vec![consumer("web", "Recreate", "", true)]);
     let failed =
         || with_consumers(switched(HOUR, &stale()), vec![consumer("api", "failed", "uid-0-2", true)]);
+    let steps = with_consumers(
+        switched(HOUR, &stale()),
+        vec![
+            consumer("api", "", "uid-0-2", false),
+            consumer("jobs", "underway", "uid-0-2", true),
+            consumer("web", "underway", "uid-0-2", true),
+            consumer("worker", "", "", true),
+        ],
+    );
+    let early = with_consumers(switched(MINUTE, &stale()), vec![consumer("web", "", "", true)]);
     let cases: Vec<(Hold, &[&str])> = vec![
         (hold(&gap), &["Deployment \"web\"", "Recreate", "spec.rollout.allowGap: true"]),
         (
@@ -476,6 +486,14 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
                 "Deployment \"web\" (it is paused: resume it)",
             ],
         ),
+        (
+            hold(&steps),
+            &[
+                "; restarting: Deployment \"jobs\", Deployment \"web\"; restarted: Deployment \"api\"; to be restarted: \
+                 Deployment \"worker\"",
+            ],
+        ),
+        (hold(&early), &["web-1 (on node-1); to be restarted: Deployment \"web\""]),
         (
             hold(&stopped),
             &["Deployment \"web\" (strategy Recreate ends all pods", "spec.rollout.allowGap: true"],

@@ -84,9 +84,14 @@ pub(in crate::apikey::decide) fn restarting(
     if !restarts {
         said.push_str("; by spec.rollout.restart they are not restarted: restart them yourself");
     }
-    if !plan.underway.is_empty() {
-        let underway = list(plan.underway.iter().map(ToString::to_string));
-        said.push_str(&format!("; restarting {underway}"));
+    let later = plan.mark.iter().chain(&plan.waiting).filter(|_| restarts).collect();
+    let steps: [(&str, Vec<&WorkloadRef>); 3] = [
+        ("restarting", plan.underway.iter().collect()),
+        ("restarted", plan.done.iter().collect()),
+        ("to be restarted", later),
+    ];
+    for (step, workloads) in steps.into_iter().filter(|(_, workloads)| !workloads.is_empty()) {
+        said.push_str(&format!("; {step}: {}", list(workloads.into_iter().map(ToString::to_string))));
     }
     if !plan.obstructed.is_empty() {
         let named = plan.obstructed.iter().map(|(who, why)| format!("{} ({})", who, why_not(why)));
