@@ -67,6 +67,9 @@ pub mod mark {
     pub const OWNER_NAME: &str = "keys.bags.fm/owner-name";
     /// Annotation of a keystore Secret: what its key is for, as `<environment>/<application>`.
     pub const USE: &str = "keys.bags.fm/use";
+    /// Annotation of a keystore Secret: the token of `keys.bags.fm/rotate` that its key was made for, or that its owner had had
+    /// when it was made.
+    pub const TRIGGER: &str = "keys.bags.fm/trigger";
     /// Annotation of a keystore Secret: the full name of its key at Bags.
     pub const KEY_NAME: &str = "keys.bags.fm/key-name";
     /// Annotation of a keystore Secret: the key's id at Bags, once known.

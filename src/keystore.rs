@@ -45,6 +45,8 @@ pub struct Placeholder<'a> {
     pub owner: &'a Owner,
     /// What it is for.
     pub key_use: &'a str,
+    /// The token that asks for it.
+    pub trigger: Option<&'a str>,
     /// Revision of the key.
     pub revision: i64,
     /// The attempt.
@@ -145,6 +147,12 @@ impl Entry {
     #[must_use]
     pub fn key_use(&self) -> Option<&str> {
         self.secret.annotations().get(mark::USE).map(String::as_str)
+    }
+
+    /// The token that asked for its key.
+    #[must_use]
+    pub fn trigger(&self) -> Option<&str> {
+        self.secret.annotations().get(mark::TRIGGER).map(String::as_str)
     }
 
     /// Full name of its key at Bags.
@@ -317,8 +325,10 @@ fn secret_name(attempt: &str) -> String {
 }
 
 fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
-    let Placeholder { account, owner, key_use, revision, attempt, key_name, credentials, installation } =
-        placeholder;
+    let Placeholder {
+        account, owner, key_use, revision, attempt, key_name, credentials, installation, ..
+    } = placeholder;
+    let trigger = placeholder.trigger.map(|trigger| (mark::TRIGGER, trigger.to_owned()));
     let text = |(key, value): (&str, String)| (key.to_owned(), value);
     Secret {
         metadata: ObjectMeta {
@@ -333,7 +343,7 @@ fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
                 ]
                 .map(text),
             )),
-            annotations: Some(BTreeMap::from(
+            annotations: Some(
                 [
                     (mark::OWNER_NAMESPACE, owner.namespace.clone()),
                     (mark::OWNER_NAME, owner.name.clone()),
@@ -342,8 +352,11 @@ fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
                     (mark::CREDENTIALS, (*credentials).to_owned()),
                     (mark::INSTALLATION, format!("{}/{}", installation.cluster, installation.namespace)),
                 ]
-                .map(text),
-            )),
+                .into_iter()
+                .chain(trigger)
+                .map(text)
+                .collect(),
+            ),
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),

@@ -34,6 +34,8 @@ use crate::{
 pub(super) struct Remnant {
     pub(super) owner: Owner,
     pub(super) key_use: String,
+    /// The token that asked for its key.
+    pub(super) trigger: Option<String>,
     pub(super) key_name: Option<String>,
     pub(super) key_id: Option<String>,
     pub(super) revision: i64,
@@ -171,6 +173,8 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
             let newer = current.is_some_and(|current| (remnant.revision, remnant.created) > current);
             remnant.value && !newer && !of_another(remnant)
         };
+        // The newest one's: whoever went back to an older key has had the rotation that was asked for.
+        let trigger = own.iter().rfind(|remnant| remnant.value).and_then(|remnant| remnant.trigger.clone());
         let count = i64::try_from(own.iter().filter(live).count()).unwrap_or(i64::MAX);
         let mut number = shown.map_or(0, |(number, _)| number).max(count) - count;
         for remnant in &own {
@@ -181,7 +185,7 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
             };
             number += i64::from(state == SlotState::Live);
             let open = newest.is_some_and(|newest| newest.attempt == remnant.attempt);
-            slots.push(slot(seen, remnant, state, number, open));
+            slots.push(Slot { trigger: trigger.clone(), ..slot(seen, remnant, state, number, open) });
         }
     }
     slots

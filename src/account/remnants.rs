@@ -39,6 +39,7 @@ fn remnant(entry: &Entry, attempt: String, owner: Owner) -> Remnant {
     Remnant {
         owner,
         key_use: entry.key_use().unwrap_or("unknown").to_owned(),
+        trigger: entry.trigger().map(str::to_owned),
         key_name: entry.key_name().map(str::to_owned),
         key_id: entry.key_id().map(str::to_owned),
         revision: entry.revision().unwrap_or(1),

@@ -13,7 +13,7 @@ use super::{
     status::{Word, status},
 };
 use crate::{
-    api::{ApiKey, ApiKeyStatus, condition},
+    api::{ApiKey, ApiKeyStatus, apikey::KeySummary, condition},
     context::Context,
     env::call,
     events::EventReason,
@@ -108,7 +108,7 @@ async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<Option<(Observa
         debug!(?decision, "Decided");
         let next_key = decision.is_of_next_key(&observation);
         if let Err(problem) = act(context, &observation, decision, run).await {
-            let problem = if next_key { problem.of_next_key() } else { problem };
+            let problem = if next_key { problem.of_next_key(&observation) } else { problem };
             return Err((Some(Box::new(observation)), problem)); // (io)
         }
         last = Some(Box::new(observation));
@@ -132,7 +132,8 @@ async fn write_status(
     if next == before {
         return Ok(());
     }
-    let changed = told(&next) != told(&before);
+    let begins = next.keys.len() > 1 && before.keys.len() <= 1;
+    let changed = begins || told(&next) != told(&before);
     for _ in 0..2 {
         let key = ApiKey { status: Some(next.clone()), ..(*run.key).clone() };
         let options = PostParams::default();
@@ -157,20 +158,28 @@ async fn write_status(
             Err(error) => return Err(error.into()),
         }
     }
-    if let (true, Some(event)) = (changed, event(word.reason, &before)) {
+    if let Some(event) = event(word.reason, &before, &next).filter(|_| changed) {
         context.events.publish(&reference(&run.key), event, word.message).await;
     }
     Ok(())
 }
 
-/// The event of a transition: a key that is as it should be after a rotation is no new one.
-fn event(reason: Reason, before: &ApiKeyStatus) -> Option<EventReason> {
+/// The event of a transition. Of a rotation, by the keys that there are: one that waits for its turn has not begun, and one
+/// that was turned back or is not wanted any more has not finished.
+fn event(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Option<EventReason> {
     let ready = before.conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
-    let rotated = Reason::ALL
-        .iter()
-        .any(|known| known.is_of_rotation() && ready.is_some_and(|ready| ready.reason == known.as_str()));
+    let was = |reason: Reason| ready.is_some_and(|ready| ready.reason == reason.as_str());
+    let was_of_rotation = Reason::ALL.iter().any(|known| known.is_of_rotation() && was(*known));
+    let newer =
+        |key: &KeySummary| next.current.as_ref().is_some_and(|current| key.revision < current.revision);
     match reason {
-        Reason::Issued if rotated => Some(EventReason::RotationFinished),
+        Reason::Issued if was_of_rotation => {
+            before.keys.iter().any(newer).then_some(EventReason::RotationFinished)
+        }
+        Reason::Rotating => {
+            let goes_on = before.keys.len() > 1 && (was(Reason::Rotating) || was(Reason::RotationHeld));
+            (next.keys.len() > 1 && !goes_on).then_some(EventReason::RotationStarted)
+        }
         reason => reason.event(),
     }
 }

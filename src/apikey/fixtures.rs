@@ -101,7 +101,8 @@ pub(crate) fn reader(name: &str, why: Option<Why>) -> Holder {
 /// A Deployment that reads the Secret: `how` is a strategy, `paused`, `failed`, or nothing; with a mark, or `""`; rolled out,
 /// but with pods that only a restart will move, if `stale`.
 pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consumer {
-    let strategy = if how == "Recreate" { how } else { "RollingUpdate" };
+    let strategy = if ["Recreate", "left alone"].contains(&how) { "Recreate" } else { "RollingUpdate" };
+    let own = if how == "left alone" { json!({"keys.bags.fm/restart": "false"}) } else { json!({}) };
     let annotations = match mark {
         "" => json!({}),
         mark => json!({"restart.keys.bags.fm/app-0": mark}),
@@ -116,7 +117,8 @@ pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consum
         _ => (3, json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"})),
     };
     let deployment: Deployment = serde_json::from_value(json!({
-        "metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "7", "generation": 3},
+        "metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "7", "generation": 3,
+                     "annotations": own},
         "spec": {"replicas": 3, "selector": {}, "strategy": {"type": strategy}, "paused": how == "paused",
                  "template": {"metadata": {"annotations": annotations}}},
         "status": {"observedGeneration": 3, "replicas": 3, "updatedReplicas": updated, "readyReplicas": updated,

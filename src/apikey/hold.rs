@@ -134,6 +134,17 @@ impl Reason {
         }
     }
 
+    /// What it means in the middle of a switch: both keys stay valid, and people are told where that lasts too long or does not
+    /// end by itself.
+    #[must_use]
+    pub const fn of_switch(self, overdue: bool) -> Self {
+        match (self.kind(), overdue) {
+            (Kind::Settled, _) => self,
+            (Kind::Progressing, false) => Self::Rotating,
+            (Kind::Progressing, true) | (Kind::Stalled, _) => Self::RotationHeld,
+        }
+    }
+
     /// Why the Secret cannot hold the key.
     #[must_use]
     pub const fn of_secret(foreign: Foreign) -> Self {

@@ -160,10 +160,12 @@ async fn place(
 ) -> Result<Entry, Problem> {
     let revision =
         o.slots().iter().find(|slot| slot.state == SlotState::Reserved).map_or(1, |slot| slot.revision);
+    let trigger = trigger(o);
     let placeholder = Placeholder {
         account: &o.key.spec.account_ref.name,
         owner: &o.owner,
         key_use: &o.key.key_use(),
+        trigger: trigger.as_deref(),
         revision,
         attempt,
         key_name,
@@ -232,6 +234,11 @@ async fn existing(consumer: &ConsumerSecret, o: &Observation, view: &AccountView
     }
 }
 
+/// The token that the key is made for. Whoever takes it off does not make it a new one.
+fn trigger(o: &Observation) -> Option<String> {
+    o.key.rotate_token().or_else(|| o.current()?.trigger.clone())
+}
+
 /// Takes the licence: on the account as it was observed, as a change of it may have withdrawn the permission, and in
 /// time, as others may have held the ledger for long.
 async fn license(
@@ -248,7 +255,7 @@ async fn license(
         owner_uid: o.owner.uid.clone(),
         attempt: attempt.to_owned(),
         key_name: key_name.to_owned(),
-        trigger: o.key.rotate_token(),
+        trigger: trigger(o),
     };
     let mut licensed = (clock.wall(), clock.monotonic());
     let mut full = false;

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+/// Lists that tell of uses get so long to show the known one, or the question could not be answered where `quietFor` is as
+/// long as both keys stay valid without evidence.
+const SHOWN_WITHIN: Duration = Duration::from_hours(1);
+
 /// A known use of a key that a list has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
@@ -76,7 +80,8 @@ impl Uses {
     ) -> Quiet {
         let used = self.previous.filter(|used| *used > clean_since);
         let since = used.unwrap_or(clean_since);
-        let longest = left(since, signed(unproven.max(quiet_for)), now);
+        let to_show = if self.may_list && self.tells { SHOWN_WITHIN.min(unproven) } else { Duration::ZERO };
+        let longest = left(since, signed(unproven.max(quiet_for.saturating_add(to_show))), now);
         if !self.may_list {
             return Quiet::Unproven { used, left: longest };
         }
@@ -184,6 +189,28 @@ mod tests {
         for (name, uses, expected) in cases {
             assert_eq!(uses.quiet(at(0), HOUR, 24 * HOUR, at(75)), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn lists_that_lag_have_an_hour_to_show_what_is_asked_at_the_end_of_the_overlap() {
+        let day = 24 * HOUR;
+        let asked = Uses {
+            may_list: true,
+            listed_at: Some(at(24 * 60)),
+            tells: true,
+            previous: Some(at(-5)),
+            answered: Some(at(24 * 60)),
+            shown: None,
+        };
+        let unproven = |left| Quiet::Unproven { used: None, left };
+        let after = |uses: &Uses, minutes: i64| uses.quiet(at(0), day, day, at(24 * 60 + minutes));
+        assert_eq!(after(&asked, 0), unproven(HOUR), "the list was asked for in the same moment");
+        let shown = Uses { shown: shown(24 * 60, 5), ..asked };
+        assert_eq!(after(&shown, 6), Quiet::Lagging { left: 4 * MINUTE }, "it lags five minutes");
+        assert_eq!(after(&asked, 60), unproven(Duration::ZERO), "it stands still");
+        let used = Uses { previous: Some(at(23 * 60 + 58)), ..shown };
+        assert!(matches!(after(&used, 6), Quiet::For { .. }), "and showed another use meanwhile");
+        assert_eq!(after(&Uses { tells: false, ..asked }, 0), unproven(Duration::ZERO), "it never tells");
     }
 
     #[test]

@@ -184,8 +184,8 @@ impl Judge<'_> {
                 }
                 // What starts later is judged by its start; a file it has by then is read again as late as any other.
                 ContainerState::Waiting | ContainerState::Terminated(_) => match way {
-                    Way::Mounted if pod.reloads => self.settling(),
-                    Way::Mounted | Way::Started => None,
+                    Way::Mounted => self.settling(),
+                    Way::Started => None,
                 },
                 ContainerState::NoStatus => (!pod.unscheduled).then_some(Why::Unknown),
                 ContainerState::Unclear => Some(Why::Unknown),
@@ -212,6 +212,10 @@ impl Judge<'_> {
     /// Why a file of an older container may have been read last with the old value.
     fn file(&self, pod: &Pod) -> Option<Why> {
         if !pod.reloads {
+            return Some(Why::Mounted);
+        }
+        // A kubelet refreshes no file of a pod that ends.
+        if pod.is_terminating() && !self.switched.was_clean {
             return Some(Why::Mounted);
         }
         // Whoever was found to have the new file does not lose it with its readiness.

@@ -71,6 +71,8 @@ pub struct Terms<'a> {
     pub max_concurrent: usize,
     /// It may stop a workload for a while.
     pub allow_gap: bool,
+    /// The Secret went back to the older key: a rollout that failed with the newer one is mended by a restart.
+    pub back: bool,
     /// Whether this process marked the workload for this switch, and does not now mark it again.
     pub rest: &'a dyn Fn(&WorkloadRef) -> Option<Rest>,
 }
@@ -136,6 +138,11 @@ pub fn mark_value(api_key_uid: &str, switch: i64) -> String {
     format!("{part}-{switch}")
 }
 
+/// Whose a mark is.
+fn uid_part(mark: &str) -> &str {
+    mark.rsplit_once('-').map_or(mark, |(uid, _)| uid)
+}
+
 /// Which workloads to mark now, and how far the others are.
 ///
 /// # Guarantees
@@ -149,6 +156,9 @@ pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>
     let mut plan = Plan::default();
     let mut candidates: Vec<_> =
         consumers.iter().filter_map(|consumer| plan.sort(consumer, api_key, mark, terms)).collect();
+    // What is not well now would not come up with the new key either, and would say nothing of it.
+    candidates.sort_by_key(|workload| !workload.is_whole());
+    let mut candidates: Vec<_> = candidates.into_iter().map(|workload| workload.reference.clone()).collect();
     let free = if !plan.failed.is_empty() {
         0
     } else if plan.done.is_empty() {
@@ -163,13 +173,13 @@ pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>
 
 impl Plan {
     /// Puts a consumer where it belongs; returns it where it could be marked.
-    fn sort(
+    fn sort<'a>(
         &mut self,
-        consumer: &Consumer,
+        consumer: &'a Consumer,
         api_key: &str,
         mark: &str,
         terms: &Terms<'_>,
-    ) -> Option<WorkloadRef> {
+    ) -> Option<&'a Workload> {
         let Consumer { owner, workload, pods: _, stale } = consumer;
         let is_stale = !stale.is_empty();
         let Some(workload) = workload else {
@@ -203,12 +213,15 @@ impl Plan {
             self.obstructed.push((owner.clone(), reason));
             return None;
         }
-        if let Progress::Failed(words) = workload.progress() {
+        let ours = workload.mark(api_key).is_some_and(|before| uid_part(before) == uid_part(mark));
+        if let Progress::Failed(words) = workload.progress()
+            && !(terms.back && ours)
+        {
             self.obstructed.push((owner.clone(), Reason::RolloutFailed(words)));
             return None;
         }
         match (terms.rest)(reference) {
-            None => return Some(reference.clone()),
+            None => return Some(workload),
             Some(Rest::Pause) => self.underway.push(reference.clone()),
             // The others do not wait for it.
             Some(Rest::Spent) => self.obstructed.push((owner.clone(), Reason::MarkTaken)),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::apps::v1::{
-        DaemonSet, DaemonSetStatus, DaemonSetUpdateStrategy, Deployment, DeploymentStatus,
-        DeploymentStrategy, StatefulSet, StatefulSetStatus, StatefulSetUpdateStrategy,
+        DaemonSet, DaemonSetStatus, DaemonSetUpdateStrategy, Deployment, DeploymentCondition,
+        DeploymentStatus, DeploymentStrategy, StatefulSet, StatefulSetStatus, StatefulSetUpdateStrategy,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
@@ -17,6 +17,8 @@ use crate::api::{annotation, mark};
 const QUARTER: &str = "25%";
 /// A Deployment's replicas did not become ready in time.
 const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+/// All of them once were.
+const CAME_UP: &str = "NewReplicaSetAvailable";
 
 /// A workload, with only what is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Workload {
     strategy: Strategy,
     observed: bool,
     replicas: Replicas,
+    /// By the word of its controller, all pods of the newest template were ready at some time.
+    came_up: bool,
     /// Why its rollout failed.
     failure: Option<String>,
 }
@@ -147,14 +151,22 @@ impl Workload {
         }
     }
 
+    /// Whether all its pods are there, of the newest template, and work.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let Replicas { wanted, all, updated, ready, available } = self.replicas;
+        [all, updated, ready, available] == [wanted; 4]
+    }
+
     /// How far the rollout of the newest template is, by the workload's own word.
     #[must_use]
     pub fn progress(&self) -> Progress {
         if !self.observed {
             return Progress::Underway;
         }
-        let Replicas { wanted, all, updated, ready, available } = self.replicas;
-        if [all, updated, ready, available] == [wanted; 4] {
+        // Whatever has become of its pods since: the rollout came to its end.
+        let came_up = self.came_up && self.replicas.all == self.replicas.updated;
+        if came_up || self.is_whole() {
             return Progress::Complete;
         }
         self.failure.clone().map_or(Progress::Underway, Progress::Failed)
@@ -185,6 +197,7 @@ impl Workload {
             strategy: Strategy::OnDelete,
             observed: matches!((observed, metadata.generation), (Some(seen), Some(newest)) if seen >= newest),
             replicas: Replicas::default(),
+            came_up: false,
             failure: None,
         }
     }
@@ -215,6 +228,7 @@ impl From<Deployment> for Workload {
                 ready: count(status.ready_replicas),
                 available: count(status.available_replicas),
             },
+            came_up: progressing(&status, CAME_UP).is_some(),
             failure: failure(&status),
             ..common
         }
@@ -340,11 +354,15 @@ fn scaled(value: &IntOrString, replicas: i32, round: Round) -> Option<i64> {
 }
 
 fn failure(status: &DeploymentStatus) -> Option<String> {
-    let mut conditions = status.conditions.iter().flatten();
-    let failed = conditions.find(|condition| {
-        condition.type_ == "Progressing" && condition.reason.as_deref() == Some(DEADLINE_EXCEEDED)
-    })?;
+    let failed = progressing(status, DEADLINE_EXCEEDED)?;
     Some(failed.message.clone().unwrap_or_else(|| DEADLINE_EXCEEDED.to_owned()))
+}
+
+/// The condition that tells of a rollout, if it is for this reason.
+fn progressing<'a>(status: &'a DeploymentStatus, reason: &str) -> Option<&'a DeploymentCondition> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions
+        .find(|condition| condition.type_ == "Progressing" && condition.reason.as_deref() == Some(reason))
 }
 
 #[cfg(test)]

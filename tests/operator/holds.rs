@@ -224,9 +224,9 @@ async fn whoever_holds_the_old_key_is_named_with_what_to_do_until_the_last_one_h
     let all = scene.running(5).await;
     let of_job = all.iter().find(|pod| !before.contains(pod)).unwrap();
     let holders = [
-        ("bare", "pods without an owner (it is waited for; delete it, or let it end)"),
+        ("bare", "pods without an owner (they are waited for"),
         (of_job.as_str(), "Job \"nightly\" (it is waited for"),
-        ("canary-x", "Rollout \"canary\" (it is waited for"),
+        ("canary-x", "Rollout \"canary\" (restart it yourself"),
         ("ordered-0", "its partition is 1: lower it to 0"),
         (left_alone.as_str(), "keys.bags.fm/restart is false: restart it yourself"),
     ];

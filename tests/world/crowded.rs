@@ -73,10 +73,9 @@ pub(crate) fn rotations() -> Vec<Workflow> {
         ),
         // The place that was taken for the second key serves whoever asks next.
         two("a rotation that nobody wants any more gives its place back")
-            .meanwhile("ask for another key", |scene| ask(scene, "web"))
+            .meanwhile("spoil the credentials", Scene::spoil_credentials)
             .once(in_use)
-            .then(Duration::ZERO, "spoil the credentials", Scene::spoil_credentials)
-            .once(|scene| scene.keeps_a_place("web"))
+            .then(Duration::ZERO, "ask for another key", |scene| ask(scene, "web"))
             .then(
                 Duration::from_mins(20),
                 "want none, mend the credentials, and ask for another one",
@@ -86,6 +85,7 @@ pub(crate) fn rotations() -> Vec<Workflow> {
                     ask(scene, "api");
                 },
             )
+            .once(|scene| scene.keeps_a_place("web"))
             .ends(BOTH_WERE_REPLACED[0]),
     ];
     workflows.into_iter().map(Workflow::one_of_many).collect()

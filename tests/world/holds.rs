@@ -54,6 +54,22 @@ fn read() -> Workflow {
         .ends("Deployment projected: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds")
 }
 
+/// Pods whose files are refreshed, and are no more once they end.
+fn ending() -> Workflow {
+    let slow = Consumer::of("web", Kind::Deployment, Reads::ReloadedFile)
+        .grace(Duration::from_mins(15))
+        .calls_seldom();
+    let workflow = Workflow::new("rotated while pods that read their files again are ending", Ways::Token)
+        .key("web")
+        .consumer(slow)
+        .meanwhile("ask for another key and a short overlap, and delete the pods", |scene| {
+            scene.set_overlaps("web", "1m", "1m");
+            scene.ask_for_rotation("web", "first");
+            scene.cluster.delete_pods("web");
+        });
+    ends(workflow.once(Scene::is_in_use)).ends(TWO_HOLD)
+}
+
 /// Workloads that are restarted by nobody but people.
 fn by_hand() -> [Workflow; 4] {
     let ordered = |strategy| Consumer::of("web", Kind::StatefulSet, Reads::Env).strategy(strategy);
@@ -112,6 +128,20 @@ fn stubborn(name: &str) -> Workflow {
     Workflow::new(name, Ways::Token).key("web").consumer(consumer)
 }
 
+/// The same, which runs on and is not ready.
+fn unready(name: &str) -> Workflow {
+    let consumer = Consumer::of("web", Kind::Deployment, Reads::Env).which_is_not_ready_with_another_value();
+    Workflow::new(name, Ways::Token).key("web").consumer(consumer)
+}
+
+/// The same, whose old pods all end before a new one starts.
+fn recreated(name: &str) -> Workflow {
+    let consumer = Consumer::of("web", Kind::Deployment, Reads::Env)
+        .strategy(json!({"type": "Recreate"}))
+        .which_breaks_with_another_value();
+    Workflow::new(name, Ways::Token).key("web").consumer(consumer)
+}
+
 fn turn_back(scene: &Scene) {
     scene.set_overlaps("web", "5m", "15m");
     scene.edit_key("web", |spec| spec["rotation"]["onRolloutFailure"] = json!("SwitchBack"));
@@ -127,12 +157,25 @@ fn turned_back(workflow: Workflow) -> Workflow {
 }
 
 /// Rotations that end with the key that they began with, at least at first.
-fn back() -> [Workflow; 3] {
+fn back() -> [Workflow; 5] {
     [
         turned_back(stubborn("turned back as nothing comes up with another key"))
             .ends("Ready=True/Issued")
             .ends("keys at Bags: 1")
             .ends(TWO_HOLD),
+        turned_back(unready("turned back as what comes up with another key is not ready"))
+            .ends("Ready=True/Issued")
+            .ends("keys at Bags: 1")
+            .ends(TWO_HOLD),
+        turned_back(recreated("turned back when the old pods had all ended").meanwhile(
+            "allow the gap",
+            |scene| {
+                scene.edit_key("web", |spec| spec["rollout"]["allowGap"] = json!(true));
+            },
+        ))
+        .ends("Ready=True/Issued")
+        .ends("keys at Bags: 1")
+        .ends(TWO_HOLD),
         ends(turned_back(
             stubborn("turned back while somebody outside has taken the new key").consumer(named(
                 "elsewhere",
@@ -167,7 +210,7 @@ fn back() -> [Workflow; 3] {
 
 /// Some take hours, and are like others: a smaller share of them is run.
 pub(crate) fn rotations() -> Vec<Workflow> {
-    let mut all = vec![read()];
+    let mut all = vec![read(), ending()];
     all.extend(by_hand());
     all.extend(back());
     all.into_iter().map(Workflow::one_of_many).collect()

@@ -31,6 +31,7 @@ fn remnant(n: usize, attempt: &str, revision: i64) -> Remnant {
     Remnant {
         owner: Owner { namespace: "shop".into(), name: format!("app-{n}"), uid: format!("uid-{n}") },
         key_use: format!("production/app-{n}"),
+        trigger: None,
         key_name: Some(format!("Production-App-01234567-{attempt}")),
         key_id: Some(format!("id-{attempt}")),
         revision,
@@ -138,6 +139,26 @@ fn every_keystore_secret_gets_its_slot_back() {
             .collect();
         assert_eq!(put_back(remnants), expected, "{name}");
     }
+}
+
+#[test]
+fn a_rotation_that_was_asked_for_is_not_asked_for_again() {
+    let asked = |attempt, revision, token: Option<&str>| Remnant {
+        trigger: token.map(str::to_owned),
+        ..remnant(0, attempt, revision)
+    };
+    let triggers = |remnants: Vec<Remnant>| {
+        let Turn::Now(Decision::Act(Effect::Pin { slots, .. })) = pin(&lost(remnants)) else {
+            panic!("no pin")
+        };
+        slots.into_iter().map(|slot| slot.trigger).collect::<Vec<_>>()
+    };
+    let first = Some("first".to_owned());
+    assert_eq!(triggers(vec![asked("a", 2, Some("first"))]), [first.clone()]);
+    let turned_back = vec![published(asked("a", 1, None), 3, "a"), asked("b", 2, Some("first"))];
+    assert_eq!(triggers(turned_back), [first.clone(), first]);
+    let making = vec![asked("a", 1, None), Remnant { trigger: Some("first".into()), ..empty(0, "b") }];
+    assert_eq!(triggers(making)[0], None, "it is still to be answered");
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! What stood in the way, with the words for it.
 
 use crate::{
-    account::credentials::CredentialProblem, apikey::hold::Reason, backoff::FailureClass, bags,
-    env::CallError, ledger::StoreError,
+    account::credentials::CredentialProblem,
+    apikey::{hold::Reason, observe::Observation},
+    backoff::FailureClass,
+    bags,
+    env::CallError,
+    ledger::StoreError,
 };
 
 /// What went wrong, in the words of the condition.
@@ -31,8 +35,13 @@ impl Problem {
 
     /// What it means where it concerns only the key that is to replace a current one.
     #[must_use]
-    pub fn of_next_key(self) -> Self {
-        Self { reason: self.reason.of_next_key(), ..self }
+    pub fn of_next_key(self, o: &Observation) -> Self {
+        let reason = match o.superseded().is_empty() {
+            true => self.reason.of_next_key(),
+            // The Secret holds it already.
+            false => self.reason.of_switch(o.is_overdue()),
+        };
+        Self { reason, ..self }
     }
 
     /// What Bags answered, or did not, to a question about an account.

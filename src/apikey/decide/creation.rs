@@ -86,7 +86,7 @@ pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule
 }
 
 /// Whether the credentials are those that led to another user than the one still expected.
-fn distrusted(view: &AccountView) -> bool {
+pub(super) fn distrusted(view: &AccountView) -> bool {
     let status = view.account.status.as_ref();
     let distrusted = status.and_then(|status| status.distrusted_credentials.as_ref());
     let credentials = view.credentials.as_ref().ok();

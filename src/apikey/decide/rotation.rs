@@ -15,6 +15,7 @@ use crate::{
         apikey::{OnRolloutFailure, Restart},
     },
     apikey::{
+        act::Problem,
         hold::{Hold, Reason},
         observe::{AccountView, Observation, PodsSeen},
         quiet::Quiet,
@@ -22,13 +23,16 @@ use crate::{
     },
     bags::Probe,
     ledger::Change,
-    workload::{Consumer, Gap, Plan, Terms, WorkloadRef, mark_value, plan},
+    workload::{Consumer, Gap, Obstacle, Plan, Terms, WorkloadRef, mark_value, plan},
 };
 
 /// A rotation that cannot begin is looked at again after this.
 const BLOCKED: Duration = Duration::from_mins(1);
 /// A next look at most: what changes outside of the operator's sight is seen so late.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
+
+/// What has not failed so long after its old pods ended has come up.
+const CAME_UP: Duration = Duration::from_hours(1);
 
 /// After so many rotations in a row that were turned back, the schedule begins no further one.
 const MOST_SWITCHES_BACK: i64 = 3;
@@ -112,6 +116,14 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
     if let Some(place) = place {
         return creation::licence(o, view, place);
     }
+    // A place that nothing can be made in would be one less for the others.
+    if creation::distrusted(view) {
+        return Rule::wait(Reason::WrongUser, words::wrong_user(view));
+    }
+    if let Err(problem) = &view.credentials {
+        let problem = Problem::from(problem.clone());
+        return Rule::wait(problem.reason, problem.message);
+    }
     let out_of_use = [SlotState::Lost, SlotState::Unresolved, SlotState::Revoking];
     let failed: Vec<&Slot> = slots
         .iter()
@@ -146,6 +158,13 @@ fn gaps<'a>(o: &Observation, pods: &'a PodsSeen) -> Vec<(&'a Consumer, Gap)> {
 }
 
 impl Observation {
+    /// Whether the current key is there for longer than an older one should stay valid beside it.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.current()
+            .is_some_and(|current| since(self.now, current.since) >= self.key.rotation().max_overlap)
+    }
+
     /// Whether a rotation would stop a workload for a while, and nobody allows that.
     #[must_use]
     pub fn gaps(&self) -> bool {
@@ -156,6 +175,10 @@ impl Observation {
 /// Whoever would have to be restarted, and cannot be without a gap.
 fn with_gap(consumer: &Consumer) -> Option<(&Consumer, Gap)> {
     let workload = consumer.workload.as_ref().filter(|_| !consumer.stale.is_empty())?;
+    // Its owner restarts it, when there is a time for it.
+    if workload.may_restart() == Err(Obstacle::OptedOut) {
+        return None;
+    }
     workload.gap().map(|gap| (consumer, gap))
 }
 
@@ -185,6 +208,10 @@ pub(super) fn switch(o: &Observation) -> Rule {
     };
     let Some(pods) = &o.pods else { return Rule::Act(Decision::LookAtPods { confirm: false }) };
     let switch = Switch { o, current, previous, pods, switched_at };
+    // It may have ended its old pods all the same.
+    if let Some(rule) = switch.failed() {
+        return rule;
+    }
     match (pods.scan.is_clean(), o.settles_in(switched_at)) {
         (false, _) => switch.restarts(),
         (true, Duration::ZERO) => switch.gate(&old),
@@ -207,9 +234,6 @@ impl Switch<'_> {
         let rollout = o.key.rollout();
         let pause = pods.scan.next_look().unwrap_or(o.timings.scan_every).min(o.timings.scan_every);
         let plan = self.plan(rollout.max_concurrent);
-        if let Some(rule) = self.failed(&plan) {
-            return rule;
-        }
         let wait = match rollout.restart {
             Restart::Stale if !plan.mark.is_empty() => {
                 let marked_in = self.markable_in();
@@ -220,7 +244,7 @@ impl Switch<'_> {
             }
             Restart::Stale | Restart::None => pause,
         };
-        let reason = if self.overdue() { Reason::RotationHeld } else { Reason::Rotating };
+        let reason = if self.o.is_overdue() { Reason::RotationHeld } else { Reason::Rotating };
         let restarts = rollout.restart == Restart::Stale;
         let message = words::restarting(self.previous, &pods.scan, &plan, restarts);
         Rule::Wait(Hold::new(reason, message).after(wait.max(Duration::from_secs(1))))
@@ -230,7 +254,8 @@ impl Switch<'_> {
         let mark = mark_value(&self.o.owner.uid, self.current.published.unwrap_or_default());
         let rest = |workload: &WorkloadRef| self.pods.resting.get(&workload.uid).copied();
         let allow_gap = self.o.key.rollout().allow_gap;
-        let terms = Terms { max_concurrent, allow_gap, rest: &rest };
+        let back = self.current.revision < self.previous.revision;
+        let terms = Terms { max_concurrent, allow_gap, back, rest: &rest };
         plan(&self.pods.consumers, &self.o.owner.name, &mark, &terms)
     }
 
@@ -239,12 +264,15 @@ impl Switch<'_> {
         self.o.timings.mark_delay.saturating_sub(self.o.passed_since(self.switched_at))
     }
 
-    /// A workload does not come up with the new key.
-    fn failed(&self, plan: &Plan) -> Option<Rule> {
+    /// A workload does not come up with the new key. What fails long after all had is something else: it has no way back.
+    fn failed(&self) -> Option<Rule> {
         let o = self.o;
+        let plan = self.plan(o.key.rollout().max_concurrent);
         let (workload, said) = plan.failed.first()?;
-        let newer = self.current.revision > self.previous.revision;
-        let back = o.key.rotation().on_rollout_failure == OnRolloutFailure::SwitchBack && newer;
+        let rotation = o.key.rotation();
+        let late = o.clean_since().is_some_and(|clean| since(o.now, clean) >= CAME_UP);
+        let newer = self.current.revision > self.previous.revision && !late;
+        let back = rotation.on_rollout_failure == OnRolloutFailure::SwitchBack && newer;
         let attempt = self.previous.attempt.clone().unwrap_or_default();
         if back {
             match &o.previous_probe {
@@ -262,10 +290,6 @@ impl Switch<'_> {
         }
         let message = words::rollout_failed(self.previous, workload, said);
         Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(o.timings.scan_every)))
-    }
-
-    fn overdue(&self) -> bool {
-        since(self.o.now, self.current.since) >= self.o.key.rotation().max_overlap
     }
 
     /// No pod holds the old key: it goes when both have been valid for long enough and nobody uses it any more.
@@ -305,7 +329,7 @@ impl Switch<'_> {
         if passed && o.clean_since().is_some() {
             return self.point_of_no_return(old);
         }
-        let reason = if self.overdue() { Reason::RotationHeld } else { Reason::Rotating };
+        let reason = if self.o.is_overdue() { Reason::RotationHeld } else { Reason::Rotating };
         let message = words::overlapping(self.previous, clean_since, (o.now, left), &quiet);
         // When both have been valid for long enough, lists are asked whether they can tell.
         let wait = if overlap.is_zero() { left } else { overlap };

@@ -14,6 +14,7 @@ use crate::{
         decide::rotation::{Due, due},
         hold::Reason,
         observe::Observation,
+        schedule::{Schedule, next_rotation},
     },
     workload::{Owner, mark_value},
 };
@@ -94,7 +95,12 @@ pub(super) fn next(o: &Observation) -> Option<Timestamp> {
     let before = o.key.status.as_ref().and_then(|status| status.next_rotation);
     match due(o, current) {
         Due::At(at) => Some(to_seconds(at)),
-        Due::Now => before.filter(|before| *before <= o.now),
+        Due::Now => match next_rotation(current.since, &o.owner.uid, &o.key.rotation()) {
+            // Somebody asks for one earlier.
+            Schedule::At(at) if at > o.now => Some(to_seconds(at)),
+            Schedule::At(at) => Some(before.filter(|before| *before <= o.now).unwrap_or(to_seconds(at))),
+            Schedule::OnDemand | Schedule::UnknownZone(_) => None,
+        },
         Due::OnDemand | Due::TurnedBack(_) | Due::UnknownZone(_) => None,
     }
 }

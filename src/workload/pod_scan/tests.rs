@@ -132,8 +132,11 @@ fn a_file_is_new_after_a_restart_or_where_the_application_says_that_it_reads_it_
         assert_eq!(in_state(Some(running(OLD))), MOUNTED, "{shape}");
         assert_eq!(in_state(Some(running(MARGIN - 1))), MOUNTED, "{shape}");
         assert_eq!(in_state(Some(running(MARGIN))), Verdict::Moved, "{shape}");
-        assert_eq!(in_state(Some(waiting())), Verdict::Moved, "{shape}");
-        assert_eq!(in_state(Some(terminated())), Verdict::Moved, "{shape}");
+        for state in [waiting(), terminated()] {
+            assert_eq!(in_state(Some(state.clone())), Verdict::Moved, "{shape}");
+            let early = verdict(&self::in_state(pod.clone(), Some(state)), 100);
+            assert_eq!(early, settling(80), "{shape}: its file may be there already");
+        }
         assert_eq!(in_state(None), UNKNOWN, "{shape}");
         assert_eq!(verdict(&reloading(pod.clone()), LATE), Verdict::Moved, "{shape}");
         assert_eq!(verdict(&reloading(pod.clone()), 100), settling(80), "{shape}");
@@ -159,7 +162,9 @@ fn a_pod_that_reads_its_file_again_is_waited_for_until_it_has_and_is_ready() {
         assert_eq!(verdict(&pod, now), expected, "{now}");
         assert_eq!(verdict(&unready(pod.clone()), now), NOT_READY, "{now}");
     }
+    let ending = with(pod.clone(), "/metadata/deletionTimestamp", json!(at(LATE + 60)));
     check(&[
+        ("it ends: no kubelet refreshes its file", ending, MOUNTED),
         ("never said to be Ready", with(pod.clone(), "/status/conditions", Value::Null), NOT_READY),
         ("no file of it left in use", in_state(unready(pod), Some(waiting())), Verdict::Moved),
     ]);
@@ -173,6 +178,8 @@ fn who_was_found_to_have_the_new_file_does_not_lose_it_with_its_readiness() {
     };
     let unready = unready(reloading(mounted()));
     assert_eq!(again(&unready, LATE), Verdict::Moved);
+    let ending = with(reloading(mounted()), "/metadata/deletionTimestamp", json!(at(LATE + 60)));
+    assert_eq!(again(&ending, LATE), Verdict::Moved, "it ends since");
     assert_eq!(again(&unready, 100), settling(80), "the Secret was written again since");
     assert_eq!(again(&mounted(), LATE), MOUNTED, "it does not say that it reads the file again");
     assert_eq!(again(&pod(env()), LATE), STARTED);

@@ -59,7 +59,7 @@ fn broken(deployment: Value) -> Value {
 }
 
 fn planned(consumers: &[Consumer], max_concurrent: usize) -> Plan {
-    plan(consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: true, rest: &|_| None })
+    plan(consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: true, back: false, rest: &|_| None })
 }
 
 fn names(references: &[WorkloadRef]) -> Vec<&str> {
@@ -101,6 +101,38 @@ fn after_a_failed_restart_nothing_more_is_marked() {
 }
 
 #[test]
+fn on_the_way_back_what_failed_with_the_newer_key_is_restarted() {
+    let planned = |mark: &str, back: bool| {
+        let consumers = [consumer(broken(marked(deployment("a"), mark)), true)];
+        let terms = Terms { max_concurrent: 9, allow_gap: false, back, rest: &|_| None };
+        names(&plan(&consumers, API_KEY, MARK, &terms).mark).len()
+    };
+    assert_eq!(planned("0a1b2c3d-3", true), 1);
+    assert_eq!(planned("0a1b2c3d-3", false), 0, "one more on top of it would fail as well");
+    assert_eq!(planned("9a8b7c6d-3", true), 0, "of an earlier ApiKey of the name");
+}
+
+#[test]
+fn the_canary_is_one_that_is_well() {
+    let unwell = with(deployment("a"), "/status/availableReplicas", json!(2));
+    let plan = planned(&[consumer(unwell, true), fresh("b"), fresh("c")], 2);
+    assert_eq!((names(&plan.mark), names(&plan.waiting)), (vec!["b"], vec!["c", "a"]));
+}
+
+#[test]
+fn one_that_had_come_up_does_not_keep_the_others_from_it_when_a_pod_is_missing_later() {
+    let came_up = json!([{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]);
+    let missing = with(marked(deployment("a"), MARK), "/status/readyReplicas", json!(2));
+    let lost_one =
+        |conditions: Value| consumer(with(missing.clone(), "/status/conditions", conditions), false);
+    let plan = planned(&[lost_one(came_up), fresh("b")], 2);
+    assert_eq!((names(&plan.done), names(&plan.mark)), (vec!["a"], vec!["b"]));
+    let moves = json!([{"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}]);
+    let plan = planned(&[lost_one(moves), fresh("b")], 2);
+    assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]));
+}
+
+#[test]
 fn only_owners_of_stale_pods_are_marked_and_a_mark_of_another_switch_is_none() {
     let plan = planned(&[consumer(deployment("a"), false), fresh("b")], 9);
     assert_eq!(names(&plan.mark), ["b"]);
@@ -110,7 +142,12 @@ fn only_owners_of_stale_pods_are_marked_and_a_mark_of_another_switch_is_none() {
 }
 
 fn plan_of_other_key(consumers: &[Consumer]) -> Plan {
-    plan(consumers, "another-key", MARK, &Terms { max_concurrent: 9, allow_gap: true, rest: &|_| None })
+    plan(
+        consumers,
+        "another-key",
+        MARK,
+        &Terms { max_concurrent: 9, allow_gap: true, back: false, rest: &|_| None },
+    )
 }
 
 #[test]
@@ -118,7 +155,12 @@ fn a_workload_that_this_process_just_marked_is_not_marked_again_and_holds_its_pl
     let consumers = [fresh("a"), fresh("b")];
     let planned = |why: Rest| {
         let rest = |reference: &WorkloadRef| (reference.name == "a").then_some(why);
-        plan(&consumers, API_KEY, MARK, &Terms { max_concurrent: 9, allow_gap: true, rest: &rest })
+        plan(
+            &consumers,
+            API_KEY,
+            MARK,
+            &Terms { max_concurrent: 9, allow_gap: true, back: false, rest: &rest },
+        )
     };
     let plan = planned(Rest::Pause);
     assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]));
@@ -136,7 +178,7 @@ fn who_would_be_stopped_is_restarted_only_where_that_is_allowed() {
     let recreate =
         |stale| consumer(with(deployment("a"), "/spec/strategy", json!({"type": "Recreate"})), stale);
     let planned = |stale, allow_gap| {
-        let terms = Terms { max_concurrent: 9, allow_gap, rest: &|_| None };
+        let terms = Terms { max_concurrent: 9, allow_gap, back: false, rest: &|_| None };
         plan(&[recreate(stale), fresh("b")], API_KEY, MARK, &terms)
     };
     assert_eq!(names(&planned(true, true).mark), ["a"]);

@@ -208,7 +208,8 @@ fn a_rollout_is_complete_only_if_every_number_says_so_of_the_newest_template() {
     for number in [Value::Null, json!(0), json!(2), json!(4)] {
         for field in fields {
             let place = format!("/status/{field}");
-            let of = read_deployment(with(deployment("web"), &place, number.clone()));
+            let untold = with(deployment("web"), "/status/conditions", Value::Null);
+            let of = read_deployment(with(untold, &place, number.clone()));
             assert_eq!(of.progress(), Progress::Underway, "Deployment {field} {number}");
             if !(field == "replicas" && number.is_null()) {
                 let of = set(with(stateful_set("db"), &place, number.clone()));

@@ -85,6 +85,8 @@ pub(super) enum Breaks {
     AnotherTemplate,
     /// Any but the first value that one of them ran with.
     AnotherValue,
+    /// The same, but that they run on and are not ready.
+    ReadyWithAnotherValue,
 }
 
 /// A workload, and what its nodes are like.
@@ -191,6 +193,12 @@ impl Consumer {
     /// Containers do not run with any but its first value until a person mends it.
     pub(crate) fn which_breaks_with_another_value(mut self) -> Self {
         self.fault = Some(Breaks::AnotherValue);
+        self
+    }
+
+    /// Containers run and are not ready with any but their first value until a person mends it.
+    pub(crate) fn which_is_not_ready_with_another_value(mut self) -> Self {
+        self.fault = Some(Breaks::ReadyWithAnotherValue);
         self
     }
 

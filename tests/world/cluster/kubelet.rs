@@ -61,8 +61,10 @@ struct Running {
     as_of: Instant,
     /// When it started, by its node's clock.
     started: Timestamp,
-    /// None: it is ready.
+    /// None: it is ready, or never will be.
     ready_at: Option<Instant>,
+    /// It will never be ready.
+    unready: bool,
     /// It comes to its end then.
     done_at: Option<Instant>,
 }
@@ -103,7 +105,11 @@ impl Pod {
         next.into_iter().chain(self.ends).min()
     }
 
+    /// Files of a pod that ends are refreshed no more.
     fn next_reread(&self, running: &Running, secrets: &History) -> Option<Instant> {
+        if self.ends.is_some() {
+            return None;
+        }
         let changed = secrets.changed_after(&self.secret, running.as_of)?;
         self.rereads.map(|lag| changed + lag)
     }
@@ -115,7 +121,7 @@ impl Pod {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        matches!(&self.life, Life::Running(running) if running.ready_at.is_none())
+        matches!(&self.life, Life::Running(running) if running.ready_at.is_none() && !running.unready)
     }
 
     /// It was deleted.
@@ -133,7 +139,7 @@ impl Pod {
             Life::Starting(_) => Container::Waiting("ContainerCreating"),
             Life::Waiting(reason) => Container::Waiting(reason),
             Life::Running(running) => {
-                Container::Running { started: seconds(running.started), ready: running.ready_at.is_none() }
+                Container::Running { started: seconds(running.started), ready: self.is_ready() }
             }
             Life::Ended(at) => Container::Ended { at: seconds(*at) },
         }
@@ -174,7 +180,9 @@ impl State {
             None => false,
             Some(Breaks::AnotherTemplate) => pod.revision > 1,
             Some(Breaks::AnotherValue) => value != first,
+            Some(Breaks::ReadyWithAnotherValue) => false,
         };
+        let unready = workload.fault == Some(Breaks::ReadyWithAnotherValue) && value != first;
         let life = match value {
             _ if breaks => Life::Waiting("CrashLoopBackOff"),
             None => Life::Waiting("CreateContainerConfigError"),
@@ -183,7 +191,8 @@ impl State {
                 since: wall,
                 as_of,
                 started: wall.checked_add(*skew).unwrap_or(wall),
-                ready_at: Some(now + READY),
+                ready_at: (!unready).then_some(now + READY),
+                unready,
                 done_at: kind.ends_by_itself().then(|| now + *runs_for),
             }),
         };
@@ -210,6 +219,9 @@ impl State {
             self.pod_is(name, Life::Running(running));
             self.note(format!("pod {name} is ready"));
             return self.report_pod(name);
+        }
+        if pod.ends.is_some() {
+            return;
         }
         let Some(changed) = self.secrets.changed_after(&pod.secret, running.as_of) else { return };
         running.as_of = changed;

@@ -139,6 +139,7 @@ fn what_cannot_be_restarted_without_a_gap_keeps_a_rotation_from_beginning() {
         ("it rolls over", with(""), "ReserveNext uid-0 production/app-0"),
         ("all its pods end first", with("Recreate"), "RotationBlocked, 1m"),
         ("it is paused", with("paused"), "RotationBlocked, 1m"),
+        ("its owner restarts it", with("left alone"), "ReserveNext uid-0 production/app-0"),
         (
             "somebody allows the gap",
             restarting(with("Recreate"), |rollout| rollout.allow_gap = Some(true)),
@@ -276,6 +277,13 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
         ("it works", answers(back(failed()), alive("user-1")), "SwitchBack old from 2"),
         ("it does not work any more", answers(back(failed()), Probe::Dead), "RotationHeld, 10m"),
         ("it went back, and fails again: it does not go to and fro", returned, "RotationHeld, 15s"),
+    ]);
+    // All its old pods have ended, as its strategy says.
+    let gone = |age| with_consumers(clean(age), vec![consumer("api", "failed", "uid-0-2", false)]);
+    check(vec![
+        ("no pod holds the old key: it is held all the same", gone(MINUTE * 10), "RotationHeld, 15s"),
+        ("and turned back", back(gone(MINUTE * 10)), "Probe old"),
+        ("what fails hours after has another reason", back(gone(HOUR * 2)), "RotationHeld, 15s"),
     ]);
 }
 

@@ -8,7 +8,7 @@ use super::{account_name, key_name, moment};
 use crate::{
     api::{ApiKey, account::Slot},
     apikey::{observe::AccountView, quiet::Quiet},
-    workload::{Consumer, Gap, Obstacle, Plan, Scan, WorkloadRef, restart},
+    workload::{Consumer, Gap, Obstacle, Owner, Plan, Scan, WorkloadRef, restart},
 };
 
 /// So many pods and workloads are named, the others counted: a message has room for no more.
@@ -62,7 +62,7 @@ fn why_gap(gap: Gap) -> &'static str {
     match gap {
         Gap::Recreate => "strategy Recreate ends all pods before new ones start",
         Gap::NoSurge => {
-            "its last pod ends before a new one is ready: give it a second replica or room to surge"
+            "all its pods may end before a new one is ready: give it a second replica, room to surge, or a lower maxUnavailable"
         }
         Gap::OnDelete => "strategy OnDelete replaces a pod only when somebody deletes it",
         Gap::Paused => "it is paused",
@@ -94,15 +94,22 @@ pub(in crate::apikey::decide) fn restarting(
         said.push_str(&format!("; {step}: {}", list(workloads.into_iter().map(ToString::to_string))));
     }
     if !plan.obstructed.is_empty() {
-        let named = plan.obstructed.iter().map(|(who, why)| format!("{} ({})", who, why_not(why)));
+        let named = plan.obstructed.iter().map(|(who, why)| format!("{} ({})", who, why_not(who, why)));
         said.push_str(&format!("; not restarted by the operator: {}", list(named)));
     }
     said
 }
 
-fn why_not(reason: &restart::Reason) -> String {
+fn why_not(owner: &Owner, reason: &restart::Reason) -> String {
     match reason {
-        restart::Reason::NotRestartable => "it is waited for; delete it, or let it end".to_owned(),
+        restart::Reason::NotRestartable => match owner {
+            Owner::Job { .. } => "it is waited for: let it end, or delete it",
+            Owner::Bare => "they are waited for: let them end, or replace them",
+            Owner::Workload(_) | Owner::Unknown { .. } => {
+                "restart it yourself, so that its pods are replaced"
+            }
+        }
+        .to_owned(),
         restart::Reason::Gone => "its workload is gone".to_owned(),
         restart::Reason::Obstacle(Obstacle::OptedOut) => {
             "keys.bags.fm/restart is false: restart it yourself".to_owned()

@@ -61,7 +61,7 @@ fn plan_of(stands: &[(Stand, bool)], max_concurrent: usize) -> Plan {
         stands.iter().enumerate().map(|(n, (stand, stale))| made(n, *stand, *stale)).collect();
     let rest =
         |reference: &WorkloadRef| (stands[number(reference)].0 == Stand::Unmarked).then_some(Rest::Pause);
-    plan(&consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: false, rest: &rest })
+    plan(&consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: false, back: false, rest: &rest })
 }
 
 fn number(reference: &WorkloadRef) -> usize {
