@@ -18,6 +18,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{
     scene::{LIMIT, Scene, Way, condition, holds, says, slots},
@@ -101,15 +102,12 @@ impl Scene<'_> {
 
 /// A node, its kubelet and its scheduler, until they are dropped: every pod is on it, runs and is ready; one that is deleted
 /// is gone at once.
-struct Machine(tokio::task::AbortHandle);
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+struct Machine {
+    _runs: JoinSet<()>,
 }
 
 impl Machine {
+    #[expect(clippy::disallowed_methods, reason = "the API server's clock is the machine's")]
     async fn of(scene: &Scene<'_>) -> Self {
         let (nodes, pods, name): (Api<Node>, Api<Pod>, _) =
             (Api::all(scene.client.clone()), scene.api(), scene.name.clone());
@@ -133,7 +131,9 @@ impl Machine {
                 }
             }
         };
-        Self(tokio::spawn(runs).abort_handle())
+        let mut set = JoinSet::new();
+        set.spawn(runs);
+        Self { _runs: set }
     }
 
     async fn see_to(pods: &Api<Pod>, pod: &Pod, node: &str) -> Result<(), kube::Error> {

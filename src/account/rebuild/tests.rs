@@ -154,7 +154,7 @@ fn a_rotation_that_was_asked_for_is_not_asked_for_again() {
         slots.into_iter().map(|slot| slot.trigger).collect::<Vec<_>>()
     };
     let first = Some("first".to_owned());
-    assert_eq!(triggers(vec![asked("a", 2, Some("first"))]), [first.clone()]);
+    assert_eq!(triggers(vec![asked("a", 2, Some("first"))]), std::slice::from_ref(&first));
     let turned_back = vec![published(asked("a", 1, None), 3, "a"), asked("b", 2, Some("first"))];
     assert_eq!(triggers(turned_back), [first.clone(), first]);
     let making = vec![asked("a", 1, None), Remnant { trigger: Some("first".into()), ..empty(0, "b") }];
