@@ -105,9 +105,9 @@ struct Args {
 }
 
 /// Of each workflow, where not everything is run: ten minutes on two cores are for all of it, and a slow machine has them too.
-const TEST_PAIRS: usize = 300;
+const TEST_PAIRS: usize = 150;
 /// The same of a workflow that takes hours.
-const TEST_OF_LONG: Most = Most { singles: 140, in_the_middle: 0, pairs: 40 };
+const TEST_OF_LONG: Most = Most { singles: 100, in_the_middle: 0, pairs: 30 };
 /// The same where everything is run: all of them would take a day, and this is to be run before each release.
 const ALL_OF_LONG: Most = Most { singles: 2_000, in_the_middle: 700, pairs: 1_200 };
 const ALL_SINGLES: Most = Most { singles: usize::MAX, in_the_middle: 0, pairs: usize::MAX };
