@@ -285,8 +285,7 @@ impl Actor<'_> {
         let (now, at) = (clock.monotonic(), clock.wall());
         self.memory.remember(attempt, |key| key.sent = Some(sent));
         let endpoint = |found| {
-            let with = with.clone();
-            self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at, with }));
+            self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at, with: with.clone() }));
         };
         match answer {
             Ok(Revocation::Acknowledged) => {
@@ -306,9 +305,8 @@ impl Actor<'_> {
                     key.revocations = key.revocations.saturating_add(1);
                     let pause = death::revocation_pause(key.revocations);
                     key.revoke_after = Some(self.retry_at(&error, now, pause));
-                    let with = with.clone();
-                    key.revocation_refused =
-                        refused.then(|| RefusedRevocation { at, with, error: error.clone() });
+                    let refusal = || RefusedRevocation { at, with: with.clone(), error: error.clone() };
+                    key.revocation_refused = refused.then(refusal);
                 });
                 if of_token {
                     listing::note_failure(self.context, &self.seen.account, self.memory, &error);

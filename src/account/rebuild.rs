@@ -174,7 +174,7 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
             remnant.value && !newer && !of_another(remnant)
         };
         // The newest one's: whoever went back to an older key has had the rotation that was asked for.
-        let trigger = own.iter().rfind(|remnant| remnant.value).and_then(|remnant| remnant.trigger.clone());
+        let answered = own.iter().rfind(|remnant| remnant.value).and_then(|remnant| remnant.trigger.clone());
         let count = i64::try_from(own.iter().filter(live).count()).unwrap_or(i64::MAX);
         let mut number = shown.map_or(0, |(number, _)| number).max(count) - count;
         for remnant in &own {
@@ -185,6 +185,7 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
             };
             number += i64::from(state == SlotState::Live);
             let open = newest.is_some_and(|newest| newest.attempt == remnant.attempt);
+            let trigger = if state == SlotState::Live { &answered } else { &remnant.trigger };
             slots.push(Slot { trigger: trigger.clone(), ..slot(seen, remnant, state, number, open) });
         }
     }

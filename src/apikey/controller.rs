@@ -170,11 +170,11 @@ fn event(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Option<E
     let ready = before.conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
     let was = |reason: Reason| ready.is_some_and(|ready| ready.reason == reason.as_str());
     let was_of_rotation = Reason::ALL.iter().any(|known| known.is_of_rotation() && was(*known));
-    let newer =
+    let older =
         |key: &KeySummary| next.current.as_ref().is_some_and(|current| key.revision < current.revision);
     match reason {
         Reason::Issued if was_of_rotation => {
-            before.keys.iter().any(newer).then_some(EventReason::RotationFinished)
+            before.keys.iter().any(older).then_some(EventReason::RotationFinished)
         }
         Reason::Rotating => {
             let goes_on = before.keys.len() > 1 && (was(Reason::Rotating) || was(Reason::RotationHeld));

@@ -31,8 +31,8 @@ const BLOCKED: Duration = Duration::from_mins(1);
 /// A next look at most: what changes outside of the operator's sight is seen so late.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 
-/// What has not failed so long after its old pods ended has come up.
-const CAME_UP: Duration = Duration::from_hours(1);
+/// A rollout that fails does so within this time after its old pods ended; what fails later has another reason.
+const FAILS_WITHIN: Duration = Duration::from_hours(1);
 
 /// After so many rotations in a row that were turned back, the schedule begins no further one.
 const MOST_SWITCHES_BACK: i64 = 3;
@@ -264,13 +264,13 @@ impl Switch<'_> {
         self.o.timings.mark_delay.saturating_sub(self.o.passed_since(self.switched_at))
     }
 
-    /// A workload does not come up with the new key. What fails long after all had is something else: it has no way back.
+    /// A workload does not come up with the new key.
     fn failed(&self) -> Option<Rule> {
         let o = self.o;
         let plan = self.plan(o.key.rollout().max_concurrent);
         let (workload, said) = plan.failed.first()?;
         let rotation = o.key.rotation();
-        let late = o.clean_since().is_some_and(|clean| since(o.now, clean) >= CAME_UP);
+        let late = o.clean_since().is_some_and(|clean| since(o.now, clean) >= FAILS_WITHIN);
         let newer = self.current.revision > self.previous.revision && !late;
         let back = rotation.on_rollout_failure == OnRolloutFailure::SwitchBack && newer;
         let attempt = self.previous.attempt.clone().unwrap_or_default();
