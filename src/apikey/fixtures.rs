@@ -57,6 +57,13 @@ pub(crate) fn credentials() -> CredentialSet {
     CredentialSet { wallet: None, token: None, version: CREDENTIALS.into(), token_version: None }
 }
 
+/// The credentials of this version led to another user of Bags than the account's.
+pub(crate) fn distrusting(observation: Observation, version: &str) -> Observation {
+    observation.account(|account| {
+        account.status.get_or_insert_default().distrusted_credentials = Some(version.into());
+    })
+}
+
 pub(crate) fn no_credentials() -> CredentialProblem {
     CredentialProblem::SecretMissing {
         secret: "bags-main".into(),

@@ -18,18 +18,21 @@ const TIMES: u32 = 2;
 const KEPT: Duration = Duration::from_hours(24 * 14);
 
 /// Why a workload that this process has marked is not marked again, where it does not carry the mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// It was marked a moment ago.
     Pause,
     /// It was marked as often as is sensible, and the mark did not stay.
     Spent,
+    /// The API server refused it a moment ago: its words.
+    Refused(String),
 }
 
 struct Set {
     mark: String,
     at: Instant,
     times: u32,
+    refused: Option<String>,
 }
 
 /// Marks of this process: by workload and ApiKey.
@@ -39,11 +42,35 @@ pub struct Marks(Mutex<HashMap<(String, String), Set>>);
 impl Marks {
     /// A mark was set.
     pub fn note(&self, workload: &WorkloadRef, api_key_uid: &str, mark: &str, now: Instant) {
+        self.tried(workload, api_key_uid, mark, now, None);
+    }
+
+    /// A mark was refused. It is tried again after a pause, for as long as it is wanted: nothing was done.
+    pub fn refused(
+        &self,
+        workload: &WorkloadRef,
+        api_key_uid: &str,
+        mark: &str,
+        now: Instant,
+        words: String,
+    ) {
+        self.tried(workload, api_key_uid, mark, now, Some(words));
+    }
+
+    fn tried(
+        &self,
+        workload: &WorkloadRef,
+        api_key_uid: &str,
+        mark: &str,
+        now: Instant,
+        refused: Option<String>,
+    ) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, set| now.saturating_duration_since(set.at) < KEPT);
         let place = (workload.uid.clone(), api_key_uid.to_owned());
-        let times = all.get(&place).filter(|set| set.mark == mark).map_or(0, |set| set.times);
-        all.insert(place, Set { mark: mark.to_owned(), at: now, times: times.saturating_add(1) });
+        let before = all.get(&place).filter(|set| set.mark == mark).map_or(0, |set| set.times);
+        let times = before.saturating_add(u32::from(refused.is_none()));
+        all.insert(place, Set { mark: mark.to_owned(), at: now, times, refused });
     }
 
     /// The workloads that this process has marked so and will not mark again now, by uid.
@@ -56,10 +83,11 @@ impl Marks {
         pause: Duration,
     ) -> BTreeMap<String, Rest> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = |set: &Set| match (now.saturating_duration_since(set.at) < pause, set.times >= TIMES) {
-            (true, _) => Some(Rest::Pause),
-            (false, true) => Some(Rest::Spent),
-            (false, false) => None,
+        let rest = |set: &Set| match (now.saturating_duration_since(set.at) < pause, &set.refused) {
+            (true, Some(words)) => Some(Rest::Refused(words.clone())),
+            (true, None) => Some(Rest::Pause),
+            (false, _) if set.times >= TIMES => Some(Rest::Spent),
+            (false, _) => None,
         };
         let ours = all.iter().filter(|((_, owner), set)| owner == api_key_uid && set.mark == mark);
         ours.filter_map(|((workload, _), set)| Some((workload.clone(), rest(set)?))).collect()
@@ -90,5 +118,23 @@ mod tests {
         assert_eq!(rests("uid-0-2", pause * 100), Some(Rest::Spent), "never a third time");
         marks.note(&web, "uid-0", "uid-0-3", begun + pause * 100);
         assert_eq!(rests("uid-0-3", pause * 102), None, "a later switch begins anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the start of a virtual clock")]
+    async fn a_mark_that_was_refused_is_tried_again_after_each_pause_and_does_not_count_as_set() {
+        let (marks, pause) = (Marks::default(), Duration::from_mins(10));
+        let web = WorkloadRef { kind: WorkloadKind::Deployment, name: "web".into(), uid: "uid-web".into() };
+        let begun = Instant::now();
+        let rests =
+            |after: Duration| marks.resting("uid-0", "uid-0-2", begun + after, pause).remove("uid-web");
+        for turn in 0..9 {
+            marks.refused(&web, "uid-0", "uid-0-2", begun + pause * turn, "denied".to_owned());
+            assert_eq!(rests(pause * turn + pause / 2), Some(Rest::Refused("denied".to_owned())));
+            assert_eq!(rests(pause * (turn + 1)), None, "it is tried again");
+        }
+        marks.note(&web, "uid-0", "uid-0-2", begun + pause * 9);
+        assert_eq!(rests(pause * 9 + pause / 2), Some(Rest::Pause), "it was let in");
+        assert_eq!(rests(pause * 10), None, "it was set once");
     }
 }

@@ -58,6 +58,8 @@ pub enum Reason {
     Gap(Gap),
     /// Its mark was set, and again, and did not stay: something writes its pod template.
     MarkTaken,
+    /// The API server refuses the mark, by its rights or by a policy. Its words.
+    Refused(String),
     /// It was restarted for this switch, and has pods that may hold the old value all the same: the Secret was written again
     /// after they had started, say.
     RestartedBefore,
@@ -225,6 +227,7 @@ impl Plan {
             Some(Rest::Pause) => self.underway.push(reference.clone()),
             // The others do not wait for it.
             Some(Rest::Spent) => self.obstructed.push((owner.clone(), Reason::MarkTaken)),
+            Some(Rest::Refused(words)) => self.obstructed.push((owner.clone(), Reason::Refused(words))),
         }
         None
     }

@@ -85,8 +85,8 @@ pub enum Obstacle {
 pub enum Gap {
     /// All old pods end before the first new one starts.
     Recreate,
-    /// The last old pod may end before a new one is ready: one replica that cannot be doubled, or an update strategy that
-    /// lets all replicas, or the pods of all nodes, be missing.
+    /// The last old pod may end before a new one is ready: one replica that cannot be doubled, an update strategy that
+    /// lets all replicas, or the pods of all nodes, be missing, or one ready replica only that does not wait for the others.
     NoSurge,
     /// Somebody has to delete the pods.
     OnDelete,
@@ -241,15 +241,24 @@ impl From<StatefulSet> for Workload {
         let spec = spec.unwrap_or_default();
         let status: StatefulSetStatus = status.unwrap_or_default();
         let wanted = spec.replicas.unwrap_or(1);
+        let ready = count(status.ready_replicas);
+        let mut strategy = ordered_strategy(spec.update_strategy.unwrap_or_default(), wanted);
+        // In order, nothing is replaced while a pod is not ready. Side by side, a ready one may go beside it.
+        if let Strategy::Ordered { missing, .. } = &mut strategy
+            && spec.pod_management_policy.as_deref() == Some("Parallel")
+            && ready > 0
+        {
+            *missing += (i64::from(wanted) - ready).max(0);
+        }
         let common =
             Self::of(WorkloadKind::StatefulSet, metadata, spec.template.metadata, status.observed_generation);
         Self {
-            strategy: ordered_strategy(spec.update_strategy.unwrap_or_default(), wanted),
+            strategy,
             replicas: Replicas {
                 wanted: wanted.into(),
                 all: status.replicas.into(),
                 updated: count(status.updated_replicas),
-                ready: count(status.ready_replicas),
+                ready,
                 available: count(status.available_replicas),
             },
             ..common

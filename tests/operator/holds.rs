@@ -8,6 +8,7 @@ use bags_operator::{
     sandbox::{Capabilities, UserOptions},
 };
 use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::{Deployment, StatefulSet},
     batch::v1::Job,
     core::v1::{Node, Pod},
@@ -288,6 +289,74 @@ async fn a_paused_workload_keeps_a_rotation_from_beginning_until_it_goes_on() {
     let mark = &template["metadata"]["annotations"][format!("restart.keys.bags.fm/{NAME}")];
     assert!(mark.as_str().is_some_and(|mark| mark.ends_with("-2")), "{template}");
     assert_eq!(scene.events("web", "Restarted").await.len(), 1);
+    scene.end().await;
+}
+
+/// Lets nobody change the pods of the Deployment "guarded".
+async fn guard(scene: &Scene<'_>) {
+    let name = &scene.name;
+    let unchanged = "object.metadata.name != 'guarded' || object.spec.template == oldObject.spec.template";
+    let deployments = json!({
+        "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"],
+    });
+    let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [deployments]},
+            "validations": [{"expression": unchanged, "message": "ask the platform team for a change window"}],
+        },
+    }))
+    .unwrap();
+    let here = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}});
+    let binding: ValidatingAdmissionPolicyBinding = serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": here},
+    }))
+    .unwrap();
+    let options = PostParams::default();
+    Api::<ValidatingAdmissionPolicy>::all(scene.client.clone()).create(&options, &policy).await.unwrap();
+    Api::<ValidatingAdmissionPolicyBinding>::all(scene.client.clone())
+        .create(&options, &binding)
+        .await
+        .unwrap();
+    let change = Patch::Merge(json!({"spec": {"template": {"metadata": {"annotations": {"a": "b"}}}}}));
+    let tried = PatchParams { dry_run: true, ..PatchParams::default() };
+    let mut pause = tokio::time::interval(Duration::from_millis(100));
+    let refused = async {
+        while scene.api::<Deployment>().patch("guarded", &tried, &change).await.is_ok() {
+            pause.tick().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, refused).await.expect("the policy is in force");
+}
+
+#[tokio::test]
+async fn a_workload_that_a_policy_lets_nobody_restart_is_named_and_the_others_are_restarted() {
+    let world = World::shared().await;
+    let scene = scene(world, UserOptions::default()).await;
+    let _machine = Machine::of(&scene).await;
+    for name in ["guarded", "web"] {
+        let (mut template, labels) = (template(), json!({"app": name}));
+        template["metadata"]["labels"] = labels.clone();
+        let spec = json!({"replicas": 2, "selector": {"matchLabels": labels}, "template": template});
+        scene.make::<Deployment>(json!({"metadata": {"name": name}, "spec": spec})).await;
+    }
+    let before = scene.running(4).await;
+    guard(&scene).await;
+    scene.ask_for_another_key().await;
+    let words = [
+        "Deployment \"guarded\"",
+        "ask the platform team for a change window",
+        "restarted: Deployment \"web\"",
+    ];
+    scene.kept("naming the policy", &words, &["web-"]).await;
+    assert_eq!(scene.events("web", "Restarted").await.len(), 1);
+    for pod in before.iter().filter(|pod| pod.starts_with("guarded-")) {
+        scene.delete_pod(pod).await;
+    }
+    scene.rotated().await;
+    let guarded = scene.api::<Deployment>().get("guarded").await.unwrap();
+    assert_eq!(guarded.metadata.generation, Some(1), "it was changed");
     scene.end().await;
 }
 

@@ -50,7 +50,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ::http::{Request, Response};
+use ::http::{Method, Request, Response};
 use bags_operator::clock::Clock;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -82,7 +82,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     store: Mutex<Store>,
     admission: Mutex<Option<Arc<Hook>>>,
-    /// Namespaces in which whoever asks by HTTP has no right to Secrets, pods and workloads.
+    /// Namespaces in which whoever asks by HTTP has no right to Secrets, pods and workloads; and what they may not change, as
+    /// `namespace/resource/name`.
     withheld: Mutex<BTreeSet<String>>,
     /// Tells the version of the last change to those who stream.
     moved: tokio::sync::watch::Sender<u64>,
@@ -241,18 +242,31 @@ impl ApiServer {
     /// Takes the rights to a namespace's Secrets, pods and workloads from whoever asks by HTTP, or gives them back: where the
     /// real server has a RoleBinding.
     pub(crate) fn withhold(&self, namespace: &str, withheld: bool) {
+        self.refuse(namespace.to_owned(), withheld);
+    }
+
+    /// Lets nobody who asks by HTTP change an object, or again: where the real server has an admission policy.
+    pub(crate) fn protect(&self, resource: &str, namespace: &str, name: &str, protected: bool) {
+        self.refuse(format!("{namespace}/{resource}/{name}"), protected);
+    }
+
+    fn refuse(&self, what: String, refused: bool) {
         let mut all = self.0.withheld.lock().unwrap_or_else(PoisonError::into_inner);
-        if withheld {
-            all.insert(namespace.to_owned());
+        if refused {
+            all.insert(what);
         } else {
-            all.remove(namespace);
+            all.remove(&what);
         }
     }
 
-    fn may_use(&self, route: &Route<'_>) -> bool {
-        let granted_everywhere = route.kind.custom || ["events", "namespaces"].contains(&route.kind.resource);
+    fn may_use(&self, method: &Method, route: &Route<'_>) -> bool {
+        if route.kind.custom || ["events", "namespaces"].contains(&route.kind.resource) {
+            return true;
+        }
         let withheld = self.0.withheld.lock().unwrap_or_else(PoisonError::into_inner);
-        granted_everywhere || route.namespace.is_none_or(|namespace| !withheld.contains(namespace))
+        let Some(namespace) = route.namespace else { return true };
+        let object = format!("{namespace}/{}/{}", route.kind.resource, route.name.unwrap_or_default());
+        !withheld.contains(namespace) && (method == Method::GET || !withheld.contains(&object))
     }
 
     /// A client without any gate between: every request is answered at once, and watches stream. It wants a runtime.

@@ -71,7 +71,7 @@ fn ending() -> Workflow {
 }
 
 /// Workloads that are restarted by nobody but people.
-fn by_hand() -> [Workflow; 4] {
+fn by_hand() -> [Workflow; 5] {
     let ordered = |strategy| Consumer::of("web", Kind::StatefulSet, Reads::Env).strategy(strategy);
     let two = "StatefulSet web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds";
     [
@@ -110,6 +110,15 @@ fn by_hand() -> [Workflow; 4] {
             |scene| scene.edit_workload("web", |object| object["spec"]["paused"] = json!(false)),
         )
         .ends(TWO_HOLD),
+        wanted(
+            "rotated, and a policy lets one of two workloads not be restarted",
+            [named("api", Kind::Deployment, Reads::Env), Consumer::of("web", Kind::Deployment, Reads::Env)],
+        )
+        .meanwhile("protect the one", |scene| scene.protect_deployment("api", true))
+        .then(LATER, "let it be changed", |scene| scene.protect_deployment("api", false))
+        .once(|scene| scene.is_marked("web"))
+        .ends(TWO_HOLD)
+        .ends("Deployment api: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
         later(
             wanted(
                 "rotated, and what reads it is not the operator's to restart",

@@ -398,6 +398,11 @@ impl Scene {
         self.api.withhold(TENANT, withheld);
     }
 
+    /// A policy comes that lets nobody change a Deployment, or goes.
+    pub(crate) fn protect_deployment(&self, name: &str, protected: bool) {
+        self.api.protect("deployments", TENANT, name, protected);
+    }
+
     /// Somebody deletes the tenant's namespace.
     pub(crate) fn delete_namespace(&self) {
         let _ = self.api.delete("namespaces", "", TENANT);

@@ -32,8 +32,8 @@ pub struct Slot {
     /// The owner's highest switch number when the slot last held a place only, so that numbers never repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<i64>,
-    /// The token of the annotation `keys.bags.fm/rotate` that the key is made for, also while only a place is kept;
-    /// absent: another reason.
+    /// The token of the annotation `keys.bags.fm/rotate` that the key answers: it was made for it, or has it from the key
+    /// before it; absent: there was none so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<String>,
     /// How many rotations in a row ended with a switch back to this key.

@@ -136,12 +136,17 @@ pub(super) async fn restart(
                 context.events.publish(&reference(&o.key), EventReason::Restarted, &told).await;
             }
             Err(error) if error.is_conflict() || error.is_not_found() => {}
+            // The others do not wait for it.
+            Err(error) if error.is_refusal() => {
+                warn!(kind = kind.as_str(), workload = %name, %error, "The restart of a workload was refused");
+                let now = context.env.clock.monotonic();
+                context.marks.refused(&workload.reference, &o.owner.uid, &value, now, error.to_string());
+            }
             Err(error) => {
                 // It may be done all the same: then the mark is there at the next look.
                 warn!(kind = kind.as_str(), workload = %name, %error, "Failed to restart a workload");
                 let message = format!(
-                    "{} \"{name}\" could not be restarted ({error}); both keys stay valid; see whether the operator may patch \
-                     it (docs/rbac.yaml), or restart it yourself",
+                    "{} \"{name}\" could not be restarted ({error}); both keys stay valid; it is tried again",
                     kind.as_str()
                 );
                 return Err(Problem::transient(Reason::ApiServerUnavailable, message));

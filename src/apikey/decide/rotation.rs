@@ -113,16 +113,12 @@ pub(super) fn begins(o: &Observation) -> Rule {
 }
 
 fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<&Slot>) -> Rule {
-    if let Some(place) = place {
-        return creation::licence(o, view, place);
-    }
-    // A place that nothing can be made in would be one less for the others.
-    if creation::distrusted(view) {
-        return Rule::wait(Reason::WrongUser, words::wrong_user(view));
-    }
-    if let Err(problem) = &view.credentials {
-        let problem = Problem::from(problem.clone());
-        return Rule::wait(problem.reason, problem.message);
+    match (place, without_credentials(view)) {
+        // A place that nothing can be made in would be one less for the others.
+        (Some(_), Some(_)) => return Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }),
+        (None, Some(hold)) => return Rule::Wait(hold),
+        (Some(place), None) => return creation::licence(o, view, place),
+        (None, None) => {}
     }
     let out_of_use = [SlotState::Lost, SlotState::Unresolved, SlotState::Revoking];
     let failed: Vec<&Slot> = slots
@@ -148,6 +144,15 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
         return Rule::Wait(Hold::new(Reason::RotationBlocked, words::no_second_slot(view)).after(LOOK_AGAIN));
     }
     Rule::change(Change::ReserveNext { owner: o.owner.clone(), key_use: o.key.key_use() })
+}
+
+/// Why no key can be made on the account: its credentials lead to another user, or cannot be read.
+fn without_credentials(view: &AccountView) -> Option<Hold> {
+    if creation::distrusted(view) {
+        return Some(Hold::new(Reason::WrongUser, words::wrong_user(view)));
+    }
+    let problem = Problem::from(view.credentials.as_ref().err()?.clone());
+    Some(Hold::new(problem.reason, problem.message))
 }
 
 /// Whoever would be stopped for a while by a rotation, where nobody allows that.
@@ -252,7 +257,7 @@ impl Switch<'_> {
 
     fn plan(&self, max_concurrent: usize) -> Plan {
         let mark = mark_value(&self.o.owner.uid, self.current.published.unwrap_or_default());
-        let rest = |workload: &WorkloadRef| self.pods.resting.get(&workload.uid).copied();
+        let rest = |workload: &WorkloadRef| self.pods.resting.get(&workload.uid).cloned();
         let allow_gap = self.o.key.rollout().allow_gap;
         let back = self.current.revision < self.previous.revision;
         let terms = Terms { max_concurrent, allow_gap, back, rest: &rest };

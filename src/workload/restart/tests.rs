@@ -154,7 +154,7 @@ fn plan_of_other_key(consumers: &[Consumer]) -> Plan {
 fn a_workload_that_this_process_just_marked_is_not_marked_again_and_holds_its_place() {
     let consumers = [fresh("a"), fresh("b")];
     let planned = |why: Rest| {
-        let rest = |reference: &WorkloadRef| (reference.name == "a").then_some(why);
+        let rest = |reference: &WorkloadRef| (reference.name == "a").then(|| why.clone());
         plan(
             &consumers,
             API_KEY,
@@ -164,13 +164,17 @@ fn a_workload_that_this_process_just_marked_is_not_marked_again_and_holds_its_pl
     };
     let plan = planned(Rest::Pause);
     assert_eq!((names(&plan.underway), names(&plan.mark)), (vec!["a"], vec![]));
-    let plan = planned(Rest::Spent);
-    assert_eq!(
-        (names(&plan.underway), names(&plan.mark)),
-        (vec![], vec!["b"]),
-        "the others do not wait for it"
-    );
-    assert_eq!(plan.obstructed, [(Owner::Workload(deployment_ref("a")), Reason::MarkTaken)]);
+    for (rest, reason) in
+        [(Rest::Spent, Reason::MarkTaken), (Rest::Refused("denied".into()), Reason::Refused("denied".into()))]
+    {
+        let plan = planned(rest);
+        assert_eq!(
+            (names(&plan.underway), names(&plan.mark)),
+            (vec![], vec!["b"]),
+            "the others do not wait for it"
+        );
+        assert_eq!(plan.obstructed, [(Owner::Workload(deployment_ref("a")), reason)]);
+    }
 }
 
 #[test]

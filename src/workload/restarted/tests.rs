@@ -33,6 +33,13 @@ fn at_a_time(workload: Value, missing: Value) -> Value {
     with(workload, "/spec/updateStrategy/rollingUpdate", json!({"maxUnavailable": missing}))
 }
 
+/// A StatefulSet that does not wait for one pod before it sees to the next.
+fn side_by_side(replicas: i32, ready: i32) -> Workload {
+    let parallel = with(stateful_set("db"), "/spec/podManagementPolicy", "Parallel".into());
+    let of = with(parallel, "/spec/replicas", replicas.into());
+    set(with(of, "/status/readyReplicas", ready.into()))
+}
+
 #[test]
 fn a_workload_is_known_by_kind_name_and_uid_in_its_version() {
     for (workload, kind) in [
@@ -128,6 +135,11 @@ fn a_rolling_update_has_a_gap_where_the_last_old_pod_may_end_too_early() {
             set(at_a_time(stateful_set("db"), json!(9))),
             Some(Gap::NoSurge),
         ),
+        ("two side by side", side_by_side(2, 2), None),
+        ("two side by side, one of them not ready", side_by_side(2, 1), Some(Gap::NoSurge)),
+        ("two side by side, none of which is ready", side_by_side(2, 0), None),
+        ("three side by side, one of them not ready", side_by_side(3, 2), None),
+        ("two, one after the other", set(with(stateful_set("db"), "/status/readyReplicas", json!(1))), None),
         ("ordered ones, less than one", set(at_a_time(stateful_set("db"), json!("10%"))), None),
         (
             "ordered ones, as nobody can read",

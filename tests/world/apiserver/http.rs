@@ -53,7 +53,7 @@ fn decide(server: &ApiServer, request: &Request<Payload>) -> Answer {
     if request.body().bytes().len() > BODY_BYTES {
         return Err(status::too_large());
     }
-    if !server.may_use(&route) {
+    if !server.may_use(request.method(), &route) {
         return Err(status::forbidden(route.kind, route.name.unwrap_or_default(), "no role allows it"));
     }
     let homeless = route.kind.namespaced && route.namespace.is_none();

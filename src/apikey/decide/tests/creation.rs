@@ -3,18 +3,12 @@
 use super::{super::creation::refusal_pause, *};
 use crate::{
     api::account::{Failures, SlotState},
-    apikey::fixtures::{CREDENTIALS, SECOND, failing, named, no_credentials},
+    apikey::fixtures::{CREDENTIALS, SECOND, distrusting, failing, named, no_credentials},
     timings::Timings,
 };
 
 fn placed() -> Observation {
     seen().with_slot(mine(SlotState::Reserved))
-}
-
-fn distrusting(observation: Observation, version: &str) -> Observation {
-    observation.account(|account| {
-        account.status.get_or_insert_default().distrusted_credentials = Some(version.into())
-    })
 }
 
 fn full(observation: Observation) -> Observation {

@@ -9,7 +9,7 @@ use crate::{
         apikey::{OnRolloutFailure, Restart, RolloutSpec, RotationSpec, Switch, WindowSpec},
     },
     apikey::{
-        fixtures::{SECOND, consumer, reader, switched},
+        fixtures::{CREDENTIALS, SECOND, consumer, distrusting, no_credentials, reader, switched},
         observe::PodsSeen,
         quiet::{Shown, Uses},
     },
@@ -34,6 +34,10 @@ fn asked() -> Observation {
 /// Asked for, and nobody reads the Secret.
 fn asked_unread() -> Observation {
     asked().with_pods(&[], false)
+}
+
+fn unreadable(o: Observation) -> Observation {
+    o.view(|view| view.credentials = Err(no_credentials()))
 }
 
 fn with_consumers(o: Observation, consumers: Vec<Consumer>) -> Observation {
@@ -67,6 +71,17 @@ fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
             live().with_slot(mine(SlotState::Reserved)),
             "GiveBack uid-0",
         ),
+        (
+            "nothing can be made in the place that is kept: it is given back",
+            unreadable(asked().with_slot(mine(SlotState::Reserved))),
+            "GiveBack uid-0",
+        ),
+        (
+            "nor with credentials that led to another user",
+            distrusting(asked().with_slot(mine(SlotState::Reserved)), CREDENTIALS),
+            "GiveBack uid-0",
+        ),
+        ("no place is kept for it", unreadable(asked_unread()), "RotationBlocked"),
         ("the account is full", asked_unread().view(|view| view.room.limit = 1), "RotationBlocked, 10m"),
         ("a further attempt was just refused", refused("Connect"), "Rotating, 59s"),
         ("it is suspended", asked_unread().suspended(), "RotationBlocked"),

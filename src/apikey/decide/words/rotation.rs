@@ -128,6 +128,11 @@ fn why_not(owner: &Owner, reason: &restart::Reason) -> String {
         restart::Reason::MarkTaken => {
             "something takes its restart mark away: let it, or restart it yourself".to_owned()
         }
+        restart::Reason::Refused(said) => format!(
+            "the API server does not let it be restarted: {}; allow it (docs/rbac.yaml, or the policy that it names), or restart it \
+             yourself",
+            cut(said)
+        ),
         restart::Reason::RestartedBefore => {
             "it was restarted for this switch already: if those pods stay, restart it yourself".to_owned()
         }
