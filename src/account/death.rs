@@ -56,6 +56,10 @@ pub(super) enum PersonReason {
     NoKeyId,
     /// Its value is lost, and no list speaks of the account.
     NotProvable,
+    /// It is refused for long, and so is every other key that could show that this means something.
+    Unwitnessed,
+    /// It is refused for long, and lists show it all the same.
+    Contradicted,
 }
 
 /// What the account's lists say of the key, since it should be gone.
@@ -100,6 +104,8 @@ pub(super) struct Facts<'a> {
     pub value: bool,
     /// Who revokes it.
     pub way: Way,
+    /// It was published, or answered 200, or Bags acknowledged its revocation: it is none that Bags was yet to accept.
+    pub worked: bool,
     /// What lists say.
     pub list: Evidence,
     /// What another key says, since this one's first 401.
@@ -204,6 +210,11 @@ impl Facts<'_> {
         refused.count >= count && refused.span >= span
     }
 
+    /// Whether only a person can tell: a key that Bags was yet to accept, and accepts late, answers 401 until then.
+    fn may_come_to_life(&self) -> bool {
+        !self.worked && !self.resolved && self.list == Evidence::None
+    }
+
     /// The proof.
     fn dead(&self) -> bool {
         if !self.value {
@@ -220,6 +231,7 @@ impl Facts<'_> {
             return true;
         }
         match (&self.witness, &self.list) {
+            _ if self.may_come_to_life() => false,
             (Witness::Good, Evidence::None | Evidence::Absent) | (Witness::Nobody, Evidence::Absent) => true,
             (Witness::Nobody, Evidence::None) => self.pinged >= self.memory.probed,
             (Witness::Ask(_) | Witness::Later(_), _)
@@ -244,7 +256,8 @@ impl Facts<'_> {
 
     /// When the key itself is to be asked.
     fn probe(&self) -> Option<Turn> {
-        if !self.value || self.refused_enough() {
+        let enough = self.refused_enough();
+        if !self.value || enough && !self.may_come_to_life() {
             return None;
         }
         let KeyMemory { tried, acknowledged, .. } = *self.memory;
@@ -255,6 +268,7 @@ impl Facts<'_> {
             Some(tried + age.min(ASK_AGAIN).max(self.timings.death_apart))
         });
         let due = match (refused.from, &self.list) {
+            (Some(_), _) if enough => Some(self.now + self.scheduled()),
             (Some(from), _) => {
                 let (count, span) = self.wanted();
                 let steps = count.saturating_sub(1).max(1);
@@ -321,7 +335,7 @@ impl Facts<'_> {
         match (&self.witness, &self.list) {
             (Witness::Ask(attempt), _) => Some(Turn::Now(Next::Witness(attempt.clone()))),
             (Witness::Later(wait), _) => Some(Turn::In(*wait)),
-            (Witness::Nobody, Evidence::None) if self.refused_enough() => {
+            (Witness::Nobody, Evidence::None) if self.refused_enough() && !self.may_come_to_life() => {
                 Some(self.at(Next::Ping, self.ping_after))
             }
             (Witness::Good | Witness::Nobody, _) => None,
@@ -372,6 +386,15 @@ pub(super) fn needs_person(facts: &Facts<'_>) -> Option<PersonReason> {
                 facts.now.saturating_duration_since(since) >= facts.timings.death_without_control
             }) {
                 return Some(PersonReason::Unclear);
+            }
+            let long =
+                |from| facts.now.saturating_duration_since(from) >= facts.timings.death_without_control;
+            if facts.refused_enough() && facts.refused().from.is_some_and(long) {
+                match (&facts.witness, &facts.list) {
+                    (Witness::Later(_), _) => return Some(PersonReason::Unwitnessed),
+                    (_, Evidence::Shown { .. }) => return Some(PersonReason::Contradicted),
+                    (Witness::Good | Witness::Ask(_) | Witness::Nobody, _) => {}
+                }
             }
             let fails = facts.memory.acknowledged.is_none() && facts.memory.revocations >= PATIENCE;
             fails.then_some(PersonReason::Failing)

@@ -27,7 +27,7 @@ use kube::ResourceExt;
 use super::{
     death::{self, Evidence, Next, Witness},
     judge::ListWay,
-    observe::{LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
+    observe::{CLOCKS_APART, LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
     orphans::orphans,
     rebuild,
 };
@@ -358,7 +358,8 @@ fn loose(seen: &Observation) -> Turn {
             (true, _, _) => clear(),
             (false, true, _) | (false, false, None) => Turn::Nothing,
             (false, false, Some(created)) => {
-                let rest = seen.timings.placeholder_reap_after.saturating_sub(seen.age(*created));
+                let age = seen.age(*created).saturating_sub(CLOCKS_APART);
+                let rest = seen.timings.placeholder_reap_after.saturating_sub(age);
                 if rest.is_zero() { clear() } else { Turn::In(rest) }
             }
         }

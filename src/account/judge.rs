@@ -211,6 +211,9 @@ impl Observation {
             memory: &seen.memory,
             value: seen.stored == Stored::Value,
             way: self.way(seen),
+            worked: seen.slot.published.is_some()
+                || seen.memory.good.is_some()
+                || seen.memory.acknowledged.is_some(),
             list: self.evidence(seen),
             witness: self.witness(seen),
             resolved: self.resolved(seen),

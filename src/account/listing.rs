@@ -27,6 +27,13 @@ pub(super) fn is_missing(error: &bags::Error) -> bool {
     error.operation() == bags::Operation::List && error.reason() == bags::Reason::NotFound
 }
 
+/// Whether it says that nobody answers there: in the service's words, or in those of whatever serves it. Something in between may say
+/// so once for another reason; twice in a row it is believed.
+fn has_no_answer(error: &bags::Error) -> bool {
+    let bare = error.reason() == bags::Reason::Unreadable && matches!(error.status(), Some(404 | 405));
+    is_missing(error) || error.operation() == bags::Operation::List && bare
+}
+
 /// A list no older than `max_age`; `None` where the account cannot list. One that is missing is looked for again at the
 /// resync.
 ///
@@ -55,6 +62,12 @@ pub async fn fresh(
     let answer = match context.client(memory).list(token).await {
         Ok(answer) => answer,
         Err(error) => {
+            let before = memory.facts().list_failure.map(|failure| failure.error);
+            let error = if before.is_some_and(|before| has_no_answer(&before)) && has_no_answer(&error) {
+                bags::Error::new(bags::Operation::List, bags::Class::Refused, bags::Reason::NotFound)
+            } else {
+                error
+            };
             note_failure(context, account, memory, &error);
             return if is_missing(&error) { Ok(None) } else { Err(error) };
         }

@@ -198,7 +198,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
             Some(_) if found.entries.contains_key(attempt) => Stored::SurelyEmpty,
             Some(_) => Stored::Empty,
         };
-        look.slot(slot, memory, stored, entry.and_then(Entry::key_id), running, owner)
+        look.slot(slot, memory, stored, entry, running, owner)
     });
     let slots = slots.collect();
     let list = look.list(cluster_mark(&context.settings.installation.cluster));
@@ -360,7 +360,7 @@ impl Look<'_> {
         slot: &Slot,
         memory: KeyMemory,
         stored: Stored,
-        stored_id: Option<&str>,
+        entry: Option<&Entry>,
         running: bool,
         owner: OwnerSeen,
     ) -> SlotSeen {
@@ -378,8 +378,14 @@ impl Look<'_> {
             }
         };
         let last = self.lists.last();
-        let listed_id = || last.and_then(|list| lists::find(&list.keys, slot)?.key_id.clone());
-        let key_id = slot.key_id.clone().or_else(|| stored_id.map(str::to_owned)).or_else(listed_id);
+        let listed_id = || {
+            let id = last.and_then(|list| lists::find(&list.keys, slot)?.key_id.clone())?;
+            let value = entry.and_then(Entry::value);
+            // What is written down stands in the status.
+            (!value.is_some_and(|value| value.is_told_by(&id))).then_some(id)
+        };
+        let stored_id = || entry.and_then(Entry::key_id).map(str::to_owned);
+        let key_id = slot.key_id.clone().or_else(stored_id).or_else(listed_id);
         let current = self.ledger.current(&slot.owner.uid).is_some_and(|now| now.attempt == slot.attempt);
         let listed_since = last.is_some_and(|list| since.admits(list));
         let unlisted = last.is_some_and(|list| {
@@ -408,7 +414,10 @@ impl Look<'_> {
         });
         match slot.state {
             SlotState::Creating => Since {
-                wall: slot.since.saturating_add(signed(self.timings.judge_after)).unwrap_or(Timestamp::MAX),
+                wall: slot
+                    .since
+                    .saturating_add(signed(self.timings.judge_after + CLOCKS_APART))
+                    .unwrap_or(Timestamp::MAX),
                 entered,
                 surely: entered + self.timings.judge_after,
             },
@@ -454,11 +463,15 @@ impl Observation {
         Duration::try_from(self.wall.duration_since(since)).unwrap_or(Duration::ZERO)
     }
 
-    /// For how long a slot has been in its state, also where the wall clock was set back meanwhile.
+    /// For how long a slot has surely been in its state, whatever its wall clocks say: one may have been set back meanwhile, and
+    /// the process that wrote the time may have had another one.
     pub(super) fn age_of(&self, slot: &SlotSeen) -> Duration {
-        self.age(slot.slot.since).max(slot.watched)
+        self.age(slot.slot.since).saturating_sub(CLOCKS_APART).max(slot.watched)
     }
 }
+
+/// So far the wall clock of another process may be from ours, or from the API server's.
+pub(super) const CLOCKS_APART: Duration = Duration::from_mins(5);
 
 /// A duration that the wall clock can be moved by.
 pub(super) fn signed(duration: Duration) -> SignedDuration {

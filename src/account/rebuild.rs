@@ -6,10 +6,12 @@
 //! its slot back, in that very write: nothing can be licensed before it, and nothing that exists is forgotten.
 //!
 //! - A value that answers 200 is a key that may be in use: its slot is `Live`, unless the consumer Secret shows that it
-//!   was never published; then it is `Creating`, and goes the way of any new key.
+//!   was never published; then it is `Creating`, and goes the way of any new key. After a switch back to an older key the
+//!   newer one counts as published: pods may hold it.
 //! - An empty one may belong to a creation of unknown outcome: its slot is `Creating`, and it is judged.
-//! - A value that answers 401 for long while the service is there is of a key that is dead: it goes.
-//! - One that answers neither for as long is of a user who is gone or suspended: it is put back like one that answers 200.
+//! - A value that answers 401 for long while another key of the account is accepted is of a key that is dead: it goes.
+//! - One that answers 401 for as long where no other one is accepted, or neither 200 nor 401, may work again: its service, or its
+//!   user, may be away. It is put back like one that answers 200.
 //!
 //! The account's user is the one that its spec expects, else the one whose keys the consumer Secrets hold, else the one
 //! of most keys. Where that names nobody a person has to: keys of the wrong user would be all that is kept.
@@ -53,7 +55,8 @@ pub(super) struct Remnant {
 /// The first write to a ledger that is nobody's: with the slots that it must have.
 pub(super) fn pin(seen: &Observation) -> Turn {
     let Some(remnants) = &seen.remnants else { return look(Look::Remnants) };
-    let unasked = first(remnants.iter().filter(|remnant| remnant.value).map(|remnant| ask(seen, remnant)));
+    let values = remnants.iter().filter(|remnant| remnant.value);
+    let unasked = first(values.map(|remnant| ask(seen, remnants, remnant)));
     if !matches!(unasked, Turn::Nothing) {
         return unasked;
     }
@@ -101,7 +104,8 @@ fn users<'a>(remnants: impl Iterator<Item = &'a Remnant>) -> Vec<&'a str> {
 /// Why the slots of a ledger that was lost are not put back yet: as one word, and for people.
 pub(super) fn waits_for(seen: &Observation) -> Option<(&'static str, String)> {
     let remnants = seen.remnants.as_ref().filter(|remnants| !remnants.is_empty() && nobodys(seen))?;
-    let unasked = |remnant: &&Remnant| remnant.value && !matches!(ask(seen, remnant), Turn::Nothing);
+    let unasked =
+        |remnant: &&Remnant| remnant.value && !matches!(ask(seen, remnants, remnant), Turn::Nothing);
     let keys = remnants.iter().filter(unasked).map(|remnant| format!("bags-key-{}", remnant.attempt));
     let keys: Vec<String> = keys.collect();
     let namespace = &seen.installation.namespace;
@@ -126,9 +130,9 @@ pub(super) fn waits_for(seen: &Observation) -> Option<(&'static str, String)> {
 }
 
 /// What has to be asked of a key before its slot is put back.
-fn ask(seen: &Observation, remnant: &Remnant) -> Turn {
-    let KeyMemory { good, refused_since, unclear_since, refusals, probed, probe_after, .. } = remnant.memory;
-    if good.is_some() && good >= refused_since.max(unclear_since) {
+fn ask(seen: &Observation, remnants: &[Remnant], remnant: &Remnant) -> Turn {
+    let KeyMemory { refused_since, unclear_since, refusals, probed, probe_after, .. } = remnant.memory;
+    if works(remnant) {
         return Turn::Nothing;
     }
     let span = seen.timings.death_without_control;
@@ -138,14 +142,32 @@ fn ask(seen: &Observation, remnant: &Remnant) -> Turn {
     }
     let refused_for = refused_since.zip(probed).map(|(since, last)| last.saturating_duration_since(since));
     if refusals >= 3 && refused_for.is_some_and(|refused| refused >= span) {
-        return match seen.facts.pinged >= probed {
-            true => Turn::Now(Decision::Act(Effect::Clear(remnant.attempt.clone()))),
-            false => at(seen, seen.facts.ping_after, Look::Ping),
-        };
+        return refused(seen, remnants, remnant);
     }
     // Asked again after half of the time that three answers must span.
     let again = probed.map(|last| last + span / 2);
     at(seen, again.max(probe_after), Look::Probe(remnant.attempt.clone()))
+}
+
+/// Whether a key answered 200 when it was last asked.
+fn works(remnant: &Remnant) -> bool {
+    let KeyMemory { good, refused_since, unclear_since, .. } = remnant.memory;
+    good.is_some() && good >= refused_since.max(unclear_since)
+}
+
+/// A key that was refused for long is dead if another one is accepted after it: else Bags may refuse whatever it is asked, and
+/// the values of keys that work would be lost. Another installation's Secrets stay in any case.
+fn refused(seen: &Observation, remnants: &[Remnant], remnant: &Remnant) -> Turn {
+    if remnant.installation.as_ref().is_some_and(|made_by| *made_by != seen.installation) {
+        return Turn::Nothing;
+    }
+    let mut others = remnants.iter().filter(|other| other.attempt != remnant.attempt && works(other));
+    if others.clone().any(|other| other.memory.good >= remnant.memory.probed) {
+        return Turn::Now(Decision::Act(Effect::Clear(remnant.attempt.clone())));
+    }
+    others
+        .next()
+        .map_or(Turn::Nothing, |other| at(seen, other.memory.probe_after, Look::Probe(other.attempt.clone())))
 }
 
 fn at(seen: &Observation, due: Option<tokio::time::Instant>, then: Look) -> Turn {
@@ -168,14 +190,20 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
         own.sort_by_key(|remnant| (remnant.revision, remnant.created));
         let shown = own.iter().find_map(|remnant| remnant.published.clone());
         let current = shown.as_ref().and_then(|(_, attempt)| own.iter().find(|it| it.attempt == *attempt));
-        let current = current.map(|remnant| (remnant.revision, remnant.created));
+        let current = current.map(|remnant| (remnant.attempt.clone(), remnant.revision, remnant.created));
+        // Each key is switched to once: a higher number is of a switch back, from a newer key that pods may hold.
+        let back = shown.as_ref().zip(current.as_ref()).is_some_and(|((number, _), now)| *number > now.1);
         let live = |remnant: &&&Remnant| {
-            let newer = current.is_some_and(|current| (remnant.revision, remnant.created) > current);
-            remnant.value && !newer && !of_another(remnant)
+            let newer = current.as_ref().is_some_and(|(_, revision, created)| {
+                (remnant.revision, remnant.created) > (*revision, *created)
+            });
+            remnant.value && (back || !newer) && !of_another(remnant)
         };
         // The newest one's: whoever went back to an older key has had the rotation that was asked for.
         let answered = own.iter().rfind(|remnant| remnant.value).and_then(|remnant| remnant.trigger.clone());
         let count = i64::try_from(own.iter().filter(live).count()).unwrap_or(i64::MAX);
+        // What the Secret holds has the highest number.
+        own.sort_by_key(|remnant| current.as_ref().is_some_and(|(attempt, ..)| *attempt == remnant.attempt));
         let mut number = shown.map_or(0, |(number, _)| number).max(count) - count;
         for remnant in &own {
             let state = match (live(&remnant), of_another(remnant)) {

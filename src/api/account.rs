@@ -300,6 +300,9 @@ pub struct LimitRefusal {
     pub unmanaged: i64,
     /// Refusals in a row.
     pub count: i64,
+    /// `metadata.generation` of the account then: whoever edits it since is believed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// When the last one came; believed for 1, 2, 4 … 24 h.
     #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::Time")]
     pub at: Timestamp,

@@ -109,6 +109,8 @@ reasons! {
     Verifying: Progressing, None;
     /// The new key does not work yet.
     KeyNotAccepted: Progressing, Some(EventReason::KeyNotAccepted);
+    /// The value of the new key was not kept; the key is revoked, and another one made.
+    ValueLost: Stalled, Some(EventReason::ReconcileFailed);
     /// The new key may not use the service.
     KeyForbidden: Stalled, Some(EventReason::BagsRefused);
     /// The creation was sent and its outcome is not known yet.

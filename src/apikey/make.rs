@@ -479,6 +479,7 @@ fn learnt(account: &BagsAccount, slots: &[crate::api::account::Slot], at: Timest
     LimitRefusal {
         unmanaged: account.limit().saturating_sub(i64::try_from(ours).unwrap_or(i64::MAX)).max(0),
         count: before.map_or(0, |refusal| refusal.count).saturating_add(1),
+        generation: account.metadata.generation,
         at,
     }
 }
@@ -500,9 +501,10 @@ mod tests {
     fn what_a_refusal_teaches_stays_within_its_numbers() {
         let mut account = account();
         account.spec.limit = Some(i64::MIN);
-        let refusal = LimitRefusal { unmanaged: 0, count: i64::MAX, at: now() };
+        let refusal = LimitRefusal { unmanaged: 0, count: i64::MAX, generation: None, at: now() };
         account.status.get_or_insert_default().refusal = Some(refusal);
-        let LimitRefusal { unmanaged, count, at } = learnt(&account, &[mine(SlotState::Live)], now());
+        let LimitRefusal { unmanaged, count, generation: _, at } =
+            learnt(&account, &[mine(SlotState::Live)], now());
         assert_eq!((unmanaged, count, at), (0, i64::MAX, now()));
     }
 }

@@ -55,6 +55,8 @@ struct State {
     paused_until: Option<Instant>,
     /// The last revocation that was let through during a pause.
     passed_at: Option<Instant>,
+    /// The one before what was last taken.
+    passed_before: Option<Instant>,
     reading: Option<RateReading>,
 }
 
@@ -87,6 +89,7 @@ impl Budget {
             at: clock.monotonic(),
             paused_until: None,
             passed_at: None,
+            passed_before: None,
             reading: None,
         };
         Self { clock, state: Mutex::new(state) }
@@ -132,15 +135,17 @@ impl Budget {
             return Err(Throttled { until: self.wall(now, now + wait), by_service: false });
         }
         state.tokens -= 1.0;
+        state.passed_before = state.passed_at;
         if pause.is_some() {
             state.passed_at = Some(now);
         }
         Ok(())
     }
 
-    /// Gives back what was taken for a request that was not sent after all.
+    /// Gives back what was last taken, for a request that was not sent after all: its turn in a pause as well.
     pub(super) fn give_back(&self) {
         let mut state = self.lock();
+        state.passed_at = state.passed_before;
         state.tokens = (state.tokens + 1.0).min(state.rate.capacity);
     }
 
@@ -265,6 +270,23 @@ mod tests {
             let (_, budget) = budget(requests);
             assert!(take_all(&budget, Priority::Normal) >= 1, "{requests}");
         }
+    }
+
+    #[test]
+    fn what_was_not_sent_does_not_use_up_a_turn_in_a_pause() {
+        let (clock, budget) = budget(100);
+        budget.pause_until(later(clock.wall(), 100 * SECOND));
+        for _ in 0..3 {
+            budget.try_take(Priority::Revocation).unwrap();
+            budget.give_back();
+        }
+        budget.try_take(Priority::Revocation).unwrap();
+        budget.try_take(Priority::Revocation).unwrap_err();
+        clock.advance(30 * SECOND);
+        budget.try_take(Priority::Revocation).unwrap();
+        budget.give_back();
+        budget.try_take(Priority::Revocation).unwrap();
+        budget.try_take(Priority::Revocation).unwrap_err();
     }
 
     #[test]

@@ -380,7 +380,7 @@ fn wallet_step(answer: &Answer, secrets: &[&str]) -> Result<WalletStep, Error> {
 
 /// The key's id, unless it gives the value away: ids are written where everybody reads.
 fn id_beside(value: &KeyValue, id: &Text) -> Option<String> {
-    id.id().filter(|id| !id.contains(value.expose()) && !value.expose().contains(id.as_str()))
+    id.id().filter(|id| !value.is_told_by(id))
 }
 
 /// The key's user, with the same care.

@@ -42,6 +42,12 @@ impl KeyValue {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether a text gives it away: what is written into a status must not.
+    #[must_use]
+    pub fn is_told_by(&self, text: &str) -> bool {
+        text.contains(self.expose()) || self.expose().contains(text)
+    }
 }
 
 impl fmt::Debug for KeyValue {

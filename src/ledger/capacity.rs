@@ -35,7 +35,7 @@ struct Parts {
 
 impl Room {
     /// The room of an account: unmanaged keys by its list where it has one, else by its spec; more, while a refusal of
-    /// Bags that taught so is believed. It may allow fewer than `spec.limit` says, or count what no list shows.
+    /// Bags that taught so is believed: not after an edit of the account. It may allow fewer than `spec.limit` says, or count what no list shows.
     #[must_use]
     pub fn of(account: &BagsAccount, now: Timestamp, timings: &Timings) -> Self {
         Self::with(account, account.status.as_ref(), now, timings)
@@ -56,7 +56,11 @@ impl Room {
             account.spec.unmanaged_keys.unwrap_or(0)
         };
         let refusal = status.and_then(|status| status.refusal.as_ref());
-        let learnt = refusal.filter(|refusal| believed(refusal, now, timings)).map_or(0, |r| r.unmanaged);
+        let edited = |refusal: &LimitRefusal| {
+            refusal.generation.is_some() && refusal.generation != account.metadata.generation
+        };
+        let learnt = refusal.filter(|refusal| believed(refusal, now, timings) && !edited(refusal));
+        let learnt = learnt.map_or(0, |refusal| refusal.unmanaged);
         // Fewer than none would make room for more keys than the limit.
         let unmanaged = told.max(learnt).max(0);
         Self { limit: account.limit(), rotation_reserve: account.rotation_reserve(), unmanaged }
@@ -197,15 +201,16 @@ mod tests {
     #[test]
     fn a_refusal_is_believed_whatever_a_list_shows_and_then_the_list_again() {
         let spec = "{credentials: {agentToken: {secretName: bags}}, limit: 10, unmanagedKeys: 1}";
-        let account = BagsAccount::new("main", serde_saphyr::from_str(spec).unwrap());
-        let refusal = LimitRefusal { unmanaged: 6, count: 1, at: Timestamp::UNIX_EPOCH };
-        let unmanaged = |list, shown, minutes: u64| {
+        let mut account = BagsAccount::new("main", serde_saphyr::from_str(spec).unwrap());
+        account.metadata.generation = Some(3);
+        let refusal = LimitRefusal { unmanaged: 6, count: 1, generation: Some(3), at: Timestamp::UNIX_EPOCH };
+        let unmanaged = |account: &BagsAccount, list, shown, minutes: u64| {
             let mut status =
                 BagsAccountStatus { refusal: Some(refusal.clone()), ..BagsAccountStatus::default() };
             status.capabilities.list = list;
             status.capacity.get_or_insert_default().unmanaged = shown;
             let now = Timestamp::UNIX_EPOCH + Duration::from_secs(minutes * 60);
-            Room::with(&account, Some(&status), now, &Timings::default()).unmanaged
+            Room::with(account, Some(&status), now, &Timings::default()).unmanaged
         };
         for (name, list, shown, minutes, expected) in [
             ("more than the list shows", Capability::Yes, 2, 59, 6),
@@ -214,15 +219,17 @@ mod tests {
             ("more than the spec says", Capability::No, 0, 59, 6),
             ("an hour later the spec alone", Capability::No, 0, 60, 1),
         ] {
-            assert_eq!(unmanaged(list, shown, minutes), expected, "{name}");
+            assert_eq!(unmanaged(&account, list, shown, minutes), expected, "{name}");
         }
+        account.metadata.generation = Some(4);
+        assert_eq!(unmanaged(&account, Capability::No, 0, 1), 1, "somebody edited the account since");
     }
 
     #[test]
     fn a_refusal_is_believed_for_1_2_4_up_to_24_hours() {
         let timings = Timings::default();
         let hours = |count| {
-            let refusal = LimitRefusal { unmanaged: 1, count, at: Timestamp::UNIX_EPOCH };
+            let refusal = LimitRefusal { unmanaged: 1, count, generation: None, at: Timestamp::UNIX_EPOCH };
             believed_until(&refusal, &timings).as_second() / 3600
         };
         assert_eq!([1, 2, 3, 4, 5, 6, 60].map(hours), [1, 2, 4, 8, 16, 24, 24]);

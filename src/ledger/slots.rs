@@ -15,6 +15,10 @@ use crate::api::{
 
 /// Failure reason of a slot whose key belongs to another user of Bags.
 pub const WRONG_USER: &str = "WrongUser";
+/// `failures.reason` of a slot whose key Bags never accepted.
+pub const NEVER_ACCEPTED: &str = "NeverAccepted";
+/// `failures.reason` of a slot whose key was made and its value not kept.
+pub const VALUE_LOST: &str = "ValueLost";
 /// How many departed attempts are remembered.
 const DEPARTED: usize = 20;
 
@@ -199,7 +203,8 @@ impl Ledger {
             }
             Change::NotMade { attempt, reason } => next.not_made(attempt, reason, terms.now)?,
             Change::Abandon { attempt } => {
-                next.enter(attempt, &[SlotState::Creating], SlotState::Revoking, terms.now)?
+                next.enter(attempt, &[SlotState::Creating], SlotState::Revoking, terms.now)?;
+                next.fails(attempt, NEVER_ACCEPTED, terms.now)?;
             }
             Change::Lose { attempt, key_id } => {
                 next.enter(
@@ -208,6 +213,7 @@ impl Ledger {
                     SlotState::Lost,
                     terms.now,
                 )?;
+                next.fails(attempt, VALUE_LOST, terms.now)?;
                 let slot = next.slot(attempt, &[SlotState::Lost])?;
                 // An id that is known stays (I10): a list may show the key's name under another one.
                 slot.key_id = slot.key_id.take().or_else(|| key_id.clone());
@@ -303,9 +309,20 @@ impl Ledger {
         slot.trigger = trigger;
         slot.published = Some(number);
         slot.last_switch = None;
-        slot.failures = None;
         slot.switched_back = back.then(|| slot.switched_back.unwrap_or(0).saturating_add(1));
         slot.since = now;
+        // A doubt is about its own key, and stays.
+        let settled = |slot: &&mut Slot| slot.owner.uid == uid && slot.state != SlotState::Unresolved;
+        self.slots.iter_mut().filter(settled).for_each(|slot| slot.failures = None);
+        Ok(())
+    }
+
+    /// A key was made, and to no use. Its owner's next attempt waits, longer each time.
+    fn fails(&mut self, attempt: &str, reason: &str, now: Timestamp) -> Result<(), Refusal> {
+        let uid = self.by_attempt(attempt).ok_or(Refusal::NotInState)?.owner.uid.clone();
+        let before = self.owned_by(&uid).filter_map(|slot| slot.failures.as_ref());
+        let failures = failed(before.max_by_key(|failures| failures.count), reason, now);
+        self.slot_mut(attempt).ok_or(Refusal::NotInState)?.failures = Some(failures);
         Ok(())
     }
 
@@ -365,6 +382,12 @@ impl Ledger {
         if owner_lives && self.owned_by(&slot.owner.uid).next().is_none() {
             let revision = slot.revision.saturating_add(1);
             self.slots.push(place(&slot.owner, &slot.key_use, revision, last_switch, now));
+        }
+        // That it was of no use stays with its owner, or the next key would be made without a pause.
+        let settled =
+            |other: &&mut Slot| other.owner.uid == slot.owner.uid && other.state != SlotState::Unresolved;
+        if let Some(stays) = self.slots.iter_mut().find(settled) {
+            stays.failures = slot.failures.clone().or(stays.failures.take());
         }
         Ok(())
     }

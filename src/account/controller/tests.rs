@@ -87,6 +87,8 @@ struct World {
     /// Revocations are refused.
     forbids: bool,
     refuses_token: bool,
+    /// Nothing answers for lists.
+    no_list: bool,
     down: bool,
     /// Method and path of every request but events.
     requests: Vec<String>,
@@ -163,6 +165,7 @@ impl World {
                     false => (401, json!({"success": false, "error": "Invalid API key."})),
                 }
             }
+            "/api/v1/agent/dev/keys" if self.no_list => (404, json!("Cannot POST")),
             "/api/v1/agent/dev/keys" => {
                 let alive = self.keys.iter().filter(|key| key.alive);
                 let listed = alive.map(|key| json!({"keyId": key.id, "name": key.name, "status": "active"}));
@@ -235,6 +238,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         deaf: false,
         forbids: false,
         refuses_token: false,
+        no_list: false,
         down: false,
         requests: vec![],
         events: vec![],
@@ -625,6 +629,57 @@ async fn a_key_that_bags_does_not_find_does_not_take_the_revocation_from_the_oth
     assert_eq!(condition(&stage.world(), "RevocationNeedsPerson").unwrap().reason, "RevocationRefused");
     let capabilities = stage.world().account.status.as_ref().map(|status| status.capabilities.clone());
     assert_eq!(capabilities.unwrap().revoke, Capability::Yes);
+}
+
+#[tokio::test]
+async fn lists_that_nobody_answers_for_are_missing_and_looked_for_again_at_the_resync() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    stage.world().no_list = true;
+    let listed = |world: &World| world.account.status.as_ref().map(|status| status.capabilities.list.clone());
+    let lists = |world: &World| world.requests.iter().filter(|it| it.ends_with("/dev/keys")).count();
+    stage.until(MINUTES, |world| listed(world) == Some(Capability::No)).await;
+    assert_eq!(lists(&stage.world()), 2, "one such answer may be another's");
+    stage.world().no_list = false;
+    stage.until(MINUTES, |world| listed(world) == Some(Capability::Yes)).await;
+}
+
+#[tokio::test]
+async fn an_id_that_gives_the_value_away_is_not_taken_from_a_list() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    let list_as = |stage: &Stage, id: &str| {
+        let mut world = stage.world();
+        world.keys[0].id = id.to_owned();
+        world.account.status.as_mut().unwrap().slots[0].key_id = None;
+        world.changed();
+    };
+    let known = |world: &World| world.account.status.as_ref().unwrap().slots[0].key_id.clone();
+    list_as(&stage, "value-of");
+    stage.pass(Duration::from_mins(30)).await;
+    assert_eq!(known(&stage.world()), None);
+    list_as(&stage, "id-1");
+    stage.until(MINUTES, |world| known(world) == Some("id-1".into())).await;
+}
+
+#[tokio::test]
+async fn a_person_is_told_where_no_other_key_can_show_that_a_revoked_one_is_dead() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    stage.world().keys.iter_mut().for_each(|key| key.alive = false);
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    let asked = condition(&stage.world(), "RevocationNeedsPerson").cloned().unwrap();
+    assert_eq!(asked.reason, "NoKeyAccepted", "{}", asked.message);
+    assert!(asked.message.contains("no other key of the account"), "{}", asked.message);
+    stage.world().keys[1].alive = true;
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
 }
 
 #[tokio::test]

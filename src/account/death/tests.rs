@@ -17,6 +17,7 @@ struct Known {
     revocations: u32,
     revoke_after: Option<u64>,
     value: bool,
+    worked: bool,
     way: Way,
     list: Evidence,
     witness: Witness,
@@ -35,6 +36,7 @@ fn known(now: u64) -> Known {
         revocations: 0,
         revoke_after: None,
         value: true,
+        worked: true,
         way: Way::Operator,
         list: Evidence::Ask,
         witness: Witness::Ask("other".into()),
@@ -68,6 +70,7 @@ fn with<T>(known: &Known, look: impl FnOnce(&Facts<'_>) -> T) -> T {
         memory: &memory,
         value: known.value,
         way: known.way,
+        worked: known.worked,
         list: known.list.clone(),
         witness: known.witness.clone(),
         resolved: known.resolved,
@@ -264,6 +267,56 @@ fn where_a_person_revokes_the_list_tells_or_the_key_is_asked_by_schedule() {
 }
 
 #[test]
+fn a_key_that_was_never_accepted_is_not_dead_for_being_refused() {
+    let person = |now, last| Known {
+        worked: false,
+        way: Way::Person(PersonReason::NoToken),
+        list: Evidence::None,
+        witness: Witness::Good,
+        refused: Some((2, last - 30, last)),
+        ..known(now)
+    };
+    let cases = [
+        ("it is asked again later", person(91, 90), wait(209)),
+        ("as long as nobody has said that it is gone", person(3600, 900), Next::Probe),
+        ("its refusals prove it then", Known { resolved: true, ..person(91, 90) }, Next::Dead),
+        ("one that worked is dead", Known { worked: true, ..person(91, 90) }, Next::Dead),
+        ("so is one that lists lack", Known { list: Evidence::Absent, ..person(91, 90) }, Next::Dead),
+        (
+            "that nobody else can be asked makes it no more dead",
+            Known {
+                witness: Witness::Nobody,
+                refused: Some((3, 60, 660)),
+                pinged: Some(661),
+                ..person(661, 660)
+            },
+            wait(239),
+        ),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(with(&case, next), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_person_is_asked_where_refusals_for_long_prove_nothing() {
+    let refused = |now| Known { acknowledged: Some(1), refused: Some((2, 2, 32)), ..known(now) };
+    let later = |now| Known { witness: Witness::Later(Duration::from_secs(300)), ..refused(now) };
+    let listed =
+        |now| Known { list: Evidence::Shown { key_id: None }, witness: Witness::Good, ..refused(now) };
+    let cases = [
+        ("no other key works just now", later(601), None),
+        ("none has worked for ten minutes", later(602), Some(PersonReason::Unwitnessed)),
+        ("a list may lag", listed(601), None),
+        ("it goes on showing the key", listed(602), Some(PersonReason::Contradicted)),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(with(&case, needs_person), expected, "{name}");
+        assert_ne!(with(&case, next), Next::Dead, "{name}");
+    }
+}
+
+#[test]
 fn a_key_whose_value_is_lost_dies_by_lists_or_by_a_persons_word() {
     let lost = |now| Known { value: false, ..known(now) };
     let acknowledged = |now| Known { acknowledged: Some(1), ..lost(now) };
@@ -418,7 +471,7 @@ prop_compose! {
         refused in proptest::option::of((1..5u32, 0.0..1.0f64, 0.0..1.0f64)),
         acknowledged in proptest::option::of(0.0..1.0f64),
         (revocations, revoke_after) in (0..4u32, proptest::option::of(0..20_000u64)),
-        (value, resolved) in any::<(bool, bool)>(),
+        (value, resolved, worked) in any::<(bool, bool, bool)>(),
         (way, list, witness) in (any_way(), any_list(), any_witness()),
         pinged in proptest::option::of(0.0..1.0f64),
     ) -> Known {
@@ -433,6 +486,7 @@ prop_compose! {
             revocations,
             revoke_after,
             value,
+            worked: worked || acknowledged.is_some(),
             way,
             list,
             witness,
@@ -451,7 +505,7 @@ fn proof(known: &Known) -> bool {
     let unclear = known.unclear.is_some() && known.refused.is_none() && asked;
     let by_person = known.resolved && (!known.value || count >= 1 || unclear);
     let ours = known.alive_before && known.acknowledged.is_some() && count >= 2 && span >= 1;
-    let lists_allow = matches!(known.list, Evidence::Absent | Evidence::None);
+    let lists_allow = known.list == Evidence::Absent || known.list == Evidence::None && known.worked;
     let by_witness = count >= 2 && span >= 30 && known.witness == Witness::Good && lists_allow;
     let no_witness = known.witness == Witness::Nobody;
     let by_list = count >= 2 && span >= 30 && known.list == Evidence::Absent && no_witness;

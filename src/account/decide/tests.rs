@@ -245,6 +245,7 @@ fn a_lost_key_is_condemned_and_a_dead_one_buried() {
 fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
     let slot = SlotSeen {
         memory: KeyMemory { tried: Some(clock()), ..KeyMemory::default() },
+        watched: Duration::from_mins(1),
         ..seen(0, SlotState::Revoking)
     };
     let (at, key_id) = (Timestamp::from_second(NOW - 60).unwrap(), slot.key_id.clone().unwrap());
@@ -330,6 +331,7 @@ fn a_creation_of_unknown_outcome_is_judged_once_its_value_cannot_arrive() {
     let creating = |age: i64, stored| {
         let mut seen = SlotSeen { stored, ..seen(0, SlotState::Creating) };
         seen.slot.since = Timestamp::from_second(NOW - age).unwrap();
+        seen.watched = Duration::from_secs(age.unsigned_abs());
         seen
     };
     let closed = |verdict| SlotSeen {
@@ -365,6 +367,16 @@ fn a_creation_of_unknown_outcome_is_judged_once_its_value_cannot_arrive() {
         (
             "which does not keep it from being judged",
             with([watched(240, creating(-5000, Stored::Empty))]),
+            Decision::Look(Look::Entry(name())),
+        ),
+        (
+            "or if it was licensed by a clock that was behind ours",
+            with([watched(17, creating(500, Stored::Empty))]),
+            rest(40),
+        ),
+        (
+            "also where no process has watched it for so long",
+            with([watched(17, creating(540, Stored::Empty))]),
             Decision::Look(Look::Entry(name())),
         ),
         (
@@ -493,9 +505,9 @@ fn keystore_secrets_without_a_slot_are_cleared_away_unless_they_hold_a_value() {
     let departed = |entry| Observation { departed: vec!["loose".into()], ..loose(entry) };
     let clear = Decision::Act(Effect::Clear("loose".into()));
     let cases = [
-        ("an empty one may get its licence yet", loose(entry(false, 599)), rest(1)),
-        ("then not any more", loose(entry(false, 600)), clear.clone()),
-        ("unless its save runs", loose(LooseEntry { running: true, ..entry(false, 600) }), rest(RESYNC)),
+        ("an empty one may get its licence yet", loose(entry(false, 899)), rest(1)),
+        ("then not any more, however far the clocks are apart", loose(entry(false, 900)), clear.clone()),
+        ("unless its save runs", loose(LooseEntry { running: true, ..entry(false, 900) }), rest(RESYNC)),
         ("a value is never thrown away", loose(entry(true, 90_000)), rest(RESYNC)),
         ("unless its key is known to be gone", departed(entry(true, 0)), clear.clone()),
         ("an empty one of a judged attempt goes at once", departed(entry(false, 0)), clear),

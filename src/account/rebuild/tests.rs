@@ -53,6 +53,18 @@ fn published(remnant: Remnant, number: i64, attempt: &str) -> Remnant {
     Remnant { published: Some((number, attempt.into())), ..remnant }
 }
 
+fn theirs() -> Installation {
+    Installation { cluster: "89abcdef-0123".into(), namespace: "bags".into() }
+}
+
+/// It has answered 401 for long enough.
+fn refused(remnant: Remnant) -> Remnant {
+    let now = account().now;
+    let memory =
+        KeyMemory { refused_since: Some(now - SPAN), probed: Some(now), refusals: 3, ..KeyMemory::default() };
+    Remnant { memory, ..remnant }
+}
+
 fn empty(n: usize, attempt: &str) -> Remnant {
     Remnant { value: false, memory: KeyMemory::default(), ..remnant(n, attempt, 1) }
 }
@@ -87,8 +99,13 @@ fn every_keystore_secret_gets_its_slot_back() {
         ),
         (
             "the newer one of two was never shown",
-            vec![published(remnant(0, "a", 1), 4, "a"), published(remnant(0, "b", 2), 4, "a")],
-            vec![("a", Live, Some(4)), ("b", Creating, None)],
+            vec![published(remnant(0, "a", 1), 1, "a"), published(remnant(0, "b", 2), 1, "a")],
+            vec![("b", Creating, None), ("a", Live, Some(1))],
+        ),
+        (
+            "the newer one of two was shown before the way back",
+            vec![published(remnant(0, "a", 1), 3, "a"), published(remnant(0, "b", 2), 3, "a")],
+            vec![("b", Live, Some(2)), ("a", Live, Some(3))],
         ),
         (
             "the older one of two may still be in use",
@@ -103,7 +120,7 @@ fn every_keystore_secret_gets_its_slot_back() {
         (
             "of another user",
             vec![published(remnant(0, "a", 1), 1, "a"), published(other("b", 2), 1, "a")],
-            vec![("a", Live, Some(1)), ("b", Unresolved, None)],
+            vec![("b", Unresolved, None), ("a", Live, Some(1))],
         ),
         (
             "of another user, which comes first",
@@ -123,7 +140,20 @@ fn every_keystore_secret_gets_its_slot_back() {
         (
             "of a user who is gone, and never shown",
             vec![published(unclear(remnant(0, "b", 2)), 1, "a"), published(remnant(0, "a", 1), 1, "a")],
-            vec![("a", Live, Some(1)), ("b", Creating, None)],
+            vec![("b", Creating, None), ("a", Live, Some(1))],
+        ),
+        (
+            "that Bags refuses, with every other one",
+            vec![refused(remnant(0, "a", 1)), refused(remnant(1, "b", 1))],
+            vec![("a", Live, Some(1)), ("b", Live, Some(1))],
+        ),
+        (
+            "that Bags refuses, as does another installation's",
+            vec![
+                Remnant { installation: Some(theirs()), ..refused(remnant(0, "a", 1)) },
+                Remnant { installation: Some(theirs()), ..remnant(1, "b", 1) },
+            ],
+            vec![("a", Live, Some(1)), ("b", Live, Some(1))],
         ),
         ("a creation of unknown outcome", vec![empty(0, "a")], vec![("a", Creating, None)]),
         (
@@ -206,8 +236,11 @@ fn a_value_is_asked_before_its_slot_is_put_back() {
     let with = |memory| Remnant { memory, ..remnant(0, "a", 1) };
     let probe = Decision::Look(Look::Probe("a".into()));
     let rest = |wait| Decision::Rest(Some(wait));
-    let mut answering = lost(vec![with(refused(3, ago(SPAN), now))]);
-    answering.facts.pinged = Some(now);
+    let other = |good: Instant| {
+        let memory = KeyMemory { good: Some(good), ..remnant(1, "b", 1).memory };
+        Remnant { memory, ..remnant(1, "b", 1) }
+    };
+    let long = || with(refused(3, ago(SPAN), now));
     let unanswered = KeyMemory { probe_after: Some(now + Duration::from_secs(8)), ..KeyMemory::default() };
     let cases = [
         ("never asked", lost(vec![with(KeyMemory::default())]), probe.clone()),
@@ -215,10 +248,11 @@ fn a_value_is_asked_before_its_slot_is_put_back() {
         ("refused just now", lost(vec![with(refused(1, now, now))]), rest(SPAN / 2)),
         ("refused for a while", lost(vec![with(refused(1, ago(SPAN / 2), ago(SPAN / 2)))]), probe),
         (
-            "refused for long: is the service there?",
-            lost(vec![with(refused(3, ago(SPAN), now))]),
-            Decision::Look(Look::Ping),
+            "refused for long: is another one accepted?",
+            lost(vec![long(), other(ago(SPAN))]),
+            Decision::Look(Look::Probe("b".into())),
         ),
+        ("it is: the key is dead", lost(vec![long(), other(now)]), Decision::Act(Effect::Clear("a".into()))),
         (
             "neither life nor death just now",
             lost(vec![with(KeyMemory {
@@ -228,7 +262,6 @@ fn a_value_is_asked_before_its_slot_is_put_back() {
             })]),
             rest(SPAN / 2),
         ),
-        ("it is: the key is dead", answering, Decision::Act(Effect::Clear("a".into()))),
     ];
     for (name, seen, expected) in cases {
         assert_eq!(decide(&seen), expected, "{name}");
@@ -261,10 +294,9 @@ fn until_the_slots_are_put_back_nothing_is_decided_on_their_absence() {
 
 #[test]
 fn a_keystore_of_another_installation_is_not_taken_over() {
-    let theirs = Installation { cluster: "89abcdef-0123".into(), namespace: "bags".into() };
-    let remnant = Remnant { installation: Some(theirs.clone()), ..remnant(0, "a", 1) };
+    let remnant = Remnant { installation: Some(theirs()), ..remnant(0, "a", 1) };
     let Decision::Act(Effect::Pin { installation, .. }) = decide(&lost(vec![remnant])) else {
         panic!("no pin")
     };
-    assert_eq!(installation, theirs);
+    assert_eq!(installation, theirs());
 }

@@ -50,6 +50,8 @@ impl PersonReason {
             Self::Unclear => "DeathUnclear",
             Self::NoKeyId => "KeyIdUnknown",
             Self::NotProvable => "ValueLost",
+            Self::Unwitnessed => "NoKeyAccepted",
+            Self::Contradicted => "StillListed",
         }
     }
 }
@@ -80,6 +82,12 @@ fn why(reason: PersonReason, slot: &SlotSeen, seen: &Observation) -> String {
         PersonReason::NotProvable => {
             "its value is lost and no list can show that it is gone, so only \"resolved\" ends this"
                 .to_owned()
+        }
+        PersonReason::Unwitnessed => {
+            "the service does not accept it any more, and no other key of the account either, so that this proves nothing".to_owned()
+        }
+        PersonReason::Contradicted => {
+            "the service does not accept it any more, and lists it all the same".to_owned()
         }
     };
     format!("{text} (attempt {attempt})")

@@ -24,7 +24,7 @@ use crate::{
         observe::{AccountView, CreatingView, Observation},
     },
     consumer_secret::Foreign,
-    ledger::Room,
+    ledger::{NEVER_ACCEPTED, Room, VALUE_LOST},
 };
 
 /// `failures.reason` of a slot whose key belongs to another user.
@@ -299,6 +299,20 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) 
             format!(
                 "Bags could not be asked for a key of account \"{account}\" ({}); nothing was made; {again}",
                 failures.reason
+            ),
+        ),
+        NEVER_ACCEPTED => (
+            Reason::KeyNotAccepted,
+            format!(
+                "Bags made a key in account \"{account}\" and did not accept it afterwards: it is revoked, and another one is made; \
+                 {again}"
+            ),
+        ),
+        VALUE_LOST => (
+            Reason::ValueLost,
+            format!(
+                "a key was made in account \"{account}\" and its value was not kept: it is revoked, and another one is made; see that \
+                 the operator can write Secrets in its own namespace; {again}"
             ),
         ),
         other => (

@@ -305,6 +305,51 @@ fn a_switch_number_that_leaves_is_kept_by_a_slot_that_stays() {
     assert_eq!(left.apply(&publish, &terms(10, 1)).unwrap().slots[0].published, Some(8));
 }
 
+/// Count and reason of the failures of the first owner's slots.
+fn failures(state: &Ledger) -> Vec<(i64, &str)> {
+    let all = state.owned_by("uid-0").filter_map(|slot| slot.failures.as_ref());
+    all.map(|failures| (failures.count, failures.reason.as_str())).collect()
+}
+
+#[test]
+fn keys_that_were_made_to_no_use_are_counted_until_one_is_published() {
+    let apply = |state: Ledger, change: Change| state.apply(&change, &terms(10, 0)).unwrap();
+    let bury = |attempt: &str| Change::Bury { attempt: attempt.into(), owner_lives: true };
+    let mut state = ledger(vec![slot(&owner(0), SlotState::Reserved)]);
+    for (count, attempt) in [(1, "a"), (2, "b"), (3, "c")] {
+        state = apply(state, license(0, attempt));
+        let attempt = || attempt.to_owned();
+        let reason = if count == 2 {
+            state = apply(state, Change::Lose { attempt: attempt(), key_id: None });
+            state = apply(state, Change::Condemn { attempt: attempt(), emergency: false });
+            VALUE_LOST
+        } else {
+            state = apply(state, Change::Abandon { attempt: attempt() });
+            NEVER_ACCEPTED
+        };
+        assert_eq!(failures(&state), [(count, reason)]);
+        state = apply(state, bury(&attempt()));
+        assert_eq!((&state.slots[0].state, failures(&state)), (&SlotState::Reserved, vec![(count, reason)]));
+    }
+    state = apply(apply(state, license(0, "d")), Change::Publish { attempt: "d".into() });
+    assert_eq!(failures(&state), []);
+}
+
+#[test]
+fn next_keys_that_were_made_to_no_use_are_counted_beside_the_current_one() {
+    let apply = |state: Ledger, change: Change| state.apply(&change, &terms(10, 0)).unwrap();
+    let mut state = ledger(vec![slot(&owner(0), SlotState::Live)]);
+    let next = || Change::ReserveNext { owner: owner(0), key_use: "production/app-0".into() };
+    for (count, attempt) in [(1, "a"), (2, "b")] {
+        state = apply(apply(state, next()), license(0, attempt));
+        state = apply(state, Change::Abandon { attempt: attempt.into() });
+        state = apply(state, Change::Bury { attempt: attempt.into(), owner_lives: false });
+        assert_eq!((state.slots.len(), failures(&state)), (1, vec![(count, NEVER_ACCEPTED)]));
+    }
+    state = apply(apply(apply(state, next()), license(0, "c")), Change::Publish { attempt: "c".into() });
+    assert_eq!((state.slots.len(), failures(&state)), (2, vec![]));
+}
+
 #[test]
 fn a_ledger_with_a_state_of_a_newer_version_is_left_alone() {
     let state = SlotState::from("Quarantined".to_owned());
