@@ -176,7 +176,8 @@ pub struct Allowed {
     #[schemars(length(max = 16), inner(length(max = 63)))]
     #[x_kube(validation = rules::environments())]
     pub environments: Vec<String>,
-    /// Slots that one namespace may take, over all entries that match it; absent: no bound but the account's.
+    /// How many ApiKeys of one namespace may have keys, over all entries that match it; absent: no bound but the account's. The
+    /// second key of a rotation does not count: it takes a place of `rotationReserve`, or a free one of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max: Option<i64>,

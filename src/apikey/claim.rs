@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::permission::{Permission, permission};
+use super::permission::{Permission, max_of, permission};
 use crate::{
     api::{
         ApiKey, BagsAccount,
@@ -22,6 +22,8 @@ pub struct Claim {
     pub room: Room,
     /// Whether the ApiKey may use it.
     pub permission: Permission,
+    /// So many ApiKeys of its namespace may have keys; `None`: any number.
+    pub max: Option<i64>,
     /// Older ApiKeys that wait for a first slot.
     pub ahead: usize,
     /// Another living ApiKey that holds the same use, as `namespace/name`.
@@ -59,6 +61,7 @@ impl Claim {
         Self {
             room: Room::of(account, now, timings),
             permission: permission(account, ledger, key, labels),
+            max: max_of(account, &key.namespace().unwrap_or_default(), labels),
             ahead: ahead.count(),
             use_rival: others
                 .iter()

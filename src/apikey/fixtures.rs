@@ -185,6 +185,7 @@ pub(crate) fn seen() -> Observation {
             ledger: Ledger::default(),
             room: Room { limit: 10, rotation_reserve: 1, unmanaged: 0 },
             permission: Permission::Granted,
+            max: None,
             ahead: 0,
             use_rival: None,
             paused_until: None,

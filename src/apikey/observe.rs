@@ -110,6 +110,8 @@ pub struct AccountView {
     pub room: Room,
     /// Whether the ApiKey may use it.
     pub permission: Permission,
+    /// So many ApiKeys of its namespace may have keys; `None`: any number.
+    pub max: Option<i64>,
     /// Older ApiKeys that wait for a first slot.
     pub ahead: usize,
     /// Another ApiKey that holds the same use, as `namespace/name`.
@@ -343,12 +345,13 @@ fn view(
     let installation = account.status.as_ref().and_then(|status| status.installation.as_ref());
     let others = context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref);
     let claim = Claim::of(&account, &ledger, key, &others, labels, now, &context.settings.timings);
-    let Claim { room, permission, ahead, use_rival } = claim;
+    let Claim { room, permission, max, ahead, use_rival } = claim;
     let memory = context.memory_of(&account.name_any(), &account);
     let this = &context.settings.installation;
     AccountView {
         room,
         permission,
+        max,
         ahead,
         use_rival,
         paused_until: memory.budget.paused_until().filter(|until| *until > now),

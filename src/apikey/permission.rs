@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::ResourceExt;
 
 use crate::{
-    api::{ApiKey, BagsAccount},
+    api::{ApiKey, BagsAccount, account::Allowed},
     ledger::Ledger,
 };
 
@@ -22,9 +22,8 @@ pub enum Permission {
     Max(i64),
 }
 
-/// Asks an account; `labels` are the namespace's. An ApiKey with a slot is not refused for `max`.
-///
-/// The `max` of a namespace is the sum over the entries that match it; an entry without one sets no bound.
+/// Asks an account; `labels` are the namespace's. An ApiKey with a slot is not refused for `max`, and counts once however many
+/// slots it has.
 #[must_use]
 pub fn permission(
     account: &BagsAccount,
@@ -34,8 +33,7 @@ pub fn permission(
 ) -> Permission {
     let namespace = key.namespace().unwrap_or_default();
     let uid = key.uid().unwrap_or_default();
-    let entries: Vec<_> =
-        account.spec.allowed.iter().filter(|entry| entry.matches_namespace(&namespace, labels)).collect();
+    let entries = matching(account, &namespace, labels);
     if entries.is_empty() {
         return Permission::Namespace;
     }
@@ -45,24 +43,43 @@ pub fn permission(
         environments.dedup();
         return Permission::Environment(environments);
     }
-    let max = entries.iter().try_fold(0_i64, |sum, entry| Some(sum.saturating_add(entry.max?)));
-    let taken = ledger.slots.iter().filter(|slot| slot.owner.namespace == namespace).count();
-    let full = max.filter(|max| i64::try_from(taken).unwrap_or(i64::MAX) >= *max);
-    match full {
+    match most(&entries).filter(|max| ledger.owners_in(&namespace) >= *max) {
         Some(max) if ledger.owned_by(&uid).next().is_none() => Permission::Max(max),
         Some(_) | None => Permission::Granted,
     }
+}
+
+/// How many ApiKeys of a namespace may have keys: the sum over the entries that match it; an entry without `max` sets no bound.
+#[must_use]
+pub fn max_of(account: &BagsAccount, namespace: &str, labels: &BTreeMap<String, String>) -> Option<i64> {
+    most(&matching(account, namespace, labels))
+}
+
+fn matching<'a>(
+    account: &'a BagsAccount,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<&'a Allowed> {
+    account.spec.allowed.iter().filter(|entry| entry.matches_namespace(namespace, labels)).collect()
+}
+
+fn most(entries: &[&Allowed]) -> Option<i64> {
+    entries.iter().try_fold(0_i64, |sum, entry| Some(sum.saturating_add(entry.max?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        api::account::SlotState,
+        api::account::{Slot, SlotState},
         ledger::slots::tests::{owner, slot},
     };
 
     fn ask(allowed: &str, slots: usize) -> Permission {
+        ask_beside(allowed, (0..slots).map(|n| slot(&owner(n), SlotState::Live)).collect())
+    }
+
+    fn ask_beside(allowed: &str, slots: Vec<Slot>) -> Permission {
         let allowed: serde_json::Value = serde_json::from_str(allowed).unwrap();
         let account: BagsAccount = serde_json::from_value(serde_json::json!({
             "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount", "metadata": {"name": "main"},
@@ -75,7 +92,6 @@ mod tests {
             "spec": {"accountRef": {"name": "main"}, "environment": "staging"},
         }))
         .unwrap();
-        let slots = (0..slots).map(|n| slot(&owner(n), SlotState::Live)).collect();
         let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
         permission(&account, &Ledger { slots, departed: vec![] }, &key, &labels)
     }
@@ -118,6 +134,14 @@ mod tests {
         for (name, allowed, slots, expected) in cases {
             assert_eq!(ask(allowed, slots), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn the_second_key_of_a_rotation_does_not_count() {
+        let rotating = [SlotState::Live, SlotState::Creating].map(|state| slot(&owner(0), state));
+        let allowed = |max: i64| format!(r#"[{{"namespaces": ["shop"], "max": {max}}}]"#);
+        assert_eq!(ask_beside(&allowed(2), rotating.to_vec()), Permission::Granted);
+        assert_eq!(ask_beside(&allowed(1), rotating.to_vec()), Permission::Max(1));
     }
 
     #[test]

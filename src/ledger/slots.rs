@@ -3,7 +3,7 @@
 //! A [`Change`] is a line of the table in `docs/architecture.md`. [`Ledger::apply`] checks it against the ledger
 //! as it is now, so a change that lost a race is decided again from scratch when it is applied again.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -39,8 +39,8 @@ pub struct Ledger {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// (none) → Reserved: a place for an owner's first key, behind `ahead` older owners that wait for one. What an earlier try
-    /// of the same name left goes with it.
-    Reserve { owner: Owner, key_use: String, ahead: usize },
+    /// of the same name left goes with it. `max`: so many owners of its namespace may have slots, this one included.
+    Reserve { owner: Owner, key_use: String, ahead: usize, max: Option<i64> },
     /// (none) → Reserved: a further place of an owner whose other slots are all Lost, Unresolved or Revoking.
     ReserveFurther { owner: Owner, key_use: String },
     /// (none) → Reserved: a place for the key that replaces an owner's only live one.
@@ -81,6 +81,9 @@ pub enum Refusal {
     /// The account has no slot left for it.
     #[error("the account has no slot for it")]
     NoRoom,
+    /// As many owners of the namespace have slots as may.
+    #[error("the namespace has as many keys of the account as it may have")]
+    NamespaceFull,
     /// Another creation of the account is under way.
     #[error("another creation of the account is under way")]
     LicenceOpen,
@@ -119,6 +122,14 @@ impl Ledger {
     /// Slots of an owner.
     pub fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Slot> {
         self.slots.iter().filter(move |slot| slot.owner.uid == uid)
+    }
+
+    /// How many owners of a namespace have slots. The second key of a rotation makes nobody a second owner.
+    #[must_use]
+    pub fn owners_in(&self, namespace: &str) -> i64 {
+        let of_it = self.slots.iter().map(|slot| &slot.owner).filter(|owner| owner.namespace == namespace);
+        let owners: BTreeSet<&str> = of_it.map(|owner| owner.uid.as_str()).collect();
+        i64::try_from(owners.len()).unwrap_or(i64::MAX)
     }
 
     /// The slot of an attempt.
@@ -168,11 +179,14 @@ impl Ledger {
         }
         let mut next = self.clone();
         match change {
-            Change::Reserve { owner, key_use, ahead } => {
+            Change::Reserve { owner, key_use, ahead, max } => {
                 if self.owned_by(&owner.uid).next().is_some() {
                     return Err(Refusal::HasPlace);
                 }
                 next = next.without_earlier_try(owner);
+                if max.is_some_and(|max| next.owners_in(&owner.namespace) >= max) {
+                    return Err(Refusal::NamespaceFull);
+                }
                 if !terms.room.fits_new(&next.slots, *ahead) {
                     return Err(Refusal::NoRoom);
                 }

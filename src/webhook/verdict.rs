@@ -134,7 +134,8 @@ pub fn judge(case: &Case<'_>) -> Verdict {
             false => Denial::lasting("QuotaExceeded", format!("{sums}; {}", words::MAKE_ROOM_OR_QUEUE)),
         };
     }
-    let reserve = Change::Reserve { owner: key.owner(), key_use: key.key_use(), ahead: claim.ahead };
+    let (owner, key_use) = (key.owner(), key.key_use());
+    let reserve = Change::Reserve { owner, key_use, ahead: claim.ahead, max: claim.max };
     Verdict::Admit { reserve: Some(reserve), warnings: warnings(&name, claim, &ledger) }
 }
 

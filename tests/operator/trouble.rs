@@ -120,6 +120,16 @@ async fn a_namespace_gets_as_many_keys_as_it_may_have() {
     scene.delete_now("first-come").await;
     scene.ready(NAME).await;
     scene.working_value(NAME).await;
+    // Three more come, and then the namespace may have three keys: all who wait hear of it at the same time.
+    let others = ["second", "third", "fourth"];
+    for name in others {
+        scene.apply(name, json!({})).await;
+        trouble.shows(&scene, name).await;
+    }
+    let allowed = json!([{"namespaces": [scene.name], "max": 3}]);
+    scene.patch_account(json!({"spec": {"allowed": allowed}})).await;
+    scene.account_where("giving three keys", |account| slots_in(account, &SlotState::Live) == 3).await;
+    assert_eq!(slots(&scene.account().await), 3, "no place is kept beyond the three");
     scene.end().await;
 }
 

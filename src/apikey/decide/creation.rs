@@ -51,7 +51,8 @@ fn first_place(o: &Observation, view: &AccountView) -> Rule {
     if !view.room.fits_new(&ledger.slots, view.ahead) {
         return Rule::wait(Reason::QuotaExceeded, words::no_room(view));
     }
-    Rule::change(Change::Reserve { owner: o.owner.clone(), key_use: o.key.key_use(), ahead: view.ahead })
+    let (owner, key_use) = (o.owner.clone(), o.key.key_use());
+    Rule::change(Change::Reserve { owner, key_use, ahead: view.ahead, max: view.max })
 }
 
 pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {

@@ -51,8 +51,9 @@ fn told(decision: &Decision) -> String {
 
 fn told_change(change: &Change) -> String {
     match change {
-        Change::Reserve { owner, key_use, ahead } => {
-            format!("Reserve {} {key_use} behind {ahead}", owner.uid)
+        Change::Reserve { owner, key_use, ahead, max } => {
+            let most = max.map(|max| format!(" of {max}")).unwrap_or_default();
+            format!("Reserve {} {key_use} behind {ahead}{most}", owner.uid)
         }
         Change::ReserveFurther { owner, key_use } => format!("ReserveFurther {} {key_use}", owner.uid),
         Change::ReserveNext { owner, key_use } => format!("ReserveNext {} {key_use}", owner.uid),

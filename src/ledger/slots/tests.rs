@@ -48,7 +48,7 @@ fn license(n: usize, attempt: &str) -> Change {
 }
 
 fn reserve(n: usize) -> Change {
-    Change::Reserve { owner: owner(n), key_use: format!("production/app-{n}"), ahead: 0 }
+    Change::Reserve { owner: owner(n), key_use: format!("production/app-{n}"), ahead: 0, max: None }
 }
 
 fn attempt(n: usize, state: SlotState) -> String {
@@ -73,7 +73,7 @@ fn again(n: usize) -> Owner {
 
 #[test]
 fn the_place_that_an_earlier_try_of_the_same_name_left_is_taken_over_and_back() {
-    let take = |owner| Change::Reserve { owner, key_use: "production/app".into(), ahead: 0 };
+    let take = |owner| Change::Reserve { owner, key_use: "production/app".into(), ahead: 0, max: None };
     let left = ledger(vec![]).apply(&take(owner(0)), &terms(1, 0)).unwrap();
     let over = left.apply(&take(again(0)), &terms(1, 9)).unwrap();
     let place = &over.slots[0];
@@ -84,6 +84,22 @@ fn the_place_that_an_earlier_try_of_the_same_name_left_is_taken_over_and_back() 
     assert_eq!(back.apply(&take(owner(1)), &terms(1, 11)), Err(Refusal::NoRoom), "another name");
     let elsewhere = Owner { namespace: "bakery".into(), ..again(0) };
     assert_eq!(back.apply(&take(elsewhere), &terms(1, 11)), Err(Refusal::NoRoom), "another namespace");
+}
+
+#[test]
+fn a_namespace_is_given_no_more_first_places_than_its_max_on_the_ledger_that_is_written() {
+    let take =
+        |owner: Owner| Change::Reserve { owner, key_use: "production/app".into(), ahead: 0, max: Some(2) };
+    // The first one is being rotated, and counts once.
+    let rotating = [SlotState::Live, SlotState::Creating].map(|state| slot(&owner(0), state));
+    let second = ledger(rotating.to_vec()).apply(&take(owner(1)), &terms(10, 0)).unwrap();
+    assert_eq!(second.apply(&take(owner(2)), &terms(10, 0)), Err(Refusal::NamespaceFull));
+    assert!(
+        second.apply(&take(again(1)), &terms(10, 0)).is_ok(),
+        "an earlier try of the same name does not count"
+    );
+    let elsewhere = Owner { namespace: "bakery".into(), ..owner(2) };
+    assert!(second.apply(&take(elsewhere), &terms(10, 0)).is_ok(), "another namespace");
 }
 
 #[test]
@@ -100,7 +116,7 @@ fn an_object_that_is_made_again_has_a_place_of_its_own_beside_the_slots_of_the_o
         used(|slot| slot.failures = Some(failed(None, "Refused", slot.since))),
     ];
     let slots = [Creating, Live, Lost, Released, Revoking, Unresolved].map(|state| slot(&owner(0), state));
-    let take = Change::Reserve { owner: again(0), key_use: "production/app".into(), ahead: 0 };
+    let take = Change::Reserve { owner: again(0), key_use: "production/app".into(), ahead: 0, max: None };
     for old in places.into_iter().chain(slots) {
         let before = ledger(vec![old.clone()]);
         let after = before.apply(&take, &terms(2, 9)).unwrap();
@@ -400,7 +416,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     (0..18, number, name, any::<bool>()).prop_map(|(kind, n, attempt, flag)| match kind {
         0 => reserve(n),
         1 if flag => reserve(n),
-        1 => Change::Reserve { owner: again(n), key_use: format!("production/app-{n}"), ahead: 0 },
+        1 => Change::Reserve { owner: again(n), key_use: format!("production/app-{n}"), ahead: 0, max: None },
         2 => Change::ReserveFurther { owner: owner(n), key_use: format!("production/app-{n}") },
         3 => Change::GiveBack { owner_uid: owner(n).uid },
         4..=6 => license(n, &attempt),

@@ -37,7 +37,7 @@ fn store() -> (LedgerStore, Server) {
 
 fn reserve() -> Change {
     let owner = Owner { namespace: "shop".into(), name: "web".into(), uid: "uid-web".into() };
-    Change::Reserve { owner, key_use: "production/web".into(), ahead: 0 }
+    Change::Reserve { owner, key_use: "production/web".into(), ahead: 0, max: None }
 }
 
 /// Takes the next request and answers it; returns its method and body.

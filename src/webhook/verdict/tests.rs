@@ -162,6 +162,20 @@ fn each_obstacle_has_words_of_its_own_that_name_the_way_out() {
 }
 
 #[test]
+fn a_namespace_counts_its_apikeys_and_not_the_second_keys_of_their_rotations() {
+    let rotating = vec![theirs(1, SlotState::Live), theirs(1, SlotState::Creating)];
+    let asked = |max: i64| {
+        let spec = json!({"allowed": [{"namespaces": ["shop"], "max": max}]});
+        ask(&with(&spec, &json!({"slots": rotating})), &new_key(), &[])
+    };
+    let Verdict::Admit { reserve: Some(Change::Reserve { max, .. }), .. } = asked(2) else {
+        panic!("refused")
+    };
+    assert_eq!(max, Some(2), "the ledger is to judge it once more");
+    assert_eq!(denied(&asked(1)).reason, "NamespaceQuotaExceeded");
+}
+
+#[test]
 fn a_full_account_is_told_in_numbers() {
     let status = json!({"slots": live(8), "capacity": {"limit": 10, "used": 9, "reserved": 1, "unmanaged": 1, "available": 0},
         "capabilities": {"list": "Yes"}});
@@ -344,13 +358,13 @@ proptest! {
             let mut account = account.clone();
             account.status.as_mut().unwrap().slots = ledger.slots.clone();
             let newcomer = other(100 + n, |key| key.metadata.creation_timestamp = new_key().metadata.creation_timestamp);
-            if let Verdict::Admit { reserve: Some(Change::Reserve { owner, key_use, ahead }), .. } = ask(&account, &newcomer, &[]) {
+            if let Verdict::Admit { reserve: Some(change), .. } = ask(&account, &newcomer, &[]) {
                 let terms = crate::ledger::slots::Terms {
                     room: crate::ledger::Room::of(&account, now(), &Timings::default()),
                     now: now(),
                     licence_term: Timings::default().licence_term,
                 };
-                ledger = ledger.apply(&Change::Reserve { owner, key_use, ahead }, &terms).unwrap();
+                ledger = ledger.apply(&change, &terms).unwrap();
                 admitted += 1;
             }
         }

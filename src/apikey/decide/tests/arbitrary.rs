@@ -17,7 +17,7 @@ use crate::{
     },
     apikey::{
         fixtures::{credentials, failing, no_credentials, now, value},
-        permission::permission,
+        permission::{max_of, permission},
         status::{Word, status},
     },
     keystore::Entry,
@@ -81,6 +81,7 @@ fn observed(key: ApiKey, account: Option<BagsAccount>, rest: &Rest) -> Observati
         AccountView {
             room: Room::of(&account, bare.now, &bare.timings),
             permission: permission(&account, &ledger, &key, &labels),
+            max: max_of(&account, &owner.namespace, &labels),
             ahead: rest.ahead,
             use_rival: (rival && !readable).then(|| "shop/app-9".to_owned()),
             paused_until: (paused && rest.at > bare.now).then_some(rest.at),

@@ -35,6 +35,11 @@ fn the_first_place_is_taken_when_it_fits() {
             "Reserve uid-0 production/app-0 behind 2",
         ),
         (
+            "with what its namespace may have, for the ledger to judge once more",
+            seen().view(|view| view.max = Some(3)),
+            "Reserve uid-0 production/app-0 behind 0 of 3",
+        ),
+        (
             "not where the older ones need what is left",
             beside(8).view(|view| view.ahead = 1),
             "QuotaExceeded",

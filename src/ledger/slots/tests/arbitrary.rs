@@ -49,8 +49,9 @@ fn every_change(ledger: &Ledger) -> Vec<Change> {
             trigger: Some("token".into()),
         };
         [
-            Change::Reserve { owner: owner.clone(), key_use: key_use.clone(), ahead: 0 },
-            Change::Reserve { owner: owner.clone(), key_use: key_use.clone(), ahead: usize::MAX },
+            Change::Reserve { owner: owner.clone(), key_use: key_use.clone(), ahead: 0, max: None },
+            Change::Reserve { owner: owner.clone(), key_use: key_use.clone(), ahead: usize::MAX, max: None },
+            Change::Reserve { owner: owner.clone(), key_use: key_use.clone(), ahead: 0, max: Some(2) },
             Change::ReserveFurther { owner: owner.clone(), key_use: key_use.clone() },
             Change::ReserveNext { owner: owner.clone(), key_use },
             Change::GiveBack { owner_uid: owner_uid.clone() },
@@ -100,6 +101,9 @@ fn judge_change(ledger: &Ledger, change: &Change, terms: &Terms, sound: bool) ->
     let slots = i64::try_from(next.slots.len()).unwrap();
     if matches!(change, Change::Reserve { .. } | Change::ReserveFurther { .. } | Change::ReserveNext { .. }) {
         prop_assert!(slots <= terms.room.limit, "{change:?} beyond the limit of {:?}", terms.room);
+    }
+    if let Change::Reserve { owner, max: Some(max), .. } = change {
+        prop_assert!(next.owners_in(&owner.namespace) <= *max, "{change:?} beyond its namespace's max");
     }
     Ok(true)
 }
