@@ -78,6 +78,10 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     let (Some(account), Some(claim)) = (account, claim) else {
         return Denial::lasting("AccountNotFound", words::account_not_found(key));
     };
+    if of_a_neighbour(account, installation) {
+        // Its own webhook judges, and keeps the place. This one sees the same ApiKeys, and leaves them alone.
+        return Verdict::Admit { reserve: None, warnings: Vec::new() };
+    }
     let name = account.name_any();
     let ledger = Ledger::of(account.status.as_ref());
     if ledger.owned_by(&key.uid().unwrap_or_default()).next().is_some() {
@@ -137,6 +141,12 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     let (owner, key_use) = (key.owner(), key.key_use());
     let reserve = Change::Reserve { owner, key_use, ahead: claim.ahead, max: claim.max };
     Verdict::Admit { reserve: Some(reserve), warnings: warnings(&name, claim, &ledger) }
+}
+
+/// Whether another installation of this very cluster holds the account.
+fn of_a_neighbour(account: &BagsAccount, installation: &Installation) -> bool {
+    let theirs = account.status.as_ref().and_then(|status| status.installation.as_ref());
+    theirs.is_some_and(|theirs| theirs != installation && theirs.cluster == installation.cluster)
 }
 
 /// What stops every new key of an account.

@@ -162,6 +162,21 @@ fn each_obstacle_has_words_of_its_own_that_name_the_way_out() {
 }
 
 #[test]
+fn an_account_of_another_installation_in_this_cluster_is_left_to_its_own_webhook() {
+    let neighbour = json!({"cluster": ours().cluster, "namespace": "bags-staging"});
+    let said = |spec: Value, status: Value| ask(&with(&spec, &status), &new_key(), &[]);
+    for (what, verdict) in [
+        ("with room", said(json!({}), json!({"installation": neighbour}))),
+        ("full", said(json!({}), json!({"installation": neighbour, "slots": live(9)}))),
+        ("closed to the namespace", said(json!({"allowed": []}), json!({"installation": neighbour}))),
+    ] {
+        assert_eq!(verdict, Verdict::Admit { reserve: None, warnings: vec![] }, "{what}");
+    }
+    let elsewhere = json!({"cluster": "cluster-1", "namespace": ours().namespace});
+    assert_eq!(denied(&said(json!({}), json!({"installation": elsewhere}))).reason, "ForeignInstallation");
+}
+
+#[test]
 fn a_namespace_counts_its_apikeys_and_not_the_second_keys_of_their_rotations() {
     let rotating = vec![theirs(1, SlotState::Live), theirs(1, SlotState::Creating)];
     let asked = |max: i64| {
