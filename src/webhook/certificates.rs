@@ -22,8 +22,9 @@ use x509_parser::pem::Pem;
 
 /// Common name of every authority of ours.
 const COMMON_NAME: &str = "bags-operator webhook authority";
-/// Clocks may differ by so much.
-const SKEW: Duration = Duration::from_hours(1);
+/// Certificates are valid from the beginning of this year on, long before any of ours was made: clocks differ, and one that is hours
+/// ahead for a while must not sign what nobody takes before the time that it told.
+const VALID_FROM: i32 = 2020;
 
 /// Fields of the Secret.
 const CURRENT: (&str, &str) = ("ca.crt", "ca.key");
@@ -229,7 +230,8 @@ impl Authorities {
             // Nobody trusts it any more: whatever is new is better at once.
             return Ok(Step::Write(Self::new(now, lives)?));
         }
-        let settled = between(self.stepped, now).min(trusted);
+        // A step of a time to come was taken while the clock was ahead: it is not waited for until that time.
+        let settled = if self.stepped > now { trusted } else { between(self.stepped, now).min(trusted) };
         let unsettled = lives.settle.saturating_sub(settled);
         if let Some(next) = &self.next {
             if !unsettled.is_zero() {
@@ -254,9 +256,10 @@ impl Authorities {
 }
 
 impl Leaf {
-    /// After how long it is to be replaced; zero: now. A third of its life is left then.
+    /// After how long it is to be replaced; zero: now. A third of its life is left then. One of a time to come was made while the
+    /// clock was ahead: nothing is known of how much of its life is left.
     pub(super) fn due(&self, authority: &Authority, now: Timestamp) -> Duration {
-        if self.issuer != authority.certificate {
+        if self.issuer != authority.certificate || now < self.made {
             return Duration::ZERO;
         }
         between(now, self.ends).saturating_sub(between(self.made, self.ends) / 3)
@@ -278,21 +281,17 @@ pub(super) fn is_ours(bundle: &[u8]) -> bool {
     Pem::iter_from_buffer(bundle).filter_map(Result::ok).any(|pem| ours(pem).unwrap_or(false))
 }
 
-/// Valid from before now, as clocks differ, and until a life from now.
+/// Valid from long before now, and until a life from now.
 fn validity(params: &mut CertificateParams, now: Timestamp, life: Duration) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let time = |time: Timestamp| epoch + Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
-    params.not_before = time(after_signed(now, -1, SKEW));
+    params.not_before = rcgen::date_time_ymd(VALID_FROM, 1, 1);
     params.not_after = time(after(now, life));
 }
 
 fn after(time: Timestamp, wait: Duration) -> Timestamp {
-    after_signed(time, 1, wait)
-}
-
-fn after_signed(time: Timestamp, sign: i32, wait: Duration) -> Timestamp {
     let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
-    time.saturating_add(wait * sign).unwrap_or(Timestamp::MAX)
+    time.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 /// From one time to a later one; zero otherwise.

@@ -17,6 +17,10 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
+fn before(time: Timestamp, wait: Duration) -> Timestamp {
+    time - SignedDuration::try_from(wait).unwrap()
+}
+
 fn hosts() -> Vec<String> {
     vec!["bags-operator.bags-system.svc".into(), "127.0.0.1".into()]
 }
@@ -43,7 +47,7 @@ fn a_leaf_is_trusted_for_its_hosts_also_by_whose_clock_is_late_and_by_nobody_aft
         assert!(accepts(&bundle, &leaf, host, now()), "{host}");
     }
     assert!(!accepts(&bundle, &leaf, "bags-operator.elsewhere.svc", now()));
-    assert!(accepts(&bundle, &leaf, "127.0.0.1", after_signed(now(), -1, 30 * MINUTE)));
+    assert!(accepts(&bundle, &leaf, "127.0.0.1", before(now(), 30 * MINUTE)));
     assert!(!accepts(&bundle, &leaf, "127.0.0.1", after(now(), LIVES.leaf + MINUTE)));
     let stranger = Authorities::new(now(), &LIVES).unwrap().bundle();
     assert!(!accepts(&stranger, &leaf, "127.0.0.1", now()));
@@ -56,6 +60,30 @@ fn a_leaf_is_renewed_with_a_third_of_its_life_left_and_when_another_authority_si
     assert_eq!(leaf.due(&authority, now()), 20 * MINUTE);
     assert_eq!(leaf.due(&authority, after(now(), 20 * MINUTE)), Duration::ZERO);
     assert_eq!(leaf.due(&Authority::new(now(), LIVES.authority).unwrap(), now()), Duration::ZERO);
+}
+
+#[test]
+fn what_was_signed_while_the_clock_was_ahead_is_taken_at_once_and_replaced_at_once() {
+    let ahead = after(now(), Duration::from_hours(8));
+    let authorities = Authorities::new(ahead, &LIVES).unwrap();
+    let leaf = authorities.signing().issue(&hosts(), ahead, LIVES.leaf).unwrap();
+    assert!(accepts(&authorities.bundle(), &leaf, "127.0.0.1", now()));
+    assert_eq!(leaf.due(authorities.signing(), now()), Duration::ZERO);
+    let next = authorities.signing().issue(&hosts(), now(), LIVES.leaf).unwrap();
+    assert!(accepts(&authorities.bundle(), &next, "127.0.0.1", now()));
+    assert!(!next.due(authorities.signing(), now()).is_zero(), "once");
+}
+
+#[test]
+fn a_replacement_that_began_while_the_clock_was_ahead_does_not_wait_for_that_time() {
+    let first = Authorities::new(now(), &LIVES).unwrap();
+    let ahead = after(now(), LIVES.authority * 3 / 4);
+    let Step::Write(second) = first.step(ahead, &LIVES, LIVES.settle).unwrap() else {
+        panic!("no successor")
+    };
+    let early = second.step(now(), &LIVES, MINUTE).unwrap();
+    assert!(matches!(early, Step::Wait(wait) if wait == 4 * MINUTE), "{early:?}");
+    assert!(matches!(second.step(now(), &LIVES, LIVES.settle).unwrap(), Step::Write(_)));
 }
 
 #[test]
