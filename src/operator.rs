@@ -189,6 +189,8 @@ fn election(config: &Config, context: &Context) -> (Leadership, Option<Elector>)
 
 fn client(mut access: kube::Config, read_timeout: Option<Duration>) -> Result<Client, RunError> {
     access.read_timeout = read_timeout;
+    // Counted from the request on: else one on a connection that has rested for 29.9 s would fail in 0.1 s, and be applied.
+    access.reset_reader_on_write = true;
     // A write that kube repeats by itself could land long after its reason is gone.
     access.default_retry = false;
     Client::try_from(access).map_err(|error| RunError::Client(Box::new(error)))
