@@ -30,7 +30,6 @@ const LIMITS: Limits = Limits {
     first_request: Duration::from_secs(5),
     idle: Duration::from_secs(5),
     lifetime: Duration::from_mins(1),
-    linger: Duration::ZERO,
 };
 
 /// What has to be there before the process is ready: watches that are synced, a certificate. Clones share it.

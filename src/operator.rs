@@ -43,7 +43,7 @@ use crate::{
     leader::{Elector, Leadership, Loss, elector::Participant},
     saves::Saves,
     shutdown::Signals,
-    webhook::{self, Webhook, WebhookError, registration::Registration},
+    webhook::{self, Keeping, Webhook, WebhookError, registration::Registration},
 };
 
 /// A connection to Bags is given up after this.
@@ -147,6 +147,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (leadership, elector) = election(&config, &context);
     let synced = Synced::new(readiness.clone());
     let gate = Gate { context: context.clone(), synced, leadership: leadership.clone(), stop: stop.clone() };
+    let keeping =
+        Keeping { watching: watching.clone(), registration: registered, readiness: readiness.clone() };
     let controllers = controllers(gate, watching, watches, usize::from(config.concurrency));
     let saves = &context.env.saves;
     let end = End { saves, readiness: &readiness, leadership: &leadership, stop: &stop, over: &over };
@@ -161,7 +163,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         signals.cancel(stop.clone()),
         admin.serve(state, over.clone()),
         heartbeat.run(over.clone()),
-        serve(webhook, &context, registered, &readiness, &stop),
+        serve(webhook, &context, keeping, &stop, &over),
         end.after(controllers),
     );
     info!("Ended");
@@ -216,12 +218,12 @@ async fn webhook(
 async fn serve(
     webhook: Option<Webhook>,
     context: &Arc<Context>,
-    registered: watch::Sender<Registration>,
-    readiness: &Readiness,
+    keeping: Keeping,
     stop: &CancellationToken,
+    over: &CancellationToken,
 ) {
     if let Some(webhook) = webhook {
-        webhook.run(context.clone(), registered, readiness.clone(), stop.clone()).await;
+        webhook.run(context.clone(), keeping, stop.clone(), over.clone()).await;
     }
 }
 

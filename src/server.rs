@@ -41,8 +41,6 @@ pub struct Limits {
     pub idle: Duration,
     /// A connection is closed after this, at the end of the answer under way.
     pub lifetime: Duration,
-    /// Requests are answered so long after the stop: who is told to end may still be asked for a moment.
-    pub linger: Duration,
 }
 
 /// A bound server.
@@ -78,15 +76,10 @@ impl Server {
         stop: CancellationToken,
     ) {
         let (mut connections, mut peers) = (JoinSet::new(), Peers::default());
-        let end = async {
-            stop.cancelled().await;
-            let _ = timeout(limits.linger, std::future::pending::<()>()).await;
-        };
-        tokio::pin!(end);
         let over = CancellationToken::new();
         loop {
             tokio::select! {
-                () = &mut end => break,
+                () = stop.cancelled() => break,
                 Some(ended) = connections.join_next_with_id() => {
                     peers.left(ended.map_or_else(|error| error.id(), |(id, ())| id));
                 }

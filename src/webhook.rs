@@ -14,10 +14,11 @@ mod review;
 mod service;
 pub mod verdict;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::sync::watch;
+use kube::Client;
+use tokio::{sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,10 @@ use self::{
     registration::Registration,
 };
 use crate::{admin::Readiness, context::Context, server::Server};
+
+/// Reviews are answered so long after the stop: until every node has heard that this replica ends, which takes some seconds, it
+/// is called like the others.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// How the webhook is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +62,16 @@ pub enum WebhookError {
     /// The TLS library refused its own defaults.
     #[error("failed to set TLS up")]
     Tls(#[source] rustls::Error),
+}
+
+/// What the keeper of the webhook's certificates is given.
+pub struct Keeping {
+    /// A client that waits for as long as nothing happens.
+    pub watching: Client,
+    /// Where it is told whether new ApiKeys are put before the webhook.
+    pub registration: watch::Sender<Registration>,
+    /// Where it is told that there is a certificate.
+    pub readiness: Readiness,
 }
 
 /// A webhook that listens.
@@ -92,17 +107,20 @@ impl Webhook {
         self.server.address()
     }
 
-    /// Serves until the token is cancelled, and keeps its certificates.
+    /// Serves until the process ends, and keeps its certificates: from `stop` for [`LINGER`], and not less long than until `over`,
+    /// as a process that has lost its Lease may have to save for minutes, and nobody needs the Lease to answer reviews.
     pub async fn run(
         self,
         context: Arc<Context>,
-        registration: watch::Sender<Registration>,
-        readiness: Readiness,
+        keeping: Keeping,
         stop: CancellationToken,
+        over: CancellationToken,
     ) {
         let Self { server, config, serving, acceptor } = self;
+        let Keeping { watching, registration, readiness } = keeping;
         let keeper = Keeper {
             client: context.env.kube.clone(),
+            watching,
             clock: context.env.clock.clone(),
             metrics: context.metrics.clone(),
             namespace: context.settings.installation.namespace.clone(),
@@ -114,12 +132,52 @@ impl Webhook {
             readiness,
         };
         let router = router(&context, stop.clone());
-        tokio::join!(server.serve(router, service::LIMITS, Some(acceptor), stop.clone()), keeper.run(stop));
+        let ended = CancellationToken::new();
+        let end = async {
+            end(&stop, &over).await;
+            ended.cancel();
+        };
+        let serve = server.serve(router, service::LIMITS, Some(acceptor), ended.clone());
+        tokio::join!(serve, keeper.run(ended.clone()), end);
     }
+}
+
+/// Until the webhook is to end.
+async fn end(stop: &CancellationToken, over: &CancellationToken) {
+    stop.cancelled().await;
+    let _ = timeout(LINGER, std::future::pending::<()>()).await;
+    over.cancelled().await;
 }
 
 /// What the webhook answers, without a listener: reviews are sent to `/admit`. Once `stop` is cancelled, clients are asked
 /// to close their connections.
 pub fn router(context: &Arc<Context>, stop: CancellationToken) -> Router {
     service::router(Admission::new(context.clone()), context.metrics.clone(), stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_ten_seconds_after_the_stop_and_not_before_the_process() {
+        let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+        let mut ends = Box::pin(end(&stop, &over));
+        over.cancel();
+        assert!(timeout(LINGER * 2, ends.as_mut()).await.is_err(), "nobody was told to end");
+        stop.cancel();
+        assert!(
+            timeout(LINGER - Duration::from_millis(1), ends.as_mut()).await.is_err(),
+            "it is still called"
+        );
+        assert!(timeout(Duration::from_millis(2), ends.as_mut()).await.is_ok());
+
+        let over = CancellationToken::new();
+        let mut ends = Box::pin(end(&stop, &over));
+        assert!(timeout(LINGER * 10, ends.as_mut()).await.is_err(), "a save runs");
+        over.cancel();
+        assert!(ends.now_or_never().is_some());
+    }
 }

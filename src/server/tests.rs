@@ -19,7 +19,6 @@ const LIMITS: Limits = Limits {
     first_request: Duration::from_secs(5),
     idle: Duration::from_mins(3),
     lifetime: Duration::from_hours(24),
-    linger: Duration::ZERO,
 };
 
 fn serve(tls: Option<TlsAcceptor>) -> DuplexStream {
@@ -93,7 +92,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn where_all_connections_are_taken_by_silent_ones_the_next_is_answered_at_once() {
     const HOUR: Duration = Duration::from_hours(1);
-    let limits = Limits { connections: 2, first_request: HOUR, idle: HOUR, lifetime: HOUR, ..LIMITS };
+    let limits = Limits { connections: 2, first_request: HOUR, idle: HOUR, lifetime: HOUR };
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (address, stop) = (server.address(), CancellationToken::new());
     let router = Router::new().route("/", get(async || "here"));

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use super::{
     certificates::{Authorities, CertificateError, Leaf, Lives, Step},
-    registration::{Configuration, Dealings, Look, Pace, Registration},
+    registration::{Configuration, Dealings, Look, Pace, Registration, Seen},
 };
 use crate::{
     admin::Readiness,
@@ -76,7 +76,10 @@ impl ResolvesServerCert for Serving {
 
 /// What a keeper is given.
 pub(super) struct Keeper {
+    /// For calls.
     pub(super) client: Client,
+    /// For watches: without a bound on how long it hears nothing, as nobody touches what is watched for weeks.
+    pub(super) watching: Client,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
     pub(super) namespace: String,
@@ -131,10 +134,10 @@ impl Keeper {
 
     /// An item each time that somebody touches the Secret or the configuration.
     fn touched(&self) -> impl Stream<Item = ()> + Send + use<> {
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.watching.clone(), &self.namespace);
         let secret = watcher::watch_object(secrets, SECRET).default_backoff().map(drop).boxed();
         let configuration = self.configuration.as_ref().map(|name| {
-            let all: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+            let all: Api<ValidatingWebhookConfiguration> = Api::all(self.watching.clone());
             watcher::watch_object(all, name).default_backoff().map(drop).boxed()
         });
         stream::select_all([Some(secret), configuration].into_iter().flatten())
@@ -143,6 +146,8 @@ impl Keeper {
     /// One look at everything; after how long the next one is due.
     async fn turn(&self, memory: &mut Memory) -> Result<Duration, TurnError> {
         let now = self.clock.wall();
+        // Before the Secret, and judged after it: a leaf is served whether or not there is an answer.
+        let seen = self.seen().await;
         let (secret, authorities) = match self.authorities(&mut memory.secret).await? {
             Ok(found) => found,
             Err(wait) => return Ok(wait),
@@ -154,7 +159,7 @@ impl Keeper {
         let renewal = leaf.due(authorities.signing(), now);
         self.metrics.webhook_certificate(leaf.ends());
         memory.leaf = Some(leaf);
-        if let Go::After(wait) = self.trusted(&authorities.bundle(), memory).await? {
+        if let Go::After(wait) = self.trusted(seen?, &authorities.bundle(), memory).await? {
             return Ok(wait);
         }
         self.readiness.synced(CERTIFICATE);
@@ -236,18 +241,31 @@ impl Keeper {
         Ok(leaf)
     }
 
+    /// The configuration whose `caBundle` is kept.
+    fn kept(&self) -> Option<Configuration<'_>> {
+        let name = self.configuration.as_ref()?;
+        Some(Configuration::new(self.client.clone(), name, &self.hosts))
+    }
+
+    /// It, as it is now; `None`: somebody else keeps it.
+    async fn seen(&self) -> Result<Option<Seen>, TurnError> {
+        match self.kept() {
+            Some(configuration) => configuration.read().await.map(Some).map_err(TurnError::Configuration),
+            None => Ok(None),
+        }
+    }
+
     /// Sees that the API server is told to trust this bundle.
-    async fn trusted(&self, bundle: &str, memory: &mut Memory) -> Result<Go, TurnError> {
-        let looked = match &self.configuration {
-            Some(name) => {
-                let configuration = Configuration::new(self.client.clone(), name, &self.hosts);
+    async fn trusted(&self, seen: Option<Seen>, bundle: &str, memory: &mut Memory) -> Result<Go, TurnError> {
+        let looked = match (self.kept(), seen) {
+            (Some(configuration), Some(seen)) => {
                 let now = self.clock.monotonic();
                 configuration
-                    .ensure(bundle, &mut memory.configuration, now)
+                    .ensure(seen, bundle, &mut memory.configuration, now)
                     .await
                     .map_err(TurnError::Configuration)?
             }
-            None => Look::Settled(Registration::Unwatched),
+            (None, _) | (_, None) => Look::Settled(Registration::Unwatched),
         };
         let registration = match looked {
             Look::Settled(registration) => registration,

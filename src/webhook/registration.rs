@@ -146,6 +146,9 @@ pub(super) enum Look {
     Paused(Duration),
 }
 
+/// A configuration, or what is to be said where there is none to be seen.
+pub(super) type Seen = Result<ValidatingWebhookConfiguration, Registration>;
+
 /// The configuration of one installation.
 pub(super) struct Configuration<'a> {
     api: Api<ValidatingWebhookConfiguration>,
@@ -159,21 +162,34 @@ impl<'a> Configuration<'a> {
         Self { api: Api::all(client), name: name.to_owned(), hosts }
     }
 
-    /// Sees that the configuration trusts this bundle and nothing else.
+    /// The configuration as it is. To be read before the bundle that it is to have: its version then proves that the bundle is
+    /// the newer one of the two, however long this process stands still before it writes.
+    ///
+    /// # Errors
+    /// When the API server does not answer: to be looked at again.
+    pub(super) async fn read(&self) -> Result<Seen, CallError> {
+        match call(self.api.get_opt(&self.name)).await {
+            Ok(Some(configuration)) => Ok(Ok(configuration)),
+            Ok(None) => Ok(Err(Registration::Missing(self.name.clone()))),
+            Err(error) if error.is_refusal() => Ok(Err(self.wrong(&error))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sees that the configuration, as it was [read](Self::read), trusts this bundle and nothing else.
     ///
     /// # Errors
     /// When the API server does not answer, or somebody else was faster: to be looked at again.
     pub(super) async fn ensure(
         &self,
+        seen: Seen,
         bundle: &str,
         dealings: &mut Dealings,
         now: Instant,
     ) -> Result<Look, CallError> {
-        let mut configuration = match call(self.api.get_opt(&self.name)).await {
-            Ok(Some(configuration)) => configuration,
-            Ok(None) => return Ok(Look::Settled(Registration::Missing(self.name.clone()))),
-            Err(error) if error.is_refusal() => return Ok(Look::Settled(self.wrong(&error))),
-            Err(error) => return Err(error),
+        let mut configuration = match seen {
+            Ok(configuration) => configuration,
+            Err(instead) => return Ok(Look::Settled(instead)),
         };
         let writer = writer(&configuration);
         let ours = ByteString(bundle.as_bytes().to_vec());

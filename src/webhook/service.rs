@@ -39,7 +39,6 @@ pub(super) const LIMITS: Limits = Limits {
     first_request: Duration::from_secs(5),
     idle: Duration::from_mins(3),
     lifetime: Duration::from_hours(24),
-    linger: Duration::from_secs(2),
 };
 
 struct Service {

@@ -46,25 +46,32 @@ impl Stripped {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_secret_that_does_not_stay_as_it_was_written_is_written_once_a_second() {
-    let server = Stripped::default();
-    let keeper = Keeper {
-        client: server.client(),
+fn keeper(client: Client, watching: Client, configuration: Option<&str>) -> Keeper {
+    Keeper {
+        client,
+        watching,
         clock: Arc::new(SystemClock),
         metrics: Metrics::new(),
         namespace: "bags-system".to_owned(),
         hosts: vec!["bags-operator-webhook.bags-system.svc".to_owned()],
-        lives: Lives {
-            authority: Duration::from_hours(8760),
-            leaf: Duration::from_hours(168),
-            settle: Duration::from_mins(10),
-        },
-        configuration: None,
+        lives: LIVES,
+        configuration: configuration.map(str::to_owned),
         serving: Serving::default(),
         registration: watch::channel(Registration::Unknown).0,
         readiness: Readiness::awaiting([CERTIFICATE]),
-    };
+    }
+}
+
+const LIVES: Lives = Lives {
+    authority: Duration::from_hours(8760),
+    leaf: Duration::from_hours(168),
+    settle: Duration::from_mins(10),
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_does_not_stay_as_it_was_written_is_written_once_a_second() {
+    let server = Stripped::default();
+    let keeper = keeper(server.client(), server.client(), None);
     let mut memory = Memory::default();
     for _ in 0..60 {
         // Each write wakes the keeper, as the watch shows it.
@@ -73,4 +80,109 @@ async fn a_secret_that_does_not_stay_as_it_was_written_is_written_once_a_second(
         let _ = tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>()).await;
     }
     assert_eq!(server.writes.load(Ordering::Relaxed), 6, "within six seconds");
+}
+
+/// An API server on which another replica goes a step on as soon as this one has read the Secret.
+#[derive(Clone)]
+struct Overtaken {
+    secret: Value,
+    configuration: Arc<Mutex<Value>>,
+}
+
+/// Base64 of `newer`: the bundle of the other replica.
+const NEWER: &str = "bmV3ZXI=";
+
+impl Overtaken {
+    fn new() -> Self {
+        let mut secret = Secret::default();
+        secret.metadata.name = Some(SECRET.to_owned());
+        Authorities::new(SystemClock.wall(), &LIVES).unwrap().put_into(&mut secret);
+        let configuration = json!({
+            "metadata": {"name": "bags-operator", "resourceVersion": "1"},
+            "webhooks": [{"name": "apikeys.keys.bags.fm", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                          "clientConfig": {"url": "https://bags-operator-webhook.bags-system.svc/admit"}}],
+        });
+        Self { secret: json!(secret), configuration: Arc::new(Mutex::new(configuration)) }
+    }
+
+    fn bundle(configuration: &mut Value) -> &mut Value {
+        &mut configuration["webhooks"][0]["clientConfig"]["caBundle"]
+    }
+
+    fn client(&self) -> Client {
+        let this = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let this = this.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await?;
+                let mut configuration = this.configuration.lock().unwrap();
+                let is_secret = parts.uri.path().contains("/secrets/");
+                let (code, answer) = match (parts.method == Method::GET, is_secret) {
+                    (true, true) => {
+                        *Self::bundle(&mut configuration) = json!(NEWER);
+                        configuration["metadata"]["resourceVersion"] = json!("2");
+                        (200, this.secret.clone())
+                    }
+                    (true, false) => (200, configuration.clone()),
+                    (false, _) => {
+                        let written: Value = serde_json::from_slice(&body).unwrap();
+                        if written["metadata"]["resourceVersion"]
+                            == configuration["metadata"]["resourceVersion"]
+                        {
+                            *configuration = written;
+                            (200, configuration.clone())
+                        } else {
+                            (
+                                409,
+                                json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409}),
+                            )
+                        }
+                    }
+                };
+                let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+                Ok::<_, kube::Error>(Response::builder().status(code).body(answer).unwrap())
+            }
+        });
+        Client::new(service, "bags-system")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_is_not_written_over_the_one_of_a_replica_that_was_faster_since_the_secret_was_read() {
+    let server = Overtaken::new();
+    let keeper = keeper(server.client(), server.client(), Some("bags-operator"));
+    let outcome = keeper.turn(&mut Memory::default()).await;
+    assert!(
+        matches!(outcome, Err(TurnError::Configuration(ref error)) if error.is_conflict()),
+        "{outcome:?}"
+    );
+    assert_eq!(*Overtaken::bundle(&mut server.configuration.lock().unwrap()), json!(NEWER));
+    assert!(keeper.serving.0.read().unwrap().is_some(), "a leaf is served all the same");
+}
+
+/// Counts requests, and answers that there is nothing.
+fn counting(count: &Arc<AtomicUsize>) -> Client {
+    let count = count.clone();
+    let service = tower::service_fn(move |_: Request<Body>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async {
+            let nothing = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+            let body = Body::from(serde_json::to_vec(&nothing).unwrap());
+            Ok::<_, kube::Error>(Response::builder().status(404).body(body).unwrap())
+        }
+    });
+    Client::new(service, "bags-system")
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_use_the_client_that_waits_for_as_long_as_nothing_happens() {
+    let (calls, watches) = (Arc::default(), Arc::default());
+    let keeper = keeper(counting(&calls), counting(&watches), Some("bags-operator"));
+    let mut touched = Box::pin(keeper.touched());
+    for _ in 0..2 {
+        assert!(touched.next().await.is_some());
+    }
+    assert!(watches.load(Ordering::Relaxed) >= 2);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
 }

@@ -63,6 +63,15 @@ fn now() -> Instant {
     SystemClock.monotonic()
 }
 
+/// What comes of a look: it is read, and made to trust a bundle.
+async fn looked(
+    configuration: &Configuration<'_>,
+    dealings: &mut Dealings,
+    now: Instant,
+) -> Result<Look, CallError> {
+    configuration.ensure(configuration.read().await?, "a bundle", dealings, now).await
+}
+
 async fn pass(duration: Duration) {
     let _ = tokio::time::timeout(duration, std::future::pending::<()>()).await;
 }
@@ -74,7 +83,7 @@ async fn a_configuration_without_a_webhook_is_none() {
         empty["webhooks"] = webhooks;
         let hosts = hosts();
         let configuration = served(200, &stored(&empty), &hosts);
-        let looked = configuration.ensure("a bundle", &mut Dealings::default(), now()).await;
+        let looked = looked(&configuration, &mut Dealings::default(), now()).await;
         assert_eq!(looked.unwrap(), Look::Settled(Registration::Missing("bags-operator".to_owned())));
     }
 }
@@ -94,7 +103,7 @@ async fn who_keeps_writing_another_bundle_is_answered_once_a_second_and_named() 
     let mut said = Vec::new();
     for _ in 0..60 {
         stored.lock().unwrap().0 = foreign.clone();
-        match configuration.ensure("a bundle", &mut dealings, now()).await.unwrap() {
+        match looked(&configuration, &mut dealings, now()).await.unwrap() {
             Look::Settled(registration) => said.push(registration),
             Look::Paused(left) => assert!(left <= PAUSE),
         }
@@ -115,7 +124,7 @@ async fn who_keeps_writing_another_bundle_is_answered_once_a_second_and_named() 
     // It is remembered for an hour, and then it is forgiven.
     for (later, expected) in [(PAUSE, contended), (MEMORY, Registration::Registered)] {
         pass(later).await;
-        let looked = configuration.ensure("a bundle", &mut dealings, now()).await.unwrap();
+        let looked = looked(&configuration, &mut dealings, now()).await.unwrap();
         assert_eq!(looked, Look::Settled(expected));
     }
 }
@@ -170,7 +179,7 @@ async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook()
         let configuration = served(200, &stored, &hosts);
         // The bundle is written, whatever else is wrong; then it is found.
         for _ in 0..2 {
-            let looked = configuration.ensure("a bundle", &mut dealings, now()).await.unwrap();
+            let looked = looked(&configuration, &mut dealings, now()).await.unwrap();
             match (&looked, gap) {
                 (Look::Settled(Registration::Registered), None) => {}
                 (Look::Settled(Registration::Incomplete(name, words)), Some(gap)) => {
@@ -185,7 +194,7 @@ async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook()
     let mut two = configuration(&json!({"failurePolicy": "Ignore"}));
     two["webhooks"].as_array_mut().unwrap().push(configuration(&json!({}))["webhooks"][0].clone());
     let hosts = hosts();
-    let looked = served(200, &stored(&two), &hosts).ensure("a bundle", &mut Dealings::default(), now()).await;
+    let looked = looked(&served(200, &stored(&two), &hosts), &mut Dealings::default(), now()).await;
     assert_eq!(looked.unwrap(), Look::Settled(Registration::Registered), "one of two is enough");
 }
 
@@ -193,7 +202,7 @@ async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook()
 async fn a_configuration_that_may_not_be_read_is_told_and_not_trusted() {
     let hosts = hosts();
     let forbidden = served(403, &stored(&configuration(&json!({}))), &hosts);
-    let looked = forbidden.ensure("a bundle", &mut Dealings::default(), now()).await.unwrap();
+    let looked = looked(&forbidden, &mut Dealings::default(), now()).await.unwrap();
     let Look::Settled(registration) = looked else { panic!("{looked:?}") };
     assert!(
         matches!(&registration, Registration::Wrong(_, why) if why == "403 Forbidden"),
