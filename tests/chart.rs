@@ -185,6 +185,11 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_do() {
         (&["extraArgs={-v}"], &["/extraArgs/0", "^--[a-z]"]),
         (&["adminPort=80"], &["/adminPort", "minimum: got 80, want 1,024"]),
         (&["concurrency=many"], &["/concurrency", "want integer"]),
+        (
+            &["terminationGracePeriodSeconds=184"],
+            &["/terminationGracePeriodSeconds", "minimum: got 184, want 185"],
+        ),
+        (&["networkPolicy.dnsPorts={domain}"], &["/networkPolicy/dnsPorts/0", "want integer"]),
         (&["podDisruptionBudget.maxUnavailable=0"], &["/podDisruptionBudget/maxUnavailable", "minimum"]),
     ] {
         let refusal = try_template("minimal", changes).expect_err(&format!("{changes:?} is refused"));
@@ -379,7 +384,31 @@ fn without_leader_election_there_are_never_two_pods_at_a_time() {
 fn a_value_just_shown_has_the_time_to_be_saved() {
     let objects = template("minimal", &[]);
     let granted = pod(&objects)["terminationGracePeriodSeconds"].as_u64().unwrap();
-    assert!(granted >= default_config().timings.save_deadline.as_secs() + 5, "{granted} s");
+    let needed = default_config().timings.save_deadline.as_secs() + 5;
+    assert!(granted >= needed, "{granted} s");
+    let schema = std::fs::read_to_string(format!("{CHART}/values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!(schema["properties"]["terminationGracePeriodSeconds"]["minimum"], json!(needed));
+}
+
+#[test]
+fn a_pod_that_is_not_ready_is_called_no_more_at_once_and_keeps_no_node_from_being_drained() {
+    let objects = template("minimal", &[]);
+    assert_eq!(pod(&objects)["containers"][0]["readinessProbe"]["failureThreshold"], json!(1));
+    let budget = the(&objects, "PodDisruptionBudget");
+    assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], json!("AlwaysAllow"));
+}
+
+#[test]
+fn dns_is_asked_at_the_ports_of_its_pods() {
+    let asked = |set: &str, changes: &[&str]| {
+        let objects = template(set, changes);
+        the(&objects, "NetworkPolicy")["spec"]["egress"][0]["ports"].clone()
+    };
+    let both =
+        |port: u16| [json!({"protocol": "UDP", "port": port}), json!({"protocol": "TCP", "port": port})];
+    assert_eq!(asked("minimal", &["networkPolicy.enabled=true"]), json!(both(53)));
+    assert_eq!(asked("everything", &[]), json!([both(53), both(5353)].concat()));
 }
 
 #[test]
