@@ -139,14 +139,14 @@ impl Cluster {
     /// Every value that a running pod holds.
     pub(crate) fn held(&self) -> Vec<Held> {
         let state = self.lock();
-        state.pods.values().filter_map(Pod::held).collect()
+        state.pods.values().flat_map(Pod::all_held).collect()
     }
 
     /// What applications that call all the time call with.
     pub(crate) fn callers(&self) -> Vec<Held> {
         let state = self.lock();
         let often = |pod: &&Pod| !state.workloads[pod.workload].consumer.calls_seldom;
-        state.pods.values().filter(often).filter_map(Pod::held).collect()
+        state.pods.values().filter(often).flat_map(Pod::all_held).collect()
     }
 
     /// The running pods that hold a value.
@@ -191,6 +191,15 @@ impl Cluster {
         if let Some(index) = state.workload(name) {
             state.kill_containers(index, now);
         }
+    }
+
+    /// Whoever outside of the cluster holds another value than this Secret does.
+    pub(crate) fn who_outside_holds_another(&self, secret: &str) -> Vec<String> {
+        let state = self.lock();
+        let newest = state.secrets.newest(secret);
+        let late = |pod: &&Pod| pod.held().is_some_and(|held| held.outside && Some(held.value) != newest);
+        let workloads = state.pods.values().filter(late).map(|pod| &state.workloads[pod.workload].consumer);
+        workloads.filter(|consumer| consumer.secret == secret).map(|consumer| consumer.name.clone()).collect()
     }
 
     /// Whoever is outside stops calling.
@@ -261,7 +270,7 @@ impl State {
             "secrets" => {
                 self.secrets.note(name, now, if gone { None } else { Some(&change.object) });
                 for index in 0..self.workloads.len() {
-                    if self.workloads[index].consumer.secret == name {
+                    if self.workloads[index].consumer.reads_from(name) {
                         self.wake_waiting(index, now);
                     }
                 }
@@ -290,11 +299,15 @@ impl State {
 
     fn words_of(&self, index: usize, workload: &Workload) -> String {
         let Workload { consumer, .. } = workload;
-        let newest = self.secrets.newest(&consumer.secret);
+        let newest: Vec<Option<String>> = [Some(&consumer.secret), consumer.second.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|name| self.secrets.newest(name))
+            .collect();
         let pods: Vec<&Pod> = self.pods.values().filter(|pod| pod.workload == index).collect();
         let ready = pods.iter().filter(|pod| pod.is_ready()).count();
-        let fresh =
-            pods.iter().filter(|pod| newest.is_some() && pod.held().map(|held| held.value) == newest).count();
+        let is_fresh = |pod: &&&Pod| pod.all_held().map(|held| Some(held.value)).eq(newest.iter().cloned());
+        let fresh = pods.iter().filter(is_fresh).count();
         let ended = pods.iter().filter(|pod| pod.has_ended()).count();
         let (kind, name, all) = (consumer.kind, &consumer.name, pods.len());
         format!(

@@ -1,5 +1,7 @@
 //! Rotations: of every way that pods come to hold a key, and what people do in the middle of one.
 
+mod middle;
+
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -11,6 +13,8 @@ use super::{
     workflow::Workflow,
     workflows::{NOTHING_IS_LEFT, WEB_IS_READY, named},
 };
+
+pub(crate) use middle::in_the_middle;
 
 pub(crate) const TWO_HOLD: &str = "Deployment web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds";
 
@@ -184,6 +188,21 @@ pub(crate) fn rotations() -> Vec<Workflow> {
                 .once(|scene| scene.is_ready("web")),
         )
         .ends(TWO_HOLD),
+        ends(
+            Workflow::new("both keys that one workload reads are rotated at once", Ways::Token)
+                .key("api")
+                .key("web")
+                .consumer(Consumer::of("web", Kind::Deployment, Reads::Env).and_reads("api"))
+                .meanwhile("ask for another key of both", |scene| {
+                    for name in ["api", "web"] {
+                        scene.set_overlaps(name, "5m", "15m");
+                        scene.ask_for_rotation(name, "first");
+                    }
+                })
+                .once(|scene| scene.is_in_use() && scene.is_ready("api")),
+        )
+        .ends("keys at Bags: 2")
+        .ends(TWO_HOLD),
         ends(asked(web("rotated, and the mark is taken away in the middle", Ways::Token)))
             .then(Duration::from_secs(2), "write the template back", |scene| {
                 scene.write_template_back("web");
@@ -222,144 +241,4 @@ pub(crate) fn rotations() -> Vec<Workflow> {
             .then(Duration::from_mins(40), "let it go on", |scene| scene.suspend("web", false))
             .ends(TWO_HOLD),
     ]
-}
-
-/// What people do once the Secret holds the second key, before the first one is revoked.
-pub(crate) fn in_the_middle() -> Vec<Workflow> {
-    let once_switched = |name: &str, after, what, act: fn(&Scene)| {
-        asked(web(name, Ways::Token)).then(after, what, act).once(|scene| scene.has_switched("web"))
-    };
-    let minutes = Duration::from_mins;
-    vec![
-        ends(once_switched(
-            "scaled to nothing in the middle of a rotation",
-            minutes(2),
-            "scale it to nothing",
-            |scene| scene.scale_workload("web", 0),
-        ))
-        .then(minutes(15), "scale it up", |scene| scene.scale_workload("web", 2))
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "what reads it is deleted in the middle of a rotation",
-            minutes(2),
-            "delete what reads it",
-            |scene| scene.delete_workload("web"),
-        ))
-        .ends("Deployment web: 0 pods"),
-        ends(once_switched(
-            "what reads it is edited in the middle of a rotation",
-            Duration::from_secs(20),
-            "edit its template",
-            |scene| scene.restart_workload("web"),
-        ))
-        .then(minutes(2), "edit it once more", |scene| scene.restart_workload("web"))
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "rights withheld in the middle of a rotation",
-            minutes(2),
-            "take the rights in the namespace away",
-            |scene| scene.withhold_rights(true),
-        ))
-        .then(minutes(20), "give them back", |scene| scene.withhold_rights(false))
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "another label asked for in the middle of a rotation",
-            minutes(8),
-            "ask for a label on the Secret",
-            |scene| {
-                scene.edit_key("web", |spec| spec["secret"]["labels"] = json!({"team": "web"}));
-            },
-        ))
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "consumer Secret edited in the middle of a rotation",
-            minutes(4),
-            "edit the Secret",
-            |scene| scene.edit_consumer_secret("web"),
-        ))
-        .then(minutes(20), "restart what reads it", |scene| scene.restart_workload("web"))
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "consumer Secret deleted in the middle of a rotation",
-            minutes(4),
-            "delete the Secret",
-            |scene| scene.delete_consumer_secret("web"),
-        ))
-        .then(minutes(20), "restart what reads it", |scene| scene.restart_workload("web"))
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "credentials written anew in the middle of a rotation",
-            minutes(1),
-            "write the credentials anew",
-            Scene::rewrite_credentials,
-        ))
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "credentials spoilt in the middle of a rotation",
-            minutes(1),
-            "spoil the credentials",
-            Scene::spoil_credentials,
-        ))
-        .then(minutes(40), "mend them", Scene::mend_credentials)
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "credentials of another user in the middle of a rotation",
-            minutes(1),
-            "put another user's credentials there",
-            Scene::confuse_credentials,
-        ))
-        .then(minutes(40), "put the right ones back", Scene::mend_credentials)
-        .ends(TWO_HOLD),
-        ends(once_switched(
-            "upgraded in the middle of a rotation and back",
-            minutes(1),
-            "a newer version writes a state of its own",
-            Scene::newer_version_writes,
-        ))
-        .then(minutes(40), "it undoes that", Scene::newer_version_undoes)
-        .ends(TWO_HOLD),
-        ends(
-            Workflow::new("pods that seldom call come right after the switch of a rotation", Ways::Token)
-                .key("web")
-                .consumer(
-                    named("web", Kind::Deployment, Reads::ReloadedFile)
-                        .replicas(0)
-                        .served_from_a_cache(Duration::from_secs(45))
-                        .calls_seldom(),
-                )
-                .meanwhile("ask for another key", |scene| {
-                    scene.set_overlaps("web", "5m", "1m");
-                    scene.ask_for_rotation("web", "first");
-                })
-                .once(|scene| scene.is_ready("web")),
-        )
-        .then(Duration::from_secs(1), "scale it up", |scene| scene.scale_workload("web", 2))
-        .once(|scene| scene.has_switched("web"))
-        .ends(TWO_HOLD),
-        once_switched(
-            "the new key is revoked in the middle of a rotation",
-            minutes(3),
-            "revoke the new key on the page",
-            |scene| scene.revoke_key_in("web"),
-        )
-        .then(minutes(60), "give both up", |scene| scene.delete_now("web"))
-        .ends(NOTHING_IS_LEFT),
-        asked(web("the new key is revoked in the middle of a rotation by wallet", Ways::Wallet))
-            .then(minutes(3), "revoke the new key on the page", |scene| scene.revoke_key_in("web"))
-            .once(|scene| scene.has_switched("web"))
-            .then(minutes(120), "give both up", |scene| scene.delete_now("web"))
-            .ends(NOTHING_IS_LEFT),
-        ends(
-            asked(Workflow::new("rotated once a gap is allowed", Ways::Token).key("web").consumer(
-                Consumer::of("web", Kind::Deployment, Reads::Env).strategy(json!({"type": "Recreate"})),
-            ))
-            .then(minutes(20), "allow the gap", |scene| {
-                scene.edit_key("web", |spec| spec["rollout"]["allowGap"] = json!(true));
-            }),
-        )
-        .ends(TWO_HOLD),
-    ]
-    .into_iter()
-    .map(Workflow::one_of_many)
-    .collect()
 }

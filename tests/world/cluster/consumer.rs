@@ -94,6 +94,8 @@ pub(super) enum Breaks {
 pub(crate) struct Consumer {
     pub(super) name: String,
     pub(super) secret: String,
+    /// It has the key of another Secret in its environment as well.
+    pub(super) second: Option<String>,
     pub(super) kind: Kind,
     pub(super) reads: Reads,
     /// Pods that are wanted; of a DaemonSet, nodes.
@@ -129,6 +131,7 @@ impl Consumer {
         Self {
             name: secret.to_owned(),
             secret: secret.to_owned(),
+            second: None,
             kind,
             reads,
             replicas: if alone { 1 } else { 2 },
@@ -157,6 +160,17 @@ impl Consumer {
     pub(crate) fn called(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
+    }
+
+    /// It has the key of another Secret in its environment as well, whatever it does with the first one.
+    pub(crate) fn and_reads(mut self, secret: &str) -> Self {
+        self.second = Some(secret.to_owned());
+        self
+    }
+
+    /// Whether it reads this Secret.
+    pub(super) fn reads_from(&self, secret: &str) -> bool {
+        self.secret == secret || self.second.as_deref() == Some(secret)
     }
 
     /// So many pods.

@@ -28,6 +28,8 @@ pub(super) struct Workload {
     templates: Vec<Value>,
     /// Number of the template that is rolled out, from 1 on.
     rolled: usize,
+    /// How many pods were wanted when its controller last looked.
+    wanted: usize,
     /// How many pods were made.
     pub(super) made: usize,
     /// What its containers do not run with.
@@ -69,6 +71,7 @@ impl Workload {
             seen_generation: 0,
             templates: vec![template],
             rolled: 1,
+            wanted: 0,
             made: 0,
             fault: consumer.fault,
             first_value: None,
@@ -242,6 +245,7 @@ impl State {
     /// A Deployment: new pods are made, and old ones go, as far as its strategy allows.
     fn roll(&mut self, index: usize, asked: &Asked, now: Instant) {
         let owner = self.replica_set(index, asked);
+        self.grow_in_the_middle(index, asked, now);
         let pods = self.living(index);
         let (new, old): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| pod.revision == asked.revision);
         // A roll-out that was paused in its middle stays as it is.
@@ -263,6 +267,24 @@ impl State {
             }
         }
         self.report_deployment(index, asked, now);
+    }
+
+    /// A Deployment that is scaled up in the middle of a roll-out gets pods of the old template as well, in proportion; here
+    /// half of them.
+    fn grow_in_the_middle(&mut self, index: usize, asked: &Asked, now: Instant) {
+        let before = std::mem::replace(&mut self.workloads[index].wanted, asked.replicas);
+        let old = self.living(index).into_iter().map(|pod| pod.revision).find(|it| *it != asked.revision);
+        let Some(old) = old.filter(|_| asked.object["spec"]["strategy"]["type"] != "Recreate") else {
+            return;
+        };
+        let name = self.workloads[index].consumer.name.clone();
+        let owner = self.get("replicasets", &format!("{name}-{old}"));
+        let owner = owner.map(|object| objects::owner("apps/v1", "ReplicaSet", &object));
+        for _ in 0..asked.replicas.saturating_sub(before).div_ceil(2) {
+            let number = self.workloads[index].made + 1;
+            let pod = format!("{name}-{old}-{number}");
+            self.make_pod(index, (pod, old, number % 2), owner.clone(), now);
+        }
     }
 
     /// The ReplicaSet of the template; an owner for its pods.

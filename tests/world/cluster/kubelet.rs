@@ -55,6 +55,8 @@ enum Life {
 #[derive(Clone)]
 struct Running {
     value: String,
+    /// What its second Secret held when it started, and since when it has that.
+    second: Option<(String, Timestamp)>,
     /// When it began to hold the value, by the API server's clock.
     since: Timestamp,
     /// Its files are the Secret as it was then.
@@ -114,10 +116,27 @@ impl Pod {
         self.rereads.map(|lag| changed + lag)
     }
 
-    /// What its application calls Bags with.
+    /// What its application calls Bags with, from its first Secret.
     pub(super) fn held(&self) -> Option<Held> {
-        let Life::Running(Running { value, since, .. }) = &self.life else { return None };
-        Some(Held { pod: self.name.clone(), outside: self.outside, value: value.clone(), since: *since })
+        self.all_held().next()
+    }
+
+    /// The same from both, where it reads two.
+    pub(super) fn all_held(&self) -> impl Iterator<Item = Held> {
+        let running = match &self.life {
+            Life::Running(running) => Some(running),
+            Life::Starting(_) | Life::Waiting(_) | Life::Ended(_) => None,
+        };
+        let both = running.into_iter().flat_map(|Running { value, since, second, .. }| {
+            let second = second.iter().map(|(value, since)| (value, since));
+            [(value, since)].into_iter().chain(second)
+        });
+        both.map(|(value, since)| Held {
+            pod: self.name.clone(),
+            outside: self.outside,
+            value: value.clone(),
+            since: *since,
+        })
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -174,6 +193,8 @@ impl State {
             Some(value) => (as_of, Some(value)),
             None => (just_before, self.secrets.newest(&pod.secret)),
         };
+        let second = workload.consumer.second.as_ref();
+        let second = second.map(|name| self.secrets.at(name, as_of).or_else(|| self.secrets.newest(name)));
         let wall = self.clock.wall();
         let first = workload.first_value.clone().or_else(|| value.clone());
         let breaks = match workload.fault {
@@ -186,8 +207,10 @@ impl State {
         let life = match value {
             _ if breaks => Life::Waiting("CrashLoopBackOff"),
             None => Life::Waiting("CreateContainerConfigError"),
+            Some(_) if second == Some(None) => Life::Waiting("CreateContainerConfigError"),
             Some(value) => Life::Running(Running {
                 value,
+                second: second.flatten().map(|value| (value, wall)),
                 since: wall,
                 as_of,
                 started: wall.checked_add(*skew).unwrap_or(wall),
@@ -252,7 +275,7 @@ impl State {
 
     /// Its application calls Bags, if it runs.
     fn call(&mut self, name: &str) {
-        self.happened.calls.extend(self.pods.get(name).and_then(Pod::held));
+        self.happened.calls.extend(self.pods.get(name).into_iter().flat_map(Pod::all_held));
     }
 
     /// Writes a pod's status.

@@ -11,6 +11,9 @@ const IMAGE: &str = "example.com/app:1";
 /// The container that runs before the application's or beside it, where there is one.
 const BESIDE: &str = "beside";
 
+/// The variable with the key of a second Secret.
+const SECOND: &str = "BAGS_SECOND_API_KEY";
+
 /// The pod template of a workload.
 pub(super) fn template(consumer: &Consumer) -> Value {
     let mut container = json!({"name": "app", "image": IMAGE});
@@ -44,6 +47,12 @@ pub(super) fn template(consumer: &Consumer) -> Value {
             spec["initContainers"] =
                 json!([{"name": BESIDE, "image": IMAGE, "restartPolicy": "Always", "env": env}]);
         }
+    }
+    if let Some(second) = &consumer.second {
+        let reference = json!({"name": second, "key": FIELD});
+        let variable = json!({"name": SECOND, "valueFrom": {"secretKeyRef": reference}});
+        let all = container["env"].as_array().into_iter().flatten().cloned().chain([variable]);
+        container["env"] = all.collect();
     }
     spec["containers"] = json!([container]);
     let mut metadata = json!({"labels": {"app": consumer.name}});
