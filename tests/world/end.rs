@@ -66,7 +66,9 @@ pub(crate) fn unfinished(scene: &Scene, oracle: &Oracle) -> Vec<String> {
     let keys = scene.living_keys();
     for name in keys.keys() {
         let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
-        if !in_slots.contains(attempt) {
+        // Of one that neither ledger nor keystore knows a list tells people, and where there is none, nobody can.
+        let nobody_can_tell = oracle.is_forsaken(attempt) && !scene.lists_keys();
+        if !in_slots.contains(attempt) && !nobody_can_tell {
             found.push(format!("key {name} is let in and has no slot"));
         }
     }
@@ -106,6 +108,8 @@ fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, 
     }
     if let (Some(used), Some(published)) = (current_time(key, "lastUsedAt"), current_time(key, "publishedAt"))
         && published.duration_since(used) > LONGEST_PUBLICATION
+        // What is put together again from the keystore is dated anew.
+        && !oracle.ledger_was_lost()
     {
         found.push(format!("{name} says that its key was used at {used}, long before it was published"));
     }

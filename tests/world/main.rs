@@ -20,6 +20,7 @@ mod gate;
 mod holds;
 mod kept;
 mod oracle;
+mod outages;
 mod process;
 mod regressions;
 mod requests;
@@ -251,6 +252,7 @@ fn report(totals: &Totals) {
     let took = totals.took;
     let each = took.as_secs_f64() * 1000.0 / f64::from(u32::try_from(totals.runs.max(1)).unwrap_or(u32::MAX));
     let _ = writeln!(out, "{:.1} s, {each:.2} ms a run", took.as_secs_f64());
+    let _ = writeln!(out, "{}", totals.of_seeds());
     let _ = writeln!(out, "{}", totals.line());
 }
 
@@ -261,7 +263,7 @@ fn page(totals: &Totals) -> String {
         let explore::Count { requests, moments, singles, pairs } = count;
         rows.push_str(&format!("| {name} | {requests} | {moments} | {singles} | {pairs} |\n"));
     }
-    let (line, commit, mutants) = (totals.line(), commit(), mutants());
+    let (line, in_rotations, commit, mutants) = (totals.line(), totals.of_seeds(), commit(), mutants());
     let minutes = totals.took.as_secs().div_ceil(60);
     let Most { singles, in_the_middle, pairs } = ALL_OF_LONG;
     format!(
@@ -277,7 +279,8 @@ A single is one fault at one request. A pair is a second fault at a later reques
 one at such a request, both one of each kind (`Fault::is_one_of_its_kind`; `--every-fault` takes all, for a day). Moments: after how many requests people act, as far as
 that makes a difference; singles are made at all of them, pairs at the one in the middle. Of a workflow that takes hours {singles} singles are run, {in_the_middle} more where people act in the middle, and
 {pairs} pairs, by chance; of one that has many like it, a twelfth of the first and the last. A seed is a random service, random
-ApiKeys, random deeds of people, a random order of requests, and up to six random faults.
+ApiKeys, random deeds of people, a random order of requests, and up to six random faults. Three of sixteen, all of them with rotations, have up to
+six more while an ApiKey has two slots, and more deeds: {in_rotations}.
 
 | Workflow | Requests | Moments | Singles | Pairs |
 |---|---|---|---|---|

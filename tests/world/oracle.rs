@@ -7,6 +7,7 @@
 mod admission;
 mod consumers;
 mod slots;
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +24,6 @@ use bags_operator::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
-use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -69,32 +69,14 @@ pub(crate) struct Oracle {
     currents: BTreeMap<String, Vec<String>>,
     /// A person wiped the ledger: until it is whole again, a value in the keystore stands for a slot.
     ledger_lost: bool,
+    /// The same, for the rest of the run.
+    ledger_was_lost: bool,
     /// Attempts that neither ledger nor keystore knew when the ledger was lost: people are told of their keys.
     forsaken: BTreeSet<String>,
     /// What must appear nowhere.
-    spoken: Unspeakable,
+    spoken: told::Unspeakable,
     position: u64,
     found: Vec<String>,
-}
-
-/// Values, wallets and tokens, plain and in base64.
-#[derive(Default)]
-struct Unspeakable {
-    /// How many there were when the searches were made ready.
-    known: usize,
-    searches: Vec<Finder<'static>>,
-}
-
-impl Unspeakable {
-    fn stand_in(&mut self, text: &str, values: &BTreeMap<String, String>, scene: &Scene) -> bool {
-        let known = values.len() + scene.secret_count();
-        if known != self.known {
-            let plain = values.keys().cloned().chain(scene.secrets());
-            let all = plain.flat_map(|secret| [STANDARD.encode(&secret), secret]);
-            *self = Self { known, searches: all.map(|secret| Finder::new(&secret).into_owned()).collect() };
-        }
-        self.searches.iter().any(|search| search.find(text.as_bytes()).is_some())
-    }
 }
 
 impl Oracle {
@@ -117,8 +99,9 @@ impl Oracle {
             excused: BTreeSet::new(),
             currents: BTreeMap::new(),
             ledger_lost: false,
+            ledger_was_lost: false,
             forsaken: BTreeSet::new(),
-            spoken: Unspeakable::default(),
+            spoken: told::Unspeakable::default(),
             position: scene.api.version(),
             found: Vec::new(),
         }
@@ -139,6 +122,22 @@ impl Oracle {
         self.values.get(value).map(String::as_str)
     }
 
+    /// Whether an ApiKey has two slots.
+    pub(crate) fn rotation_is_under_way(&self) -> bool {
+        let slots = &self.ledger.slots;
+        (1..slots.len()).any(|n| slots[..n].iter().any(|slot| slot.owner.uid == slots[n].owner.uid))
+    }
+
+    /// Whether a key's slot was lost with the ledger, and nothing else in the cluster knows of it.
+    pub(crate) fn is_forsaken(&self, attempt: &str) -> bool {
+        self.forsaken.contains(attempt)
+    }
+
+    /// Whether the ledger was lost once.
+    pub(crate) fn ledger_was_lost(&self) -> bool {
+        self.ledger_was_lost
+    }
+
     /// People may do what they like; the operator goes on from there.
     pub(crate) fn people_acted(&mut self, scene: &Scene, now: Timestamp) {
         self.position = scene.api.version();
@@ -150,6 +149,7 @@ impl Oracle {
     /// A person takes the ledger away. What only the ledger knew is lost with it.
     pub(crate) fn ledger_goes(&mut self, scene: &Scene, now: Timestamp) {
         self.ledger_lost = true;
+        self.ledger_was_lost = true;
         for name in scene.living_keys().into_keys() {
             let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
             let kept = scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}"));
@@ -313,7 +313,7 @@ impl Oracle {
     }
 
     /// Looks at what was written since.
-    fn look(&mut self, scene: &Scene, now: Timestamp) {
+    pub(crate) fn look(&mut self, scene: &Scene, now: Timestamp) {
         for change in scene.api.changes_since(self.position) {
             self.position = change.version;
             match change.resource {
@@ -354,26 +354,6 @@ impl Oracle {
             .and_then(|kept| kept["data"]["value"].as_str().and_then(|value| STANDARD.decode(value).ok()));
         if kept.is_some_and(|kept| kept != value.as_bytes()) {
             self.blame(format!("I2: Secret {name} holds another value than the keystore"));
-        }
-    }
-
-    /// I7: values, wallets and tokens stand in Secrets and nowhere else.
-    fn nothing_is_told(&mut self, change: &Change, scene: &Scene) {
-        let text = if change.resource == "secrets" {
-            let mut secret = (*change.object).clone();
-            if let Some(secret) = secret.as_object_mut() {
-                secret.remove("data");
-            }
-            secret.to_string()
-        } else {
-            change.object.to_string()
-        };
-        let told = self.spoken.stand_in(&text, &self.values, scene);
-        if told {
-            self.blame(format!(
-                "I7: a secret stands in {} {}",
-                change.resource, change.object["metadata"]["name"]
-            ));
         }
     }
 }

@@ -8,6 +8,7 @@ mod consumers;
 mod creations;
 mod effects;
 mod lives;
+mod people;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -26,18 +27,17 @@ use super::{
     process::{Machine, Process, Role},
     scene::{CLUSTER, Scene},
     trace::{Step, Trace},
-    workflow::{Deed, Workflow},
+    workflow::Workflow,
 };
 
 /// A run that takes more requests than this does not come to rest.
 const MOST_REQUESTS: usize = 4000;
 /// Nor does one that takes longer, by the virtual clock: the longest pause of the operator is a day.
 const LONGEST: Duration = Duration::from_hours(40);
+/// A run in which all is left to chance has so many faults, and where rotations have their own, so many in those.
+const MOST_FAULTS: usize = 6;
 /// The end must stay as it is for so long: longer than a resync with its spread.
 const REST: Duration = Duration::from_mins(13);
-/// A platform person looks so often at what waits for a person.
-const PERSON: Duration = Duration::from_mins(30);
-
 /// What is to happen in a run.
 #[derive(Clone)]
 pub(crate) struct Plan {
@@ -80,6 +80,10 @@ pub(crate) struct Report {
     pub(crate) seen: Vec<Seen>,
     /// Faults that happened.
     pub(crate) struck: usize,
+    /// Of those, faults in the middle of a rotation.
+    pub(crate) struck_in_rotations: usize,
+    /// When Bags was asked, by virtual time.
+    pub(crate) bags_asked: Vec<Duration>,
     /// The end in words.
     pub(crate) end: String,
     /// Virtual time until rest.
@@ -121,7 +125,9 @@ struct Run<'a> {
     acted: usize,
     acted_at: Instant,
     seen: Vec<Seen>,
+    bags_asked: Vec<Duration>,
     struck: usize,
+    struck_in_rotations: usize,
     /// Since when nothing has been written.
     quiet_since: Instant,
     last_person: Instant,
@@ -156,10 +162,10 @@ pub(crate) fn run(plan: &Plan, config: &Config) -> Report {
             run.start_process(Role::Follower);
         }
         let violations = run.go().await;
-        let Run { seen, struck, trace, scene, processes, clock, .. } = run;
+        let Run { seen, bags_asked, struck, struck_in_rotations, trace, scene, processes, clock, .. } = run;
         drop(processes);
         let (end, lasted) = (plan.workflow.words(&scene), clock.passed());
-        Report { violations, seen, struck, end, lasted, trace }
+        Report { violations, seen, struck, struck_in_rotations, bags_asked, end, lasted, trace }
     })
 }
 
@@ -190,7 +196,9 @@ impl<'a> Run<'a> {
             acted: 0,
             acted_at: now,
             seen: Vec::new(),
+            bags_asked: Vec::new(),
             struck: 0,
+            struck_in_rotations: 0,
             quiet_since: now,
             last_person: now,
             clock,
@@ -339,19 +347,30 @@ impl<'a> Run<'a> {
         let (chaos, rng) = (self.plan.chaos, &mut self.rng);
         let next = self.gate.take(may_pass, |count| if chaos { rng.random_range(0..count) } else { 0 });
         let Some(parked) = next else { return false };
-        let fault = self.fault_for(&parked);
+        let in_a_rotation = self.oracle.rotation_is_under_way();
+        let fault = self.fault_for(&parked, in_a_rotation);
         self.seen.push(Seen { label: parked.label.clone(), seam: parked.seam(), mutates: parked.mutates() });
+        if parked.seam() == Seam::Bags {
+            self.bags_asked.push(self.clock.passed());
+        }
         self.struck += usize::from(fault.is_some());
+        self.struck_in_rotations += usize::from(fault.is_some() && in_a_rotation);
         self.carry_out(parked, fault).await;
         true
     }
 
-    fn fault_for(&mut self, parked: &Parked) -> Option<Fault> {
+    fn fault_for(&mut self, parked: &Parked, in_a_rotation: bool) -> Option<Fault> {
         let planned = self.plan.strikes.iter().position(|strike| strike.label == parked.label);
         if let Some(index) = planned.filter(|index| self.strikes.remove(index)) {
             return Some(self.plan.strikes[index].fault);
         }
-        if !self.plan.chaos || self.struck >= 6 || !self.rng.random_bool(0.06) {
+        // Creations would use up all of them before a rotation begins.
+        let struck = match (self.plan.workflow.has_faults_for_rotations(), in_a_rotation) {
+            (false, _) => self.struck,
+            (true, false) => self.struck - self.struck_in_rotations,
+            (true, true) => self.struck_in_rotations,
+        };
+        if !self.plan.chaos || struck >= MOST_FAULTS || !self.rng.random_bool(0.06) {
             return None;
         }
         let seam = parked.seam();
@@ -417,64 +436,6 @@ impl<'a> Run<'a> {
         true
     }
 
-    /// People do what the workflow says, when it says so; a platform person sees to what needs one.
-    fn people_act(&mut self) -> bool {
-        if self.scene.namespace_controller() {
-            self.oracle.people_acted(&self.scene, self.clock.wall());
-            self.trace.note(|| "the namespace controller goes on".to_owned());
-            return true;
-        }
-        if let Some(deed) = self.plan.workflow.deeds().get(self.acted)
-            && self.is_time_for(deed)
-        {
-            return self.done(deed);
-        }
-        if self.now().saturating_duration_since(self.last_person) < PERSON {
-            return false;
-        }
-        self.last_person = self.now();
-        let scene = self.scene.clone();
-        let acted = scene.platform_person(|slot| end::waits_for_person(&scene, slot));
-        if acted {
-            self.trace.note(|| "a platform person says which keys are gone".to_owned());
-        }
-        let restarted = self.plan.workflow.has_a_caretaker()
-            && self.scene.restart_what_holds_on(self.clock.wall(), PERSON);
-        if restarted {
-            self.trace.note(|| "a person restarts what holds an earlier key".to_owned());
-        }
-        if acted || restarted {
-            self.oracle.people_acted(&self.scene, self.clock.wall());
-        }
-        acted || restarted
-    }
-
-    /// The first deed comes after as many requests as the plan says, the others so long after the one before; where
-    /// all is left to chance, at any moment until then.
-    fn is_time_for(&mut self, deed: &Deed) -> bool {
-        if self.acted == 0 && !self.plan.chaos {
-            return self.seen.len() >= self.plan.act_after && (deed.possible)(&self.scene);
-        }
-        let waited = self.now().saturating_duration_since(self.acted_at) >= deed.after;
-        waited && (deed.possible)(&self.scene) || self.plan.chaos && self.rng.random_bool(0.02)
-    }
-
-    fn done(&mut self, deed: &Deed) -> bool {
-        self.acted += 1;
-        self.acted_at = self.now();
-        self.trace.note(|| format!("people: {}", deed.name));
-        if deed.loses_ledger {
-            self.oracle.ledger_goes(&self.scene, self.clock.wall());
-        }
-        (deed.act)(&self.scene);
-        if deed.blamed {
-            self.oracle.keys_died(&self.scene);
-        }
-        self.oracle.people_acted(&self.scene, self.clock.wall());
-        self.quiet_since = self.now();
-        true
-    }
-
     /// The clock jumps to whatever happens next.
     async fn wait(&mut self) {
         let rest = Some(self.quiet_since + REST).filter(|at| *at > self.now());
@@ -487,7 +448,7 @@ impl<'a> Run<'a> {
             .chain(self.timers.iter().map(|(at, _)| *at))
             .chain(self.next_creation())
             .chain(self.scene.cluster.next_event())
-            .chain([self.last_person + PERSON])
+            .chain([self.last_person + people::PERSON])
             .chain(rest)
             .chain(deed)
             .min()

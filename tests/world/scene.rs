@@ -2,12 +2,13 @@
 //!
 //! What people do here is done at once and never fails; only the operator's own requests go through the gate.
 
+mod credentials;
+mod outside;
 mod workloads;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use bags_operator::{
@@ -68,6 +69,8 @@ pub(crate) struct Scene {
     kept: Arc<Mutex<Option<Value>>>,
     /// ApiKeys that people want, which are put before the webhook.
     wishes: Arc<Mutex<Vec<Wish>>>,
+    /// Nothing that the operator asks Bags for arrives there.
+    bags_is_away: Arc<AtomicBool>,
 }
 
 /// What Bags is like.
@@ -96,6 +99,7 @@ impl Scene {
             secrets: Arc::default(),
             kept: Arc::default(),
             wishes: Arc::default(),
+            bags_is_away: Arc::default(),
         };
         for name in [OPERATOR_NAMESPACE, TENANT] {
             let metadata = json!({"name": name, "labels": {"team": name}});
@@ -338,38 +342,6 @@ impl Scene {
         let _ = self.api.edit("bagsaccounts", "", ACCOUNT, |object| change(&mut object["spec"]));
     }
 
-    /// The platform team writes the same credentials anew, as a GitOps tool or an external store does.
-    pub(crate) fn rewrite_credentials(&self) {
-        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
-            secret["metadata"]["annotations"]["example.com/written"] = json!("again");
-        });
-    }
-
-    /// Somebody spoils the credentials.
-    pub(crate) fn spoil_credentials(&self) {
-        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
-            self.keep(secret["data"].clone());
-            secret["data"] =
-                json!({"token": STANDARD.encode("no-such-token"), "wallet.json": STANDARD.encode("[]")});
-        });
-    }
-
-    /// Somebody puts the credentials of another user of Bags there.
-    pub(crate) fn confuse_credentials(&self) {
-        let other = self.sandbox.add_user(UserOptions::default());
-        let fields = self.fields(&other.credentials);
-        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
-            self.keep(secret["data"].clone());
-            secret["data"] = fields;
-        });
-    }
-
-    /// Puts back what [`Scene::spoil_credentials`] or [`Scene::confuse_credentials`] took.
-    pub(crate) fn mend_credentials(&self) {
-        let Some(data) = self.take_kept() else { return };
-        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| secret["data"] = data);
-    }
-
     /// Somebody deletes the Secret that an application reads.
     pub(crate) fn delete_consumer_secret(&self, name: &str) {
         let _ = self.api.delete("secrets", TENANT, name);
@@ -454,41 +426,6 @@ impl Scene {
         });
     }
 
-    /// Somebody makes a key on Bags' page.
-    pub(crate) fn make_key_elsewhere(&self) {
-        let count = self.sandbox.keys().len();
-        let _ = self.sandbox.make_key(&self.user, &format!("Made-By-Hand-{count}"));
-    }
-
-    /// Somebody revokes the oldest key that was made on the page.
-    pub(crate) fn revoke_key_elsewhere(&self) {
-        let by_hand = self
-            .sandbox
-            .keys()
-            .into_iter()
-            .find(|key| key.name.starts_with("Made-By-Hand") && key.revoked_at.is_none());
-        if let Some(key) = by_hand {
-            let _ = self.sandbox.revoke_key(&key.id);
-        }
-    }
-
-    /// Whether lists show when a key was used last.
-    pub(crate) fn shows_last_use(&self) -> bool {
-        let user = self.sandbox.users().into_iter().find(|user| user.id == self.user);
-        self.lists
-            && user.is_some_and(|user| user.options.capabilities.list && user.options.capabilities.last_use)
-    }
-
-    /// From now on no list shows any use that it has not shown before.
-    pub(crate) fn freeze_last_use(&self) {
-        let _ = self.sandbox.change_user(&self.user, |user| user.last_use_lag = Duration::from_hours(1000));
-    }
-
-    /// Bags suspends the account's user, or lets the user go on.
-    pub(crate) fn suspend_user(&self, suspended: bool) {
-        let _ = self.sandbox.change_user(&self.user, |user| user.suspended = suspended);
-    }
-
     /// A platform person looks at what nobody else can settle: keys whose existence or death only Bags' page can show.
     /// Removes them there and says so. Whether there was something to do.
     pub(crate) fn platform_person(&self, waits: impl Fn(&Value) -> bool) -> bool {
@@ -510,7 +447,9 @@ impl Scene {
             }
             resolved.push(attempt.to_owned());
         }
-        let stray = condition(&account, "StrayKeys").0 == "True";
+        // An account whose ledger is not put together again yet takes its own keys for stray ones.
+        let stray =
+            condition(&account, "StrayKeys").0 == "True" && condition(&account, "Ready").1 != "LedgerLost";
         let slotless = |name: &str| {
             let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
             !slots.iter().any(|slot| slot["attempt"] == *attempt)

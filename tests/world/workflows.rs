@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     cluster::{Consumer, Kind, Reads},
-    covering, crowded, holds, rotations,
+    covering, crowded, holds, outages, rotations,
     scene::{OWN_USER, Scene, Ways},
     schedules,
     workflow::Workflow,
@@ -26,6 +26,7 @@ pub(crate) fn all() -> Vec<Workflow> {
     all.extend(schedules::by_schedule());
     all.extend(schedules::by_another_clock());
     all.extend(crowded::rotations());
+    all.extend(outages::outages());
     all.extend(covering::rotations());
     all.extend(admission());
     all.extend(creation());
@@ -384,6 +385,12 @@ fn consumers() -> Vec<Workflow> {
             .once(|scene| scene.hold_the_newest("web", 2))
             .for_which_the_operator_is_blamed()
             .violates("a consumer saw 401: pod web-1-"),
+        Workflow::new("the oracle sees that a value stands in a Secret of nobody", Ways::Token)
+            .key("web")
+            .meanwhile("copy the Secret", |scene| scene.copy_secret("web", "copy"))
+            .once(|scene| scene.has_consumer_secret("web"))
+            .for_which_the_operator_is_blamed()
+            .violates("I7: a secret stands in secrets \"copy\""),
     ]
 }
 

@@ -24,7 +24,8 @@ impl Oracle {
     pub(crate) fn reviewed(&mut self, verdict: &Verdict, dry_run: bool, scene: &Scene) {
         let placed = ledger(scene).unwrap_or_default().owned_by(&verdict.uid).next().is_some();
         let name = &verdict.name;
-        if verdict.allowed && !dry_run && !has_place(name, &verdict.uid, scene) && !verdict.waits() {
+        let has_place = self.ledger_was_lost || has_place(name, &verdict.uid, scene);
+        if verdict.allowed && !dry_run && !has_place && !verdict.waits() {
             self.blame(format!("admission: {name} was let in without a place"));
         }
         if verdict.allowed && dry_run && placed {
@@ -35,9 +36,9 @@ impl Oracle {
         }
     }
 
-    /// An ApiKey that was let in is about to be stored: its place is still there.
+    /// An ApiKey that was let in is about to be stored: its place is still there, unless all were lost.
     pub(crate) fn is_stored(&mut self, name: &str, uid: &str, waits: bool, scene: &Scene) {
-        if !has_place(name, uid, scene) && !waits {
+        if !has_place(name, uid, scene) && !waits && !self.ledger_was_lost {
             self.blame(format!("admission: the place of {name} was given away before it was stored"));
         }
     }

@@ -83,6 +83,9 @@ impl Run<'_> {
         answer: oneshot::Sender<BagsAnswer>,
         fault: Option<Fault>,
     ) -> String {
+        if self.scene.bags_is_away() {
+            return self.bags_is_away(label, answer, fault);
+        }
         match fault {
             Some(Fault::CrashBefore) => return self.crash(label.incarnation, fault::RESTART),
             Some(Fault::Lost) => {
@@ -141,6 +144,37 @@ impl Run<'_> {
             _ => {
                 let _ = answer.send(Ok(whole()));
                 word
+            }
+        }
+    }
+
+    /// Nothing arrives at Bags: the connection breaks, or something in between says so. What happens to processes and
+    /// clocks happens all the same.
+    fn bags_is_away(
+        &mut self,
+        label: &Label,
+        answer: oneshot::Sender<BagsAnswer>,
+        fault: Option<Fault>,
+    ) -> String {
+        let refusal = || match label.occurrence % 2 {
+            0 => Ok(enveloped(503, Value::Null)),
+            _ => Err(TransportError::Broken),
+        };
+        match fault {
+            Some(Fault::CrashBefore | Fault::CrashAfter) => self.crash(label.incarnation, fault::RESTART),
+            Some(Fault::CrashLong) => self.crash(label.incarnation, fault::LONG_RESTART),
+            Some(Fault::FreezeAfter) => {
+                self.held.push((label.incarnation, Held::Bags(answer, refusal())));
+                self.freeze(label.incarnation)
+            }
+            Some(Fault::DoneNoAnswer | Fault::Slow) => {
+                let unsent = Request::new(bags::Body::default());
+                self.held.push((label.incarnation, Held::Never(Sent::Bags(unsent, answer))));
+                "away, never answered".to_owned()
+            }
+            _ => {
+                let _ = answer.send(refusal());
+                "away".to_owned()
             }
         }
     }

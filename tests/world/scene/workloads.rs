@@ -24,6 +24,15 @@ impl Scene {
         }
     }
 
+    /// Somebody writes what a Secret of the tenant holds into another one, which is nobody's.
+    pub(crate) fn copy_secret(&self, name: &str, copy: &str) {
+        let Some(secret) = self.api.get("secrets", TENANT, name) else { return };
+        let metadata = json!({"name": copy, "namespace": TENANT});
+        let _ = self.api.create(
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": secret["data"]}),
+        );
+    }
+
     /// Somebody revokes the key that a Secret of the tenant holds.
     pub(crate) fn revoke_key_in(&self, secret: &str) {
         let secret = self.api.get("secrets", TENANT, secret);

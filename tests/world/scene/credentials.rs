@@ -1,0 +1,42 @@
+//! What people do to the account's credentials.
+
+use bags_operator::sandbox::UserOptions;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::json;
+
+use super::{CREDENTIALS, Scene};
+use crate::process::OPERATOR_NAMESPACE;
+
+impl Scene {
+    /// The platform team writes the same credentials anew, as a GitOps tool or an external store does.
+    pub(crate) fn rewrite_credentials(&self) {
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
+            secret["metadata"]["annotations"]["example.com/written"] = json!("again");
+        });
+    }
+
+    /// Somebody spoils the credentials.
+    pub(crate) fn spoil_credentials(&self) {
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
+            self.keep(secret["data"].clone());
+            secret["data"] =
+                json!({"token": STANDARD.encode("no-such-token"), "wallet.json": STANDARD.encode("[]")});
+        });
+    }
+
+    /// Somebody puts the credentials of another user of Bags there.
+    pub(crate) fn confuse_credentials(&self) {
+        let other = self.sandbox.add_user(UserOptions::default());
+        let fields = self.fields(&other.credentials);
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
+            self.keep(secret["data"].clone());
+            secret["data"] = fields;
+        });
+    }
+
+    /// Puts back what [`Scene::spoil_credentials`] or [`Scene::confuse_credentials`] took.
+    pub(crate) fn mend_credentials(&self) {
+        let Some(data) = self.take_kept() else { return };
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| secret["data"] = data);
+    }
+}
