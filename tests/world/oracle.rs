@@ -65,6 +65,8 @@ pub(crate) struct Oracle {
     died: BTreeMap<String, Timestamp>,
     /// Attempts whose key people revoked, or had the operator revoke, whatever still held it.
     excused: BTreeSet<String>,
+    /// Attempts of ApiKeys that were deleted: pods are looked at, and for whoever is outside who deleted it answers.
+    deleted: BTreeSet<String>,
     /// Which attempts were the current one of an ApiKey, by its uid, in order.
     currents: BTreeMap<String, Vec<String>>,
     /// A person wiped the ledger: until it is whole again, a value in the keystore stands for a slot.
@@ -97,6 +99,7 @@ impl Oracle {
             alive: BTreeMap::new(),
             died: BTreeMap::new(),
             excused: BTreeSet::new(),
+            deleted: BTreeSet::new(),
             currents: BTreeMap::new(),
             ledger_lost: false,
             ledger_was_lost: false,

@@ -75,10 +75,11 @@ impl Oracle {
 
     /// A pod has seen 401, or is about to.
     pub(crate) fn consumer_refused(&mut self, held: &Held) {
-        let Held { pod, outside: _, value, since } = held;
+        let Held { pod, outside, value, since } = held;
         // Values that are no key of the operator's are people's own doing.
         let Some(attempt) = self.attempt_of(value).map(str::to_owned) else { return };
-        if !self.excused.contains(&attempt) {
+        let answered_for = *outside && self.deleted.contains(&attempt);
+        if !self.excused.contains(&attempt) && !answered_for {
             self.blame(format!("a consumer saw 401: pod {pod} has held {attempt} since {since}"));
         }
     }

@@ -151,7 +151,10 @@ impl Oracle {
                 // Nobody lets it go: then nobody may hold it.
                 match deleting {
                     true if word || going => true,
-                    true => return self.unread(slot, scene),
+                    true => {
+                        self.deleted.insert(attempt);
+                        return self.unread(slot, scene);
+                    }
                     false => return self.replaced(slot, scene),
                 }
             }
