@@ -74,7 +74,6 @@ pub(crate) fn nothing() {
             first_request: Duration::from_secs(5),
             idle: Duration::from_mins(3),
             lifetime: Duration::from_hours(24),
-            linger: Duration::ZERO,
         };
         let router = Router::new().route("/admit", post(admit));
         server.serve(router, limits, Some(TlsAcceptor::from(Arc::new(tls))), CancellationToken::new()).await;

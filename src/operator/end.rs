@@ -16,8 +16,8 @@ use tracing::warn;
 
 use crate::{admin::Readiness, leader::Leadership, saves::Saves};
 
-/// Reconciles get so long. With what the release of the Lease may take, and a moment for the process itself, it stays
-/// within three seconds.
+/// Reconciles get so long. With what the release of the Lease may take, and a moment for the process itself, all but admission
+/// stays within three seconds.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What the end of a process is made of.
