@@ -71,6 +71,21 @@ async fn a_connection_that_the_api_server_opened_for_later_is_there_when_it_is_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_that_comes_byte_by_byte_has_no_longer_than_one_that_does_not_come() {
+    let mut stream = shake_hands().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nslow: ").await.unwrap();
+    let (mut seconds, mut byte) = (0, [0]);
+    while timeout(Duration::from_secs(1), stream.read(&mut byte)).await.is_err() {
+        seconds += 1;
+        assert!(seconds <= LIMITS.idle.as_secs(), "it is still waited for");
+        if stream.write_all(b"a").await.is_err() || stream.flush().await.is_err() {
+            break;
+        }
+    }
+    assert!(seconds + 2 >= LIMITS.idle.as_secs(), "it was sent away after {seconds} s");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_is_never_used_is_closed_in_the_end() {
     let stream = shake_hands().await;
     pass(LIMITS.idle * 2).await;

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use bags_operator::api::{ApiKey, BagsAccount, account::SlotState};
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use bags_operator::{
+    api::{ApiKey, BagsAccount, account::SlotState},
+    leader::{DRAINED, LEASE_NAME},
+    sandbox::UserOptions,
+};
+use k8s_openapi::api::{admissionregistration::v1::ValidatingWebhookConfiguration, coordination::v1::Lease};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     core::Status,
 };
 use serde_json::json;
@@ -14,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     gate::Gate,
-    support::scene::{LIMIT, Scene, condition, says, slots, slots_in},
+    support::scene::{LIMIT, Scene, Way, condition, holds, says, slots, slots_in},
 };
 
 fn refusal(error: kube::Error) -> Box<Status> {
@@ -333,6 +337,37 @@ async fn an_account_that_queues_admits_with_a_warning_and_serves_the_oldest_firs
     scene.delete_now("first-come").await;
     scene.ready("second-come").await;
     scene.not_ready("third-come", "QuotaExceeded").await;
+    scene.end().await;
+    gate.end().await;
+}
+
+#[tokio::test]
+async fn who_comes_before_the_account_was_looked_at_is_told_when_to_come_again() {
+    let mut gate = Gate::new(&[]).await;
+    // Nobody leads, so that nobody looks at accounts; reviews are answered all the same.
+    let leases: Api<Lease> =
+        Api::namespaced(gate.alone.world.cluster.client().await, &gate.alone.world.launch.namespace);
+    let hand_over = async |holder: &str| {
+        let patch = Patch::Merge(json!({"spec": {"holderIdentity": holder}}));
+        leases.patch(LEASE_NAME, &PatchParams::default(), &patch).await.unwrap();
+    };
+    gate.alone.world.operator().shows("bags_operator_leader 1").await;
+    hand_over(DRAINED).await;
+    assert_eq!(gate.alone.world.operator.take().unwrap().ends().await, Some(1));
+    gate.alone.world.operator = Some(gate.alone.world.launch.another().start().await);
+    gate.lead();
+    let scene = Scene::without_account(&gate.alone.world, Way::Token, UserOptions::default()).await;
+    scene.put_credentials(&scene.credentials()).await;
+    scene.make_account(json!({})).await;
+    let said = scene.keys().create(&PostParams::default(), &scene.new_key("too-early", json!({}))).await;
+    let said = refusal(said.unwrap_err());
+    assert_eq!((said.code, said.reason.as_str()), (429, "TooManyRequests"), "{said:?}");
+    assert_eq!(said.details.as_ref().map(|details| details.retry_after_seconds), Some(1), "{said:?}");
+    says(&said.message, &[&scene.name, "in a moment"]);
+    hand_over("").await;
+    scene.account_where("Ready", |account| holds(account, "Ready", "True")).await;
+    scene.apply("in-time", json!({})).await;
+    scene.ready("in-time").await;
     scene.end().await;
     gate.end().await;
 }

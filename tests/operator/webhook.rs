@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use bags_operator::api::BagsAccount;
+use bags_operator::{
+    api::BagsAccount,
+    clock::{Clock, SystemClock},
+};
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingWebhookConfiguration,
     rbac::v1::{ClusterRole, ClusterRoleBinding},
@@ -130,6 +133,16 @@ fn rotations_to_see() -> usize {
     }
 }
 
+/// When the certificate of a process ends, as its metrics tell, in seconds since 1970.
+async fn certificate_end(operator: &Operator) -> f64 {
+    let metrics = operator.metrics().await;
+    let mut lines = metrics.lines();
+    let told =
+        lines.find_map(|line| line.strip_prefix("bags_operator_webhook_certificate_end_timestamp_seconds "));
+    told.and_then(|told| told.parse().ok())
+        .unwrap_or_else(|| panic!("no end of the certificate in: {metrics}"))
+}
+
 #[tokio::test]
 async fn certificates_and_authorities_follow_each_other_without_a_failed_call() {
     let mut gate = Gate::new(&SHORT_LIVES).await;
@@ -143,6 +156,7 @@ async fn certificates_and_authorities_follow_each_other_without_a_failed_call() 
             gate.alone.world.operator.iter().chain(&gate.further).map(|operator| operator.launch.log());
         logs.map(|log| log.matches("Signed a certificate").count()).sum::<usize>()
     };
+    let first_end = certificate_end(gate.alone.world.operator()).await;
     let (mut calls, mut bundles, wanted) = (JoinSet::new(), BTreeSet::new(), rotations_to_see());
     // Twenty a second, however long each takes.
     let mut pause = tokio::time::interval(Duration::from_millis(50));
@@ -167,9 +181,41 @@ async fn certificates_and_authorities_follow_each_other_without_a_failed_call() 
         bundles >= wanted / (PROCESSES * 2),
         "only {bundles} bundles were seen: the authorities were not replaced"
     );
+    let (last_end, now) = (certificate_end(gate.alone.world.operator()).await, SystemClock.wall());
+    assert!(
+        last_end > first_end,
+        "the metric tells of the certificate that is served: {first_end}, {last_end}"
+    );
+    assert!(last_end > now.as_duration().as_secs_f64(), "{last_end} has passed at {now}");
     println!("soak: {made} calls, 0 failed, {} certificates, {bundles} bundles", rotations());
     scene.end().await;
     gate.end().await;
+}
+
+#[tokio::test]
+async fn after_sigterm_the_lease_goes_at_once_and_reviews_are_answered_until_all_have_heard_of_the_end() {
+    let mut gate = Gate::new(&[]).await;
+    let scene = gate.scene(json!({})).await;
+    let other = gate.alone.world.launch.another().start().await;
+    other.shows("bags_operator_leader 0").await;
+    // Everybody is still led to the one that ends.
+    let leader = gate.alone.world.operator.as_ref().map(Operator::process).unwrap();
+    let ended = || !std::path::Path::new(&format!("/proc/{leader}")).exists();
+    kill_in_order(leader);
+    other.shows("bags_operator_leader 1").await;
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    scene.keys().create(&dry_run, &scene.new_key("in-between", json!({}))).await.unwrap();
+    assert!(!ended(), "it had ended by then: the answer was another one's");
+    gate.robin.lead_to([&other]);
+    scene.end().await;
+    assert_eq!(gate.alone.world.operator.take().unwrap().ends().await, Some(0));
+    gate.end().await;
+}
+
+/// SIGTERM.
+fn kill_in_order(process: u32) {
+    let told = std::process::Command::new("kill").arg("-TERM").arg(process.to_string()).status().unwrap();
+    assert!(told.success());
 }
 
 #[tokio::test]
@@ -240,6 +286,12 @@ async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
         assert_eq!(answer["response"]["allowed"], json!(false), "{what}");
         says(answer["response"]["status"]["message"].as_str().unwrap(), &[words]);
     }
+    // In all but its depth it is what an API server sends; what is not judged is skipped, however deep it is.
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let review = deep_review(&scene.name).replacen("\"nested\"", &nested, 1);
+    let answer = client.post(&url).body(review).send().await.unwrap().bytes().await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["response"]["allowed"], json!(true), "{answer}");
     assert_eq!(client.get(&url).send().await.unwrap().status(), 405);
     // All who brought nothing are sent away.
     for mut connection in idle {
@@ -255,6 +307,21 @@ async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
     assert!(peak < 200 * 1024, "the operator took {peak} KiB");
     scene.end().await;
     gate.end().await;
+}
+
+/// A review of an ApiKey that fits, as a dry run; its status is `nested`.
+fn deep_review(namespace: &str) -> String {
+    let object = json!({
+        "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
+        "metadata": {"name": "deep", "namespace": namespace, "uid": "uid-deep"},
+        "spec": {"accountRef": {"name": namespace}, "environment": "production"}, "status": "nested",
+    });
+    let kind = json!({"group": "keys.bags.fm", "version": "v1alpha1", "kind": "ApiKey"});
+    let request = json!({
+        "uid": "0c9a8d74", "kind": kind, "name": "deep", "namespace": namespace, "operation": "CREATE", "object": object,
+        "dryRun": true,
+    });
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).to_string()
 }
 
 /// The most memory that a process ever had, in KiB.
