@@ -286,6 +286,8 @@ impl Oracle {
             Some(SlotState::Revoking) => {}
             // A request that was on its way when another version came by.
             Some(SlotState::Unknown(_)) if self.condemned.contains(attempt) => {}
+            // The same, where the ledger was lost meanwhile.
+            None if self.ledger_lost && self.condemned.contains(attempt) => {}
             Some(state) => self.blame(format!("I3: {name} was revoked while {}", state.as_str())),
             None if self.switches.values().any(|published| published == attempt) => {
                 self.blame(format!("I10: {name} was revoked without a slot, and it had been published"));
