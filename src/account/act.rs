@@ -341,7 +341,10 @@ impl Actor<'_> {
         let name = self.seen.account.name_any();
         let before = self.seen.account.status.as_ref().and_then(|status| status.installation.clone());
         let pinned = self.context.ledger.update(&name, |draft| {
-            if draft.status.installation != before {
+            // What was put together again is of the version that was observed: in another one more may have been lost.
+            let newer =
+                draft.account.metadata.resource_version != self.seen.account.metadata.resource_version;
+            if newer || draft.status.installation != before {
                 return Err(Refusal::NotInState);
             }
             draft.status.installation = Some(installation.clone());

@@ -225,6 +225,6 @@ pub(super) fn reference(key: &ApiKey) -> k8s_openapi::api::core::v1::ObjectRefer
 
 /// A change that the ledger refused because it moved on.
 pub(super) fn is_race(refusal: Refusal) -> bool {
-    use Refusal::{HasPlace, LicenceOpen, NamespaceFull, NoRoom, NotInState};
-    matches!(refusal, LicenceOpen | NoRoom | NamespaceFull | NotInState | HasPlace)
+    use Refusal::{HasPlace, LicenceOpen, NamespaceFull, NoRoom, Nobodys, NotInState};
+    matches!(refusal, LicenceOpen | NoRoom | NamespaceFull | NotInState | HasPlace | Nobodys)
 }

@@ -177,10 +177,14 @@ fn attempt_under_way(o: &Observation, view: &CreatingView, account: &AccountView
         if view.running {
             return Rule::Wait(under_way(o, view));
         }
-        let judged = o.timings.judge_after.saturating_sub(since(o.now, view.slot.since));
+        let age = since(o.now, view.slot.since);
+        let judged = o.timings.judge_after.saturating_sub(age);
+        // The account judges; what it writes is seen at once. Where it cannot for hours, nothing is to be found here either.
+        let again =
+            (age.saturating_sub(o.timings.judge_after) / 4).clamp(LOOKED_FOR_EVERY.0, LOOKED_FOR_EVERY.1);
         let hold =
             Hold::new(Reason::OutcomeUnknown, words::outcome_unknown(&view.slot, o.timings.judge_after));
-        return Rule::Wait(hold.after(judged.max(Duration::from_secs(5))));
+        return Rule::Wait(hold.after(judged.max(again)));
     };
     if let Rule::Wait(hold) = standing(o) {
         return Rule::Wait(hold);
@@ -229,6 +233,9 @@ fn under_way(o: &Observation, view: &CreatingView) -> Hold {
     }
     hold.after(o.timings.answer_deadline)
 }
+
+/// The value of an attempt that is not judged in time is looked for so often: at first, and after long.
+const LOOKED_FOR_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
 /// A creation that takes longer is shown.
 const WORTH_A_WORD: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use crate::{
         ApiKey, BagsAccount, FINALIZER,
         account::{Failures, Slot, SlotState},
     },
-    bags::{KeyValue, Probe, UserId},
+    bags::{self, KeyValue, Probe, UserId},
     consumer_secret::{Desired, Found},
     keystore::Entry,
     ledger::{
@@ -55,6 +55,11 @@ pub(crate) fn alive(user: &str) -> Probe {
 
 pub(crate) fn credentials() -> CredentialSet {
     CredentialSet { wallet: None, token: None, version: CREDENTIALS.into(), token_version: None }
+}
+
+/// A list was not answered.
+pub(crate) fn unanswered() -> bags::Error {
+    bags::Error::new(bags::Operation::List, bags::Class::Unknown, bags::Reason::Timeout)
 }
 
 /// The credentials of this version led to another user of Bags than the account's.
@@ -189,6 +194,7 @@ pub(crate) fn seen() -> Observation {
             ahead: 0,
             use_rival: None,
             paused_until: None,
+            unlisted: None,
             credentials: Ok(credentials()),
             refused_credentials: Some(CREDENTIALS.into()),
             preparing: false,

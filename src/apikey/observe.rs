@@ -15,7 +15,9 @@ use super::{
 use crate::{
     account::{
         credentials::{CredentialProblem, CredentialSet},
+        listing,
         lists::{self, Coverage},
+        memory::AccountFacts,
     },
     api::{
         ApiKey, BagsAccount, FINALIZER,
@@ -23,7 +25,7 @@ use crate::{
         apikey::Switch,
         mark,
     },
-    bags::{KeyValue, Probe},
+    bags::{self, KeyValue, Probe},
     consumer_secret::{self, ConsumerSecret, Found},
     context::Context,
     env::{CallError, call},
@@ -118,6 +120,8 @@ pub struct AccountView {
     pub use_rival: Option<String>,
     /// No request to Bags before this time.
     pub paused_until: Option<Timestamp>,
+    /// Its keys cannot be listed for so long, and why: none is made without a look at them.
+    pub unlisted: Option<(Duration, bags::Error)>,
     /// Its credentials.
     pub credentials: Result<CredentialSet, CredentialProblem>,
     /// Version of the credentials with which a creation was last refused for them.
@@ -355,6 +359,7 @@ fn view(
         ahead,
         use_rival,
         paused_until: memory.budget.paused_until().filter(|until| *until > now),
+        unlisted: unlisted(&memory.facts(), context.env.clock.monotonic()),
         credentials: context.credentials(&account),
         refused_credentials: memory.facts().refused_credentials,
         preparing: memory.preparing.try_lock().is_err(),
@@ -363,6 +368,12 @@ fn view(
         ledger,
         account,
     }
+}
+
+fn unlisted(facts: &AccountFacts, now: Instant) -> Option<(Duration, bags::Error)> {
+    let failure = facts.list_failure.as_ref().filter(|failure| !listing::is_missing(&failure.error))?;
+    let wait = failure.retry_at.saturating_duration_since(now);
+    (!wait.is_zero()).then(|| (wait, failure.error.clone()))
 }
 
 fn secret_rival(context: &Context, key: &ApiKey) -> Option<String> {

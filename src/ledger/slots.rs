@@ -84,6 +84,9 @@ pub enum Refusal {
     /// As many owners of the namespace have slots as may.
     #[error("the namespace has as many keys of the account as it may have")]
     NamespaceFull,
+    /// The ledger belongs to no installation yet: it is a new account's, or it was lost.
+    #[error("the ledger belongs to no installation of the operator yet")]
+    Nobodys,
     /// Another creation of the account is under way.
     #[error("another creation of the account is under way")]
     LicenceOpen,

@@ -83,8 +83,12 @@ impl Draft<'_> {
     /// Applies a change to the slots.
     ///
     /// # Errors
-    /// When the ledger does not allow it.
+    /// When the ledger does not allow it; also where it is nobody's, as its slots may be lost: whoever decided before that happened
+    /// would keep them from being put back.
     pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
+        if self.status.installation.is_none() {
+            return Err(Refusal::Nobodys);
+        }
         let next = Ledger::of(Some(&self.status)).apply(change, &self.terms())?;
         if matches!(change, Change::Condemn { emergency: true, .. }) {
             self.waiver = Waiver::Emergency;

@@ -166,13 +166,20 @@ fn turned_back(workflow: Workflow) -> Workflow {
 }
 
 /// Rotations that end with the key that they began with, at least at first.
-fn back() -> [Workflow; 5] {
+fn back() -> [Workflow; 6] {
     [
         turned_back(stubborn("turned back as nothing comes up with another key"))
             .ends("Ready=True/Issued")
             .ends("keys at Bags: 1")
             .ends(TWO_HOLD),
         turned_back(unready("turned back as what comes up with another key is not ready"))
+            .ends("Ready=True/Issued")
+            .ends("keys at Bags: 1")
+            .ends(TWO_HOLD),
+        turned_back(unready("turned back, and the ledger is lost while pods hold the newer key"))
+            .then(Duration::ZERO, "the account's status is lost", Scene::lose_ledger)
+            .which_loses_the_ledger()
+            .once(|scene| scene.has_turned_back("web"))
             .ends("Ready=True/Issued")
             .ends("keys at Bags: 1")
             .ends(TWO_HOLD),

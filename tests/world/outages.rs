@@ -37,9 +37,19 @@ pub(crate) fn outages() -> Vec<Workflow> {
             Ways::Token,
             minutes(30),
         ),
+        created("Bags is away for two hours in the middle of a creation by token", Ways::Token, hours(2)),
         created("Bags is away for two hours in the middle of a creation by wallet", Ways::Wallet, hours(2)),
         rotated("rotated, and Bags is away for three hours after the switch", Ways::Token),
         rotated("rotated by wallet, and Bags is away for three hours after the switch", Ways::Wallet),
+        ends(back_after(
+            asked(web("rotated, and Bags is away for three hours before the second key", Ways::Token)).then(
+                Duration::ZERO,
+                "Bags goes away",
+                away,
+            ),
+            hours(3),
+        ))
+        .ends(TWO_HOLD),
         back_after(
             Workflow::new("deleted while Bags is away", Ways::Both).key("web").meanwhile(
                 "Bags goes away, and the ApiKey is deleted",

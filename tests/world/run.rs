@@ -228,6 +228,9 @@ impl<'a> Run<'a> {
     /// The leader's is right: the times of its licences are what others are judged by.
     fn clock_of(&self, role: Role) -> Arc<dyn Clock> {
         match role {
+            Role::Leader if self.incarnations > 1 => {
+                Arc::new(OffClock { clock: self.clock.clone(), by: self.plan.workflow.successors_clock() })
+            }
             Role::Leader => self.clock.clone(),
             Role::Follower => {
                 Arc::new(OffClock { clock: self.clock.clone(), by: self.plan.workflow.followers_clock() })

@@ -71,6 +71,7 @@ pub(crate) struct Scene {
     wishes: Arc<Mutex<Vec<Wish>>>,
     /// Nothing that the operator asks Bags for arrives there.
     bags_is_away: Arc<AtomicBool>,
+    keys_are_refused: Arc<AtomicBool>,
 }
 
 /// What Bags is like.
@@ -100,6 +101,7 @@ impl Scene {
             kept: Arc::default(),
             wishes: Arc::default(),
             bags_is_away: Arc::default(),
+            keys_are_refused: Arc::default(),
         };
         for name in [OPERATOR_NAMESPACE, TENANT] {
             let metadata = json!({"name": name, "labels": {"team": name}});
@@ -236,7 +238,13 @@ impl Scene {
         key.is_some_and(|key| key["status"]["switch"]["count"].as_i64().is_some_and(|count| count > 1))
     }
 
-    /// The same, and for so long that no kubelet can serve what it held before.
+    /// Whether an ApiKey's Secret has its first key once more.
+    pub(crate) fn has_turned_back(&self, name: &str) -> bool {
+        let key = self.api.get("apikeys", TENANT, name);
+        key.is_some_and(|key| key["status"]["switch"]["count"].as_i64().is_some_and(|count| count > 2))
+    }
+
+    /// Whether its Secret has its second key, for so long that no kubelet can serve what it held before.
     pub(crate) fn has_settled(&self, name: &str) -> bool {
         let key = self.api.get("apikeys", TENANT, name);
         let at =
@@ -447,9 +455,7 @@ impl Scene {
             }
             resolved.push(attempt.to_owned());
         }
-        // An account whose ledger is not put together again yet takes its own keys for stray ones.
-        let stray =
-            condition(&account, "StrayKeys").0 == "True" && condition(&account, "Ready").1 != "LedgerLost";
+        let stray = condition(&account, "StrayKeys").0 == "True";
         let slotless = |name: &str| {
             let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
             !slots.iter().any(|slot| slot["attempt"] == *attempt)

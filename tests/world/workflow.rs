@@ -45,6 +45,7 @@ pub(crate) struct Workflow {
     ends: Vec<&'static str>,
     followers: bool,
     followers_clock: SignedDuration,
+    successors_clock: SignedDuration,
     alike: &'static [&'static str],
     violates: Option<&'static str>,
     long: bool,
@@ -68,6 +69,7 @@ impl Workflow {
             ends: Vec::new(),
             followers: false,
             followers_clock: SignedDuration::ZERO,
+            successors_clock: SignedDuration::ZERO,
             alike: &[],
             violates: None,
             long: false,
@@ -213,6 +215,16 @@ impl Workflow {
     pub(crate) fn with_a_follower_whose_clock_is_off_by(mut self, by: SignedDuration) -> Self {
         self.followers_clock = by;
         self.with_a_follower()
+    }
+
+    /// The wall clock of every leader but the first one is so far ahead.
+    pub(crate) fn with_successors_whose_clock_is_off_by(mut self, by: SignedDuration) -> Self {
+        self.successors_clock = by;
+        self
+    }
+
+    pub(crate) fn successors_clock(&self) -> SignedDuration {
+        self.successors_clock
     }
 
     pub(crate) fn followers_clock(&self) -> SignedDuration {

@@ -66,6 +66,16 @@ fn creation() -> Vec<Workflow> {
             .meanwhile("nothing", |_| {})
             .then(Duration::from_mins(20), "apply another ApiKey", |scene| scene.apply("web"))
             .ends("keys at Bags: 2"),
+        Workflow::new(
+            "another creation where the list lags by minutes, and a leader comes whose clock is ahead",
+            Ways::Token,
+        )
+        .user(|user| user.list_lag = Duration::from_secs(215))
+        .with_successors_whose_clock_is_off_by(SignedDuration::from_mins(4))
+        .key("api")
+        .meanwhile("nothing", |_| {})
+        .then(Duration::from_mins(20), "apply another ApiKey", |scene| scene.apply("web"))
+        .ends("keys at Bags: 2"),
         Workflow::new("creation on an account that is full elsewhere", Ways::Token)
             .elsewhere(10)
             .key("web")
@@ -331,6 +341,18 @@ fn trouble() -> Vec<Workflow> {
             .which_loses_the_ledger()
             .ends(WEB_IS_READY)
             .ends("keys at Bags: 1"),
+        Workflow::new("ledger lost while Bags refuses every key", Ways::Token)
+            .key("api")
+            .key("web")
+            .meanwhile("the account's status is lost, and Bags knows no key", |scene| {
+                scene.refuse_keys(true);
+                scene.lose_ledger();
+            })
+            .which_loses_the_ledger()
+            .once(|scene| scene.is_ready("api") && scene.is_ready("web"))
+            .then(Duration::from_mins(30), "Bags knows them again", |scene| scene.refuse_keys(false))
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 2"),
     ]
 }
 

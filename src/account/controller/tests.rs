@@ -638,7 +638,7 @@ async fn lists_that_nobody_answers_for_are_missing_and_looked_for_again_at_the_r
     stage.owner(0);
     stage.key(&live, Some(true));
     stage.world().no_list = true;
-    let listed = |world: &World| world.account.status.as_ref().map(|status| status.capabilities.list.clone());
+    let listed = |world: &World| world.account.status.as_ref().map(|status| status.capabilities.list);
     let lists = |world: &World| world.requests.iter().filter(|it| it.ends_with("/dev/keys")).count();
     stage.until(MINUTES, |world| listed(world) == Some(Capability::No)).await;
     assert_eq!(lists(&stage.world()), 2, "one such answer may be another's");

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 
 use super::{Decision, Rule, is_in, since, words};
 use crate::{
     account::credentials::trust_of,
     api::account::{Failures, Slot, SlotState},
     apikey::{
+        act::Problem,
         hold::{Hold, Reason},
         observe::{AccountView, Observation},
     },
@@ -68,6 +70,11 @@ pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule
     if let Some(until) = view.paused_until {
         let hold = Hold::new(Reason::RateLimited, words::paused(view, until));
         return Rule::Wait(hold.after(until_then(o.now, until)));
+    }
+    // Whoever asked once more would find the same, and spend what is left of the account's requests.
+    if let Some((wait, error)) = &view.unlisted {
+        let problem = Problem::of_bags(&view.account.name_any(), error);
+        return Rule::Wait(Hold::new(problem.reason, problem.message).after(*wait));
     }
     if let Some(open) = view.ledger.open_licence(o.now, o.timings.licence_term) {
         let left = o.timings.licence_term.saturating_sub(since(o.now, open.since));

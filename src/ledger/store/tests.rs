@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 
+use futures::FutureExt;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use kube::{client::Body, runtime::reflector};
@@ -21,15 +22,19 @@ fn account(version: u64, slots: Value) -> Value {
         "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount",
         "metadata": {"name": "main", "uid": "uid-main", "resourceVersion": version.to_string()},
         "spec": {"credentials": {}},
-        "status": {"slots": slots},
+        "status": {"installation": {"cluster": "cluster", "namespace": "bags"}, "slots": slots},
     })
 }
 
 /// A store whose watch has seen version 1, without slots, and the server behind it.
 fn store() -> (LedgerStore, Server) {
+    store_of(account(1, json!([])))
+}
+
+fn store_of(first: Value) -> (LedgerStore, Server) {
     let (service, server) = mock::pair();
     let (seen, mut writer) = reflector::store();
-    let first: BagsAccount = serde_json::from_value(account(1, json!([]))).unwrap();
+    let first: BagsAccount = serde_json::from_value(first).unwrap();
     writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(first));
     let client = Client::new(service, "default");
     (LedgerStore::new(client, Arc::new(SystemClock), Timings::default(), seen), server)
@@ -53,6 +58,17 @@ async fn answer(server: &mut Server, code: u16, body: Value) -> (Method, Option<
 
 fn failure(code: u16, reason: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no"})
+}
+
+#[tokio::test]
+async fn nothing_is_written_into_a_ledger_that_may_be_a_lost_one() {
+    let mut lost = account(1, json!([]));
+    lost["status"] = json!(null);
+    let (store, server) = store_of(lost);
+    let mut server = pin!(server);
+    let refused = store.change("main", &[reserve()]).await;
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::Nobodys))));
+    assert!(server.next_request().now_or_never().is_none(), "its slots could not be put back any more");
 }
 
 #[tokio::test]

@@ -86,7 +86,8 @@ impl Run<'_> {
         if self.scene.bags_is_away() {
             return self.bags_is_away(label, answer, fault);
         }
-        match fault {
+        let refused = self.scene.keys_are_refused() && request.uri().path().ends_with("/auth/me");
+        match fault.or(refused.then_some(Fault::Unauthorized)) {
             Some(Fault::CrashBefore) => return self.crash(label.incarnation, fault::RESTART),
             Some(Fault::Lost) => {
                 let _ = answer.send(Err(TransportError::Broken));

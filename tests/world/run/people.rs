@@ -6,7 +6,7 @@ use bags_operator::clock::Clock;
 use rand::RngExt;
 
 use super::Run;
-use crate::{end, process::Process, workflow::Deed};
+use crate::{end, workflow::Deed};
 
 /// A platform person looks so often at what waits for a person.
 pub(super) const PERSON: Duration = Duration::from_mins(30);
@@ -51,11 +51,6 @@ impl Run<'_> {
     fn is_time_for(&mut self, deed: &Deed) -> bool {
         if self.acted == 0 && !self.plan.chaos {
             return self.seen.len() >= self.plan.act_after && (deed.possible)(&self.scene);
-        }
-        // A process that stood still since the account was new writes its first status over one that was lost meanwhile, with
-        // no look at the keystore: that is known, and not what random runs are for.
-        if self.plan.chaos && deed.loses_ledger && self.processes.iter().any(Process::frozen) {
-            return false;
         }
         let waited = self.now().saturating_duration_since(self.acted_at) >= deed.after;
         waited && (deed.possible)(&self.scene) || self.plan.chaos && self.rng.random_bool(0.02)

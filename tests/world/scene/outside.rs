@@ -56,6 +56,16 @@ impl Scene {
         self.bags_is_away.store(away, Ordering::Relaxed);
     }
 
+    /// Bags answers whoever asks about a key as if there were none, or does so no more. Applications are let in.
+    pub(crate) fn refuse_keys(&self, refused: bool) {
+        self.keys_are_refused.store(refused, Ordering::Relaxed);
+    }
+
+    /// Whether Bags does so.
+    pub(crate) fn keys_are_refused(&self) -> bool {
+        self.keys_are_refused.load(Ordering::Relaxed)
+    }
+
     /// Whether Bags is away.
     pub(crate) fn bags_is_away(&self) -> bool {
         self.bags_is_away.load(Ordering::Relaxed)

@@ -16,7 +16,7 @@ use crate::{
         name::full_key_name,
     },
     apikey::{
-        fixtures::{credentials, failing, no_credentials, now, value},
+        fixtures::{credentials, failing, no_credentials, now, unanswered, value},
         permission::{max_of, permission},
         status::{Word, status},
     },
@@ -85,6 +85,7 @@ fn observed(key: ApiKey, account: Option<BagsAccount>, rest: &Rest) -> Observati
             ahead: rest.ahead,
             use_rival: (rival && !readable).then(|| "shop/app-9".to_owned()),
             paused_until: (paused && rest.at > bare.now).then_some(rest.at),
+            unlisted: (running && rival).then(|| (Duration::from_secs(7), unanswered())),
             credentials: if readable || running { Ok(credentials()) } else { Err(no_credentials()) },
             refused_credentials: rival.then(|| "bags-main@1".to_owned()),
             preparing: paused && rival,

@@ -3,7 +3,7 @@
 use super::{super::creation::refusal_pause, *};
 use crate::{
     api::account::{Failures, SlotState},
-    apikey::fixtures::{CREDENTIALS, SECOND, distrusting, failing, named, no_credentials},
+    apikey::fixtures::{CREDENTIALS, SECOND, distrusting, failing, named, no_credentials, unanswered},
     timings::Timings,
 };
 
@@ -75,6 +75,11 @@ fn a_key_is_made_in_its_place_when_nothing_stands_against_it() {
             "SecretConflict",
         ),
         ("the credentials led to another user", distrusting(placed(), CREDENTIALS), "WrongUser"),
+        (
+            "the account's list was asked for in vain: not before its turn",
+            placed().view(|view| view.unlisted = Some((SECOND * 9, unanswered()))),
+            "BagsUnavailable, 9s",
+        ),
         ("other credentials led to another user", distrusting(placed(), "bags-main@0"), "Make"),
         (
             "credentials that cannot be read are told where they are read",

@@ -20,7 +20,9 @@ fn an_attempt_is_verified_published_or_given_up() {
         ("a value that is there is verified, though its save has not quite ended", made().running(), PROBE),
         ("while it runs it is left alone, however long", begun(HOUR).running(), "Creating, 1m"),
         ("without a value it is judged after 4m, by the account", begun(MINUTE), "OutcomeUnknown, 3m"),
-        ("without a value and overdue it is looked at soon", begun(HOUR), "OutcomeUnknown, 5s"),
+        ("without a value and overdue it is looked at soon", begun(MINUTE * 4), "OutcomeUnknown, 5s"),
+        ("and ever more rarely", begun(MINUTE * 6), "OutcomeUnknown, 30s"),
+        ("but once a minute at least", begun(HOUR), "OutcomeUnknown, 1m"),
         ("a saved key is probed", made(), PROBE),
         ("a moment after it began it is not worth a word", begun(Duration::ZERO).running(), "Creating, 1s"),
         (
