@@ -107,7 +107,7 @@ impl Webhook {
         self.server.address()
     }
 
-    /// Serves until the process ends, and keeps its certificates: from `stop` for [`LINGER`], and not less long than until `over`,
+    /// Serves until the process ends, and keeps its certificates: for ten seconds from `stop` on, and not less long than until `over`,
     /// as a process that has lost its Lease may have to save for minutes, and nobody needs the Lease to answer reviews.
     pub async fn run(
         self,
