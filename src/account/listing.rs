@@ -23,7 +23,7 @@ pub struct Listed {
 }
 
 /// Whether the service has no list, which is no failure: nothing public promises that it has one.
-pub(crate) fn is_missing(error: &bags::Error) -> bool {
+pub(super) fn is_missing(error: &bags::Error) -> bool {
     error.operation() == bags::Operation::List && error.reason() == bags::Reason::NotFound
 }
 

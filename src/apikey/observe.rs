@@ -15,7 +15,6 @@ use super::{
 use crate::{
     account::{
         credentials::{CredentialProblem, CredentialSet},
-        listing,
         lists::{self, Coverage},
         memory::AccountFacts,
     },
@@ -371,7 +370,9 @@ fn view(
 }
 
 fn unlisted(facts: &AccountFacts, now: Instant) -> Option<(Duration, bags::Error)> {
-    let failure = facts.list_failure.as_ref().filter(|failure| !listing::is_missing(&failure.error))?;
+    // What was refused may be let in as soon as a person has seen to it: that is tried by the ApiKey's own pauses.
+    let failure =
+        facts.list_failure.as_ref().filter(|failure| failure.error.class() != bags::Class::Refused)?;
     let wait = failure.retry_at.saturating_duration_since(now);
     (!wait.is_zero()).then(|| (wait, failure.error.clone()))
 }
