@@ -20,10 +20,24 @@ follow_callers() {
 		while read -r namespace name restarts; do
 			case $seen in *" $namespace/$name/$restarts "*) continue ;; esac
 			seen+="$namespace/$name/$restarts "
-			kubectl -n "$namespace" logs --follow "$name" &
+			follow_caller "$namespace" "$name" "$restarts" &
 		done < <(kubectl get pods -A -l key --field-selector=status.phase=Running --no-headers -o \
 			'custom-columns=:metadata.namespace,:metadata.name,:status.containerStatuses[0].restartCount')
 	done
+}
+
+# One container. A log that ends before its container has calls that nobody counts: that is a failure as well.
+follow_caller() {
+	local turn state
+	trap 'kill $! 2>/dev/null; exit 0' TERM
+	kubectl -n "$1" logs --follow "$2" &
+	wait $!
+	for turn in $(seq 15); do
+		state=$(kubectl -n "$1" get pod "$2" --ignore-not-found \
+			-o 'jsonpath={.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].state.running.startedAt}')
+		case $state in "$3"2*) sleep 1 ;; *) return ;; esac
+	done
+	echo "GET /auth/me: the log of $1/$2 ended before its container"
 }
 
 # A caller outside of the cluster: it has the key in a file of its own. Somebody brings it the new value within seconds,
@@ -225,6 +239,8 @@ tell_rotations() {
 	count_restarts
 	say "rotation: $count rotations, $(calls_made) requests, $(calls_failed) failed, $restarts restarts, $expected_restarts expected, $alive old keys alive"
 	expect "failed calls of the applications" "$(calls_failed)" 0
+	# Or nobody looked: there are ten calls a second at least, and no rotation is over in two seconds.
+	expect "that there are twenty calls for each rotation" "$(($(calls_made) >= count * 20))" 1
 	expect "restarts" "$restarts" "$expected_restarts"
 	expect "old keys that are alive" "$alive" 0
 	expect "active keys at Bags" "$(active_keys)" 5

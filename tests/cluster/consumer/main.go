@@ -138,7 +138,8 @@ func (c *consumer) call(ctx context.Context) string {
 	} else {
 		detail = ", " + err.Error()
 	}
-	if ctx.Err() != nil {
+	// A call that was answered counts, also where its answer was the last one.
+	if err != nil && ctx.Err() != nil {
 		return "stopped"
 	}
 	c.mutex.Lock()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -41,6 +42,29 @@ func TestCallsAreCountedByStatusAndTheKeyIsSentButNeverShown(t *testing.T) {
 	}
 	if all := strings.Join(shown, "\n") + recorder.Body.String(); strings.Contains(all, key) {
 		t.Errorf("the key is shown: %s", all)
+	}
+}
+
+type answering func(*http.Request) (*http.Response, error)
+
+func (answer answering) RoundTrip(request *http.Request) (*http.Response, error) { return answer(request) }
+
+func TestACallThatWasAnsweredCountsAlsoWhereItIsTheLastOne(t *testing.T) {
+	c := newConsumer("http://bags.test", keySource(""))
+	ctx, stop := context.WithCancel(t.Context())
+	c.client.Transport = answering(func(*http.Request) (*http.Response, error) {
+		stop()
+		return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody}, nil
+	})
+	if said := c.call(ctx); said != "401" || c.counted.Failures != 1 {
+		t.Errorf("said %s, counted %+v", said, c.counted)
+	}
+	if said := c.call(ctx); said != "401" {
+		t.Errorf("said %s", said)
+	}
+	c.client.Transport = answering(func(*http.Request) (*http.Response, error) { return nil, context.Canceled })
+	if said := c.call(ctx); said != "stopped" || c.counted.Calls != 2 {
+		t.Errorf("said %s, counted %+v", said, c.counted)
 	}
 }
 
