@@ -282,6 +282,11 @@ async fn a_paused_workload_keeps_a_rotation_from_beginning_until_it_goes_on() {
         &["Deployment \"web\"", "spec.rollout.allowGap: true"],
     );
     assert_eq!(scene.made().len(), 1, "a key was made for a rotation that cannot end");
+    counts(
+        world,
+        &["rotations_held{kind=\"ApiKey\",reason=\"RotationBlocked\"}", "apikeys{phase=\"Ready\"}"],
+    )
+    .await;
     set_paused(false).await;
     scene.rotated().await;
     let template =
@@ -290,6 +295,14 @@ async fn a_paused_workload_keeps_a_rotation_from_beginning_until_it_goes_on() {
     assert!(mark.as_str().is_some_and(|mark| mark.ends_with("-2")), "{template}");
     assert_eq!(scene.events("web", "Restarted").await.len(), 1);
     scene.end().await;
+}
+
+/// Each of these series counts something: other tests may be counted as well.
+async fn counts(world: &World, series: &[&str]) {
+    for name in series {
+        let count = world.operator().measures(&format!("bags_operator_{name}")).await;
+        assert!(count.is_some_and(|count| count > 0.0), "{name} is at {count:?}");
+    }
 }
 
 /// Lets nobody change the pods of the Deployment "guarded".
@@ -373,6 +386,9 @@ async fn where_bags_cannot_revoke_a_person_is_asked_for_the_old_key_and_their_wo
     says(&condition(&account, "RevocationNeedsPerson").unwrap().message, &words);
     scene.kept("pointing to the account", &["the BagsAccount says whether a person has to act"], &[]).await;
     assert_eq!(slots(&account), 2, "the slot stays taken");
+    let awaited = format!("account_revocations_awaited{{account=\"{}\"}}", account.name_any());
+    counts(world, &[&awaited, "apikeys{phase=\"RevokingOld\"}"]).await;
+    assert_eq!(scene.events(&scene.name, "RevocationNeedsPerson").await.len(), 1);
     world.sandbox.sandbox.revoke_key(&old.id).unwrap();
     let (_, attempt) = old.name.rsplit_once('-').unwrap();
     let annotation = json!({"keys.bags.fm/resolved": attempt});
@@ -402,6 +418,7 @@ async fn a_new_key_that_dies_keeps_the_old_one_alive() {
     scene.kept("saying that the new key is dead", &words, &["alone"]).await;
     assert!(world.sandbox.sandbox.works(&old), "nothing works any more");
     assert_eq!(scene.events(NAME, "RotationHeld").await.len(), 1);
+    counts(world, &["rotations_held{kind=\"ApiKey\",reason=\"RotationHeld\"}"]).await;
     scene.delete_now(NAME).await;
     assert!(!world.sandbox.sandbox.works(&old));
     scene.end().await;
@@ -421,7 +438,14 @@ async fn a_key_is_replaced_on_schedule() {
     let key = scene.key(NAME, "saying when it is rotated next", |key| next(key) > Some(due)).await;
     let status = key.status.unwrap();
     assert!(status.switch.unwrap().at >= due, "it was rotated before {due}");
-    assert_eq!(status.current.unwrap().revision, 2);
+    let current = status.current.unwrap();
+    assert_eq!(current.revision, 2);
     assert!(!world.sandbox.sandbox.works(&old));
+    counts(world, &["rotations_total{outcome=\"Finished\"}", "rotation_overlap_seconds_count"]).await;
+    let account = scene.account_where("with one key", |account| slots(account) == 1).await.name_any();
+    let oldest = format!("bags_operator_account_oldest_key_timestamp_seconds{{account=\"{account}\"}}");
+    let (oldest, published) =
+        (world.operator().measures(&oldest).await.unwrap(), current.published_at.unwrap());
+    assert!((oldest - published.as_second() as f64).abs() < 2.0, "{oldest} is not {published}");
     scene.end().await;
 }

@@ -44,10 +44,9 @@ impl Trouble<'_> {
             assert_eq!(notes.len(), 1, "{notes:?}");
             says(&notes[0], self.words);
         }
-        let metrics = scene.world.operator().metrics().await;
-        let series = format!("bags_operator_not_ready{{kind=\"ApiKey\",reason=\"{}\"}} ", self.reason);
-        let count = metrics.lines().find_map(|line| line.strip_prefix(&series));
-        assert!(count.is_some_and(|count| count != "0"), "{series}is not counted");
+        let series = format!("bags_operator_not_ready{{kind=\"ApiKey\",reason=\"{}\"}}", self.reason);
+        let count = scene.world.operator().measures(&series).await;
+        assert!(count.is_some_and(|count| count > 0.0), "{series} is not counted");
         assert_eq!(scene.made().len(), made, "a key was made meanwhile");
     }
 }

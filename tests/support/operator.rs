@@ -244,6 +244,13 @@ impl Operator {
         reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap()
     }
 
+    /// What a series of its metrics is at now; `None`: it has no such series.
+    pub(crate) async fn measures(&self, series: &str) -> Option<f64> {
+        let metrics = self.metrics().await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.parse().unwrap())
+    }
+
     /// Its process id.
     pub(crate) fn process(&self) -> u32 {
         self.seen.borrow().process.expect("it was started")
