@@ -47,7 +47,9 @@ func TestCallsAreCountedByStatusAndTheKeyIsSentButNeverShown(t *testing.T) {
 
 type answering func(*http.Request) (*http.Response, error)
 
-func (answer answering) RoundTrip(request *http.Request) (*http.Response, error) { return answer(request) }
+func (answer answering) RoundTrip(request *http.Request) (*http.Response, error) {
+	return answer(request)
+}
 
 func TestACallThatWasAnsweredCountsAlsoWhereItIsTheLastOne(t *testing.T) {
 	c := newConsumer("http://bags.test", keySource(""))
