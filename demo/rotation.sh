@@ -28,11 +28,11 @@ follow_callers() {
 
 # One container. A log that ends before its container has calls that nobody counts: that is a failure as well.
 follow_caller() {
-	local turn state
+	local state
 	trap 'kill $! 2>/dev/null; exit 0' TERM
 	kubectl -n "$1" logs --follow "$2" &
 	wait $!
-	for turn in $(seq 15); do
+	for _ in $(seq 15); do
 		state=$(kubectl -n "$1" get pod "$2" --ignore-not-found \
 			-o 'jsonpath={.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].state.running.startedAt}')
 		case $state in "$3"2*) sleep 1 ;; *) return ;; esac
