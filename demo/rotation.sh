@@ -31,7 +31,7 @@ follow_caller() {
 	local state
 	trap 'kill $! 2>/dev/null; exit 0' TERM
 	kubectl -n "$1" logs --follow "$2" &
-	wait $!
+	wait $! || true
 	for _ in $(seq 15); do
 		state=$(kubectl -n "$1" get pod "$2" --ignore-not-found \
 			-o 'jsonpath={.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].state.running.startedAt}')
