@@ -424,14 +424,22 @@ async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
     // A key that is in a slot is not this task's to revoke: its value may have arrived by a write without an answer,
     // and it may be published by now.
     let Ok(account) = context.ledger.read_live(&job.account).await else { return };
-    let judged = Ledger::of(account.status.as_ref()).by_attempt(&job.attempt).is_none();
-    if let (true, Some(token), Some(key_id)) = (judged, &job.credentials.token, key_id) {
+    if let (true, Some(token), Some(key_id)) =
+        (was_judged(&account, &job.attempt), &job.credentials.token, key_id)
+    {
         let client = context.client(&job.memory).urgent();
         match client.revoke(token, account.revocation_path(), &key_id).await {
             Ok(outcome) => info!(?outcome, "Revoked a key whose attempt had been judged"),
             Err(error) => error!(%error, "Failed to revoke a key whose attempt had been judged"),
         }
     }
+}
+
+/// Whether an attempt left the ledger. Of one that was lost nobody can tell: its slot is put back.
+fn was_judged(account: &BagsAccount, attempt: &str) -> bool {
+    let status = account.status.as_ref();
+    status.is_some_and(|status| status.installation.is_some())
+        && Ledger::of(status).by_attempt(attempt).is_none()
 }
 
 /// Nothing was made: the place is kept, and the placeholder goes.
@@ -496,6 +504,19 @@ async fn report(context: &Context, job: &Job, reason: EventReason, note: &str) {
 mod tests {
     use super::*;
     use crate::apikey::fixtures::{account, mine, now};
+
+    #[test]
+    fn an_attempt_of_a_lost_ledger_was_not_judged() {
+        let mut account = account();
+        let attempt = mine(SlotState::Creating).attempt.unwrap();
+        account.status = None;
+        assert!(!was_judged(&account, &attempt), "its status is lost");
+        account.status.get_or_insert_default().installation =
+            Some(crate::api::account::Installation { cluster: "cluster".into(), namespace: "bags".into() });
+        assert!(was_judged(&account, &attempt), "it left");
+        account.status.get_or_insert_default().slots.push(mine(SlotState::Creating));
+        assert!(!was_judged(&account, &attempt), "it is in a slot");
+    }
 
     #[test]
     fn what_a_refusal_teaches_stays_within_its_numbers() {

@@ -35,7 +35,8 @@ struct Parts {
 
 impl Room {
     /// The room of an account: unmanaged keys by its list where it has one, else by its spec; more, while a refusal of
-    /// Bags that taught so is believed: not after an edit of the account. It may allow fewer than `spec.limit` says, or count what no list shows.
+    /// Bags that taught so is believed: not after an edit of the account. It may allow fewer than `spec.limit` says, or count
+    /// what no list shows.
     #[must_use]
     pub fn of(account: &BagsAccount, now: Timestamp, timings: &Timings) -> Self {
         Self::with(account, account.status.as_ref(), now, timings)
