@@ -27,7 +27,7 @@ use kube::ResourceExt;
 use super::{
     death::{self, Evidence, Next, Witness},
     judge::ListWay,
-    observe::{CLOCKS_APART, LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
+    observe::{LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
     orphans::orphans,
     rebuild,
 };
@@ -351,14 +351,14 @@ fn released(seen: &Observation) -> Turn {
 /// more. One with a value and without a trace in the ledger is left to a person.
 fn loose(seen: &Observation) -> Turn {
     first(seen.loose.iter().map(|entry| {
-        let LooseEntry { attempt, value, created, running } = entry;
+        let LooseEntry { attempt, value, created, watched, running } = entry;
         let clear = || act(Effect::Clear(attempt.clone()));
         match (seen.departed.contains(attempt), *value, created) {
             _ if *running => Turn::Nothing,
             (true, _, _) => clear(),
             (false, true, _) | (false, false, None) => Turn::Nothing,
             (false, false, Some(created)) => {
-                let age = seen.age(*created).saturating_sub(CLOCKS_APART);
+                let age = seen.surely(*created, *watched);
                 let rest = seen.timings.placeholder_reap_after.saturating_sub(age);
                 if rest.is_zero() { clear() } else { Turn::In(rest) }
             }

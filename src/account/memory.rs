@@ -71,6 +71,8 @@ pub struct AccountFacts {
     pub departed: HashMap<String, Instant>,
     /// Slots as this process first saw them in their state: by attempt, a kept place by its owner's uid.
     pub entered: HashMap<String, Entered>,
+    /// Keystore Secrets of no slot, and since when this process has seen them so: by attempt.
+    pub loose: HashMap<String, Instant>,
 }
 
 /// A namespace as it was last read.

@@ -141,6 +141,8 @@ pub(super) struct LooseEntry {
     pub(super) attempt: String,
     pub(super) value: bool,
     pub(super) created: Option<Timestamp>,
+    /// For how long this process has seen it so.
+    pub(super) watched: Duration,
     pub(super) running: bool,
 }
 
@@ -202,7 +204,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
     });
     let slots = slots.collect();
     let list = look.list(cluster_mark(&context.settings.installation.cluster));
-    let loose = loose(context, &entries, &ledger);
+    let loose = loose(context, &entries, &ledger, &memory, now);
     drop(lists);
     Observation {
         slots,
@@ -243,8 +245,9 @@ fn start_over(memory: &AccountMemory, credentials: &CredentialsSeen) -> bool {
     memory.note(|facts| {
         let changed = facts.credentials.as_ref().is_some_and(|known| known != version);
         if changed {
-            let AccountFacts { missing, namespaces, entered, departed, .. } = std::mem::take(facts);
-            *facts = AccountFacts { missing, namespaces, entered, departed, ..AccountFacts::default() };
+            let AccountFacts { missing, namespaces, entered, departed, loose, .. } = std::mem::take(facts);
+            *facts =
+                AccountFacts { missing, namespaces, entered, departed, loose, ..AccountFacts::default() };
         }
         facts.credentials = Some(version.clone());
         changed
@@ -325,16 +328,31 @@ fn entries(context: &Context, account: &str, found: &Found) -> BTreeMap<String, 
         .collect()
 }
 
-fn loose(context: &Context, entries: &BTreeMap<String, Entry>, ledger: &Ledger) -> Vec<LooseEntry> {
+/// Keystore Secrets of no slot; since when this process has seen them so is remembered.
+fn loose(
+    context: &Context,
+    entries: &BTreeMap<String, Entry>,
+    ledger: &Ledger,
+    memory: &AccountMemory,
+    now: Instant,
+) -> Vec<LooseEntry> {
     let loose = entries.iter().filter(|(attempt, _)| ledger.by_attempt(attempt).is_none());
-    loose
-        .map(|(attempt, entry)| LooseEntry {
-            attempt: attempt.clone(),
-            value: entry.value().is_some(),
-            created: entry.created(),
-            running: context.env.saves.running(attempt),
-        })
-        .collect()
+    memory.note(|facts| {
+        let mut before = std::mem::take(&mut facts.loose);
+        loose
+            .map(|(attempt, entry)| {
+                let since = before.remove(attempt).unwrap_or(now);
+                facts.loose.insert(attempt.clone(), since);
+                LooseEntry {
+                    attempt: attempt.clone(),
+                    value: entry.value().is_some(),
+                    created: entry.created(),
+                    watched: now.saturating_duration_since(since),
+                    running: context.env.saves.running(attempt),
+                }
+            })
+            .collect()
+    })
 }
 
 /// Remnants with what is known of their keys by now.
@@ -463,10 +481,15 @@ impl Observation {
         Duration::try_from(self.wall.duration_since(since)).unwrap_or(Duration::ZERO)
     }
 
-    /// For how long a slot has surely been in its state, whatever its wall clocks say: one may have been set back meanwhile, and
-    /// the process that wrote the time may have had another one.
+    /// For how long a slot has surely been in its state.
     pub(super) fn age_of(&self, slot: &SlotSeen) -> Duration {
-        self.age(slot.slot.since).saturating_sub(CLOCKS_APART).max(slot.watched)
+        self.surely(slot.slot.since, slot.watched)
+    }
+
+    /// For how long something has surely been so that this process has watched for a while, whatever the wall clocks say:
+    /// ours may have been set back meanwhile, and that of whoever wrote the time may be another one.
+    pub(super) fn surely(&self, since: Timestamp, watched: Duration) -> Duration {
+        self.age(since).saturating_sub(CLOCKS_APART).max(watched)
     }
 }
 

@@ -499,14 +499,22 @@ fn keystore_secrets_without_a_slot_are_cleared_away_unless_they_hold_a_value() {
         attempt: "loose".into(),
         value,
         created: Some(Timestamp::from_second(NOW - age).unwrap()),
+        watched: Duration::ZERO,
         running: false,
     };
+    let watched = |seconds, entry| LooseEntry { watched: Duration::from_secs(seconds), ..entry };
     let loose = |entry| Observation { loose: vec![entry], ..account() };
     let departed = |entry| Observation { departed: vec!["loose".into()], ..loose(entry) };
     let clear = Decision::Act(Effect::Clear("loose".into()));
     let cases = [
         ("an empty one may get its licence yet", loose(entry(false, 899)), rest(1)),
         ("then not any more, however far the clocks are apart", loose(entry(false, 900)), clear.clone()),
+        (
+            "this process has watched it for long enough",
+            loose(watched(600, entry(false, 600))),
+            clear.clone(),
+        ),
+        ("whatever the wall clock says", loose(watched(599, entry(false, -5000))), rest(1)),
         ("unless its save runs", loose(LooseEntry { running: true, ..entry(false, 900) }), rest(RESYNC)),
         ("a value is never thrown away", loose(entry(true, 90_000)), rest(RESYNC)),
         ("unless its key is known to be gone", departed(entry(true, 0)), clear.clone()),
@@ -520,7 +528,13 @@ fn keystore_secrets_without_a_slot_are_cleared_away_unless_they_hold_a_value() {
 #[test]
 fn a_state_of_a_newer_version_stops_every_change_of_slots() {
     let mut account = with([seen(0, SlotState::Lost), seen(1, SlotState::Unknown("Shelved".into()))]);
-    account.loose.push(LooseEntry { attempt: "x".into(), value: false, created: None, running: false });
+    account.loose.push(LooseEntry {
+        attempt: "x".into(),
+        value: false,
+        created: None,
+        watched: Duration::ZERO,
+        running: false,
+    });
     account.departed.push("x".into());
     assert_eq!(decide(&account), rest(RESYNC));
 }

@@ -279,6 +279,7 @@ fn until_the_slots_are_put_back_nothing_is_decided_on_their_absence() {
         attempt: "b".into(),
         value: false,
         created: Some(Timestamp::UNIX_EPOCH),
+        watched: Duration::ZERO,
         running: false,
     });
     let rest = Decision::Rest(Some(waiting));

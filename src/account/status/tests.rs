@@ -293,8 +293,13 @@ fn strays_are_reported_by_name() {
     if let Some(list) = &mut account.list {
         list.stray = vec!["Production-Web-01234567-abcdefghij".into()];
     }
-    let entry =
-        |attempt: &str, value| LooseEntry { attempt: attempt.into(), value, created: None, running: false };
+    let entry = |attempt: &str, value| LooseEntry {
+        attempt: attempt.into(),
+        value,
+        created: None,
+        watched: Duration::ZERO,
+        running: false,
+    };
     account.loose = vec![entry("kept", true), entry("empty", false)];
     let status = shown(&account);
     assert!(said(&status, kind::STRAY_KEYS).unwrap().2.contains("Production-Web-01234567-abcdefghij"));

@@ -130,6 +130,7 @@ fn observed(account: BagsAccount, rest: &Rest) -> Observation {
         attempt: ledger.departed.first().cloned().unwrap_or_default(),
         value: token,
         created: rest.paused,
+        watched: Duration::ZERO,
         running: false,
     };
     Observation {
