@@ -13,6 +13,7 @@ pub mod hold;
 pub mod make;
 pub mod observe;
 pub mod permission;
+pub mod problem;
 pub mod quiet;
 pub mod schedule;
 pub mod status;

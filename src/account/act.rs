@@ -3,9 +3,8 @@
 //! What Bags answers goes into this process's memory, what the API server answers into [`Found`]; the next decision
 //! reads both. A failed request to Bags is such an answer. A failed one to the API server ends the run.
 
-use std::time::Duration;
+mod bags;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use kube::{
     Api, Resource, ResourceExt,
@@ -13,24 +12,20 @@ use kube::{
     runtime::reflector::ObjectRef,
 };
 use serde_json::json;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
-    death,
     decide::{Effect, Look},
-    listing,
-    memory::{AccountMemory, Endpoint, NamespaceSeen, RefusedRevocation, class_of},
+    memory::{AccountMemory, NamespaceSeen},
     observe::{Found, Observation, OwnerSeen, SlotSeen, owns},
     remnants,
 };
 use crate::{
     api::{
         ApiKey, BagsAccount, FINALIZER,
-        account::{Installation, Owner, Slot, SlotState},
+        account::{Installation, Owner, Slot},
     },
     backoff::FailureClass,
-    bags::{self, BagsClient, Probe, Revocation},
     context::Context,
     env::{CallError, call},
     events::EventReason,
@@ -38,11 +33,6 @@ use crate::{
     ledger::{Change, Refusal, StoreError},
     metrics::KeyStep,
 };
-
-/// A ping that failed is sent again after this.
-const PING_PAUSE: Duration = Duration::from_secs(30);
-/// The longest pause between two unanswered questions.
-const LONGEST_PROBE_PAUSE: Duration = Duration::from_mins(5);
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -197,140 +187,6 @@ impl Actor<'_> {
         Ok(())
     }
 
-    async fn list(&self) {
-        let Ok(credentials) = self.context.credentials(&self.seen.account) else { return };
-        let account = &self.seen.account;
-        let answer = listing::fresh(self.context, account, self.memory, &credentials, Duration::ZERO).await;
-        if let Err(error) = answer {
-            warn!(%error, "List of keys was not answered");
-        }
-    }
-
-    async fn probe(&self, attempt: &str) {
-        let clock = &self.context.env.clock;
-        let slot = self.slot(attempt);
-        let revoking = slot.is_some_and(|seen| seen.slot.state == SlotState::Revoking);
-        // A live read of this run is newer than the cache.
-        let live = self.found.entries.get(attempt).cloned();
-        let entry = live.or_else(|| self.context.keystore.cached(attempt));
-        let value = entry.and_then(|entry| entry.value());
-        let Some(value) = value else {
-            let now = clock.monotonic();
-            self.memory.remember(attempt, |key| key.silent(now, now + LONGEST_PROBE_PAUSE));
-            return;
-        };
-        let asked = clock.monotonic();
-        let answer = self.client(revoking).me(&value).await;
-        let now = clock.monotonic();
-        let floor = slot
-            .filter(|_| revoking)
-            .and_then(|seen| death::floor(&seen.memory, now, self.seen.age_of(seen)));
-        let ineffective = match answer {
-            Ok(Probe::Alive { user }) => {
-                let mut ineffective = false;
-                self.memory.remember(attempt, |key| {
-                    ineffective = key.answered_alive(asked, now, &user, revoking);
-                });
-                ineffective
-            }
-            Ok(Probe::Dead) => {
-                self.memory.remember(attempt, |key| key.answered_dead(now, floor));
-                false
-            }
-            Ok(Probe::Forbidden | Probe::UserGone) => {
-                self.memory.remember(attempt, |key| key.answered_unclear(now));
-                false
-            }
-            Err(error) => {
-                warn!(%error, attempt, "Key was not answered for");
-                self.memory.remember(attempt, |key| {
-                    let pause = death::pause(key.unanswered + 1, LONGEST_PROBE_PAUSE);
-                    key.silent(now, self.retry_at(&error, now, pause));
-                });
-                false
-            }
-        };
-        if ineffective {
-            self.ineffective(attempt).await;
-        }
-    }
-
-    async fn ping(&self) {
-        let answer = self.client(true).ping().await;
-        let now = self.context.env.clock.monotonic();
-        self.memory.note(|facts| match &answer {
-            Ok(()) => {
-                facts.pinged = Some(now);
-                facts.ping_after = None;
-            }
-            Err(error) => facts.ping_after = Some(self.retry_at(error, now, PING_PAUSE)),
-        });
-    }
-
-    async fn revoke(&self, attempt: &str, key_id: &str) {
-        let Ok(credentials) = self.context.credentials(&self.seen.account) else { return };
-        let Some(token) = credentials.token else { return };
-        let path = self.seen.account.revocation_path();
-        let clock = &self.context.env.clock;
-        let sent = clock.monotonic();
-        // Where the endpoint is known to be there, a 404 is about this key.
-        let with = self.seen.endpoint();
-        let is_there = self.memory.facts().endpoint.is_some_and(|known| known.found && known.with == with);
-        let answer = match self.client(true).revoke(&token, path, key_id).await {
-            Ok(Revocation::NoEndpoint) if is_there => {
-                Err(bags::Error::new(bags::Operation::Revoke, bags::Class::Refused, bags::Reason::NotFound))
-            }
-            answer => answer,
-        };
-        let (now, at) = (clock.monotonic(), clock.wall());
-        self.memory.remember(attempt, |key| key.sent = Some(sent));
-        let endpoint = |found| {
-            self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at, with: with.clone() }));
-        };
-        match answer {
-            Ok(Revocation::Acknowledged) => {
-                info!(attempt, "Revocation was acknowledged");
-                endpoint(true);
-                self.memory.remember(attempt, |key| {
-                    key.acknowledged = Some(now);
-                    key.probe_after = None;
-                });
-            }
-            Ok(Revocation::NoEndpoint) => endpoint(false),
-            Err(error) => {
-                warn!(%error, attempt, "Revocation failed");
-                let of_token = error.reason() == bags::Reason::InvalidToken;
-                let refused = error.class() == bags::Class::Refused && !of_token;
-                self.memory.remember(attempt, |key| {
-                    key.revocations = key.revocations.saturating_add(1);
-                    let pause = death::revocation_pause(key.revocations);
-                    key.revoke_after = Some(self.retry_at(&error, now, pause));
-                    let refusal = || RefusedRevocation { at, with: with.clone(), error: error.clone() };
-                    key.revocation_refused = refused.then(refusal);
-                });
-                if of_token {
-                    listing::note_failure(self.context, &self.seen.account, self.memory, &error);
-                }
-            }
-        }
-    }
-
-    async fn ineffective(&self, attempt: &str) {
-        let now = self.context.env.clock.monotonic();
-        self.memory.remember(attempt, |key| {
-            key.acknowledged = None;
-            key.revocations = key.revocations.saturating_add(1);
-            key.revoke_after = Some(now + death::revocation_pause(key.revocations));
-        });
-        let Some(seen) = self.slot(attempt) else { return };
-        let note = format!(
-            "Bags acknowledged the revocation of {}, yet it still works; the revocation is sent again. If this goes on, \
-             revoke it at {PAGE}",
-            named(seen)
-        );
-        self.publish(seen, EventReason::RevocationHasNoEffect, &note).await;
-    }
-
     /// A ledger that somebody pinned meanwhile is observed again.
     async fn pin(
         &self,
@@ -460,22 +316,6 @@ impl Actor<'_> {
 
     fn slot(&self, attempt: &str) -> Option<&SlotSeen> {
         self.seen.slots.iter().find(|seen| seen.attempt() == Some(attempt))
-    }
-
-    fn client(&self, urgent: bool) -> BagsClient {
-        let client = self.context.client(self.memory);
-        if urgent { client.urgent() } else { client }
-    }
-
-    /// When a failed request may be sent again.
-    fn retry_at(&self, error: &bags::Error, now: Instant, pause: Duration) -> Instant {
-        let until = match class_of(error) {
-            FailureClass::RateLimited(until) => until,
-            FailureClass::Transient | FailureClass::Terminal => Timestamp::MIN,
-        };
-        let told =
-            Duration::try_from(until.duration_since(self.context.env.clock.wall())).unwrap_or_default();
-        now + told.max(pause)
     }
 
     /// An event on the ApiKey where the cache has it, else on the account.

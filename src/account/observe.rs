@@ -3,6 +3,8 @@
 //! A decision that needs more says so, and what was looked up comes back in [`Found`]: a run with nothing to do asks
 //! nobody anything.
 
+mod look;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -13,9 +15,10 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::time::Instant;
 
+use self::look::Look;
 use super::{
     credentials::CredentialProblem,
-    lists::{self, Coverage, Lists, Since, Verdict},
+    lists::{Coverage, Verdict},
     memory::{AccountFacts, AccountMemory, Entered, KeyMemory},
     rebuild::Remnant,
     starved::starved,
@@ -359,113 +362,6 @@ fn loose(
 fn remnants(found: &Found, memory: &AccountMemory) -> Option<Vec<Remnant>> {
     let left = found.remnants.as_ref()?.iter().filter(|remnant| !found.removed.contains(&remnant.attempt));
     Some(left.map(|remnant| Remnant { memory: memory.key(&remnant.attempt), ..remnant.clone() }).collect())
-}
-
-/// What a slot is looked at with.
-struct Look<'a> {
-    ledger: &'a Ledger,
-    lists: &'a Lists,
-    timings: &'a Timings,
-    entered: &'a HashMap<String, Entered>,
-    departed: &'a HashMap<String, Instant>,
-    now: Instant,
-    wall: Timestamp,
-}
-
-impl Look<'_> {
-    fn slot(
-        &self,
-        slot: &Slot,
-        memory: KeyMemory,
-        stored: Stored,
-        entry: Option<&Entry>,
-        running: bool,
-        owner: OwnerSeen,
-    ) -> SlotSeen {
-        let entered = self.entered.get(place_of(slot)).map_or(self.now, |entered| entered.at);
-        let since = self.asked_since(slot, entered, &memory);
-        let verdict = match slot.state {
-            SlotState::Revoking | SlotState::Released => {
-                self.lists.absence(slot, since, self.now, self.timings)
-            }
-            SlotState::Creating | SlotState::Unresolved => {
-                self.lists.verdict(slot, since, self.now, self.timings)
-            }
-            SlotState::Reserved | SlotState::Live | SlotState::Lost | SlotState::Unknown(_) => {
-                Verdict::NotCovered
-            }
-        };
-        let last = self.lists.last();
-        let listed_id = || {
-            let id = last.and_then(|list| lists::find(&list.keys, slot)?.key_id.clone())?;
-            let value = entry.and_then(Entry::value);
-            // What is written down stands in the status.
-            (!value.is_some_and(|value| value.is_told_by(&id))).then_some(id)
-        };
-        let stored_id = || entry.and_then(Entry::key_id).map(str::to_owned);
-        let key_id = slot.key_id.clone().or_else(stored_id).or_else(listed_id);
-        let current = self.ledger.current(&slot.owner.uid).is_some_and(|now| now.attempt == slot.attempt);
-        let listed_since = last.is_some_and(|list| since.admits(list));
-        let unlisted = last.is_some_and(|list| {
-            memory.good.is_some_and(|good| list.at >= good) && lists::find(&list.keys, slot).is_none()
-        });
-        SlotSeen {
-            slot: slot.clone(),
-            memory,
-            stored,
-            running,
-            owner,
-            watched: self.now.saturating_duration_since(entered),
-            current,
-            verdict,
-            listed_since,
-            unlisted,
-            key_id,
-        }
-    }
-
-    /// Lists from before this say nothing about the question that a slot's state asks.
-    fn asked_since(&self, slot: &Slot, entered: Instant, memory: &KeyMemory) -> Since {
-        let acknowledged = memory.acknowledged.map(|at| {
-            let ago = self.now.saturating_duration_since(at);
-            self.wall.saturating_sub(signed(ago)).unwrap_or(Timestamp::MIN)
-        });
-        match slot.state {
-            SlotState::Creating => Since {
-                wall: slot
-                    .since
-                    .saturating_add(signed(self.timings.judge_after + CLOCKS_APART))
-                    .unwrap_or(Timestamp::MAX),
-                entered,
-                surely: entered + self.timings.judge_after,
-            },
-            SlotState::Revoking => Since {
-                wall: slot.since.max(acknowledged.unwrap_or(Timestamp::MIN)),
-                entered,
-                surely: memory.acknowledged.map_or(entered, |at| at.max(entered)),
-            },
-            SlotState::Reserved
-            | SlotState::Live
-            | SlotState::Lost
-            | SlotState::Unresolved
-            | SlotState::Released
-            | SlotState::Unknown(_) => Since { wall: slot.since, entered, surely: entered },
-        }
-    }
-
-    fn list(&self, mark: &str) -> Option<ListSeen> {
-        let last = self.lists.last()?;
-        let unmanaged = lists::unmanaged(&last.keys, last.at, self.ledger, self.departed);
-        let mark = format!("-{mark}-");
-        let marked = unmanaged.iter().filter(|key| key.name.contains(&mark));
-        Some(ListSeen {
-            at: last.at,
-            coverage: last.coverage,
-            shows_live: lists::shows_live(&last.keys, self.ledger, last.wall, self.timings),
-            stray: marked.map(|key| key.name.clone()).take(10).collect(),
-            unmanaged: i64::try_from(unmanaged.len()).unwrap_or(i64::MAX),
-        })
-    }
 }
 
 impl SlotSeen {

@@ -6,10 +6,7 @@ use kube::{Api, ResourceExt};
 
 mod finish;
 mod pods;
-mod problem;
 mod secret;
-
-pub use problem::Problem;
 
 pub(super) use finish::ensure_finalizer;
 pub(super) use secret::secret_refused;
@@ -19,6 +16,7 @@ use super::{
     hold::Reason,
     make,
     observe::{Observation, Run},
+    problem::Problem,
 };
 use crate::{
     account::credentials::trust_of,

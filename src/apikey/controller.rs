@@ -6,10 +6,11 @@ use kube::{ResourceExt, api::PostParams, runtime::reflector::ObjectRef};
 use tracing::{debug, info, warn};
 
 use super::{
-    act::{Problem, act, api, catch_up, reference, refresh},
+    act::{act, api, catch_up, reference, refresh},
     decide::{Decision, decide},
     hold::{self, Hold, Reason},
     observe::{Observation, Run, observe},
+    problem::Problem,
     status::{Word, status},
 };
 use crate::{

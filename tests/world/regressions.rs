@@ -100,6 +100,17 @@ pub(crate) const ALL: &[Regression] = &[
         run: Run::Seed(12450),
     },
     Regression {
+        name: "a process that stood still does not take a ledger that was lost meanwhile for the new one that it had seen",
+        run: Run::Struck {
+            workflow: "ledger lost some minutes later",
+            act_after: 8,
+            strikes: &[
+                "1 update bagsaccounts/status main #1 = freeze-before",
+                "2 list secrets #2 = crash-long",
+            ],
+        },
+    },
+    Regression {
         name: "a process that stood still does not write its status over that of another one",
         run: Run::Struck {
             workflow: "rotated, and pods that seldom call read their files again",

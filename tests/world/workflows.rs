@@ -341,6 +341,13 @@ fn trouble() -> Vec<Workflow> {
             .which_loses_the_ledger()
             .ends(WEB_IS_READY)
             .ends("keys at Bags: 1"),
+        Workflow::new("ledger lost some minutes later", Ways::Token)
+            .key("web")
+            .meanwhile("they look on", |_| {})
+            .then(Duration::from_secs(400), "the account's status is lost", Scene::lose_ledger)
+            .which_loses_the_ledger()
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
         Workflow::new("ledger lost while Bags refuses every key", Ways::Token)
             .key("api")
             .key("web")

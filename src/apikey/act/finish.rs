@@ -7,12 +7,13 @@ use kube::{
     api::{Patch, PatchParams},
 };
 
-use super::{Problem, api, reference, refresh};
+use super::{api, reference, refresh};
 use crate::{
     api::{ApiKey, FINALIZER},
     apikey::{
         hold::Reason,
         observe::{Observation, Run},
+        problem::Problem,
     },
     consumer_secret::ConsumerSecret,
     context::Context,

@@ -7,12 +7,13 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
 use tracing::{info, warn};
 
-use super::{Problem, reference};
+use super::reference;
 use crate::{
     account::listing,
     apikey::{
         hold::Reason,
         observe::{Observation, PodsSeen, Run},
+        problem::Problem,
     },
     context::Context,
     env::CallError,

@@ -2,12 +2,13 @@
 
 use kube::ResourceExt;
 
-use super::{Problem, api, reference, refresh};
+use super::{api, reference, refresh};
 use crate::{
     api::ApiKey,
     apikey::{
         hold::Reason,
         observe::{Observation, Run},
+        problem::Problem,
     },
     consumer_secret::{ConsumerSecret, Desired, Found, in_sync},
     context::Context,

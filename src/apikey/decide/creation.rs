@@ -10,9 +10,9 @@ use crate::{
     account::credentials::trust_of,
     api::account::{Failures, Slot, SlotState},
     apikey::{
-        act::Problem,
         hold::{Hold, Reason},
         observe::{AccountView, Observation},
+        problem::Problem,
     },
     ledger::Change,
     timings::Timings,

@@ -15,9 +15,9 @@ use crate::{
         apikey::{OnRolloutFailure, Restart},
     },
     apikey::{
-        act::Problem,
         hold::{Hold, Reason},
         observe::{AccountView, Observation, PodsSeen},
+        problem::Problem,
         quiet::Quiet,
         schedule::{Schedule, UnknownZone, next_rotation, opens_at},
     },

@@ -1,0 +1,176 @@
+//! What is asked of Bags. Its answers go into this process's memory.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{Actor, PAGE, named};
+use crate::{
+    account::{
+        death, listing,
+        memory::{Endpoint, RefusedRevocation, class_of},
+    },
+    api::account::SlotState,
+    backoff::FailureClass,
+    bags::{self, BagsClient, Probe, Revocation},
+    events::EventReason,
+};
+
+/// A ping that failed is sent again after this.
+const PING_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause between two unanswered questions.
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_mins(5);
+
+impl Actor<'_> {
+    pub(super) async fn list(&self) {
+        let Ok(credentials) = self.context.credentials(&self.seen.account) else { return };
+        let account = &self.seen.account;
+        let answer = listing::fresh(self.context, account, self.memory, &credentials, Duration::ZERO).await;
+        if let Err(error) = answer {
+            warn!(%error, "List of keys was not answered");
+        }
+    }
+
+    pub(super) async fn probe(&self, attempt: &str) {
+        let clock = &self.context.env.clock;
+        let slot = self.slot(attempt);
+        let revoking = slot.is_some_and(|seen| seen.slot.state == SlotState::Revoking);
+        // A live read of this run is newer than the cache.
+        let live = self.found.entries.get(attempt).cloned();
+        let entry = live.or_else(|| self.context.keystore.cached(attempt));
+        let value = entry.and_then(|entry| entry.value());
+        let Some(value) = value else {
+            let now = clock.monotonic();
+            self.memory.remember(attempt, |key| key.silent(now, now + LONGEST_PROBE_PAUSE));
+            return;
+        };
+        let asked = clock.monotonic();
+        let answer = self.client(revoking).me(&value).await;
+        let now = clock.monotonic();
+        let floor = slot
+            .filter(|_| revoking)
+            .and_then(|seen| death::floor(&seen.memory, now, self.seen.age_of(seen)));
+        let ineffective = match answer {
+            Ok(Probe::Alive { user }) => {
+                let mut ineffective = false;
+                self.memory.remember(attempt, |key| {
+                    ineffective = key.answered_alive(asked, now, &user, revoking);
+                });
+                ineffective
+            }
+            Ok(Probe::Dead) => {
+                self.memory.remember(attempt, |key| key.answered_dead(now, floor));
+                false
+            }
+            Ok(Probe::Forbidden | Probe::UserGone) => {
+                self.memory.remember(attempt, |key| key.answered_unclear(now));
+                false
+            }
+            Err(error) => {
+                warn!(%error, attempt, "Key was not answered for");
+                self.memory.remember(attempt, |key| {
+                    let pause = death::pause(key.unanswered + 1, LONGEST_PROBE_PAUSE);
+                    key.silent(now, self.retry_at(&error, now, pause));
+                });
+                false
+            }
+        };
+        if ineffective {
+            self.ineffective(attempt).await;
+        }
+    }
+
+    pub(super) async fn ping(&self) {
+        let answer = self.client(true).ping().await;
+        let now = self.context.env.clock.monotonic();
+        self.memory.note(|facts| match &answer {
+            Ok(()) => {
+                facts.pinged = Some(now);
+                facts.ping_after = None;
+            }
+            Err(error) => facts.ping_after = Some(self.retry_at(error, now, PING_PAUSE)),
+        });
+    }
+
+    pub(super) async fn revoke(&self, attempt: &str, key_id: &str) {
+        let Ok(credentials) = self.context.credentials(&self.seen.account) else { return };
+        let Some(token) = credentials.token else { return };
+        let path = self.seen.account.revocation_path();
+        let clock = &self.context.env.clock;
+        let sent = clock.monotonic();
+        // Where the endpoint is known to be there, a 404 is about this key.
+        let with = self.seen.endpoint();
+        let is_there = self.memory.facts().endpoint.is_some_and(|known| known.found && known.with == with);
+        let answer = match self.client(true).revoke(&token, path, key_id).await {
+            Ok(Revocation::NoEndpoint) if is_there => {
+                Err(bags::Error::new(bags::Operation::Revoke, bags::Class::Refused, bags::Reason::NotFound))
+            }
+            answer => answer,
+        };
+        let (now, at) = (clock.monotonic(), clock.wall());
+        self.memory.remember(attempt, |key| key.sent = Some(sent));
+        let endpoint = |found| {
+            self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at, with: with.clone() }));
+        };
+        match answer {
+            Ok(Revocation::Acknowledged) => {
+                info!(attempt, "Revocation was acknowledged");
+                endpoint(true);
+                self.memory.remember(attempt, |key| {
+                    key.acknowledged = Some(now);
+                    key.probe_after = None;
+                });
+            }
+            Ok(Revocation::NoEndpoint) => endpoint(false),
+            Err(error) => {
+                warn!(%error, attempt, "Revocation failed");
+                let of_token = error.reason() == bags::Reason::InvalidToken;
+                let refused = error.class() == bags::Class::Refused && !of_token;
+                self.memory.remember(attempt, |key| {
+                    key.revocations = key.revocations.saturating_add(1);
+                    let pause = death::revocation_pause(key.revocations);
+                    key.revoke_after = Some(self.retry_at(&error, now, pause));
+                    let refusal = || RefusedRevocation { at, with: with.clone(), error: error.clone() };
+                    key.revocation_refused = refused.then(refusal);
+                });
+                if of_token {
+                    listing::note_failure(self.context, &self.seen.account, self.memory, &error);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn ineffective(&self, attempt: &str) {
+        let now = self.context.env.clock.monotonic();
+        self.memory.remember(attempt, |key| {
+            key.acknowledged = None;
+            key.revocations = key.revocations.saturating_add(1);
+            key.revoke_after = Some(now + death::revocation_pause(key.revocations));
+        });
+        let Some(seen) = self.slot(attempt) else { return };
+        let note = format!(
+            "Bags acknowledged the revocation of {}, yet it still works; the revocation is sent again. If this goes on, \
+             revoke it at {PAGE}",
+            named(seen)
+        );
+        self.publish(seen, EventReason::RevocationHasNoEffect, &note).await;
+    }
+
+    fn client(&self, urgent: bool) -> BagsClient {
+        let client = self.context.client(self.memory);
+        if urgent { client.urgent() } else { client }
+    }
+
+    /// When a failed request may be sent again.
+    fn retry_at(&self, error: &bags::Error, now: Instant, pause: Duration) -> Instant {
+        let until = match class_of(error) {
+            FailureClass::RateLimited(until) => until,
+            FailureClass::Transient | FailureClass::Terminal => Timestamp::MIN,
+        };
+        let told =
+            Duration::try_from(until.duration_since(self.context.env.clock.wall())).unwrap_or_default();
+        now + told.max(pause)
+    }
+}
