@@ -41,7 +41,7 @@ mutants: ## puts deliberate bugs into a copy of the project, and expects the wor
 e2e: ## what needs a real node (root, Linux): the demo, with the operator installed by helm, asserting all that it shows
 	@$(step) "e2e" env DEMO_ONCE=1 DEMO_SIZE=node DEMO_CROWD=4 DEMO_ROTATIONS=10 DEMO_HOLDS=1 demo/run
 
-soak: ## two hundred rotations of the webhook's certificates under twenty calls a second; a hundred of keys (root, Linux)
+soak: ## two hundred signatures of the webhook's certificates under twenty calls a second; a hundred of keys (root, Linux)
 	@$(step) "soak of certificates" env SOAK_ROTATIONS=200 $(cargo) test $(profile) --test operator -- --nocapture certificates_and_authorities
 	@$(step) "soak of keys" env DEMO_SIZE=node DEMO_SOAK=100 demo/run
 

@@ -81,10 +81,6 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// A key was made at Bags and its value saved.
-    KeyMade: Normal, "Create";
-    /// The value of a new key was accepted by Bags.
-    KeyVerified: Normal, "Verify";
     /// A key's value was put into the consumer Secret.
     KeyPublished: Normal, "Publish";
     /// A second key is made, to replace the current one.
@@ -131,8 +127,6 @@ reasons! {
     WrongUser: Warning, "Authenticate";
     /// The wallet had no account at Bags, and one was just made.
     AccountSignedUp: Warning, "Authenticate";
-    /// The account's user at Bags is known and kept from now on.
-    UserPinned: Normal, "Authenticate";
     /// Bags refused a request for what it says.
     BagsRefused: Warning, "Create";
     /// Bags' limit is reached although the ledger had room.
@@ -151,8 +145,6 @@ reasons! {
     KeyUnresolved: Warning, "Judge";
     /// A published key's ApiKey vanished; a person says when the key may go.
     KeyOrphaned: Warning, "Judge";
-    /// A key does not work any more although nobody here revoked it.
-    KeyFoundDead: Warning, "Check";
     /// A person has to revoke a key on Bags' page.
     RevocationNeedsPerson: Warning, "Revoke";
     /// A revoked key still works.

@@ -7,13 +7,12 @@ use kube::ResourceExt;
 
 use crate::{
     api::{ApiKey, BagsAccount},
-    apikey::hold::Reason,
     ledger::Room,
     timings::Timings,
 };
 
-/// ApiKeys, as `namespace/name`, whose rotation has been blocked for `starved_after` on this account, while it has no slot
-/// to spare. What their statuses say serves to show it, and nothing else.
+/// ApiKeys, as `namespace/name`, whose rotation has waited for a second slot of this account for `starved_after`, while it has
+/// none to spare. What their statuses say serves to show it, and nothing else.
 pub(super) fn starved(
     keys: impl FnOnce() -> Vec<Arc<ApiKey>>,
     account: &BagsAccount,
@@ -27,8 +26,8 @@ pub(super) fn starved(
     let name = account.name_any();
     let waits = |key: &&Arc<ApiKey>| {
         let hold = key.status.as_ref().and_then(|status| status.hold.as_ref());
-        let blocked = hold.filter(|hold| hold.reason == Reason::RotationBlocked.as_str());
-        let waited = blocked.and_then(|hold| Duration::try_from(now.duration_since(hold.since)).ok());
+        let starving = hold.filter(|hold| hold.waits_for_slot);
+        let waited = starving.and_then(|hold| Duration::try_from(now.duration_since(hold.since)).ok());
         key.spec.account_ref.name == name
             && key.metadata.deletion_timestamp.is_none()
             && waited.is_some_and(|waited| waited >= timings.starved_after)
@@ -77,18 +76,19 @@ mod tests {
     }
 
     /// A hold that began so many seconds ago.
-    fn hold(reason: &str, ago: i64) -> Value {
-        json!({"reason": reason, "since": Timestamp::from_second(NOW - ago).unwrap()})
+    fn hold(waits_for_slot: bool, ago: i64) -> Value {
+        let since = Timestamp::from_second(NOW - ago).unwrap();
+        json!({"reason": "RotationBlocked", "waitsForSlot": waits_for_slot, "since": since})
     }
 
     #[test]
     fn only_rotations_that_wait_for_long_on_a_full_account_are_starved() {
-        let blocked = |ago| hold("RotationBlocked", ago);
+        let blocked = |ago| hold(true, ago);
         let keys = [
             key("web", "main", None, blocked(DAY)),
             key("api", "main", None, blocked(9 * DAY)),
             key("new", "main", None, blocked(DAY - 1)),
-            key("held", "main", None, hold("RotationHeld", DAY)),
+            key("held", "main", None, hold(false, DAY)),
             key("elsewhere", "other", None, blocked(DAY)),
             key("fine", "main", None, Value::Null),
             key("leaving", "main", Some("2027-01-01T00:00:00Z"), blocked(DAY)),

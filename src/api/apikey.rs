@@ -143,7 +143,8 @@ pub enum DeletionPolicy {
     Orphan,
 }
 
-/// What is known of an ApiKey. Shown to people; no decision reads it.
+/// What is known of an ApiKey. Shown to people; of it no decision reads more than when the last switch was, since when no pod
+/// has been seen with the old key, and when that was last used: nothing else could tell the next process.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::absent_is_absent)]
@@ -259,9 +260,13 @@ pub struct Switch {
 
 /// A rotation that does not go on by itself.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
 pub struct HoldStatus {
     /// As one word.
     pub reason: String,
+    /// Whether it waits for a second slot of the account, and for nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits_for_slot: bool,
     /// Since when.
     #[schemars(with = "k8s_openapi::apimachinery::pkg::apis::meta::v1::Time")]
     pub since: Timestamp,

@@ -49,7 +49,7 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
             (Outcome::Gone, ReconcileOutcome::Done)
         }
         Ok(Some((observation, hold))) => {
-            let word = Word { reason: hold.reason, message: &hold.message };
+            let word = Word { reason: hold.reason, message: &hold.message, starving: hold.starving };
             if hold.quiet {
                 return (
                     Outcome::Wait(context.backoff.after_success(&uid, hold.wait)),
@@ -71,7 +71,7 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
         Err((observation, problem)) => {
             // What lost a conflict has no version to write a status at.
             if let Some(observation) = observation.filter(|_| !context.written.is_beaten(&run.key)) {
-                let word = Word { reason: problem.reason, message: &problem.message };
+                let word = Word { reason: problem.reason, message: &problem.message, starving: false };
                 if let Err(error) = write_status(context, &mut run, &observation, &word).await {
                     info!(problem = %error.message, "Failed to write the status");
                 }
@@ -127,8 +127,9 @@ async fn write_status(
     word: &Word<'_>,
 ) -> Result<(), Problem> {
     let next = status(observation, word); // (pure)
-    let held = next.hold.as_ref().map(|_| word.reason);
-    context.metrics.apikey(&observation.owner.uid, next.phase.as_deref(), held);
+    let held =
+        next.hold.as_ref().and_then(|hold| Reason::ALL.iter().find(|known| known.as_str() == hold.reason));
+    context.metrics.apikey(&observation.owner.uid, next.phase.as_deref(), held.copied());
     let before = run.key.status.clone().unwrap_or_default();
     if next == before {
         return Ok(());

@@ -295,10 +295,7 @@ fn standing(o: &Observation) -> Rule {
         Some(true) => {}
         Some(false) => return Rule::wait(Reason::ForeignInstallation, words::foreign_installation(name)),
         None => {
-            return Rule::wait(
-                Reason::WaitingForAccount,
-                format!("BagsAccount \"{name}\" has not been looked at yet"),
-            );
+            return Rule::wait(Reason::WaitingForAccount, words::slots_unknown(name));
         }
     }
     if view.ledger.unknown_state() {

@@ -101,6 +101,8 @@ reasons! {
     BagsUnavailable: Progressing, Some(EventReason::BagsUnavailable);
     /// The API server cannot be reached or fails.
     ApiServerUnavailable: Progressing, None;
+    /// The operator may not look at what may use the key.
+    NotPermitted: Stalled, Some(EventReason::ReconcileFailed);
     /// Another creation of the account is under way, or the account is not looked at yet.
     WaitingForAccount: Progressing, None;
     /// The key is being made.
@@ -176,13 +178,15 @@ pub struct Hold {
     pub wait: Option<Duration>,
     /// Over in a moment: not worth a write of the status.
     pub quiet: bool,
+    /// It waits for a second slot of the account, and for nothing else.
+    pub starving: bool,
 }
 
 impl Hold {
     /// Waits for a change.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), wait: None, quiet: false }
+        Self { reason, message: message.into(), wait: None, quiet: false, starving: false }
     }
 
     /// Looks again after `wait`.

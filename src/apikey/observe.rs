@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     claim::{Claim, older},
     permission::Permission,
-    quiet::{Shown, Uses},
+    quiet::{Shown, Uses, signed},
 };
 use crate::{
     account::{
@@ -217,7 +217,17 @@ impl Observation {
     /// could tell it to the next process.
     #[must_use]
     pub fn clean_since(&self) -> Option<Timestamp> {
-        switch_of(&self.key, self.current())?.clean_since
+        let switch = switch_of(&self.key, self.current())?;
+        // The Secret may have been written again: then it counts from then on.
+        let settled = self.switched_at().map(|at| at.max(self.current().map_or(at, |slot| slot.since)));
+        let settled = settled.map(|at| at.saturating_add(signed(self.timings.settle_delay)));
+        switch.clean_since.filter(|clean| !matches!(settled, Some(Ok(settled)) if *clean < settled))
+    }
+
+    /// Whether nothing can be seen of its slots: there is no account, or nobody has looked at it since its status is empty.
+    #[must_use]
+    pub fn is_ledger_unseen(&self) -> bool {
+        self.account.as_ref().is_none_or(|view| view.ours.is_none())
     }
 
     /// Whether our finalizer is on the ApiKey.
@@ -264,7 +274,10 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
             Some(slot) => Some(creating(context, run, account.as_ref(), slot).await?),
             None => None,
         },
-        current_value: current_attempt.and_then(|attempt| context.keystore.cached(attempt)?.value()),
+        current_value: match current_attempt {
+            Some(attempt) => value(context, account.as_ref(), attempt).await?,
+            None => None,
+        },
         last_used,
         consumer,
         pods: run.pods.clone(),
@@ -312,7 +325,6 @@ async fn uses(
 ) -> Uses {
     let memory = context.memory_of(&view.account.name_any(), &view.account);
     let (now, wall) = (context.env.clock.monotonic(), context.env.clock.wall());
-    let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
     let wall_of = |at: Instant| {
         wall.saturating_sub(signed(now.saturating_duration_since(at))).unwrap_or(Timestamp::MIN)
     };
@@ -385,6 +397,20 @@ fn secret_rival(context: &Context, key: &ApiKey) -> Option<String> {
             && other.secret_name() == name
     });
     rivals.iter().find(|other| older(other, key)).map(|other| other.name_any())
+}
+
+/// The value of a key. The watch may not have shown yet what was just saved: nobody is told that it is missing before the
+/// API server has said so. The keystore of another installation has the values of its ledger.
+async fn value(
+    context: &Context,
+    account: Option<&AccountView>,
+    attempt: &str,
+) -> Result<Option<KeyValue>, CallError> {
+    let ours = account.is_some_and(|view| view.ours == Some(true));
+    match context.keystore.cached(attempt).and_then(|entry| entry.value()) {
+        None if ours => Ok(context.keystore.live(attempt).await?.and_then(|entry| entry.value())),
+        known => Ok(known),
+    }
 }
 
 async fn creating(

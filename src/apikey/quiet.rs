@@ -113,7 +113,7 @@ fn left(since: Timestamp, wanted: SignedDuration, now: Timestamp) -> Duration {
     Duration::try_from(later(since, wanted).duration_since(now)).unwrap_or(Duration::ZERO)
 }
 
-fn signed(duration: Duration) -> SignedDuration {
+pub(super) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 

@@ -23,6 +23,8 @@ pub struct Word<'a> {
     pub reason: Reason,
     /// For people.
     pub message: &'a str,
+    /// It waits for a second slot of the account, and for nothing else.
+    pub starving: bool,
 }
 
 /// The status after a run (pure).
@@ -91,6 +93,8 @@ fn conditions(status: &mut ApiKeyStatus, o: &Observation, word: &Word<'_>, ready
     }
     match (o.published(), o.current()) {
         (true, _) => set(kind::SECRET_SYNCED, true, "Synced", "the Secret holds the current key"),
+        // Whose slots cannot be seen may have a key in its Secret all the same.
+        (false, None) if o.is_ledger_unseen() => set(kind::SECRET_SYNCED, false, reason, word.message),
         (false, None) => set(kind::SECRET_SYNCED, false, "NotPublished", "no key has been published yet"),
         (false, Some(_)) => set(kind::SECRET_SYNCED, false, reason, word.message),
     }

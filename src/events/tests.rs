@@ -121,11 +121,11 @@ async fn the_same_is_said_again_only_after_ten_minutes() {
 #[tokio::test]
 async fn another_note_reason_or_object_is_said_at_once_under_a_name_of_its_own() {
     let (events, _, mut seen) = events(StatusCode::CREATED);
-    events.publish(&web(), EventReason::KeyMade, "revision 1").await;
-    events.publish(&web(), EventReason::KeyMade, "revision 2").await;
-    events.publish(&web(), EventReason::KeyVerified, "revision 2").await;
+    events.publish(&web(), EventReason::KeyPublished, "revision 1").await;
+    events.publish(&web(), EventReason::KeyPublished, "revision 2").await;
+    events.publish(&web(), EventReason::KeyRevoked, "revision 2").await;
     let reborn = ObjectReference { uid: Some("4567".into()), ..web() };
-    events.publish(&reborn, EventReason::KeyMade, "revision 1").await;
+    events.publish(&reborn, EventReason::KeyPublished, "revision 1").await;
     let names: HashSet<_> = drain(&mut seen).iter().map(|e| e["metadata"]["name"].to_string()).collect();
     assert_eq!(names.len(), 4, "{names:?}");
 }
@@ -141,7 +141,7 @@ async fn a_long_note_is_cut_between_characters() {
 #[tokio::test]
 async fn a_refused_event_does_not_trouble_the_caller() {
     let (events, _, mut seen) = events(StatusCode::FORBIDDEN);
-    events.publish(&web(), EventReason::KeyMade, "revision 1").await;
+    events.publish(&web(), EventReason::KeyPublished, "revision 1").await;
     assert_eq!(drain(&mut seen).len(), 1);
 }
 
@@ -149,7 +149,7 @@ async fn a_refused_event_does_not_trouble_the_caller() {
 async fn what_was_said_is_remembered_within_bounds() {
     let (events, clock, _seen) = events(StatusCode::CREATED);
     for number in 0..=REMEMBERED {
-        assert!(events.admit(&web(), EventReason::KeyMade, &number.to_string()).is_some());
+        assert!(events.admit(&web(), EventReason::KeyPublished, &number.to_string()).is_some());
         clock.advance(Duration::from_millis(1));
     }
     assert!(events.memory.lock().unwrap().said.len() <= REMEMBERED);

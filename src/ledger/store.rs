@@ -62,7 +62,6 @@ pub struct Draft<'a> {
     /// Its status as it will be.
     pub status: BagsAccountStatus,
     waiver: Waiver,
-    clock: &'a dyn Clock,
     now: jiff::Timestamp,
     timings: &'a Timings,
 }
@@ -72,12 +71,6 @@ impl Draft<'_> {
     #[must_use]
     pub fn now(&self) -> jiff::Timestamp {
         self.now
-    }
-
-    /// Wall and monotonic time before the write is sent: a licence counts from here.
-    #[must_use]
-    pub fn clock(&self) -> &dyn Clock {
-        self.clock
     }
 
     /// Applies a change to the slots.
@@ -274,7 +267,6 @@ impl LedgerStore {
             account,
             status: before.clone(),
             waiver: Waiver::None,
-            clock: &*self.clock,
             now: to_microseconds(self.clock.wall()),
             timings: &self.timings,
         };

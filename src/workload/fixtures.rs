@@ -57,9 +57,10 @@ pub(super) fn running(seconds: i64) -> Value {
     json!({"running": {"startedAt": at(seconds)}})
 }
 
-/// A switch that no look has found clean yet.
-pub(super) fn switched(at: Timestamp) -> Switched {
-    Switched { at, was_clean: false }
+/// A switch that no look has found clean yet, and both clocks agree on when it was.
+pub(super) fn switched(at: Timestamp, now: Timestamp) -> Switched {
+    let passed = std::time::Duration::try_from(now.duration_since(at)).unwrap_or_default();
+    Switched { at, passed, was_clean: false }
 }
 
 pub(super) fn waiting() -> Value {

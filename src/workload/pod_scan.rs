@@ -126,6 +126,8 @@ impl Why {
 pub struct Switched {
     /// When the Secret was written, by the API server's clock.
     pub at: Timestamp,
+    /// How long ago that surely was, whoever's clock is off.
+    pub passed: Duration,
     /// An earlier look has shown that no pod held what was in it before.
     pub was_clean: bool,
 }
@@ -227,9 +229,8 @@ impl Judge<'_> {
 
     /// A file that is read again is new after a while.
     fn settling(&self) -> Option<Why> {
-        let delay = SignedDuration::try_from(self.timings.reload_delay).unwrap_or(SignedDuration::MAX);
-        let wait = delay.saturating_sub(self.now.duration_since(self.switched.at));
-        Duration::try_from(wait).ok().filter(|wait| !wait.is_zero()).map(Why::Settling)
+        let wait = self.timings.reload_delay.saturating_sub(self.switched.passed);
+        (!wait.is_zero()).then_some(Why::Settling(wait))
     }
 
     /// Whether a time is so long after the switch. A time that was not told is not.

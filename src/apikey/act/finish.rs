@@ -9,7 +9,10 @@ use kube::{
 
 use super::{api, reference, refresh};
 use crate::{
-    api::{ApiKey, FINALIZER},
+    api::{
+        ApiKey, FINALIZER,
+        account::{Slot, SlotState},
+    },
     apikey::{
         hold::Reason,
         observe::{Observation, Run},
@@ -35,9 +38,15 @@ pub(super) async fn finish(
             outcome => outcome?,
         }
     }
-    let left = o.slots();
+    let (released, left): (Vec<&Slot>, Vec<&Slot>) =
+        o.slots().into_iter().partition(|slot| slot.state == SlotState::Released);
+    if !released.is_empty() {
+        let note = format!("left to people, by spec.deletionPolicy: {}", named(&released));
+        context.events.publish(&reference(&o.key), EventReason::KeyReleased, &note).await;
+    }
     if !left.is_empty() || o.account.is_none() {
-        context.events.publish(&reference(&o.key), EventReason::DeletionHandedOver, &handed_over(o)).await;
+        let note = handed_over(o, &left);
+        context.events.publish(&reference(&o.key), EventReason::DeletionHandedOver, &note).await;
     }
     let finalizers: Vec<&String> =
         o.key.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
@@ -56,21 +65,17 @@ pub(super) async fn finish(
     Ok(())
 }
 
-fn handed_over(o: &Observation) -> String {
-    let mut keys: Vec<String> = o
-        .slots()
-        .iter()
-        .filter_map(|slot| {
-            Some(format!(
-                "{} ({})",
-                slot.key_name.as_deref()?,
-                slot.key_id.as_deref().unwrap_or("id unknown")
-            ))
-        })
-        .collect();
+fn named(slots: &[&Slot]) -> String {
+    let named = slots.iter().filter_map(|slot| {
+        Some(format!("{} ({})", slot.key_name.as_deref()?, slot.key_id.as_deref().unwrap_or("id unknown")))
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
+fn handed_over(o: &Observation, left: &[&Slot]) -> String {
     if o.account.is_none() {
         let status = o.key.status.as_ref();
-        keys = status
+        let keys: Vec<String> = status
             .map(|status| status.keys.iter().filter_map(|key| key.key_id.clone()).collect())
             .unwrap_or_default();
         return format!(
@@ -79,7 +84,7 @@ fn handed_over(o: &Observation) -> String {
             if keys.is_empty() { "none known".to_owned() } else { keys.join(", ") }
         );
     }
-    format!("BagsAccount \"{}\" finishes: {}", o.key.spec.account_ref.name, keys.join(", "))
+    format!("BagsAccount \"{}\" finishes: {}", o.key.spec.account_ref.name, named(left))
 }
 
 /// Puts our finalizer on; returns the ApiKey as it is then.

@@ -7,9 +7,10 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
 use tracing::{info, warn};
 
-use super::reference;
+use super::{reference, refresh};
 use crate::{
     account::listing,
+    api::annotation::DELETE_NOW,
     apikey::{
         hold::Reason,
         observe::{Observation, PodsSeen, Run},
@@ -34,16 +35,24 @@ pub(super) async fn look(
     let switched_at = if deleting { None } else { o.switched_at().filter(|_| !o.superseded().is_empty()) };
     let max_age = if confirm { Duration::ZERO } else { max_age(o, switched_at) };
     let (kube, clock, namespace) = (context.env.kube.clone(), &*context.env.clock, &o.owner.namespace);
+    if confirm {
+        // What people said meanwhile counts: a watch may be behind.
+        refresh(context, run).await?;
+    }
     let listed = context.pods.get(kube.clone(), clock, namespace, max_age).await;
-    let pods = listed.map_err(|error| unseen("pods", namespace, &error))?;
+    let pods = listed.map_err(|error| unseen("pods", o, &error))?;
     let secret = o.key.secret_name();
-    let switched = Switched { at: switched_at.unwrap_or(o.now), was_clean: o.clean_since().is_some() };
+    let switched = Switched {
+        at: switched_at.unwrap_or(o.now),
+        passed: switched_at.map_or(Duration::ZERO, |at| o.passed_since(at)),
+        was_clean: o.clean_since().is_some(),
+    };
     let scan = workload::scan(&pods, &secret, switched, o.now, timings);
     let consumers = match deleting {
         true => Vec::new(),
         false => workload::consumers(kube, namespace, &scan, &context.owners)
             .await
-            .map_err(|error| unseen("their owners", namespace, &error))?,
+            .map_err(|error| unseen("their owners", o, &error))?,
     };
     let resting = match o.current().and_then(|slot| slot.published) {
         Some(number) => {
@@ -73,12 +82,30 @@ fn max_age(o: &Observation, switched_at: Option<Timestamp>) -> Duration {
     }
 }
 
-fn unseen(what: &str, namespace: &str, error: &CallError) -> Problem {
+fn unseen(what: &str, o: &Observation, error: &CallError) -> Problem {
+    let namespace = &o.owner.namespace;
     let message = format!(
         "{what} in namespace \"{namespace}\" could not be read ({error}), so that nobody can tell what uses the key; nothing is \
-         restarted or revoked before; see whether the operator may read them (docs/rbac.yaml)"
+         restarted or revoked before"
     );
-    Problem::transient(Reason::ApiServerUnavailable, message)
+    let deleting = o.key.metadata.deletion_timestamp.is_some();
+    match (error.is_refusal(), deleting) {
+        (false, _) => Problem::transient(Reason::ApiServerUnavailable, message),
+        (true, false) => Problem::transient(
+            Reason::NotPermitted,
+            format!(
+                "{message}; let the operator read them (consumerNamespaces of the chart, or docs/rbac.yaml)"
+            ),
+        ),
+        (true, true) => Problem::transient(
+            Reason::DeletionWaits,
+            format!(
+                "{message}; let the operator read them (consumerNamespaces of the chart, or docs/rbac.yaml), or see yourself that \
+                 nothing uses the key and say so: kubectl annotate apikey {} --namespace {namespace} {DELETE_NOW}=true",
+                o.owner.name
+            ),
+        ),
+    }
 }
 
 /// Asks for a list of the account's keys, where it has one: now, as it is to show what was done just before.

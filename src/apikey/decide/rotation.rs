@@ -87,6 +87,8 @@ pub(super) fn begins(o: &Observation) -> Rule {
     }
     let place = slots.iter().find(|slot| slot.state == SlotState::Reserved);
     match (due(o, current), place) {
+        // Whoever is stopped on purpose keeps no place from the others.
+        (_, Some(_)) if is_stopped(o) => Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }),
         (Due::Now, place) => {
             let rule = match standing(o) {
                 Rule::Pass => next_key(o, view, &slots, place.copied()),
@@ -105,11 +107,30 @@ pub(super) fn begins(o: &Observation) -> Rule {
         }
         (Due::UnknownZone(zone), _) => Rule::wait(Reason::RotationBlocked, words::unknown_zone(&zone)),
         (Due::At(at), None) => {
-            let hold = Hold::new(Reason::Issued, words::issued(&o.key, current));
+            let mut message = words::issued(&o.key, current);
+            if let Some(missed) = missed(o, current) {
+                message.push_str(&words::next_window(missed, at));
+            }
+            let hold = Hold::new(Reason::Issued, message);
             Rule::Wait(hold.after(since(at, o.now).max(Duration::from_secs(1))))
         }
         (Due::At(_) | Due::OnDemand, _) => Rule::Pass,
     }
+}
+
+/// When a rotation should have begun by schedule that waits for the next window now.
+pub(crate) fn missed(o: &Observation, current: &Slot) -> Option<Timestamp> {
+    let Due::At(opens) = due(o, current) else { return None };
+    match next_rotation(current.since, &o.owner.uid, &o.key.rotation()) {
+        Schedule::At(at) if at <= o.now && opens > o.now => Some(at),
+        Schedule::At(_) | Schedule::OnDemand | Schedule::UnknownZone(_) => None,
+    }
+}
+
+/// Whether people have stopped new keys of this ApiKey: by its own spec, or by the account's.
+fn is_stopped(o: &Observation) -> bool {
+    let stops = [Reason::Suspended, Reason::NamespaceNotAllowed, Reason::EnvironmentNotAllowed];
+    matches!(standing(o), Rule::Wait(hold) if stops.contains(&hold.reason))
 }
 
 fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<&Slot>) -> Rule {
@@ -127,10 +148,13 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
         .filter(|slot| is_in(&slot.state, &out_of_use) && slot.published.is_none())
         .collect();
     if failed.len() >= creation::ATTEMPTS_WITHOUT_SUCCESS {
-        return Rule::wait(
-            Reason::RotationBlocked,
-            words::unresolved(view, &failed.iter().collect::<Vec<_>>()),
-        );
+        let unresolved: Vec<&&Slot> =
+            failed.iter().filter(|slot| slot.state == SlotState::Unresolved).collect();
+        let message = match unresolved.is_empty() {
+            true => words::revoking(view, &failed),
+            false => words::unresolved(view, &unresolved),
+        };
+        return Rule::wait(Reason::RotationBlocked, message);
     }
     if let Some(hold) = creation::refusals(o, view, slots) {
         return Rule::Wait(hold);
@@ -141,7 +165,8 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
         return Rule::Wait(Hold::new(Reason::RotationBlocked, words::gaps(&gaps)).after(BLOCKED));
     }
     if !view.room.fits_extra(&view.ledger.slots) {
-        return Rule::Wait(Hold::new(Reason::RotationBlocked, words::no_second_slot(view)).after(LOOK_AGAIN));
+        let hold = Hold::new(Reason::RotationBlocked, words::no_second_slot(view));
+        return Rule::Wait(Hold { starving: true, ..hold.after(LOOK_AGAIN) });
     }
     Rule::change(Change::ReserveNext { owner: o.owner.clone(), key_use: o.key.key_use() })
 }
@@ -300,7 +325,7 @@ impl Switch<'_> {
     /// No pod holds the old key: it goes when both have been valid for long enough and nobody uses it any more.
     fn gate(&self, old: &[&Slot]) -> Rule {
         let o = self.o;
-        if let Some(rule) = self.new_key_fails() {
+        if let Some(rule) = self.published_key_fails() {
             return rule;
         }
         let rotation = o.key.rotation();
@@ -372,14 +397,15 @@ impl Switch<'_> {
         }
     }
 
-    /// The new key was asked, and is not accepted: nothing that its use would show counts, and the old key stays.
-    fn new_key_fails(&self) -> Option<Rule> {
+    /// The published key was asked, and is not accepted: nothing that its use would show counts, and the other one stays.
+    fn published_key_fails(&self) -> Option<Rule> {
         let expected = self.o.account.as_ref().and_then(|view| view.account.expected_user());
-        match self.o.current_probe.as_ref()? {
+        let probe = self.o.current_probe.as_ref()?;
+        match probe {
             Probe::Alive { user } if expected.is_none_or(|expected| expected == user.as_str()) => None,
             Probe::Alive { .. } | Probe::Dead | Probe::Forbidden | Probe::UserGone => {
-                let hold = Hold::new(Reason::RotationHeld, words::new_key_fails(self.current));
-                Some(Rule::Wait(hold.after(LOOK_AGAIN)))
+                let message = words::published_key_fails(self.current, self.previous, probe, expected);
+                Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(LOOK_AGAIN)))
             }
         }
     }

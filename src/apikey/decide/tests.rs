@@ -42,8 +42,10 @@ fn told(decision: &Decision) -> String {
         }
         Decision::Finish { remove_secret: true } => "Finish with the Secret".into(),
         Decision::Finish { remove_secret: false } => "Finish".into(),
-        Decision::Wait(Hold { reason, message: _, wait: None, quiet: _ }) => reason.as_str().into(),
-        Decision::Wait(Hold { reason, message: _, wait: Some(wait), quiet: _ }) => {
+        Decision::Wait(Hold { reason, message: _, wait: None, quiet: _, starving: _ }) => {
+            reason.as_str().into()
+        }
+        Decision::Wait(Hold { reason, message: _, wait: Some(wait), quiet: _, starving: _ }) => {
             format!("{}, {}", reason.as_str(), GoDuration(*wait))
         }
     }
@@ -79,7 +81,7 @@ fn check(cases: Vec<Case>) {
     }
 }
 
-fn fit_for_a_person(case: &str, Hold { reason, message, wait, quiet: _ }: &Hold) {
+fn fit_for_a_person(case: &str, Hold { reason, message, wait, quiet: _, starving: _ }: &Hold) {
     assert_ne!(*wait, Some(Duration::ZERO), "{case}: would be looked at without end");
     assert!(message.len() <= 1024, "{case}: too long for an event: {message}");
     assert!(message.contains(' ') && !message.ends_with('.'), "{case}: {message}");

@@ -3,8 +3,8 @@
 mod rotation;
 
 pub(super) use rotation::{
-    gaps, list, new_key_fails, no_second_slot, no_way_back, overlapping, restarting, rollout_failed,
-    settling, switch_undated, turned_back, unknown_zone,
+    gaps, list, next_window, no_second_slot, no_way_back, overlapping, published_key_fails, restarting,
+    rollout_failed, settling, switch_undated, turned_back, unknown_zone,
 };
 
 use std::time::Duration;
@@ -363,6 +363,13 @@ pub(super) fn revoking(view: &AccountView, slots: &[&Slot]) -> String {
 pub(super) fn issued(key: &ApiKey, slot: &Slot) -> String {
     let suspended = if key.suspended() { "; spec.suspend is true: it is not kept in step" } else { "" };
     format!("key {} works and is in Secret \"{}\"{suspended}", key_name(slot), key.secret_name())
+}
+
+pub(super) fn slots_unknown(account: &str) -> String {
+    format!(
+        "the slots of BagsAccount \"{account}\" are not known: it has not been looked at yet, or its status was lost and is put \
+         together again"
+    )
 }
 
 pub(super) fn waiting(key: &ApiKey) -> String {

@@ -11,7 +11,7 @@ use crate::{
         condition::{self, kind},
     },
     apikey::{
-        decide::rotation::{Due, due},
+        decide::rotation::{Due, due, missed},
         hold::Reason,
         observe::Observation,
         schedule::{Schedule, next_rotation},
@@ -82,11 +82,16 @@ fn marked(o: &Observation, number: i64) -> Vec<String> {
 
 /// Why a rotation does not go on by itself.
 pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>) -> Option<HoldStatus> {
-    let held = matches!(word.reason, Reason::RotationHeld | Reason::RotationBlocked);
-    let reason = word.reason.as_str();
-    let since =
-        before.filter(|before| before.reason == reason).map_or(to_seconds(o.now), |before| before.since);
-    held.then(|| HoldStatus { reason: reason.to_owned(), since })
+    if !matches!(word.reason, Reason::RotationHeld | Reason::RotationBlocked) {
+        // What was in its way when the last window closed has gone on since then.
+        let blocked = before.filter(|before| before.reason == Reason::RotationBlocked.as_str());
+        let waits = word.reason == Reason::Issued && o.current().and_then(|slot| missed(o, slot)).is_some();
+        return blocked.filter(|_| waits).cloned();
+    }
+    let (reason, waits_for_slot) = (word.reason.as_str(), word.starving);
+    let same = before.filter(|before| before.reason == reason && before.waits_for_slot == waits_for_slot);
+    let since = same.map_or(to_seconds(o.now), |before| before.since);
+    Some(HoldStatus { reason: reason.to_owned(), since, waits_for_slot })
 }
 
 /// When the next rotation begins by schedule. One that is due keeps the time for which it was due.

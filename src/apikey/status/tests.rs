@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    api::apikey::{RotationSpec, Switch},
+    api::apikey::{HoldStatus, RotationSpec, Switch, WindowSpec},
     apikey::{
         fixtures::{HOUR, MINUTE, SECOND, aged, ago, mine, named, now, seen, switched},
         quiet::Uses,
@@ -20,7 +20,7 @@ fn live() -> Observation {
 }
 
 fn after(o: &Observation, reason: Reason) -> ApiKeyStatus {
-    status(o, &Word { reason, message: "message of the word" })
+    status(o, &Word { reason, message: "message of the word", starving: false })
 }
 
 /// The same observation, of an ApiKey that has this status.
@@ -195,6 +195,52 @@ fn no_pod_can_hold_the_old_key_only_once_none_that_starts_can_be_given_it() {
     let clean_since = |age| after(&switched(age, &[]), Reason::Rotating).switch.unwrap().clean_since;
     assert_eq!(clean_since(SECOND * 59), None);
     assert_eq!(clean_since(SECOND * 60), Some(ago(SECOND).saturating_add(SECOND * 2).unwrap()));
+}
+
+#[test]
+fn what_a_rotation_waited_for_in_a_window_goes_on_until_the_next_one() {
+    let word = |reason, starving| Word { reason, message: "message of the word", starving };
+    let due = |from: &str| {
+        let window = WindowSpec { days: vec![], from: from.into(), duration: "30m".into(), time_zone: None };
+        let spec =
+            RotationSpec { every: Some("1m".into()), windows: vec![window], ..RotationSpec::default() };
+        live().key(|key| key.spec.rotation = Some(spec))
+    };
+    // It is 08:00 UTC.
+    let (open, shut) = (|| due("07:45"), || due("07:00"));
+    let blocked = status(&open(), &word(Reason::RotationBlocked, true));
+    let hold =
+        HoldStatus { reason: "RotationBlocked".into(), since: to_seconds(now()), waits_for_slot: true };
+    assert_eq!(blocked.hold, Some(hold.clone()));
+    let day = HoldStatus { since: to_seconds(ago(HOUR * 25)), ..hold.clone() };
+    let before = ApiKeyStatus { hold: Some(day.clone()), ..blocked };
+    let next = |o: Observation, word: &Word<'_>| status(&with(o, before.clone()), word).hold;
+    assert_eq!(next(shut(), &word(Reason::Issued, false)), Some(day.clone()), "between two windows");
+    assert_eq!(next(open(), &word(Reason::RotationBlocked, true)), Some(day.clone()), "in the next one");
+    assert_eq!(
+        next(open(), &word(Reason::RotationBlocked, false)),
+        Some(HoldStatus { waits_for_slot: false, ..hold }),
+        "it waits for something else"
+    );
+    let held = HoldStatus { reason: "RotationHeld".into(), ..day };
+    let before = ApiKeyStatus { hold: Some(held), ..before };
+    assert_eq!(
+        status(&with(shut(), before.clone()), &word(Reason::Issued, false)).hold,
+        None,
+        "a rotation ended"
+    );
+    assert_eq!(status(&with(live(), before), &word(Reason::Issued, false)).hold, None, "none is due");
+}
+
+#[test]
+fn whose_slots_cannot_be_seen_is_not_said_to_have_no_key() {
+    let synced = |o: &Observation, reason| {
+        condition(&after(o, reason), kind::SECRET_SYNCED).map(|condition| condition.reason.clone()).unwrap()
+    };
+    assert_eq!(synced(&seen().without_account(), Reason::AccountNotFound), "AccountNotFound");
+    let lost = seen().view(|view| view.ours = None);
+    assert_eq!(synced(&lost, Reason::WaitingForAccount), "WaitingForAccount");
+    assert_eq!(synced(&seen(), Reason::WaitingForAccount), "NotPublished");
 }
 
 #[test]

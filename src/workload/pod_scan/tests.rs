@@ -25,7 +25,7 @@ fn settling(seconds: u64) -> Verdict {
 }
 
 fn scan_at(served: &Value, now: i64) -> Scan {
-    scan(&[read(served)], SECRET, switched(at(0)), at(now), &Timings::default())
+    scan(&[read(served)], SECRET, switched(at(0), at(now)), at(now), &Timings::default())
 }
 
 fn verdict(served: &Value, now: i64) -> Verdict {
@@ -157,7 +157,7 @@ fn a_pod_that_reads_its_file_again_is_waited_for_until_it_has_and_is_ready() {
         (180, Verdict::Moved),
         (LATE, Verdict::Moved),
         // The API server's clock is ahead of ours.
-        (-20, settling(200)),
+        (-20, settling(180)),
     ] {
         assert_eq!(verdict(&pod, now), expected, "{now}");
         assert_eq!(verdict(&unready(pod.clone()), now), NOT_READY, "{now}");
@@ -173,7 +173,7 @@ fn a_pod_that_reads_its_file_again_is_waited_for_until_it_has_and_is_ready() {
 #[test]
 fn who_was_found_to_have_the_new_file_does_not_lose_it_with_its_readiness() {
     let again = |served: &Value, now| {
-        let switched = Switched { was_clean: true, ..switched(at(0)) };
+        let switched = Switched { was_clean: true, ..switched(at(0), at(now)) };
         scan(&[read(served)], SECRET, switched, at(now), &Timings::default()).holders[0].verdict
     };
     let unready = unready(reloading(mounted()));
@@ -365,7 +365,7 @@ fn a_scan_has_each_pod_that_refers_to_the_secret_by_name() {
         named("b", created(pod(env()), 90)),
         named("d", with(reloading(mounted()), "/metadata/uid", "uid-d".into())),
     ];
-    let found = scan(&pods, SECRET, switched(at(0)), at(150), &Timings::default());
+    let found = scan(&pods, SECRET, switched(at(0), at(150)), at(150), &Timings::default());
     let names =
         |holders: Vec<&Holder>| holders.into_iter().map(|holder| holder.pod.clone()).collect::<Vec<_>>();
     assert_eq!(names(found.holders.iter().collect()), ["a", "b", "c", "d"]);
@@ -382,7 +382,7 @@ fn a_scan_has_each_pod_that_refers_to_the_secret_by_name() {
 #[test]
 fn without_stale_pods_a_scan_is_clean_and_waits_for_nothing() {
     for pods in [vec![], vec![read(&pod(json!({})))], vec![read(&created(pod(env()), SETTLED))]] {
-        let found = scan(&pods, SECRET, switched(at(0)), at(LATE), &Timings::default());
+        let found = scan(&pods, SECRET, switched(at(0), at(LATE)), at(LATE), &Timings::default());
         assert!(found.is_clean());
         assert_eq!(found.next_look(), None);
     }
@@ -398,6 +398,6 @@ fn margins_beyond_all_time_block_and_nothing_overflows() {
     };
     let pod = [read(&reloading(created(mounted(), LATE)))];
     for (at, now) in [(Timestamp::MIN, Timestamp::MAX), (Timestamp::MAX, Timestamp::MIN)] {
-        assert!(!scan(&pod, SECRET, switched(at), now, &forever).is_clean());
+        assert!(!scan(&pod, SECRET, switched(at, now), now, &forever).is_clean());
     }
 }

@@ -262,7 +262,7 @@ async fn the_pods_of_a_scan_are_grouped_by_who_owns_them() {
     let pods =
         [owned("web-2", set("web-new")), owned("web-1", set("web-old")), going, rereads, moved, bare, gone];
     let pods: Vec<_> = pods.iter().map(read).collect();
-    let scan = scan(&pods, SECRET, switched(at(0)), at(100), &Timings::default());
+    let scan = scan(&pods, SECRET, switched(at(0), at(100)), at(100), &Timings::default());
     let (client, came) = server(|request, _| {
         let name = request.uri.rsplit('/').next().unwrap();
         match name {
@@ -301,7 +301,7 @@ async fn the_pods_of_a_scan_are_grouped_by_who_owns_them() {
 
 #[tokio::test]
 async fn the_owner_of_replica_sets_that_is_gone_is_looked_for_anew() {
-    let scan = scan(&[read(&pod(env()))], SECRET, switched(at(0)), at(100), &Timings::default());
+    let scan = scan(&[read(&pod(env()))], SECRET, switched(at(0), at(100)), at(100), &Timings::default());
     let (client, _) = server(|request, before| {
         let adopted = if before < 2 { "web" } else { "web-2" };
         match request.uri.rsplit('/').next().unwrap() {
@@ -332,7 +332,7 @@ async fn the_owner_of_replica_sets_that_is_gone_is_looked_for_anew() {
 
 #[tokio::test]
 async fn without_an_answer_nobody_is_taken_for_an_owner() {
-    let scan = scan(&[read(&pod(env()))], SECRET, switched(at(0)), at(OLD), &Timings::default());
+    let scan = scan(&[read(&pod(env()))], SECRET, switched(at(0), at(OLD)), at(OLD), &Timings::default());
     let (client, _) = server(|_, _| failure(500, "InternalError"));
     assert!(consumers(client, "shop", &scan, &OwnerCache::default()).await.is_err());
 }

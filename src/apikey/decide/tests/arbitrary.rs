@@ -235,7 +235,7 @@ fn whatever_an_apikey_and_its_account_say_there_is_a_decision_and_a_status() {
         reached
             .borrow_mut()
             .insert(kind.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default().to_owned());
-        judge_status(o, &Word { reason, message: &message })
+        judge_status(o, &Word { reason, message: &message, starving: false })
     });
     let reached = reached.into_inner();
     assert!(["Change", "Finish", "Wait"].iter().all(|kind| reached.contains(*kind)), "{reached:?}");

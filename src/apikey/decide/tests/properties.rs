@@ -250,7 +250,7 @@ fn any_ago() -> impl Strategy<Value = Timestamp> {
 }
 
 fn of_rotation() -> impl Strategy<Value = Twist> {
-    let asked = (prop::option::of(prop::sample::select(vec!["first", "second"])), any::<[bool; 4]>());
+    let asked = (prop::option::of(prop::sample::select(vec!["first", "second"])), any::<[bool; 5]>());
     let probe =
         || prop_oneof![2 => Just(None), 2 => any_probe().prop_map(Some), 2 => Just(Some(alive("user-1")))];
     let probes = (probe(), probe());
@@ -258,9 +258,13 @@ fn of_rotation() -> impl Strategy<Value = Twist> {
     let uses = prop::option::of((time(), time(), time(), prop::option::of((any_ago(), 0..3_i64))));
     let pods = prop::option::weighted(0.8, any_pods());
     (asked, pods, probes, uses, time()).prop_map(
-        |((asked, [every, back, listed, gap]), pods, probes, uses, clean)| {
+        |((asked, [every, back, listed, gap, anew]), pods, probes, uses, clean)| {
             twist(move |o| {
                 let count = o.current().and_then(|slot| slot.published);
+                // Pods can be seen so only once the switch has settled, unless the Secret was written again since.
+                let settled = o.current().and_then(|slot| slot.since.checked_add(MINUTE).ok());
+                let clean =
+                    if anew { clean } else { clean.map(|clean| settled.map_or(clean, |at| clean.max(at))) };
                 let o = o.key(|key| {
                     let failure = if back { OnRolloutFailure::SwitchBack } else { OnRolloutFailure::Hold };
                     key.spec.rotation = Some(RotationSpec {
@@ -300,7 +304,7 @@ fn of_rotation() -> impl Strategy<Value = Twist> {
 
 fn any_observation() -> impl Strategy<Value = Observation> {
     let slots = prop::collection::vec(any_slot(), 0..6);
-    let switch = prop::option::weighted(0.3, any_time());
+    let switch = prop::option::weighted(0.3, prop_oneof![1 => any_time(), 3 => any_ago()]);
     (slots, of_account(), of_attempt(), of_key(), of_world(), (of_rotation(), switch)).prop_map(
         |(slots, account, attempt, key, world, (rotation, switch))| {
             let slots = slots.into_iter().enumerate().map(|(n, slot)| match slot.attempt {
@@ -509,7 +513,7 @@ fn the_arbitrary_observations_reach_every_decision() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let mut reached = std::collections::BTreeSet::new();
-    for _ in 0..20_000 {
+    for _ in 0..50_000 {
         let decision = decide(&any_observation().new_tree(&mut runner).unwrap().current());
         let word = told(&decision);
         reached.insert(word.split([' ', ',']).next().unwrap_or_default().to_owned());

@@ -81,6 +81,16 @@ fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
             distrusting(asked().with_slot(mine(SlotState::Reserved)), CREDENTIALS),
             "GiveBack uid-0",
         ),
+        (
+            "somebody suspends it meanwhile: it keeps no place from the others",
+            asked().with_slot(mine(SlotState::Reserved)).suspended(),
+            "GiveBack uid-0",
+        ),
+        (
+            "its namespace is not allowed any more: neither does it",
+            live().with_slot(mine(SlotState::Reserved)).view(|view| view.permission = Permission::Namespace),
+            "GiveBack uid-0",
+        ),
         ("no place is kept for it", unreadable(asked_unread()), "RotationBlocked"),
         ("the account is full", asked_unread().view(|view| view.room.limit = 1), "RotationBlocked, 10m"),
         ("a further attempt was just refused", refused("Connect"), "Rotating, 59s"),
@@ -368,6 +378,11 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
         ),
         ("the first clean look is written down first", switched(HOUR, &[]), "Rotating, 10m"),
         ("that of an earlier switch is none", since_clean(switched(DAY * 2, &[]), DAY, 1), "Rotating, 10m"),
+        (
+            "nor is that from before the Secret was written again",
+            since_clean(switched(HOUR, &[]), DAY * 2, 2),
+            "Rotating, 10m",
+        ),
         ("without lists a day is waited", clean(HOUR * 23 + MINUTE * 55), "Rotating, 5m"),
         ("a day is over: the pods are looked at again", unlisted(), "LookAtPods again"),
         ("then the new key is asked", confirmed(unlisted()), "Probe new"),
@@ -555,6 +570,31 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
             hold(&listed(clean(HOUR * 25), MINUTE, HOUR * 2, None)),
             &["an unknown caller uses it: last at 2027-01-15T06:00:00Z"],
         ),
+        (
+            hold(&listed(clean(HOUR * 20), MINUTE, HOUR * 30, Some(MINUTE * 5))),
+            &["no use of it is known since 2027-01-14T12:00:00Z", "revoked after"],
+        ),
+        (
+            hold(&in_windows(every(live(), "1m"), &[("07:30", "15m", "UTC")])),
+            &["has been due since 2027-01-15T07:3", "next window, at 2027-01-16T07:30:00Z"],
+        ),
+        (
+            hold(&asked_unread().with_slot(never_worked("a")).with_slot(never_worked("b"))),
+            &["waiting until", "is proven dead"],
+        ),
+        (
+            hold(&probed(Probe::Dead)),
+            &["Production-App-0-new is in the Secret", "accept it any more", "who revoked"],
+        ),
+        (hold(&probed(Probe::Forbidden)), &["suspended at Bags", "Production-App-0-old is not revoked"]),
+        (hold(&probed(Probe::UserGone)), &["does not know its user", "Production-App-0-old is not revoked"]),
+        (
+            hold(
+                &probed(alive("user-1"))
+                    .account(|account| account.spec.expected_user = Some("user-2".into())),
+            ),
+            &["of user user-1", "spec.expectedUser", "user-2"],
+        ),
     ];
     for (hold, parts) in &cases {
         fit_for_a_person("rotation", hold);
@@ -562,6 +602,29 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
             assert!(hold.message.contains(part), "{part:?} is not in {:?}", hold.message);
         }
     }
+}
+
+/// A key that was made, never accepted, and is being revoked.
+fn never_worked(attempt: &str) -> Slot {
+    named(attempt, Slot { published: None, ..mine(SlotState::Revoking) })
+}
+
+/// What the published key answered at the last look.
+fn probed(probe: Probe) -> Observation {
+    Observation { current_probe: Some(probe), ..confirmed(clean(HOUR * 25)) }
+}
+
+#[test]
+fn only_what_waits_for_a_second_slot_is_starving() {
+    let place = |o: Observation| o.view(|view| view.room.limit = 1);
+    assert!(hold(&place(asked_unread())).starving);
+    let others = [
+        asked_unread().suspended(),
+        place(asked_unread().suspended()),
+        place(unreadable(asked_unread())),
+        place(with_consumers(asked_unread(), vec![consumer("web", "Recreate", "", true)])),
+    ];
+    assert!(others.iter().all(|o| !hold(o).starving));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{account_name, key_name, moment};
 use crate::{
     api::{ApiKey, account::Slot},
     apikey::{observe::AccountView, quiet::Quiet},
+    bags::Probe,
     workload::{Consumer, Gap, Obstacle, Owner, Plan, Scan, WorkloadRef, restart},
 };
 
@@ -146,8 +147,8 @@ pub(in crate::apikey::decide) fn rollout_failed(
     said: &str,
 ) -> String {
     format!(
-        "{} does not come up with the new key: {}; key {} stays valid as well, and nothing more is restarted; see what its new \
-         pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
+        "{} does not come up with the key that the Secret holds: {}; key {} stays valid as well, and nothing more is restarted; \
+         see what its new pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
         reference,
         cut(said),
         key_name(previous)
@@ -185,9 +186,17 @@ pub(in crate::apikey::decide) fn overlapping(
         format!("; an unknown caller uses it: last at {used}; give it the new value from the Secret")
     };
     let (said, dated) = match quiet {
-        Quiet::Proven => (String::new(), true),
+        Quiet::Proven => ("; it has been out of use for spec.rotation.quietFor".to_owned(), true),
         Quiet::For { since, .. } if *since > clean_since => (unknown_caller(*since), true),
-        Quiet::For { .. } => ("; it must not be used for spec.rotation.quietFor".to_owned(), true),
+        Quiet::For { since, .. } => {
+            let since = moment(*since, Duration::ZERO);
+            (
+                format!(
+                    "; no use of it is known since {since}, and it has to be quiet for spec.rotation.quietFor"
+                ),
+                true,
+            )
+        }
         Quiet::Ask | Quiet::Lagging { .. } => {
             ("; a newer list has to show that it is out of use".to_owned(), false)
         }
@@ -202,11 +211,47 @@ pub(in crate::apikey::decide) fn overlapping(
     }
 }
 
-pub(in crate::apikey::decide) fn new_key_fails(current: &Slot) -> String {
+pub(in crate::apikey::decide) fn published_key_fails(
+    current: &Slot,
+    previous: &Slot,
+    probe: &Probe,
+    expected: Option<&str>,
+) -> String {
+    let (fails, advice) = match probe {
+        Probe::Dead => {
+            let advice =
+                "switch the workloads to that one by hand if they fail, and see who revoked the other";
+            ("Bags does not accept it any more".to_owned(), advice)
+        }
+        Probe::Forbidden => (
+            "Bags does not let it use the service, and perhaps no key of its user".to_owned(),
+            "see whether the user is suspended at Bags",
+        ),
+        Probe::UserGone => (
+            "Bags does not know its user any more".to_owned(),
+            "see what became of the user at Bags: no key of a user that is gone works",
+        ),
+        Probe::Alive { user } => (
+            format!(
+                "it is of user {}, and spec.expectedUser of the account is {}",
+                user.as_str(),
+                expected.unwrap_or_default()
+            ),
+            "correct spec.expectedUser, or the account's credentials",
+        ),
+    };
     format!(
-        "key {} is in the Secret and Bags does not accept it any more; the old key is kept: switch the workloads back to it by \
-         hand if they fail, and see who revoked the new one",
-        key_name(current)
+        "key {} is in the Secret, and {fails}; key {} is not revoked: {advice}",
+        key_name(current),
+        key_name(previous)
+    )
+}
+
+pub(in crate::apikey::decide) fn next_window(missed: Timestamp, opens: Timestamp) -> String {
+    format!(
+        "; a rotation has been due since {} and waits for the next window, at {}",
+        moment(missed, Duration::ZERO),
+        moment(opens, Duration::ZERO)
     )
 }
 

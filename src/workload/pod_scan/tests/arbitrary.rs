@@ -61,7 +61,7 @@ fn any_garbled() -> impl Strategy<Value = (Value, Value)> {
 }
 
 fn found(pod: Option<Pod>, now: Timestamp) -> Scan {
-    scan(&Vec::from_iter(pod), SECRET, switched(at(0)), now, &Timings::default())
+    scan(&Vec::from_iter(pod), SECRET, switched(at(0), now), now, &Timings::default())
 }
 
 /// Every container starts anew, so much later.
@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn a_deadline_is_kept(pod in any_pod(), now in -60..400_i64) {
+    fn a_deadline_is_kept(pod in any_pod(), now in 0..400_i64) {
         let before = found(Pod::of_tests(&pod), at(now));
         if let Some(wait) = before.next_look() {
             prop_assert!(!wait.is_zero());
@@ -118,7 +118,7 @@ proptest! {
     #[test]
     fn who_is_told_to_wait_for_is_a_reader(pod in any_pod()) {
         let pods = Vec::from_iter(Pod::of_tests(&pod));
-        let found = scan(&pods, SECRET, switched(at(0)), at(0), &Timings::default());
+        let found = scan(&pods, SECRET, switched(at(0), at(0)), at(0), &Timings::default());
         prop_assert_eq!(readers(&pods, SECRET).len(), found.holders.len());
     }
 }
