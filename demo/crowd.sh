@@ -64,7 +64,8 @@ crowds() {
 		# A place that was kept by a pod that died before it could say so comes free, and somebody else gets it. What a leader was
 		# making when it died is judged by the next one, and tried again a minute later.
 		await 180 "no place is kept for nobody" no_empty_place
-		if [ "$(available_to_crowd)" != 0 ]; then
+		# Where nobody was killed, four of the fifty are in.
+		if [ $((round % 2)) -eq 0 ] && [ "$(available_to_crowd)" != 0 ]; then
 			crowd "$round-late" 8
 		fi
 		came=$({ grep -l ' created$' "$work/crowd/person-$round-"* || true; } | wc -l | tr -d ' ')

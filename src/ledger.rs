@@ -9,5 +9,5 @@ pub mod slots;
 pub mod store;
 
 pub use capacity::Room;
-pub use slots::{Change, Ledger, NEVER_ACCEPTED, Refusal, VALUE_LOST, WRONG_USER};
+pub use slots::{Change, LOOK_HOLDS, Ledger, NEVER_ACCEPTED, Refusal, VALUE_LOST, WRONG_USER};
 pub use store::{LedgerStore, StoreError};

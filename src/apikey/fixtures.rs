@@ -318,7 +318,7 @@ impl Observation {
     /// The pods were looked at, and these read the Secret.
     pub(crate) fn with_pods(self, holders: &[Holder], confirmed: bool) -> Self {
         let scan = Scan { holders: holders.to_vec() };
-        let pods = PodsSeen { scan, confirmed, ..self.pods.unwrap_or_default() };
+        let pods = PodsSeen { scan, confirmed: confirmed.then(now), ..self.pods.unwrap_or_default() };
         Self { pods: Some(pods), ..self }
     }
 

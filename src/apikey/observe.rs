@@ -29,7 +29,7 @@ use crate::{
     context::Context,
     env::{CallError, call},
     keystore::Entry,
-    ledger::{Ledger, Room, slots},
+    ledger::{LOOK_HOLDS, Ledger, Room, slots},
     timings::Timings,
     workload::{Consumer, Rest, Scan},
 };
@@ -59,8 +59,8 @@ pub struct PodsSeen {
     pub consumers: Vec<Consumer>,
     /// Workloads that this process marked for the switch and does not now mark again, by uid.
     pub resting: BTreeMap<String, Rest>,
-    /// They were listed in this run, for a step that cannot be taken back.
-    pub confirmed: bool,
+    /// When they were listed anew, for a step that cannot be taken back.
+    pub confirmed: Option<Timestamp>,
 }
 
 /// Everything that a decision looks at.
@@ -211,6 +211,14 @@ impl Observation {
     #[must_use]
     pub fn settles_in(&self, switched_at: Timestamp) -> Duration {
         self.timings.settle_delay.saturating_sub(self.passed_since(switched_at))
+    }
+
+    /// When the pods were listed for a step that cannot be taken back, where that still holds.
+    #[must_use]
+    pub fn last_look(&self) -> Option<Timestamp> {
+        let looked_at = self.pods.as_ref()?.confirmed?;
+        let age = Duration::try_from(self.now.duration_since(looked_at)).unwrap_or(Duration::ZERO);
+        (age < LOOK_HOLDS).then_some(looked_at)
     }
 
     /// Since when no pod has been seen with another value than that of the last switch: kept in the status, as nothing else

@@ -21,6 +21,8 @@ pub const WRONG_USER: &str = "WrongUser";
 pub const NEVER_ACCEPTED: &str = "NeverAccepted";
 /// `failures.reason` of a slot whose key was made and its value not kept.
 pub const VALUE_LOST: &str = "ValueLost";
+/// So long the last look at the pods holds: whoever stood still after it looks again.
+pub const LOOK_HOLDS: Duration = Duration::from_mins(2);
 /// How many departed attempts are remembered.
 const DEPARTED: usize = 20;
 
@@ -57,8 +59,9 @@ pub enum Change {
     Publish { attempt: String },
     /// Live → Live: an older key is published again. Judged for this switch: refused where another one has come since.
     SwitchBack { attempt: String, switch: i64 },
-    /// Live → Revoking: an earlier key, which nothing can hold since this switch; refused where another one has come since.
-    Retire { attempt: String, switch: i64 },
+    /// Live → Revoking: an earlier key, which nothing can hold since this switch; refused where another one has come since, or
+    /// where the last look at the pods is too long ago by now.
+    Retire { attempt: String, switch: i64, looked_at: Timestamp },
     /// Creating → Reserved (a further slot: → none): definitely not made.
     NotMade { attempt: String, reason: &'static str },
     /// Creating → Revoking: saved, but never to be published.
@@ -216,8 +219,12 @@ impl Ledger {
                 self.superseded(attempt, *switch)?;
                 next.publish(attempt, SlotState::Live, terms.now)?;
             }
-            Change::Retire { attempt, switch } => {
+            Change::Retire { attempt, switch, looked_at } => {
                 self.superseded(attempt, *switch)?;
+                let age = Duration::try_from(terms.now.duration_since(*looked_at)).unwrap_or(Duration::ZERO);
+                if age >= LOOK_HOLDS {
+                    return Err(Refusal::NotInState);
+                }
                 next.enter(attempt, &[SlotState::Live], SlotState::Revoking, terms.now)?;
             }
             Change::NotMade { attempt, reason } => next.not_made(attempt, reason, terms.now)?,

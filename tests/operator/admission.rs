@@ -388,10 +388,45 @@ async fn without_a_webhook_only_new_apikeys_stop() {
     let deleted = scene.secrets().delete("web-dashboard", &DeleteParams::default()).await.unwrap();
     let old = deleted.left().and_then(|secret| secret.uid());
     scene.secret("web-dashboard", "written again", |secret| secret.uid() != old).await;
+    let first = scene.working_value("web-dashboard").await;
+    let spec = json!({"rotation": {"minOverlap": "1s", "quietFor": "1s"}});
+    let asked = json!({"metadata": {"annotations": {"keys.bags.fm/rotate": "first"}}, "spec": spec});
+    scene.patch("web-dashboard", asked).await;
+    scene.key("web-dashboard", "rotated", |key| holds(key, "OldKeyRevoked", "True")).await;
+    assert_ne!(scene.working_value("web-dashboard").await, first);
     scene.delete_now("web-dashboard").await;
     gate.lead();
     scene.apply("in-time", json!({})).await;
     scene.ready("in-time").await;
+    scene.end().await;
+    gate.end().await;
+}
+
+#[tokio::test]
+async fn a_limit_that_is_lowered_below_what_is_used_revokes_nothing_and_lets_nobody_in() {
+    let gate = Gate::new(&[]).await;
+    let scene = gate.scene(json!({"limit": 3})).await;
+    let names = ["first-come", "second-come"];
+    for name in names {
+        scene.apply(name, json!({})).await;
+        scene.ready(name).await;
+    }
+    scene.patch_account(json!({"spec": {"limit": 1}})).await;
+    let over = |account: &BagsAccount| {
+        condition(account, "QuotaAvailable").is_some_and(|c| c.status == "False" && c.reason == "OverQuota")
+    };
+    let account = scene.account_where("over its limit", over).await;
+    says(&condition(&account, "QuotaAvailable").unwrap().message, &["2", "1"]);
+    let said = scene.keys().create(&PostParams::default(), &scene.new_key("third-come", json!({}))).await;
+    says(&refusal(said.unwrap_err()).message, &[NO_SLOT, "2 of 1 in use"]);
+    for name in names {
+        scene.working_value(name).await;
+        assert!(holds(&scene.ready(name).await, "Ready", "True"));
+    }
+    scene.patch_account(json!({"spec": {"limit": 3}})).await;
+    scene.account_where("within its limit", |account| holds(account, "QuotaAvailable", "True")).await;
+    scene.apply("third-come", json!({})).await;
+    scene.ready("third-come").await;
     scene.end().await;
     gate.end().await;
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bags_operator::{
-    api::{ApiKey, BagsAccount},
+    api::{ApiKey, BagsAccount, apikey::Switch},
     sandbox::{Capabilities, UserOptions},
 };
 use k8s_openapi::api::{
@@ -190,6 +190,29 @@ async fn scene(world: &World, options: UserOptions) -> Scene<'_> {
     scene.apply(NAME, json!({"rotation": {"minOverlap": "1s", "quietFor": "1s"}})).await;
     scene.ready(NAME).await;
     scene
+}
+
+#[tokio::test]
+async fn who_waits_for_the_overlap_reads_since_when_and_until_when() {
+    let world = World::shared().await;
+    let scene = scene(world, UserOptions::default()).await;
+    scene.patch(NAME, json!({"spec": {"rotation": {"minOverlap": "1h", "quietFor": "2h"}}})).await;
+    scene.ask_for_another_key().await;
+    let words =
+        ["no pod can hold key", "no use of it is known since", "it is revoked after", "at the earliest"];
+    scene.kept("until the overlap is over", &words, &[]).await;
+    let key = scene
+        .key(NAME, "known to be clean", |key| switch(key).is_some_and(|it| it.clean_since.is_some()))
+        .await;
+    let switch = switch(&key).unwrap();
+    assert!(switch.clean_since.unwrap() >= switch.at, "{switch:?}");
+    scene.patch(NAME, json!({"spec": {"rotation": {"minOverlap": "1s", "quietFor": "1s"}}})).await;
+    scene.rotated().await;
+    scene.end().await;
+}
+
+fn switch(key: &ApiKey) -> Option<&Switch> {
+    key.status.as_ref()?.switch.as_ref()
 }
 
 #[tokio::test]

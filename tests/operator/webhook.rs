@@ -106,6 +106,8 @@ async fn an_operator_that_may_not_write_its_bundle_says_so_until_it_may() {
     let untrusted = |account: &BagsAccount| reason(account, "False", "WebhookNotTrusted");
     let account = scene.account_where("told that its webhook is not trusted", untrusted).await;
     says(&condition(&account, "AdmissionEnforced").unwrap().message, &["bags-operator", "update"]);
+    let metrics = gate.alone.world.operator().metrics().await;
+    assert!(metrics.contains("bags_operator_webhook_registered 0\n"), "{metrics}");
     let said = scene.keys().create(&PostParams::default(), &scene.new_key("too-early", json!({}))).await;
     says(&said.unwrap_err().to_string(), &["failed calling webhook"]);
     restricted_user(&client, &["*"]).await;

@@ -42,6 +42,8 @@ pub(crate) struct Oracle {
     called: BTreeMap<String, Timestamp>,
     /// The same of whoever is outside of the cluster: only lists tell of them.
     called_from_outside: BTreeMap<String, Timestamp>,
+    /// When pods were last listed; unknown where a process has stood still since.
+    pods_listed: Option<Timestamp>,
     timings: Timings,
     /// The ledger as it was last seen.
     ledger: Ledger,
@@ -87,6 +89,7 @@ impl Oracle {
             marks: BTreeMap::new(),
             called: BTreeMap::new(),
             called_from_outside: BTreeMap::new(),
+            pods_listed: None,
             timings,
             ledger: Ledger::default(),
             verified: BTreeSet::new(),
@@ -209,9 +212,18 @@ impl Oracle {
         if status.is_success() && *request.method() == Method::PATCH {
             self.restarted(request, scene);
         }
+        if *request.method() == Method::GET && status.is_success() && request.uri().path().ends_with("/pods")
+        {
+            self.pods_listed = Some(now);
+        }
         if *request.method() != Method::GET && !is_dry_run(request) {
             self.look(scene, now);
         }
+    }
+
+    /// A process stands still: what it looked at is as old as that by the time it goes on.
+    pub(crate) fn stands_still(&mut self) {
+        self.pods_listed = None;
     }
 
     /// A request to Bags is about to be carried out.

@@ -39,6 +39,7 @@ pub(super) async fn look(
         // What people said meanwhile counts: a watch may be behind.
         refresh(context, run).await?;
     }
+    let looked_at = clock.wall();
     let listed = context.pods.get(kube.clone(), clock, namespace, max_age).await;
     let pods = listed.map_err(|error| unseen("pods", o, &error))?;
     let secret = o.key.secret_name();
@@ -61,7 +62,7 @@ pub(super) async fn look(
         }
         None => BTreeMap::new(),
     };
-    run.pods = Some(PodsSeen { scan, consumers, resting, confirmed: confirm });
+    run.pods = Some(PodsSeen { scan, consumers, resting, confirmed: confirm.then_some(looked_at) });
     Ok(())
 }
 

@@ -116,7 +116,7 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
 
 fn may_revoke(o: &Observation, deleting_for: Duration) -> bool {
     let word = o.key.annotations().get(annotation::DELETE_NOW).is_some_and(|value| value != "false");
-    let confirmed = o.pods.as_ref().is_some_and(|pods| pods.confirmed) && unread(o);
+    let confirmed = o.last_look().is_some() && unread(o);
     word || confirmed || (o.namespace_terminating && deleting_for >= o.timings.handover)
 }
 

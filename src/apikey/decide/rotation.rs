@@ -380,9 +380,9 @@ impl Switch<'_> {
     /// Everything is looked at once more, live; then there is no way back.
     fn point_of_no_return(&self, old: &[&Slot]) -> Rule {
         let o = self.o;
-        if !self.pods.confirmed {
+        let Some(looked_at) = o.last_look() else {
             return Rule::Act(Decision::LookAtPods { confirm: true });
-        }
+        };
         let attempt = self.current.attempt.clone().unwrap_or_default();
         match &o.current_probe {
             None => Rule::Act(Decision::Probe { attempt }),
@@ -391,7 +391,7 @@ impl Switch<'_> {
             Some(_) => {
                 let attempts = old.iter().filter_map(|slot| slot.attempt.clone());
                 let switch = self.current.published.unwrap_or_default();
-                let retire = |attempt| Change::Retire { attempt, switch };
+                let retire = |attempt| Change::Retire { attempt, switch, looked_at };
                 Rule::Act(Decision::Change(attempts.map(retire).collect()))
             }
         }

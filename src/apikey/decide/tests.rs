@@ -60,7 +60,7 @@ fn told_change(change: &Change) -> String {
         Change::ReserveFurther { owner, key_use } => format!("ReserveFurther {} {key_use}", owner.uid),
         Change::ReserveNext { owner, key_use } => format!("ReserveNext {} {key_use}", owner.uid),
         Change::SwitchBack { attempt, switch } => format!("SwitchBack {attempt} from {switch}"),
-        Change::Retire { attempt, switch } => format!("Retire {attempt} after {switch}"),
+        Change::Retire { attempt, switch, .. } => format!("Retire {attempt} after {switch}"),
         Change::GiveBack { owner_uid } => format!("GiveBack {owner_uid}"),
         Change::Abandon { attempt } => format!("Abandon {attempt}"),
         Change::Doubt { attempt, reason } => format!("Doubt {attempt} {reason}"),

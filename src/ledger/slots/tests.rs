@@ -232,11 +232,17 @@ fn what_was_judged_for_one_switch_does_nothing_after_another() {
     let (mut old, mut new) = (slot(&owner(0), SlotState::Live), slot(&owner(0), SlotState::Live));
     (old.attempt, new.attempt, new.published) = (Some("old".into()), Some("new".into()), Some(2));
     let start = ledger(vec![old, new]);
-    let retire = |attempt: &str, switch| Change::Retire { attempt: attempt.into(), switch };
+    let retire = |attempt: &str, switch| Change::Retire {
+        attempt: attempt.into(),
+        switch,
+        looked_at: terms(10, 0).now,
+    };
     let back = |attempt: &str, switch| Change::SwitchBack { attempt: attempt.into(), switch };
     let gone = start.apply(&retire("old", 2), &terms(10, 0)).unwrap();
     assert_eq!(gone.by_attempt("old").unwrap().state, SlotState::Revoking);
     assert_eq!(start.apply(&retire("new", 2), &terms(10, 0)), Err(Refusal::NotInState), "the current key");
+    start.apply(&retire("old", 2), &terms(10, 119)).unwrap();
+    assert_eq!(start.apply(&retire("old", 2), &terms(10, 120)), Err(Refusal::NotInState), "the look is old");
     // A process judged the switch to `new`, and stood still; meanwhile another one went back, and `new` died.
     let changes =
         [back("old", 2), retire("new", 3), Change::Bury { attempt: "new".into(), owner_lives: true }];
@@ -422,7 +428,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         4..=6 => license(n, &attempt),
         7 | 8 => Change::Publish { attempt },
         9 if flag => Change::SwitchBack { attempt, switch: i64::try_from(n).unwrap() + 1 },
-        9 => Change::Retire { attempt, switch: i64::try_from(n).unwrap() + 1 },
+        9 => Change::Retire { attempt, switch: i64::try_from(n).unwrap() + 1, looked_at: terms(10, 0).now },
         10 => Change::NotMade { attempt, reason: "Refused" },
         11 => Change::Abandon { attempt },
         12 => Change::Lose { attempt, key_id: None },

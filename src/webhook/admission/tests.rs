@@ -6,6 +6,8 @@ use clap::Parser;
 use http::{Method, Request, Response};
 use kube::{Client, client::Body, runtime::watcher::Event};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use super::*;
 use crate::{
@@ -15,10 +17,12 @@ use crate::{
     clock::{Randomness, SystemClock},
     config::{Cli, Command, Config},
     env::Env,
+    metrics::Metrics,
     operator::parts::{self, Watches},
     saves::Saves,
     webhook::{
         registration::Registration,
+        service,
         verdict::tests::{new_key, with},
     },
 };
@@ -155,4 +159,30 @@ async fn who_is_not_answered_in_time_is_told_whether_others_or_the_api_server_ke
         assert_eq!((denial.reason, denial.passing), (reason, true));
         assert!(denial.message.contains(words), "{}", denial.message);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_finds_no_turn_within_a_second_is_told_to_come_again() {
+    let server = server(&with(&json!({}), &json!({})));
+    // Whoever is judged takes as long as may be.
+    server.lock().unwrap().silent = true;
+    let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+    let router = service::router(admission(&server, None), metrics, stop);
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "0c9a8d74", "kind": {"group": "keys.bags.fm", "version": "v1alpha1", "kind": "ApiKey"},
+            "resource": {"group": "keys.bags.fm", "version": "v1alpha1", "resource": "apikeys"},
+            "name": "app-0", "namespace": "shop", "operation": "CREATE", "object": new_key(),
+        },
+    });
+    let review = serde_json::to_vec(&review).unwrap();
+    let ask = |_| {
+        let request = Request::post("/admit").header("content-type", "application/json");
+        router.clone().oneshot(request.body(axum::body::Body::from(review.clone())).unwrap())
+    };
+    let answers = futures::future::join_all((0..130).map(ask)).await;
+    let codes: Vec<u16> = answers.into_iter().map(|answer| answer.unwrap().status().as_u16()).collect();
+    let count = |code| codes.iter().filter(|found| **found == code).count();
+    assert_eq!((count(200), count(503)), (128, 2), "{codes:?}");
 }

@@ -28,6 +28,8 @@ use crate::{
 
 /// Whoever condemns a key has asked its successor no longer before.
 const LAST_LOOK: Duration = Duration::from_mins(5);
+/// The same of the pods, which take no request to Bags to look at.
+const LAST_LOOK_AT_PODS: Duration = Duration::from_mins(2);
 
 /// After so many rotations in a row that were turned back none begins by itself.
 const GIVES_UP: usize = 3;
@@ -212,6 +214,10 @@ impl Oracle {
             Some(_) | None => {
                 self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
             }
+        }
+        let looked = self.pods_listed.map_or(Duration::ZERO, |listed| elapsed(listed, slot.since));
+        if looked > LAST_LOOK_AT_PODS {
+            self.blame(format!("I3: {attempt} was condemned {looked:?} after the last look at the pods"));
         }
         for held in scene.cluster.held() {
             if self.attempt_of(&held.value) == Some(attempt.as_str()) {

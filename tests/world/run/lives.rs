@@ -36,6 +36,7 @@ impl Run<'_> {
 
     /// A process stands still: another one takes over.
     pub(super) fn freeze(&mut self, incarnation: u32) -> String {
+        self.oracle.stands_still();
         for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
             process.freeze();
             process.retired = true;

@@ -233,7 +233,12 @@ impl AnyPods {
         });
         let scan = Scan { holders: self.holders.clone() };
         let confirmed = self.confirmed;
-        PodsSeen { consumers: consumers.collect(), scan, confirmed, ..PodsSeen::default() }
+        PodsSeen {
+            consumers: consumers.collect(),
+            scan,
+            confirmed: confirmed.then_some(now()),
+            ..PodsSeen::default()
+        }
     }
 }
 
@@ -346,7 +351,7 @@ fn may_condemn(o: &Observation) -> bool {
     let Some(deleted) = &o.key.metadata.deletion_timestamp else { return false };
     let word = o.key.metadata.annotations.iter().flatten().any(|(k, v)| k == DELETE_NOW && v != "false");
     let long = since(o.now, deleted.0) >= o.timings.handover;
-    let unread = o.pods.as_ref().is_some_and(|pods| pods.confirmed && pods.scan.holders.is_empty());
+    let unread = o.pods.as_ref().is_some_and(|pods| pods.confirmed.is_some() && pods.scan.holders.is_empty());
     let may = word || unread || (o.namespace_terminating && long);
     o.key.deletion_policy() == DeletionPolicy::Revoke && may
 }
@@ -354,7 +359,7 @@ fn may_condemn(o: &Observation) -> bool {
 /// Whether everything speaks for it that nothing can use an earlier key any more.
 fn out_of_use(o: &Observation, attempt: &str) -> bool {
     let old = o.superseded().iter().any(|slot| slot.attempt.as_deref() == Some(attempt));
-    let clean = o.pods.as_ref().is_some_and(|pods| pods.confirmed && pods.scan.is_clean());
+    let clean = o.pods.as_ref().is_some_and(|pods| pods.confirmed.is_some() && pods.scan.is_clean());
     let works = matches!(o.current_probe, Some(Probe::Alive { .. }));
     let Some(clean_since) = o.clean_since() else { return false };
     let overlap = since(o.now, clean_since) >= o.key.rotation().min_overlap;
@@ -481,7 +486,7 @@ proptest! {
             }
             Decision::LookAtPods { confirm } => {
                 prop_assert!(o.current().is_some());
-                prop_assert!(o.pods.is_none() || confirm && !o.pods.as_ref().is_some_and(|pods| pods.confirmed));
+                prop_assert!(o.pods.is_none() || confirm && !o.pods.as_ref().is_some_and(|pods| pods.confirmed.is_some()));
             }
             Decision::LookAtLists => prop_assert!(!o.listed && o.uses.is_some()),
             Decision::Restart(workloads) => {

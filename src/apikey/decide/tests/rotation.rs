@@ -351,7 +351,12 @@ fn quiet_for(o: Observation, text: &str) -> Observation {
 }
 
 fn confirmed(o: Observation) -> Observation {
-    let pods = PodsSeen { confirmed: true, ..o.pods.clone().unwrap() };
+    looked(Duration::ZERO, o)
+}
+
+/// The pods were looked at so long ago, for a step that cannot be taken back.
+fn looked(age: Duration, o: Observation) -> Observation {
+    let pods = PodsSeen { confirmed: Some(ago(age)), ..o.pods.clone().unwrap() };
     Observation { pods: Some(pods), ..o }
 }
 
@@ -387,6 +392,11 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
         ("a day is over: the pods are looked at again", unlisted(), "LookAtPods again"),
         ("then the new key is asked", confirmed(unlisted()), "Probe new"),
         ("everything speaks for it", works(confirmed(unlisted())), "Retire old after 2"),
+        (
+            "this process stood still after its last look: it looks again",
+            works(looked(MINUTE * 2, unlisted())),
+            "LookAtPods again",
+        ),
         (
             "the new key does not work",
             Observation { current_probe: Some(Probe::Dead), ..confirmed(unlisted()) },

@@ -65,7 +65,7 @@ fn every_change(ledger: &Ledger) -> Vec<Change> {
             Change::Identify { attempt: same(), key_id: "id".into() },
             Change::Publish { attempt: same() },
             Change::SwitchBack { attempt: same(), switch: 1 },
-            Change::Retire { attempt: same(), switch: 1 },
+            Change::Retire { attempt: same(), switch: 1, looked_at: Timestamp::from_second(NOW).unwrap() },
             Change::NotMade { attempt: same(), reason: "Refused" },
             Change::Abandon { attempt: same() },
             Change::Lose { attempt: same(), key_id: None },
