@@ -486,7 +486,7 @@ proptest! {
             }
             Decision::LookAtPods { confirm } => {
                 prop_assert!(o.current().is_some());
-                prop_assert!(o.pods.is_none() || confirm && !o.pods.as_ref().is_some_and(|pods| pods.confirmed.is_some()));
+                prop_assert!(o.pods.is_none() || confirm && o.pods.as_ref().is_none_or(|pods| pods.confirmed.is_none()));
             }
             Decision::LookAtLists => prop_assert!(!o.listed && o.uses.is_some()),
             Decision::Restart(workloads) => {
