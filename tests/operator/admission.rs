@@ -432,6 +432,37 @@ async fn a_limit_that_is_lowered_below_what_is_used_revokes_nothing_and_lets_nob
 }
 
 #[tokio::test]
+async fn a_rotation_that_finds_no_second_slot_for_long_is_named_on_the_account_and_one_that_is_suspended_is_not()
+ {
+    let gate = Gate::new(&["--starved-after=2s", "--resync=2s"]).await;
+    let scene = gate.scene(json!({"limit": 2})).await;
+    let asked = json!({"metadata": {"annotations": {"keys.bags.fm/rotate": "first"}}});
+    for name in ["starving", "suspended"] {
+        scene.apply(name, json!({"rotation": {"minOverlap": "1s", "quietFor": "1s"}})).await;
+        scene.ready(name).await;
+    }
+    for (name, suspend) in [("starving", false), ("suspended", true)] {
+        scene.patch(name, json!({"spec": {"suspend": suspend}})).await;
+        scene.patch(name, asked.clone()).await;
+        scene.key(name, "told what it waits for", |key| holds(key, "Rotating", "True")).await;
+    }
+    let starved =
+        |status: &'static str| move |account: &BagsAccount| holds(account, "RotationsStarved", status);
+    let account = scene.account_where("starved", starved("True")).await;
+    let message = &condition(&account, "RotationsStarved").unwrap().message;
+    says(message, &["/starving"]);
+    assert!(!message.contains("/suspended"), "{message}");
+    let metric = format!("bags_operator_account_rotations_starved{{account=\"{}\"}} 1\n", scene.name);
+    let metrics = gate.alone.world.operator().metrics().await;
+    assert!(metrics.contains(&metric), "{metrics}");
+    scene.patch_account(json!({"spec": {"limit": 3}})).await;
+    scene.key("starving", "rotated", |key| holds(key, "OldKeyRevoked", "True")).await;
+    scene.account_where("fed", |account| !holds(account, "RotationsStarved", "True")).await;
+    scene.end().await;
+    gate.end().await;
+}
+
+#[tokio::test]
 async fn past_a_webhook_that_is_not_configured_nobody_gets_a_key_too_many() {
     let gate = Gate::new(&[]).await;
     let scene = gate.scene(json!({"limit": 1})).await;

@@ -187,11 +187,31 @@ pub(super) async fn restart(
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
+
     use super::*;
     use crate::{
         api::account::SlotState,
         apikey::fixtures::{aged, ago, mine, seen},
     };
+
+    #[test]
+    fn who_may_not_look_at_pods_is_told_so_and_how_to_delete_without_a_look() {
+        let refused = |code, reason: &str| {
+            CallError::Kube(Box::new(kube::Error::Api(Status::failure("no", reason).with_code(code).boxed())))
+        };
+        let said = |o: &Observation, error: &CallError| {
+            let problem = unseen("pods", o, error);
+            (problem.reason, problem.message.contains("delete-now=true"))
+        };
+        let forbidden = refused(403, "Forbidden");
+        let deleting = seen().deleted(Duration::from_secs(1));
+        assert_eq!(said(&seen(), &forbidden), (Reason::NotPermitted, false));
+        assert_eq!(said(&deleting, &forbidden), (Reason::DeletionWaits, true));
+        let away = refused(503, "ServiceUnavailable");
+        assert_eq!(said(&seen(), &away), (Reason::ApiServerUnavailable, false), "it goes by itself");
+        assert_eq!(said(&deleting, &away), (Reason::ApiServerUnavailable, false));
+    }
 
     #[test]
     fn a_list_from_before_a_switch_does_not_serve_after_it() {
