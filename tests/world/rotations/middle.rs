@@ -204,6 +204,18 @@ fn edits() -> Vec<Workflow> {
             scene.edit_key("web", |spec| spec["rollout"]["restart"] = json!("Stale"));
         })
         .ends(TWO_HOLD),
+        ends(once_switched(
+            "a restart would stop the workload from the middle of a rotation on",
+            Duration::from_secs(1),
+            "have its pods ended before new ones start",
+            |scene| {
+                scene.edit_workload("web", |web| web["spec"]["strategy"] = json!({"type": "Recreate"}));
+            },
+        ))
+        .then(minutes(20), "allow the gap", |scene| {
+            scene.edit_key("web", |spec| spec["rollout"]["allowGap"] = json!(true));
+        })
+        .ends(TWO_HOLD),
         overlaps("longer overlaps asked for in the middle of a rotation", ("40m", "60m")),
         overlaps("shorter overlaps asked for in the middle of a rotation", ("1m", "1m")),
         ends(asked(three))
