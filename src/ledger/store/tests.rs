@@ -1,5 +1,7 @@
 //! What the store does when an answer does not come: an API server of a few lines, told what to answer.
 
+use std::time::Duration;
+
 use std::pin::pin;
 
 use futures::FutureExt;
@@ -47,7 +49,9 @@ fn reserve() -> Change {
 
 /// Takes the next request and answers it; returns its method and body.
 async fn answer(server: &mut Server, code: u16, body: Value) -> (Method, Option<Value>) {
-    let (request, respond) = server.next_request().await.expect("a request");
+    // Longer than any pause of the store, and no time at all where the clock stands still otherwise.
+    let next = tokio::time::timeout(Duration::from_mins(1), server.next_request());
+    let (request, respond) = next.await.expect("a request is sent").expect("a request");
     let method = request.method().clone();
     let sent = request.into_body().collect().await.unwrap().to_bytes();
     let response =
