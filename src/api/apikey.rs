@@ -143,8 +143,8 @@ pub enum DeletionPolicy {
     Orphan,
 }
 
-/// What is known of an ApiKey. Shown to people; of it no decision reads more than when the last switch was, since when no pod
-/// has been seen with the old key, and when that was last used: nothing else could tell the next process.
+/// What is known of an ApiKey. Shown to people; of it no decision reads more than since when no pod has been seen
+/// with the old key, for which switch, and when that key was last used: nothing else could tell the next process.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::absent_is_absent)]

@@ -120,7 +120,11 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     let creating = o.creating.as_ref().filter(|creating| creating.slot.attempt.as_ref() == Some(&attempt));
     let saved = match creating {
         Some(creating) => creating.saved.as_ref().and_then(|entry| entry.value()),
-        None => context.keystore.cached(&attempt).and_then(|entry| entry.value()),
+        // The watch may be behind.
+        None => match context.keystore.cached(&attempt).and_then(|entry| entry.value()) {
+            None => context.keystore.live(&attempt).await?.and_then(|entry| entry.value()),
+            known => known,
+        },
     };
     let Some(value) = saved else {
         let message = format!(

@@ -22,6 +22,9 @@ use crate::{
     workload::{self, Switched, WorkloadRef},
 };
 
+const TOOK_TOO_LONG: &str = "from the last look at the pods to the revocation of the old key it took more than two minutes; everything is \
+                             looked at anew";
+
 /// Lists the namespace's pods, and judges those that read the Secret: against the last switch where one is open, else as if
 /// it were switched now. A list that is young enough serves all ApiKeys of the namespace, unless `confirm`.
 pub(super) async fn look(
@@ -35,6 +38,10 @@ pub(super) async fn look(
     let switched_at = if deleting { None } else { o.switched_at().filter(|_| !o.superseded().is_empty()) };
     let max_age = if confirm { Duration::ZERO } else { max_age(o, switched_at) };
     let (kube, clock, namespace) = (context.env.kube.clone(), &*context.env.clock, &o.owner.namespace);
+    if confirm && o.pods.as_ref().is_some_and(|pods| pods.confirmed.is_some()) {
+        // What the key and the list said in this run is as old as that look.
+        return Err(Problem::transient(Reason::ApiServerUnavailable, TOOK_TOO_LONG));
+    }
     if confirm {
         // What people said meanwhile counts: a watch may be behind.
         refresh(context, run).await?;

@@ -118,8 +118,12 @@ pub(super) fn begins(o: &Observation) -> Rule {
     }
 }
 
-/// When a rotation should have begun by schedule that waits for the next window now.
+/// When a rotation should have begun by schedule that waits for the next window now, and for nothing else that is known.
 pub(crate) fn missed(o: &Observation, current: &Slot) -> Option<Timestamp> {
+    let turned_back = current.switched_back.is_some_and(|times| times >= MOST_SWITCHES_BACK);
+    if turned_back || !matches!(standing(o), Rule::Pass) {
+        return None;
+    }
     let Due::At(opens) = due(o, current) else { return None };
     match next_rotation(current.since, &o.owner.uid, &o.key.rotation()) {
         Schedule::At(at) if at <= o.now && opens > o.now => Some(at),
@@ -164,7 +168,7 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
     if !gaps.is_empty() {
         return Rule::Wait(Hold::new(Reason::RotationBlocked, words::gaps(&gaps)).after(BLOCKED));
     }
-    if !view.room.fits_extra(&view.ledger.slots) {
+    if !o.has_second_slot() {
         let hold = Hold::new(Reason::RotationBlocked, words::no_second_slot(view));
         return Rule::Wait(Hold { starving: true, ..hold.after(LOOK_AGAIN) });
     }
@@ -193,6 +197,12 @@ impl Observation {
     pub fn is_overdue(&self) -> bool {
         self.current()
             .is_some_and(|current| since(self.now, current.since) >= self.key.rotation().max_overlap)
+    }
+
+    /// Whether the account has a slot for a second key.
+    #[must_use]
+    pub fn has_second_slot(&self) -> bool {
+        self.account.as_ref().is_some_and(|view| view.room.fits_extra(&view.ledger.slots))
     }
 
     /// Whether a rotation would stop a workload for a while, and nobody allows that.

@@ -46,10 +46,10 @@ pub(super) fn switch(o: &Observation, before: Option<&Switch>) -> Option<Switch>
     let settled = o.switched_at().is_some_and(|at| o.settles_in(at).is_zero());
     let clean_since = match &o.pods {
         Some(pods) if open && settled && pods.scan.is_clean() => {
-            before.and_then(|before| before.clean_since).or_else(|| next_second(o.now))
+            o.clean_since().or_else(|| next_second(o.now))
         }
         Some(_) if open => None,
-        Some(_) | None => before.and_then(|before| before.clean_since),
+        Some(_) | None => o.clean_since(),
     };
     let marked = match &o.pods {
         Some(_) if open => marked(o, count),
@@ -86,7 +86,8 @@ pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>
         // What was in its way when the last window closed has gone on since then.
         let blocked = before.filter(|before| before.reason == Reason::RotationBlocked.as_str());
         let waits = word.reason == Reason::Issued && o.current().and_then(|slot| missed(o, slot)).is_some();
-        return blocked.filter(|_| waits).cloned();
+        let fed = |before: &HoldStatus| before.waits_for_slot && o.has_second_slot();
+        return blocked.filter(|before| waits && !fed(before)).cloned();
     }
     let (reason, waits_for_slot) = (word.reason.as_str(), word.starving);
     let same = before.filter(|before| before.reason == reason && before.waits_for_slot == waits_for_slot);

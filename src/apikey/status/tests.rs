@@ -194,7 +194,18 @@ fn binding_and_switch_outlive_a_missing_secret() {
 fn no_pod_can_hold_the_old_key_only_once_none_that_starts_can_be_given_it() {
     let clean_since = |age| after(&switched(age, &[]), Reason::Rotating).switch.unwrap().clean_since;
     assert_eq!(clean_since(SECOND * 59), None);
-    assert_eq!(clean_since(SECOND * 60), Some(ago(SECOND).saturating_add(SECOND * 2).unwrap()));
+    let next = Some(ago(SECOND).saturating_add(SECOND * 2).unwrap());
+    assert_eq!(clean_since(SECOND * 60), next);
+    // It was clean before the Secret was written again, or before the ledger was put together again.
+    let before = ApiKeyStatus {
+        switch: moved().switch.map(|switch| Switch { clean_since: Some(ago(HOUR * 2)), ..switch }),
+        ..moved()
+    };
+    let o = with(switched(HOUR, &[]), before);
+    assert_eq!(o.clean_since(), None);
+    assert_eq!(after(&o, Reason::Rotating).switch.unwrap().clean_since, next, "it begins anew");
+    let kept = with(switched(HOUR, &[]), moved());
+    assert_eq!(after(&kept, Reason::Rotating).switch.unwrap().clean_since, Some(ago(MINUTE * 30)));
 }
 
 #[test]
@@ -204,7 +215,7 @@ fn what_a_rotation_waited_for_in_a_window_goes_on_until_the_next_one() {
         let window = WindowSpec { days: vec![], from: from.into(), duration: "30m".into(), time_zone: None };
         let spec =
             RotationSpec { every: Some("1m".into()), windows: vec![window], ..RotationSpec::default() };
-        live().key(|key| key.spec.rotation = Some(spec))
+        live().key(|key| key.spec.rotation = Some(spec)).view(|view| view.room.limit = 1)
     };
     // It is 08:00 UTC.
     let (open, shut) = (|| due("07:45"), || due("07:00"));
@@ -222,6 +233,12 @@ fn what_a_rotation_waited_for_in_a_window_goes_on_until_the_next_one() {
         Some(HoldStatus { waits_for_slot: false, ..hold }),
         "it waits for something else"
     );
+    assert_eq!(next(shut().suspended(), &word(Reason::Issued, false)), None, "somebody suspended it");
+    let turned_back =
+        shut().view(|view| view.ledger.slots.iter_mut().for_each(|slot| slot.switched_back = Some(3)));
+    assert_eq!(next(turned_back, &word(Reason::Issued, false)), None, "the schedule begins none");
+    let fed = shut().view(|view| view.room.limit = 10);
+    assert_eq!(next(fed, &word(Reason::Issued, false)), None, "a slot came free");
     let held = HoldStatus { reason: "RotationHeld".into(), ..day };
     let before = ApiKeyStatus { hold: Some(held), ..before };
     assert_eq!(
