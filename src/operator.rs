@@ -50,6 +50,9 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The API server must send something within this while it answers a request.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same while it is watched: a watch asks to be ended after 290 s (kube's default), so that a longer silence is one of a
+/// connection that is dead. Without a limit a list that is never answered would blind a leader that goes on renewing its Lease.
+const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// The namespace whose uid stands for the cluster.
 const CLUSTER_NAMESPACE: &str = "kube-system";
 
@@ -116,7 +119,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let signals = Signals::catch().map_err(RunError::Signals)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let access = config.kubernetes.read().await.map_err(RunError::Access)?;
-    let watching = client(access.clone(), None)?;
+    let watching = client(access.clone(), Some(WATCH_READ_TIMEOUT))?;
     let calling = client(access, Some(READ_TIMEOUT))?;
     let admin = AdminServer::bind(config.admin_listen).await.map_err(RunError::Admin)?;
     info!(address = %admin.address(), "Serving /livez, /readyz and /metrics");
@@ -398,4 +401,33 @@ async fn reconcile_account(account: Arc<BagsAccount>, gate: Arc<Gate>) -> Result
 /// Polls a controller to its end. Its items tell of objects that were gone by the time they were looked at.
 async fn drain<T, E>(run: impl Stream<Item = Result<T, E>>) {
     run.for_each(|_| async {}).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ListParams;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_never_answered_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let silent = async {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 4096];
+            assert_ne!(connection.read(&mut asked).await.unwrap(), 0);
+            // It took the request, and says nothing more.
+            std::future::pending::<()>().await;
+        };
+        let watching = client(kube::Config::new(url.parse().unwrap()), Some(WATCH_READ_TIMEOUT)).unwrap();
+        let keys = Api::<ApiKey>::all(watching);
+        let (begun, all) = (tokio::time::Instant::now(), ListParams::default());
+        tokio::select! {
+            listed = keys.list(&all) => { listed.unwrap_err(); }
+            () = silent => {}
+        }
+        assert!(begun.elapsed() >= WATCH_READ_TIMEOUT, "{:?}", begun.elapsed());
+    }
 }

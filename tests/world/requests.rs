@@ -170,7 +170,7 @@ Written by `make requests`, and compared with what the operator does by `make te
 - *list*: the account's keys with their last use. One at each resync (10 minutes, spread by a fifth), which serves every ApiKey of the account, and one
   before a step that cannot be taken back. A rotation's lists are mostly those that the account asks for anyway while a day passes.
 - An idle account asks for at most {MOST_WHEN_IDLE} in an hour. Every account has a budget of its own (`requestsPerHour`, 250 by default), from which
-  revocations are exempt.
+  revocations may take the last tenth as well.
 ",
         titles.join(" | "),
         "---|".repeat(OPERATIONS.len() + 2)

@@ -334,6 +334,7 @@ pub(super) fn never_asked(reason: &str) -> bool {
             | "ServerError"
             | "Unreadable"
             | "OutcomeUnknown"
+            | "BudgetSpent"
             | "LicenceExpired"
             | "ShuttingDown"
     )
