@@ -139,13 +139,14 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
         .then(Duration::from_secs(1), "scale it up", |scene| scene.scale_workload("web", 2))
         .once(|scene| scene.has_switched("web"))
         .ends(TWO_HOLD),
-        ends(web("the ledger is lost while both keys of a rotation are valid", Ways::Token).meanwhile(
-            "ask for another key",
-            |scene| {
-                scene.set_overlaps("web", "30m", "30m");
-                scene.ask_for_rotation("web", "first");
-            },
-        ))
+        ends(
+            web("the ledger is lost while both keys of a rotation are valid", Ways::Token)
+                .meanwhile("ask for another key", |scene| {
+                    scene.set_overlaps("web", "30m", "30m");
+                    scene.ask_for_rotation("web", "first");
+                })
+                .once(Scene::is_in_use),
+        )
         .then(minutes(20), "the account's status is lost", Scene::lose_ledger)
         .which_loses_the_ledger()
         .once(|scene| scene.has_switched("web"))
