@@ -22,7 +22,7 @@ use crate::{
     workload::{self, Switched, WorkloadRef},
 };
 
-const TOOK_TOO_LONG: &str = "from the last look at the pods to the revocation of the old key it took more than two minutes; everything is \
+const TOOK_TOO_LONG: &str = "it took more than two minutes from the last look at the pods to the step that cannot be taken back; everything is \
                              looked at anew";
 
 /// Lists the namespace's pods, and judges those that read the Secret: against the last switch where one is open, else as if
