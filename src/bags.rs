@@ -30,12 +30,11 @@ pub use budget::{Budget, Priority, Throttled};
 pub use client::BagsClient;
 pub use error::{Class, Error, Observer, Operation, Outcome, Reason};
 pub use token::{AgentToken, AgentTokenError};
-pub use totp::{TotpSecret, TotpSecretError};
+pub use totp::{TotpSecret, TotpSecretError, next_code};
 pub use transport::base_url::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL};
 pub use transport::https::{HttpsError, https};
 pub use transport::{BagsService, Body, REQUEST_LIMIT, RESPONSE_LIMIT, Stage, TransportError};
 pub use types::{
-    Challenge, CreatedKey, KeyList, KeyValue, KeyValueError, ListedKey, Probe, RateReading, Revocation,
-    UserId,
+    Challenge, CreatedKey, KeyList, KeyValue, KeyValueError, ListedKey, Probe, Revocation, UserId,
 };
 pub use wallet::{Wallet, WalletError};

@@ -82,7 +82,7 @@ struct BagsArgs {
         env = "BAGS_REQUESTS_PER_HOUR",
         value_name = "COUNT",
         default_value_t = 2500,
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser = clap::value_parser!(u32).range(30..)
     )]
     requests_per_hour: u32,
 }

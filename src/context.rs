@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::sync::watch;
 
@@ -89,6 +90,25 @@ impl Context {
         BagsClient::new(self.env.bags.clone(), bags_url.clone(), *request_deadline, self.env.clock.clone())
             .with_budgets(memory.budget.clone(), self.operator_budget.clone())
             .with_observer(Arc::new(self.metrics.clone()))
+    }
+
+    /// Forgets an account that is gone.
+    pub fn forget_account(&self, name: &str) {
+        self.metrics.account_gone(name);
+        self.memory.forget(name);
+    }
+
+    /// Forgets an ApiKey that is gone.
+    pub fn forget_key(&self, uid: &str) {
+        self.written.forget(uid);
+        self.backoff.forget(uid);
+        self.metrics.apikey_gone(uid);
+    }
+
+    /// Until when an account waits for the rate limit: its own, or that of all.
+    #[must_use]
+    pub fn paused_until(&self, memory: &AccountMemory) -> Option<Timestamp> {
+        memory.budget.paused_until().max(self.operator_budget.paused_until())
     }
 
     /// An account's credentials.

@@ -4,7 +4,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use kube::{Client, ResourceExt};
+use kube::{Client, ResourceExt, runtime::watcher};
 
 use crate::{bags::BagsService, clock::Clock, clock::Randomness, saves::Saves};
 
@@ -55,10 +55,7 @@ impl CallError {
     #[must_use]
     pub fn kind(&self) -> String {
         match self {
-            Self::Kube(error) => match &**error {
-                kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
-                _ => "the API server could not be reached".to_owned(),
-            },
+            Self::Kube(error) => kind(error),
             Self::Timeout(_) => self.to_string(),
         }
     }
@@ -85,6 +82,28 @@ impl CallError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self.code(), Some(400 | 403 | 405 | 413 | 422))
+    }
+}
+
+/// What kind of failure a watch or its list met, without what was read: a decoder's text may quote it.
+#[must_use]
+pub fn kind_of_watch(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) => format!("its list: {}", kind(error)),
+        watcher::Error::WatchStartFailed(error) => format!("its beginning: {}", kind(error)),
+        watcher::Error::WatchFailed(error) => format!("on its way: {}", kind(error)),
+        watcher::Error::WatchError(status) => {
+            format!("the API server ended it: {} {}", status.code, status.reason)
+        }
+        watcher::Error::NoResourceVersion => "an object without a version".to_owned(),
+    }
+}
+
+fn kind(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
+        kube::Error::SerdeError(_) => "an answer that cannot be read".to_owned(),
+        _ => "the API server could not be reached".to_owned(),
     }
 }
 

@@ -39,7 +39,7 @@ use crate::{
     clock::{Clock, Randomness, SystemClock},
     config::{Config, KubernetesAccessError},
     context::Context,
-    env::{CallError, Env, call},
+    env::{CallError, Env, call, kind_of_watch},
     leader::{Elector, Leadership, Loss, elector::Participant},
     saves::Saves,
     shutdown::Signals,
@@ -362,8 +362,7 @@ where
                     synced.done(kind);
                 }
             }
-            // Only the kind of the failure: a text of the decoder may quote what it could not read.
-            Err(_) => warn!(kind, "A watch failed; it is begun again"),
+            Err(error) => warn!(kind, failure = kind_of_watch(error), "A watch failed; it is begun again"),
         })
 }
 

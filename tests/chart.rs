@@ -176,7 +176,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_do() {
         (&["replicas=2"], &["additional properties 'replicas' not allowed"]),
         (&["webhook.failurePolicy=Ignore"], &["/webhook", "'failurePolicy' not allowed"]),
         (&["bags.url=http://bags.example/api/v1"], &["/bags/url", "^https://"]),
-        (&["bags.requestsPerHour=0"], &["/bags/requestsPerHour", "minimum: got 0, want 1"]),
+        (&["bags.requestsPerHour=29"], &["/bags/requestsPerHour", "minimum: got 29, want 30"]),
         (&["log.format=xml"], &["/log/format", "'text', 'json'"]),
         (&["image.digest=latest"], &["/image/digest", "sha256:"]),
         (&["image.pullPolicy=Sometimes"], &["/image/pullPolicy", "'IfNotPresent'"]),

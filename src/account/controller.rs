@@ -52,7 +52,7 @@ enum End {
 /// point leaves a state that the next run goes on from.
 pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
     let Some(account) = context.ledger.read(name).await else {
-        context.memory.forget(name);
+        context.forget_account(name);
         return Outcome::Gone;
     };
     let begun = context.env.clock.monotonic();
@@ -82,6 +82,10 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
         let budget = context.memory_of(name, &seen.account).budget.remaining();
         context.metrics.budget(name, i64::from(budget));
         context.metrics.awaited(name, status::awaited(&seen));
+    }
+    // What went while it was looked at was remembered anew after the watch had told of it.
+    if context.ledger.read(name).await.is_none() {
+        context.forget_account(name);
     }
     outcome
 }

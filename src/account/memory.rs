@@ -57,6 +57,8 @@ pub struct AccountFacts {
     pub endpoint: Option<Endpoint>,
     /// Version of the credentials with which a creation was last refused for them, unless one has succeeded since.
     pub refused_credentials: Option<String>,
+    /// The time whose one-time code was last sent, by the wall clock.
+    pub code_sent: Option<Timestamp>,
     /// It was said that the account belongs to another installation of this cluster.
     pub told_of_neighbour: bool,
     /// When the service last answered a ping.
@@ -153,8 +155,6 @@ pub struct KeyMemory {
     pub acknowledged: Option<Instant>,
     /// Revocations in a row that failed or had no effect.
     pub revocations: u32,
-    /// When a revocation was last sent.
-    pub sent: Option<Instant>,
     /// No revocation is sent before this.
     pub revoke_after: Option<Instant>,
     /// The refusal of the last one. It is the key's: what Bags says of one id need not hold for the next.

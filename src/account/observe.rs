@@ -248,9 +248,10 @@ fn start_over(memory: &AccountMemory, credentials: &CredentialsSeen) -> bool {
     memory.note(|facts| {
         let changed = facts.credentials.as_ref().is_some_and(|known| known != version);
         if changed {
-            let AccountFacts { missing, namespaces, entered, departed, loose, .. } = std::mem::take(facts);
-            *facts =
-                AccountFacts { missing, namespaces, entered, departed, loose, ..AccountFacts::default() };
+            let AccountFacts { missing, namespaces, entered, departed, loose, code_sent, .. } =
+                std::mem::take(facts);
+            let fresh = AccountFacts::default();
+            *facts = AccountFacts { missing, namespaces, entered, departed, loose, code_sent, ..fresh };
         }
         facts.credentials = Some(version.clone());
         changed

@@ -71,9 +71,10 @@ pub struct BagsAccountSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub allowed: Vec<Allowed>,
-    /// Requests an hour that the operator may spend on this account. Default: 250.
+    /// Requests an hour that the operator may spend on this account; half of them at once. Default: 250.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 10, max = 5000))]
+    // With fewer, no half holds what one key takes: lists, challenge, code, creation, proof.
+    #[schemars(range(min = 30, max = 5000))]
     pub requests_per_hour: Option<i64>,
 }
 

@@ -31,8 +31,13 @@ const STATUS_CHANGED: &str = "the status was written by somebody else; looking a
 pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Outcome {
     let Some(key) = context.keys.get(reference) else { return Outcome::Gone };
     let key = context.written.newest(key);
+    let uid = key.uid().unwrap_or_default();
     let begun = context.env.clock.monotonic();
     let (outcome, how) = run_once(context, key).await;
+    // What went while it was looked at was remembered anew after the watch had told of it.
+    if context.keys.get(reference).is_none_or(|now| now.metadata.uid.as_ref() != Some(&uid)) {
+        context.forget_key(&uid);
+    }
     let took = context.env.clock.monotonic().saturating_duration_since(begun);
     context.metrics.reconciled(Kind::ApiKey, how, took);
     outcome

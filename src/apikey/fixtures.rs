@@ -194,6 +194,7 @@ pub(crate) fn seen() -> Observation {
             ahead: 0,
             use_rival: None,
             paused_until: None,
+            next_code: None,
             unlisted: None,
             credentials: Ok(credentials()),
             refused_credentials: Some(CREDENTIALS.into()),

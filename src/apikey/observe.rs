@@ -119,6 +119,8 @@ pub struct AccountView {
     pub use_rival: Option<String>,
     /// No request to Bags before this time.
     pub paused_until: Option<Timestamp>,
+    /// Its next one-time code is out then: the present one was sent already.
+    pub next_code: Option<Timestamp>,
     /// Its keys cannot be listed for so long, and why: none is made without a look at them.
     pub unlisted: Option<(Duration, bags::Error)>,
     /// Its credentials.
@@ -371,15 +373,17 @@ fn view(
     let Claim { room, permission, max, ahead, use_rival } = claim;
     let memory = context.memory_of(&account.name_any(), &account);
     let this = &context.settings.installation;
+    let credentials = context.credentials(&account);
     AccountView {
         room,
         permission,
         max,
         ahead,
         use_rival,
-        paused_until: memory.budget.paused_until().filter(|until| *until > now),
+        paused_until: context.paused_until(&memory).filter(|until| *until > now),
         unlisted: unlisted(&memory.facts(), context.env.clock.monotonic()),
-        credentials: context.credentials(&account),
+        next_code: next_code(&credentials, memory.facts().code_sent, now),
+        credentials,
         refused_credentials: memory.facts().refused_credentials,
         preparing: memory.preparing.try_lock().is_err(),
         ours: installation.map(|installation| installation == this),
@@ -387,6 +391,18 @@ fn view(
         ledger,
         account,
     }
+}
+
+/// When the account's credentials give a code that was not sent yet, where that is not now. A clock that was set back is not
+/// waited for.
+fn next_code(
+    credentials: &Result<CredentialSet, CredentialProblem>,
+    sent: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let (_, second_factor) = credentials.as_ref().ok()?.wallet.as_ref()?;
+    second_factor.as_ref()?;
+    sent.filter(|sent| *sent <= now).map(bags::next_code).filter(|next| *next > now)
 }
 
 fn unlisted(facts: &AccountFacts, now: Instant) -> Option<(Duration, bags::Error)> {

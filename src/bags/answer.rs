@@ -12,7 +12,6 @@ use serde::de::DeserializeOwned;
 use super::budget::{LONGEST_PAUSE, later};
 use super::error::{Class, Error, Operation, Reason};
 use super::transport::Body;
-use super::types::RateReading;
 use super::wire::{self, Refusal, unix_time};
 
 /// How long a rate limit is respected that does not say when it ends.
@@ -46,17 +45,6 @@ impl Answer {
     /// The service's clock, from the `Date` header.
     pub(super) fn server_time(&self) -> Option<Timestamp> {
         http_date(text(self.response.headers(), header::DATE.as_str())?)
-    }
-
-    /// The service's account of its rate limit.
-    pub(super) fn rate(&self) -> Option<RateReading> {
-        let headers = self.response.headers();
-        let number = |name| text(headers, name)?.parse::<u64>().ok();
-        Some(RateReading {
-            limit: number("x-ratelimit-limit")?,
-            remaining: number("x-ratelimit-remaining")?,
-            reset: rate_reset(headers)?,
-        })
     }
 
     /// The end of a rate limit by this machine's clock, where the answer is one (429): bounded, and corrected

@@ -9,12 +9,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::types::RateReading;
 use crate::clock::Clock;
 
 const HOUR_SECONDS: f64 = 3600.0;
 /// The service counts over an hour; a pause of more than twice that is a broken clock's.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
+/// One account's rate limit may be its user's or the whole machine's. The others are held back so long, and by each account
+/// no more than once an hour: if the limit is the machine's, their own requests tell, and if it is not, one tenant's busy
+/// applications would stall every account.
+const SHARED_PAUSE: Duration = Duration::from_secs(60);
+const SHARED_PAUSE_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How often a revocation is tried while the service refuses everything.
 const PAUSED_REVOCATION_EVERY: Duration = Duration::from_secs(30);
 
@@ -53,11 +57,12 @@ struct State {
     tokens: f64,
     at: Instant,
     paused_until: Option<Instant>,
+    /// When others were last held back for this one's sake.
+    shared_at: Option<Instant>,
     /// The last revocation that was let through during a pause.
     passed_at: Option<Instant>,
     /// The one before what was last taken.
     passed_before: Option<Instant>,
-    reading: Option<RateReading>,
 }
 
 /// Who asks.
@@ -88,9 +93,9 @@ impl Budget {
             tokens: rate.capacity,
             at: clock.monotonic(),
             paused_until: None,
+            shared_at: None,
             passed_at: None,
             passed_before: None,
-            reading: None,
         };
         Self { clock, state: Mutex::new(state) }
     }
@@ -159,23 +164,24 @@ impl Budget {
         state.paused_until = state.paused_until.max(Some(until));
     }
 
+    /// The service said so to an account: stops it until then, and for a moment `all`, the budget that it shares with others.
+    pub(super) fn limited_until(&self, until: Timestamp, all: &Self) {
+        self.pause_until(until);
+        let now = self.clock.monotonic();
+        let mut state = self.lock();
+        if state.shared_at.is_none_or(|at| now.saturating_duration_since(at) >= SHARED_PAUSE_EVERY) {
+            state.shared_at = Some(now);
+            drop(state);
+            all.pause_until(until.min(later(self.clock.wall(), SHARED_PAUSE)));
+        }
+    }
+
     /// The end of the present pause.
     #[must_use]
     pub fn paused_until(&self) -> Option<Timestamp> {
         let now = self.clock.monotonic();
         let until = self.lock().paused_until.filter(|until| *until > now)?;
         Some(self.wall(now, until))
-    }
-
-    /// Keeps what the service says of its own limit, for metrics.
-    pub fn note(&self, reading: RateReading) {
-        self.lock().reading = Some(reading);
-    }
-
-    /// The service's last word on its own limit.
-    #[must_use]
-    pub fn reading(&self) -> Option<RateReading> {
-        self.lock().reading
     }
 
     /// How many requests this budget would let through now, its reserve included.

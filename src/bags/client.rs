@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use jiff::Timestamp;
 use serde::Serialize;
 use tower::ServiceExt;
 use zeroize::Zeroizing;
 
 use super::answer::Answer;
-use super::budget::{Budget, Priority, Throttled, later};
+use super::budget::{Budget, Priority, Throttled};
 use super::error::{Class, Error, Observer, Operation, Outcome, Reason};
 use super::token::AgentToken;
 use super::totp::TotpSecret;
@@ -24,9 +25,6 @@ const USER_AGENT: &str = concat!("bags-operator/", env!("CARGO_PKG_VERSION"));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Base58 decoding is quadratic, and a challenge is a short text.
 const LONGEST_CHALLENGE: usize = 4096;
-/// One account's rate limit may be its user's or the whole machine's: the others are held back so long at
-/// most, else one tenant's busy applications would stall every account.
-const SHARED_PAUSE: Duration = Duration::from_secs(60);
 
 /// The client of the service. Cheap to clone; a clone shares budgets and connections.
 ///
@@ -119,8 +117,8 @@ impl BagsClient {
     }
 
     /// Makes a key with a signed challenge, and a one-time code where the account asks for one. Only the last
-    /// request makes the key; none is sent twice. `may_send` is asked before a further request: at its no nothing
-    /// more is sent, and nothing was made.
+    /// request makes the key; none is sent twice. `may_send` is asked before a one-time code is sent, with the time whose code
+    /// it is: at its no nothing more is sent, and nothing was made.
     ///
     /// # Errors
     /// [`Class::Unknown`] means that a key may exist, every other class that none was made.
@@ -130,7 +128,7 @@ impl BagsClient {
         challenge: Challenge,
         totp: Option<&TotpSecret>,
         name: &str,
-        may_send: impl Fn() -> bool + Send,
+        may_send: impl FnOnce(Timestamp) -> bool + Send,
     ) -> Result<CreatedKey, Error> {
         let operation = Operation::CreateWithWallet;
         if challenge.could_be_a_transaction_of(wallet) {
@@ -153,10 +151,11 @@ impl BagsClient {
             WalletStep::CodeWanted { auth_code } => auth_code,
         };
         let totp = totp.ok_or_else(|| Error::new(operation, Class::Refused, Reason::MfaRequired))?;
-        if !may_send() {
+        let at = self.clock.wall();
+        if !may_send(at) {
             return Err(Error::new(operation, Class::NotDone, Reason::OutOfTime));
         }
-        let mfa_code = totp.code(self.clock.wall());
+        let mfa_code = totp.code(at);
         let request = wire::CodeRequest { auth_code: &auth_code, mfa_code: &mfa_code, key_name: name };
         self.exchange(self.post(operation, "/agent/v2/auth/callback", &request), |answer| {
             match wallet_step(answer, &[&auth_code, &mfa_code, &signature, &challenge.nonce])? {
@@ -179,12 +178,7 @@ impl BagsClient {
             let wire::Object(wire::TokenPayload { api_key: wire::Object(api_key) }) =
                 answer.payload(&[token.expose()])?;
             let wire::Value::Usable(value) = api_key.key else { return Err(answer.unreadable()) };
-            Ok(CreatedKey {
-                key_id: id_beside(&value, &api_key.key_id),
-                user_id: user_beside(&value, &api_key.user_id),
-                signed_up: false,
-                value,
-            })
+            Ok(CreatedKey { key_id: id_beside(&value, &api_key.key_id), signed_up: false, value })
         })
         .await
     }
@@ -316,13 +310,8 @@ impl BagsClient {
 
     fn note(&self, answer: &Answer) {
         let Some(Budgets { account, operator }) = &self.budgets else { return };
-        if let Some(reading) = answer.rate() {
-            account.note(reading);
-            operator.note(reading);
-        }
         if let Some(until) = answer.rate_limited_until() {
-            account.pause_until(until);
-            operator.pause_until(until.min(later(self.clock.wall(), SHARED_PAUSE)));
+            account.limited_until(until, operator);
         }
     }
 }
@@ -363,7 +352,7 @@ fn wallet_step(answer: &Answer, secrets: &[&str]) -> Result<WalletStep, Error> {
         wire::Value::Usable(value) => {
             let key_id = id_beside(&value, &payload.key_id);
             let signed_up = payload.is_signup.0;
-            return Ok(WalletStep::Created(CreatedKey { value, key_id, signed_up, user_id: None }));
+            return Ok(WalletStep::Created(CreatedKey { value, key_id, signed_up }));
         }
         // Whatever else the answer says, a key seems to have been made.
         wire::Value::Unusable => return Err(answer.unreadable()),

@@ -162,7 +162,7 @@ pub(super) async fn perform(client: &BagsClient, operation: Operation) -> Result
     match operation {
         Operation::Challenge => client.challenge(&wallet()).await.map(drop),
         Operation::CreateWithWallet => client
-            .create_with_wallet(&wallet(), challenge(), Some(&totp()), "Web-Shop-x-y", || true)
+            .create_with_wallet(&wallet(), challenge(), Some(&totp()), "Web-Shop-x-y", |_| true)
             .await
             .map(drop),
         Operation::CreateWithToken => client.create_with_token(&token(), "Web-Shop-x-y").await.map(drop),

@@ -2,10 +2,6 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jiff::Timestamp;
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
 /// Far above any JWT seen; it must leave room for the rest of a request.
@@ -61,24 +57,6 @@ impl AgentToken {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// When the token expires, by its own claim and unverified; `None` where it is no JWT or does not say.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        #[derive(Deserialize)]
-        struct Claims {
-            exp: f64,
-        }
-        let mut parts = self.0.split('.');
-        let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
-        }
-        let claims = Zeroizing::new(URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).ok()?);
-        let Claims { exp } = serde_json::from_slice(&claims).ok()?;
-        // A float by the RFC's grammar ("NumericDate"); the cast saturates, and the range check is jiff's.
-        Timestamp::from_second(exp as i64).ok()
-    }
-
     /// The token, for a request's body.
     pub(super) fn expose(&self) -> &str {
         &self.0
@@ -94,15 +72,6 @@ impl fmt::Debug for AgentToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn jwt(claims: &str) -> String {
-        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        format!("{}.{}.{}", part("{\"alg\":\"HS256\"}"), part(claims), part("signature"))
-    }
-
-    fn expiry(token: &str) -> Option<i64> {
-        AgentToken::parse(token.as_bytes()).unwrap().expires_at().map(Timestamp::as_second)
-    }
 
     #[test]
     fn white_space_around_a_token_is_ignored() {
@@ -123,28 +92,6 @@ mod tests {
         for (bytes, expected) in cases {
             assert_eq!(AgentToken::parse(bytes).unwrap_err(), expected);
         }
-    }
-
-    #[test]
-    fn a_jwt_says_when_it_expires() {
-        assert_eq!(expiry(&jwt("{\"sub\":\"x\",\"exp\":1798761600}")), Some(1_798_761_600));
-        assert_eq!(expiry(&jwt("{\"exp\":1798761600.9}")), Some(1_798_761_600));
-    }
-
-    #[test]
-    fn what_does_not_say_has_no_expiry() {
-        let none = [
-            "token-for-tests",
-            "a.b.c",
-            "..",
-            &jwt("{}"),
-            &jwt("{\"exp\":\"soon\"}"),
-            &jwt("{\"exp\":1e300}"),
-        ];
-        for token in none {
-            assert_eq!(expiry(token), None, "{token}");
-        }
-        assert_eq!(expiry(&format!("{}.more", jwt("{\"exp\":1798761600}"))), None);
     }
 
     #[test]

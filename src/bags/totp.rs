@@ -103,6 +103,14 @@ impl TotpSecret {
     }
 }
 
+/// When a code is out that is not the one of that time: a service need not take one twice (RFC 6238, 5.2).
+#[must_use]
+pub fn next_code(after: Timestamp) -> Timestamp {
+    let step = i64::try_from(STEP_SECONDS).unwrap_or(i64::MAX);
+    let next = after.as_second().div_euclid(step).saturating_add(1).saturating_mul(step);
+    Timestamp::from_second(next).unwrap_or(Timestamp::MAX)
+}
+
 impl fmt::Debug for TotpSecret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("TotpSecret([redacted])")
@@ -188,6 +196,16 @@ mod tests {
         }
         assert_eq!(TotpSecret::parse(b"\xff").unwrap_err(), TotpSecretError::NotText);
         assert_eq!(TotpSecret::parse(&[b'A'; 1025]).unwrap_err(), TotpSecretError::NotText);
+    }
+
+    #[test]
+    fn the_next_code_is_another_one() {
+        for second in [0, 1, 29, 30, 59, 1_111_111_109] {
+            let next = next_code(Timestamp::from_second(second).unwrap()).as_second();
+            assert_ne!(code(RFC, next), code(RFC, second), "{second}");
+            assert_eq!(code(RFC, next - 1), code(RFC, second), "{second}");
+        }
+        assert_eq!(next_code(Timestamp::MAX), Timestamp::MAX);
     }
 
     #[test]

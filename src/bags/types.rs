@@ -114,8 +114,6 @@ pub struct CreatedKey {
     pub key_id: Option<String>,
     /// Whether the wallet had no account and one was made for it: mostly a wrong wallet.
     pub signed_up: bool,
-    /// The user the key belongs to, where the answer says so (the agent-token way).
-    pub user_id: Option<UserId>,
 }
 
 /// A key in the service's list. The service may send values along; there is no place for them here.
@@ -199,17 +197,6 @@ pub enum Revocation {
     Acknowledged,
     /// 404 or 405: this account cannot revoke. Proves nothing about the key.
     NoEndpoint,
-}
-
-/// The service's own account of its rate limit, from the headers of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateReading {
-    /// Requests an hour.
-    pub limit: u64,
-    /// Requests left.
-    pub remaining: u64,
-    /// When the count starts anew, by the service's clock.
-    pub reset: Timestamp,
 }
 
 #[cfg(test)]

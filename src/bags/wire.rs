@@ -213,8 +213,6 @@ pub(super) struct TokenKey {
     pub(super) key: Value,
     #[serde(default)]
     pub(super) key_id: Text,
-    #[serde(default)]
-    pub(super) user_id: Text,
 }
 
 #[derive(Deserialize)]

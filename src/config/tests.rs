@@ -133,7 +133,7 @@ fn durations_of_the_election_must_fit_together() {
 fn values_out_of_range_are_refused_by_the_flag() {
     for flag in [
         "--concurrency=0",
-        "--requests-per-hour=0",
+        "--requests-per-hour=29",
         "--admin-listen=8080",
         "--log-format=xml",
         "--log=bags_operator=loud",

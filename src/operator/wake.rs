@@ -1,7 +1,7 @@
 //! Which objects a change of another object concerns.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -35,6 +35,39 @@ pub struct Wake {
     to_keys: UnboundedSender<ObjectRef<ApiKey>>,
     to_accounts: UnboundedSender<ObjectRef<BagsAccount>>,
     specs: Arc<Mutex<HashMap<String, Option<i64>>>>,
+    listed_keys: Arc<Listed<ApiKey>>,
+    listed_accounts: Arc<Listed<BagsAccount>>,
+}
+
+/// What a cache held before a new list began: of what went while nobody watched, only its absence tells.
+struct Listed<K>(Mutex<Vec<Arc<K>>>);
+
+impl<K> Default for Listed<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K> Listed<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    /// What a new list no longer shows, at its end; the cache has seen the event already.
+    fn gone(&self, cache: &Store<K>, event: &Event<K>) -> Vec<Arc<K>> {
+        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Init => *before = cache.state(),
+            Event::InitDone => {
+                let there: HashSet<Option<String>> =
+                    cache.state().iter().map(|object| object.uid()).collect();
+                let mut gone = std::mem::take(&mut *before);
+                gone.retain(|object| !there.contains(&object.uid()));
+                return gone;
+            }
+            Event::InitApply(_) | Event::Apply(_) | Event::Delete(_) => {}
+        }
+        Vec::new()
+    }
 }
 
 impl Wake {
@@ -48,7 +81,16 @@ impl Wake {
         let (to_keys, woken_keys) = unbounded();
         let (to_accounts, woken_accounts) = unbounded();
         (
-            Self { keys, accounts, context, to_keys, to_accounts, specs: Arc::default() },
+            Self {
+                keys,
+                accounts,
+                context,
+                to_keys,
+                to_accounts,
+                specs: Arc::default(),
+                listed_keys: Arc::default(),
+                listed_accounts: Arc::default(),
+            },
             woken_keys,
             woken_accounts,
         )
@@ -56,17 +98,20 @@ impl Wake {
 
     /// An ApiKey that goes makes room: for its use, its Secret's name, its slot.
     pub fn by_key(&self, event: &Event<ApiKey>) {
-        let (Event::Delete(gone) | Event::Apply(gone)) = event else { return };
-        let leaving = matches!(event, Event::Delete(_)) || gone.metadata.deletion_timestamp.is_some();
-        if !leaving {
-            return;
+        self.listed_keys.gone(&self.keys, event).iter().for_each(|gone| self.key_gone(gone));
+        match event {
+            Event::Delete(gone) => self.key_gone(gone),
+            Event::Apply(leaving) if leaving.metadata.deletion_timestamp.is_some() => self.room_of(leaving),
+            Event::Apply(_) | Event::Init | Event::InitApply(_) | Event::InitDone => {}
         }
-        if matches!(event, Event::Delete(_)) {
-            let uid = gone.uid().unwrap_or_default();
-            self.context.written.forget(&uid);
-            self.context.backoff.forget(&uid);
-            self.context.metrics.apikey_gone(&uid);
-        }
+    }
+
+    fn key_gone(&self, gone: &ApiKey) {
+        self.context.forget_key(&gone.uid().unwrap_or_default());
+        self.room_of(gone);
+    }
+
+    fn room_of(&self, gone: &ApiKey) {
         self.account(&gone.spec.account_ref.name);
         let waiting = self.keys.state_filter(|key| {
             let same_use = key.spec.account_ref == gone.spec.account_ref && key.key_use() == gone.key_use();
@@ -79,6 +124,7 @@ impl Wake {
     /// An account's change concerns the ApiKeys that wait for something of it; those whose key is live and stays so
     /// are left in peace, or each write of the ledger would cost a request for each of them.
     pub fn by_account(&self, event: &Event<BagsAccount>) {
+        self.listed_accounts.gone(&self.accounts, event).iter().for_each(|gone| self.account_gone(gone));
         match event {
             Event::Apply(account) | Event::InitApply(account) => {
                 let status = account.status.clone().unwrap_or_default();
@@ -90,14 +136,17 @@ impl Wake {
                 let edited = self.edited(account);
                 self.keys_of(account, |key, ledger| edited || unsettled(key, ledger));
             }
-            Event::Delete(account) => {
-                let name = account.name_any();
-                self.context.metrics.account_gone(&name);
-                self.context.memory.forget(&name);
-                self.keys_of(account, |_, _| true);
-            }
+            Event::Delete(account) => self.account_gone(account),
             Event::Init | Event::InitDone => {}
         }
+    }
+
+    fn account_gone(&self, gone: &BagsAccount) {
+        let name = gone.name_any();
+        // One of the same name may be there by now; what was known of this one is not its.
+        self.specs.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        self.context.forget_account(&name);
+        self.keys_of(gone, |_, _| true);
     }
 
     /// A keystore Secret with a value concerns its ApiKey; one that goes, its account; any other one concerns the accounts
@@ -170,15 +219,47 @@ fn unsettled(key: &ApiKey, ledger: &Ledger) -> bool {
 mod tests {
     use super::*;
     use crate::ledger::slots::tests::{owner, slot};
+    use kube::runtime::reflector;
+
+    fn key(uid: &str) -> ApiKey {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
+            "metadata": {"name": format!("app-{uid}"), "namespace": "shop", "uid": uid},
+            "spec": {"accountRef": {"name": "main"}, "environment": "production"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_a_new_list_no_longer_shows_is_gone() {
+        let (cache, mut writer) = reflector::store();
+        let listed = Listed::default();
+        let mut told = |event: Event<ApiKey>| {
+            writer.apply_watcher_event(&event);
+            let gone = listed.gone(&cache, &event);
+            gone.iter().filter_map(|key| key.uid()).collect::<Vec<_>>()
+        };
+        for event in [Event::Init, Event::InitApply(key("a")), Event::InitApply(key("b")), Event::InitDone] {
+            assert!(told(event).is_empty(), "the first list");
+        }
+        assert!(told(Event::Apply(key("c"))).is_empty());
+        assert!(told(Event::Init).is_empty());
+        // One of the same name, and one that is new.
+        let mut again = key("b");
+        again.metadata.uid = Some("b2".into());
+        for event in [Event::InitApply(key("a")), Event::InitApply(again), Event::InitApply(key("d"))] {
+            assert!(told(event).is_empty());
+        }
+        let mut gone = told(Event::InitDone);
+        gone.sort();
+        assert_eq!(gone, ["b", "c"]);
+        assert!(told(Event::Init).is_empty());
+        assert_eq!(told(Event::InitDone).len(), 3, "all of them");
+    }
 
     #[test]
     fn a_published_key_is_left_in_peace_and_everything_else_is_woken() {
-        let mut key: ApiKey = serde_json::from_value(serde_json::json!({
-            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
-            "metadata": {"name": "app-0", "namespace": "shop", "uid": "uid-0"},
-            "spec": {"accountRef": {"name": "main"}, "environment": "production"},
-        }))
-        .unwrap();
+        let mut key = key("uid-0");
         let ledger = |states: &[SlotState]| Ledger {
             slots: states.iter().map(|state| slot(&owner(0), state.clone())).collect(),
             departed: vec![],

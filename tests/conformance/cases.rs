@@ -16,6 +16,8 @@ mod refusal;
 mod update;
 #[path = "watch.rs"]
 mod watch;
+#[path = "webhook.rs"]
+mod webhook;
 #[path = "workloads.rs"]
 mod workloads;
 
@@ -57,6 +59,7 @@ pub(crate) fn all() -> Vec<Case> {
     watch::add(&mut table);
     workloads::add(&mut table);
     ownership::add(&mut table);
+    webhook::add(&mut table);
     table.0
 }
 

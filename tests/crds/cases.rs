@@ -567,7 +567,7 @@ fn credentials(t: &mut Table) {
 fn numbers(t: &mut Table) {
     t.accepts(
         "the least of each number",
-        &json!({ "spec": { "limit": 1, "rotationReserve": 0, "unmanagedKeys": 0, "requestsPerHour": 10 } }),
+        &json!({ "spec": { "limit": 1, "rotationReserve": 0, "unmanagedKeys": 0, "requestsPerHour": 30 } }),
     );
     t.accepts(
         "the most of each number",
@@ -577,7 +577,7 @@ fn numbers(t: &mut Table) {
         ("limit", 0, 101),
         ("rotationReserve", -1, 101),
         ("unmanagedKeys", -1, 101),
-        ("requestsPerHour", 9, 5001),
+        ("requestsPerHour", 29, 5001),
     ] {
         t.schema_refuses(
             format!("{field} of {low} is too little"),

@@ -79,6 +79,12 @@ impl Scene<'_> {
         self.api::<Pod>().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
+    /// Deployment "web" is changed by a person.
+    async fn edit_web(&self, spec: Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.api::<Deployment>().patch("web", &PatchParams::default(), &patch).await.unwrap();
+    }
+
     async fn ask_for_another_key(&self) {
         self.patch(NAME, json!({"metadata": {"annotations": {"keys.bags.fm/rotate": "first"}}})).await;
     }
@@ -280,6 +286,30 @@ async fn whoever_holds_the_old_key_is_named_with_what_to_do_until_the_last_one_h
     scene.end().await;
 }
 
+/// Waits until a rotation does not begin as a workload could not be restarted without a gap, told in these words.
+async fn blocked(scene: &Scene<'_>, why: &str) {
+    let told = |key: &ApiKey| {
+        condition(key, "ZeroDowntime").is_some_and(|it| it.status == "False" && it.message.contains(why))
+    };
+    let key = scene.key(NAME, "not rotated", told).await;
+    says(
+        &condition(&key, "ZeroDowntime").unwrap().message,
+        &["Deployment \"web\"", "spec.rollout.allowGap: true"],
+    );
+    assert_eq!(scene.made().len(), 1, "a key was made for a rotation that cannot end");
+}
+
+/// Changes Deployment "web", whereupon the rotation begins by itself and ends.
+async fn let_it(scene: &Scene<'_>, spec: Value) {
+    scene.edit_web(spec).await;
+    scene.rotated().await;
+    let web = scene.api::<Deployment>().get("web").await.unwrap();
+    let template = serde_json::to_value(web.spec.unwrap().template).unwrap();
+    let mark = &template["metadata"]["annotations"][format!("restart.keys.bags.fm/{NAME}")];
+    assert!(mark.as_str().is_some_and(|mark| mark.ends_with("-2")), "{template}");
+    assert_eq!(scene.events("web", "Restarted").await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_paused_workload_keeps_a_rotation_from_beginning_until_it_goes_on() {
     let world = World::shared().await;
@@ -288,35 +318,33 @@ async fn a_paused_workload_keeps_a_rotation_from_beginning_until_it_goes_on() {
     let spec = json!({"replicas": 2, "selector": selector(), "template": template()});
     scene.make::<Deployment>(json!({"metadata": {"name": "web"}, "spec": spec})).await;
     scene.running(2).await;
-    let deployments = scene.api::<Deployment>();
-    let set_paused = async |paused: bool| {
-        let patch = Patch::Merge(json!({"spec": {"paused": paused}}));
-        deployments.patch("web", &PatchParams::default(), &patch).await.unwrap();
-    };
-    set_paused(true).await;
+    scene.edit_web(json!({"paused": true})).await;
     scene.ask_for_another_key().await;
-    let blocked = |key: &ApiKey| {
-        condition(key, "ZeroDowntime")
-            .is_some_and(|it| it.status == "False" && it.message.contains("(it is paused)"))
-    };
-    let key = scene.key(NAME, "waiting for a paused workload", blocked).await;
-    says(
-        &condition(&key, "ZeroDowntime").unwrap().message,
-        &["Deployment \"web\"", "spec.rollout.allowGap: true"],
-    );
-    assert_eq!(scene.made().len(), 1, "a key was made for a rotation that cannot end");
+    blocked(&scene, "(it is paused)").await;
     counts(
         world,
         &["rotations_held{kind=\"ApiKey\",reason=\"RotationBlocked\"}", "apikeys{phase=\"Ready\"}"],
     )
     .await;
-    set_paused(false).await;
-    scene.rotated().await;
-    let template =
-        serde_json::to_value(deployments.get("web").await.unwrap().spec.unwrap().template).unwrap();
-    let mark = &template["metadata"]["annotations"][format!("restart.keys.bags.fm/{NAME}")];
-    assert!(mark.as_str().is_some_and(|mark| mark.ends_with("-2")), "{template}");
-    assert_eq!(scene.events("web", "Restarted").await.len(), 1);
+    let_it(&scene, json!({"paused": false})).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn one_replica_without_surge_keeps_a_rotation_from_beginning_until_it_may_be_doubled() {
+    let world = World::shared().await;
+    let scene = scene(world, UserOptions::default()).await;
+    let _machine = Machine::of(&scene).await;
+    let strategy =
+        |surge: u32, missing: u32| json!({"rollingUpdate": {"maxSurge": surge, "maxUnavailable": missing}});
+    let spec = json!({
+        "replicas": 1, "selector": selector(), "template": template(), "strategy": strategy(0, 1),
+    });
+    scene.make::<Deployment>(json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    scene.running(1).await;
+    scene.ask_for_another_key().await;
+    blocked(&scene, "room to surge").await;
+    let_it(&scene, json!({"strategy": strategy(1, 0)})).await;
     scene.end().await;
 }
 
@@ -444,31 +472,5 @@ async fn a_new_key_that_dies_keeps_the_old_one_alive() {
     counts(world, &["rotations_held{kind=\"ApiKey\",reason=\"RotationHeld\"}"]).await;
     scene.delete_now(NAME).await;
     assert!(!world.sandbox.sandbox.works(&old));
-    scene.end().await;
-}
-
-#[tokio::test]
-async fn a_key_is_replaced_on_schedule() {
-    let world = World::shared().await;
-    let scene = Scene::new(world, Way::Token, UserOptions::default()).await;
-    let rotation = json!({"every": "1m", "minOverlap": "1s", "quietFor": "1s"});
-    scene.apply(NAME, json!({"rotation": rotation})).await;
-    let next = |key: &ApiKey| key.status.as_ref().and_then(|status| status.next_rotation);
-    let key = scene.key(NAME, "saying when it is rotated", |key| next(key).is_some()).await;
-    let due = next(&key).unwrap();
-    let old = scene.working_value(NAME).await;
-    scene.rotated().await;
-    let key = scene.key(NAME, "saying when it is rotated next", |key| next(key) > Some(due)).await;
-    let status = key.status.unwrap();
-    assert!(status.switch.unwrap().at >= due, "it was rotated before {due}");
-    let current = status.current.unwrap();
-    assert_eq!(current.revision, 2);
-    assert!(!world.sandbox.sandbox.works(&old));
-    counts(world, &["rotations_total{outcome=\"Finished\"}", "rotation_overlap_seconds_count"]).await;
-    let account = scene.account_where("with one key", |account| slots(account) == 1).await.name_any();
-    let oldest = format!("bags_operator_account_oldest_key_timestamp_seconds{{account=\"{account}\"}}");
-    let (oldest, published) =
-        (world.operator().measures(&oldest).await.unwrap(), current.published_at.unwrap());
-    assert!((oldest - published.as_second() as f64).abs() < 2.0, "{oldest} is not {published}");
     scene.end().await;
 }

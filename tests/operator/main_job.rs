@@ -69,6 +69,22 @@ async fn a_key_made_with_a_wallet_and_a_second_factor_arrives_in_its_secret_and_
 }
 
 #[tokio::test]
+async fn two_keys_made_with_a_second_factor_whose_codes_are_taken_once_are_made_with_two_codes() {
+    let world = World::shared().await;
+    let options = UserOptions { totp: true, totp_single_use: true, ..UserOptions::default() };
+    let scene = Scene::new(world, Way::Wallet, options).await;
+    for name in ["web", "worker"] {
+        scene.apply(name, json!({})).await;
+    }
+    for name in ["web", "worker"] {
+        scene.ready(name).await;
+        assert_eq!(scene.notes(name, "CredentialsRefused").await, Vec::<String>::new());
+    }
+    assert_eq!(scene.requests_to("/agent/v2/auth/callback"), 4, "signature and code of each");
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn a_key_made_with_a_wallet_beside_a_token_arrives_in_its_secret_and_works() {
     a_key_arrives(Way::WalletAndToken, UserOptions::default()).await;
 }

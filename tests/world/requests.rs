@@ -109,7 +109,8 @@ fn cases() -> Vec<Workflow> {
     vec![
         creation("creation, agent token", Ways::Token),
         creation("creation, wallet", Ways::Wallet),
-        creation("creation, wallet with a second factor", Ways::Wallet).user(|user| user.totp = true),
+        creation("creation, wallet with a second factor", Ways::Wallet)
+            .user(|user| (user.totp, user.totp_single_use) = (true, true)),
         creation("creation, wallet and agent token", Ways::Both),
         rotation("rotation, agent token", Ways::Token),
         rotation("rotation, agent token without a revoke endpoint: a person revokes", Ways::Token)

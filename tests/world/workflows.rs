@@ -41,7 +41,7 @@ fn creation() -> Vec<Workflow> {
         Workflow::new("creation by wallet and token", Ways::Both).key("web").ends(WEB_IS_READY),
         Workflow::new("creation by wallet", Ways::Wallet).key("web").ends(WEB_IS_READY),
         Workflow::new("creation by wallet and second factor", Ways::Wallet)
-            .user(|user| user.totp = true)
+            .user(|user| (user.totp, user.totp_single_use) = (true, true))
             .key("web")
             .ends(WEB_IS_READY),
         Workflow::new("creation without ids", Ways::Both)

@@ -10,10 +10,9 @@ use super::{Actor, PAGE, named};
 use crate::{
     account::{
         death, listing,
-        memory::{Endpoint, RefusedRevocation, class_of},
+        memory::{Endpoint, RefusedRevocation},
     },
     api::account::SlotState,
-    backoff::FailureClass,
     bags::{self, BagsClient, Probe, Revocation},
     events::EventReason,
 };
@@ -99,7 +98,6 @@ impl Actor<'_> {
         let Some(token) = credentials.token else { return };
         let path = self.seen.account.revocation_path();
         let clock = &self.context.env.clock;
-        let sent = clock.monotonic();
         // Where the endpoint is known to be there, a 404 is about this key.
         let with = self.seen.endpoint();
         let is_there = self.memory.facts().endpoint.is_some_and(|known| known.found && known.with == with);
@@ -110,7 +108,6 @@ impl Actor<'_> {
             answer => answer,
         };
         let (now, at) = (clock.monotonic(), clock.wall());
-        self.memory.remember(attempt, |key| key.sent = Some(sent));
         let endpoint = |found| {
             self.memory.note(|facts| facts.endpoint = Some(Endpoint { found, at, with: with.clone() }));
         };
@@ -128,8 +125,10 @@ impl Actor<'_> {
                 warn!(%error, attempt, "Revocation failed");
                 let of_token = error.reason() == bags::Reason::InvalidToken;
                 let refused = error.class() == bags::Class::Refused && !of_token;
+                // The operator's own budget comes back by itself: nobody is called for that.
+                let failed = error.reason() != bags::Reason::BudgetSpent;
                 self.memory.remember(attempt, |key| {
-                    key.revocations = key.revocations.saturating_add(1);
+                    key.revocations = key.revocations.saturating_add(u32::from(failed));
                     let pause = death::revocation_pause(key.revocations);
                     key.revoke_after = Some(self.retry_at(&error, now, pause));
                     let refusal = || RefusedRevocation { at, with: with.clone(), error: error.clone() };
@@ -165,10 +164,7 @@ impl Actor<'_> {
 
     /// When a failed request may be sent again.
     fn retry_at(&self, error: &bags::Error, now: Instant, pause: Duration) -> Instant {
-        let until = match class_of(error) {
-            FailureClass::RateLimited(until) => until,
-            FailureClass::Transient | FailureClass::Terminal => Timestamp::MIN,
-        };
+        let until = error.retry_at().unwrap_or(Timestamp::MIN);
         let told =
             Duration::try_from(until.duration_since(self.context.env.clock.wall())).unwrap_or_default();
         now + told.max(pause)

@@ -477,6 +477,19 @@ async fn an_edit_of_the_rate_in_the_middle_of_a_run_forgets_nothing_that_the_run
 }
 
 #[tokio::test]
+async fn an_account_waits_for_its_own_pause_and_for_that_of_all() {
+    let stage = stage(true, vec![]);
+    let account = stage.world().account.clone();
+    let memory = stage.context.memory_of("main", &account);
+    assert_eq!(stage.context.paused_until(&memory), None);
+    let after = |seconds| stage.clock.wall() + Duration::from_secs(seconds);
+    stage.context.operator_budget.pause_until(after(30));
+    assert_eq!(stage.context.paused_until(&memory), Some(after(30)));
+    memory.budget.pause_until(after(90));
+    assert_eq!(stage.context.paused_until(&memory), Some(after(90)));
+}
+
+#[tokio::test]
 async fn a_condemned_key_is_revoked_and_gone_within_seconds() {
     let mut dying = aged(0, SlotState::Revoking);
     dying.since = Timestamp::from_second(1_800_000_000).unwrap();
@@ -742,6 +755,23 @@ async fn a_revocation_without_effect_is_told_and_sent_again_until_it_works() {
     assert!(stage.world().events.contains(&"RevocationHasNoEffect".to_owned()));
     stage.world().deaf = false;
     stage.until(MINUTES, |world| states(world).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_revocation_that_waits_for_the_operator_s_own_budget_calls_for_nobody() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    for _ in 0..100 {
+        while stage.context.operator_budget.try_take(bags::Priority::Revocation).is_ok() {}
+        reconcile(&stage.context, "main").await;
+        assert!(condition(&stage.world(), "RevocationNeedsPerson").is_none_or(|told| told.status != "True"));
+        *stage.clock.passed.lock().unwrap() += Duration::from_secs(30);
+    }
+    assert!(!stage.world().requests.iter().any(|request| request.starts_with("BAGS")));
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
 }
 
 #[tokio::test]

@@ -71,6 +71,10 @@ pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule
         let hold = Hold::new(Reason::RateLimited, words::paused(view, until));
         return Rule::Wait(hold.after(until_then(o.now, until)));
     }
+    if let Some(next) = view.next_code {
+        let hold = Hold::new(Reason::WaitingForAccount, words::code_sent(view, next));
+        return Rule::Wait(hold.after(until_then(o.now, next)));
+    }
     // Whoever asked once more would find the same, and spend what is left of the account's requests.
     if let Some((wait, error)) = &view.unlisted {
         let problem = Problem::of_bags(&view.account.name_any(), error);

@@ -237,7 +237,15 @@ pub(super) fn licence_open(view: &AccountView) -> String {
 
 pub(super) fn paused(view: &AccountView, until: Timestamp) -> String {
     format!(
-        "the rate limit of BagsAccount \"{}\" is used up until {until}; nothing is asked of Bags before",
+        "Bags says that a rate limit is reached; for BagsAccount \"{}\" nothing but revocations is asked of it before {until}",
+        account_name(view)
+    )
+}
+
+pub(super) fn code_sent(view: &AccountView, next: Timestamp) -> String {
+    format!(
+        "the present one-time code of account \"{}\" was used for another key, and Bags need not take it twice; the next one is out \
+         at {next}",
         account_name(view)
     )
 }
@@ -290,9 +298,19 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) 
                  spec.credentials.wallet.totpField and the TOTP secret in its Secret; {again}"
             ),
         ),
-        "RateLimited" | "BudgetSpent" => {
-            (Reason::RateLimited, format!("the rate limit of account \"{account}\" was used up; {again}"))
-        }
+        "RateLimited" => (
+            Reason::RateLimited,
+            format!(
+                "Bags' rate limit was reached when a key of account \"{account}\" was to be made; {again}"
+            ),
+        ),
+        "BudgetSpent" => (
+            Reason::RateLimited,
+            format!(
+                "the requests that the operator allows itself were spent before a key of account \"{account}\" was made: raise \
+                 spec.requestsPerHour of the account, or the operator's --requests-per-hour (bags.requestsPerHour of the chart); {again}"
+            ),
+        ),
         "Dns" | "Connect" | "Tls" | "Timeout" | "Broken" | "ServerError" | "Unreadable"
         | "OutcomeUnknown" | "LicenceExpired" | "OutOfTime" | "ShuttingDown" => (
             Reason::BagsUnavailable,

@@ -14,7 +14,7 @@ use crate::{
         account::{LimitRefusal, Slot, SlotState},
     },
     apikey::decide::{self, LIMIT_REACHED},
-    bags::{self, Class, CreatedKey},
+    bags::{self, CreatedKey},
     context::Context,
     events::EventReason,
     keystore::{Entry, SaveError, Unsaved},
@@ -79,10 +79,15 @@ async fn create(context: &Context, job: &Job) -> Outcome {
     match (wallet, token) {
         (Some((wallet, totp)), _) => match client.challenge(wallet).await {
             Ok(challenge) => {
+                let may_send = |code_of| {
+                    let in_time = time_left(context, job).is_some();
+                    if in_time {
+                        job.memory.note(|facts| facts.code_sent = Some(code_of));
+                    }
+                    in_time
+                };
                 let request =
-                    client.create_with_wallet(wallet, challenge, totp.as_ref(), &job.key_name, || {
-                        time_left(context, job).is_some()
-                    });
+                    client.create_with_wallet(wallet, challenge, totp.as_ref(), &job.key_name, may_send);
                 send(context, job, request).await
             }
             // A challenge makes nothing, whatever became of it.
@@ -103,12 +108,8 @@ async fn send(
     match tokio::time::timeout(left, request).await {
         Err(_) => Outcome::Unknown("no answer before the deadline of the attempt".to_owned()),
         Ok(Ok(created)) => Outcome::Made(created),
-        Ok(Err(error)) => match error.class() {
-            Class::Refused | Class::NotDone | Class::RateLimited { .. } => {
-                Outcome::NotMade(NotMade::Bags(error))
-            }
-            Class::Unknown => Outcome::Unknown(error.to_string()),
-        },
+        Ok(Err(error)) if error.may_have_created() => Outcome::Unknown(error.to_string()),
+        Ok(Err(error)) => Outcome::NotMade(NotMade::Bags(error)),
     }
 }
 
@@ -126,7 +127,7 @@ fn time_left(context: &Context, job: &Job) -> Option<Duration> {
 
 /// Saves the value; tries again until the save deadline, and gives up only then.
 async fn save(context: &Context, job: &Job, created: CreatedKey) {
-    let CreatedKey { value, key_id, signed_up, user_id: _ } = created;
+    let CreatedKey { value, key_id, signed_up } = created;
     let mut unsaved = Unsaved::new(job.placeholder.clone(), &value, key_id.as_deref());
     let mut pause = SAVE_PAUSES.0;
     loop {

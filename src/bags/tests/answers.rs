@@ -417,10 +417,23 @@ async fn a_rate_limit_pauses_the_account_and_for_a_minute_the_operator() {
     client.list(&token()).await.unwrap_err();
     let after = |seconds| Some(clock.wall() + Duration::from_secs(seconds));
     assert_eq!((account.paused_until(), operator.paused_until()), (after(600), after(60)));
-    let reading = RateReading { limit: 5000, remaining: 0, reset: after(600).unwrap() };
-    assert_eq!(account.reading(), Some(reading));
     assert_eq!(client.list(&token()).await.unwrap_err().retry_at(), after(600));
     assert_eq!(script.lines().len(), 1);
+}
+
+#[tokio::test]
+async fn an_account_whose_limit_is_reached_again_and_again_stalls_no_other() {
+    let clock = Arc::new(TestClock::new());
+    let (busy, operator) = (Arc::new(Budget::per_hour(1000, clock.clone())), budgets(&clock).1);
+    let script = Script::new((0..62).map(|_| limited(&[], &envelope("Rate limit exceeded"))));
+    let client = script.client_with(clock.clone()).with_budgets(busy.clone(), operator.clone());
+    let mut held = 0;
+    for _ in 0..62 {
+        client.list(&token()).await.unwrap_err();
+        held += u32::from(operator.paused_until().is_some());
+        clock.advance(Duration::from_secs(61));
+    }
+    assert_eq!((script.lines().len(), held), (62, 2), "once an hour");
 }
 
 #[tokio::test]

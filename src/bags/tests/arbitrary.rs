@@ -33,7 +33,7 @@ async fn ask(client: &BagsClient, operation: Operation) -> Result<Done, Error> {
     match operation {
         Operation::Challenge => client.challenge(&wallet()).await.map(Done::Challenged),
         Operation::CreateWithWallet => client
-            .create_with_wallet(&wallet(), challenge(), Some(&totp()), NAME, || true)
+            .create_with_wallet(&wallet(), challenge(), Some(&totp()), NAME, |_| true)
             .await
             .map(Done::Made),
         Operation::CreateWithToken => client.create_with_token(&token(), NAME).await.map(Done::Made),

@@ -9,7 +9,7 @@ const MFA: fn() -> Act =
     || success(&json!({"mfaRequired": true, "mfaMethod": "totp", "authCode": "auth-code-for-tests"}));
 
 async fn with_wallet(script: &Script, totp: Option<&TotpSecret>) -> Result<CreatedKey, Error> {
-    script.client().create_with_wallet(&wallet(), challenge(), totp, "Web-Shop-x-y", || true).await
+    script.client().create_with_wallet(&wallet(), challenge(), totp, "Web-Shop-x-y", |_| true).await
 }
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn the_wallet_way_signs_the_bytes_of_the_challenge() {
     ]);
     let client = script.client();
     let challenge = client.challenge(&wallet()).await.unwrap();
-    let key = client.create_with_wallet(&wallet(), challenge, None, "Web-Shop-x-y", || true).await.unwrap();
+    let key = client.create_with_wallet(&wallet(), challenge, None, "Web-Shop-x-y", |_| true).await.unwrap();
 
     assert_eq!((key.value, key.key_id.as_deref(), key.signed_up), (key_value(), Some("key-1"), false));
     assert_eq!(script.lines(), ["POST https://bags.example/api/v1/agent/v2/auth/init", CALLBACK]);
@@ -58,7 +58,7 @@ async fn the_second_step_sends_the_code_of_the_clocks_time() {
 async fn the_second_step_is_not_sent_when_its_time_is_over() {
     let script = Script::new([MFA()]);
     let (client, wallet, totp) = (script.client(), wallet(), totp());
-    let made = client.create_with_wallet(&wallet, challenge(), Some(&totp), "Web-Shop-x-y", || false);
+    let made = client.create_with_wallet(&wallet, challenge(), Some(&totp), "Web-Shop-x-y", |_| false);
     let error = made.await.unwrap_err();
     assert_eq!((error.class(), error.reason()), (Class::NotDone, Reason::OutOfTime));
     assert_eq!(script.lines(), [CALLBACK]);
@@ -112,7 +112,7 @@ async fn a_transaction_is_not_signed() {
     let script = Script::default();
     let error = script
         .client()
-        .create_with_wallet(&wallet(), challenge, None, "Web-Shop", || true)
+        .create_with_wallet(&wallet(), challenge, None, "Web-Shop", |_| true)
         .await
         .unwrap_err();
     assert_eq!((error.class(), error.reason()), (Class::Refused, Reason::UnsafeChallenge));
@@ -148,7 +148,6 @@ async fn the_token_way_reads_the_key_object() {
     }}))]);
     let key = script.client().create_with_token(&token(), "Web-Shop-x-y").await.unwrap();
     assert_eq!((key.value, key.key_id.as_deref(), key.signed_up), (key_value(), Some("key-1"), false));
-    assert_eq!(key.user_id.unwrap().as_str(), "user-1");
     assert_eq!(script.lines(), ["POST https://bags.example/api/v1/agent/dev/keys/create"]);
     assert_eq!(script.bodies(), [json!({"token": "token-for-tests", "name": "Web-Shop-x-y"})]);
     let seen = script.seen.lock().unwrap();

@@ -103,7 +103,7 @@ async fn nothing_that_holds_a_secret_shows_it_in_debug() {
     let answer = || success(&json!({"apiKey": "value-one-for-tests", "keyId": "key-1"}));
     let script = Script::new([answer()]);
     let key =
-        script.client().create_with_wallet(&wallet(), challenge(), None, "Web-Shop", || true).await.unwrap();
+        script.client().create_with_wallet(&wallet(), challenge(), None, "Web-Shop", |_| true).await.unwrap();
     let shown = format!(
         "{key:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         challenge(),

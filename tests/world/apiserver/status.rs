@@ -170,7 +170,7 @@ pub(super) fn denied(code: u16, message: &str) -> StatusError {
         500.. => "InternalError",
         _ => "",
     };
-    failure(code, reason, format!("admission webhook \"test\" denied the request: {message}"))
+    failure(code, reason, format!("admission webhook \"test.keys.bags.fm\" denied the request: {message}"))
 }
 
 /// Of a deletion that is done.

@@ -19,6 +19,7 @@ impl Workflow {
         let ways = [Ways::Token, Ways::Wallet, Ways::Both][rng.random_range(0..3)];
         let mut workflow = Self::new(format!("seed {seed}"), ways).user(|user| {
             user.totp = rng.random_bool(0.3);
+            user.totp_single_use = user.totp;
             user.key_id_in_answer = rng.random_bool(0.8);
             user.capabilities.list = rng.random_bool(0.85);
             user.capabilities.revoke = rng.random_bool(0.7);

@@ -85,6 +85,7 @@ fn observed(key: ApiKey, account: Option<BagsAccount>, rest: &Rest) -> Observati
             ahead: rest.ahead,
             use_rival: (rival && !readable).then(|| "shop/app-9".to_owned()),
             paused_until: (paused && rest.at > bare.now).then_some(rest.at),
+            next_code: (paused && running && rest.at > bare.now).then_some(rest.at),
             unlisted: (running && rival).then(|| (Duration::from_secs(7), unanswered())),
             credentials: if readable || running { Ok(credentials()) } else { Err(no_credentials()) },
             refused_credentials: rival.then(|| "bags-main@1".to_owned()),

@@ -97,6 +97,11 @@ fn a_key_is_made_in_its_place_when_nothing_stands_against_it() {
             "RateLimited, 1s",
         ),
         (
+            "the present one-time code was sent already",
+            placed().view(|view| view.next_code = Some(in_future(SECOND * 12))),
+            "WaitingForAccount, 12s",
+        ),
+        (
             "another creation of the account is under way",
             placed().with_slot(aged(SECOND * 30, theirs(1, SlotState::Creating))),
             "WaitingForAccount, 1m30s",
@@ -178,7 +183,7 @@ fn a_refused_attempt_pauses_and_says_whose_turn_it_is() {
         ("MfaRequired", "CredentialsRefused, 40s", &[ACCOUNT, "totpField"]),
         ("MfaUnsupported", "CredentialsRefused, 40s", &[ACCOUNT, "second factor"]),
         ("RateLimited", "RateLimited, 40s", &[ACCOUNT, "rate limit"]),
-        ("BudgetSpent", "RateLimited, 40s", &[ACCOUNT, "rate limit"]),
+        ("BudgetSpent", "RateLimited, 40s", &[ACCOUNT, "spec.requestsPerHour", "--requests-per-hour"]),
         ("Connect", "BagsUnavailable, 40s", &["(Connect)", "nothing was made"]),
         ("ServerError", "BagsUnavailable, 40s", &["(ServerError)", "nothing was made"]),
         ("LicenceExpired", "BagsUnavailable, 40s", &["nothing was made"]),

@@ -123,6 +123,7 @@ fn of_account() -> impl Strategy<Value = Twist> {
                 view.room = Room { limit, rotation_reserve, unmanaged };
                 view.ahead = ahead;
                 view.paused_until = until;
+                view.next_code = until.filter(|_| rival);
                 view.ours = ours;
                 view.neighbours = ours == Some(false) && dying;
                 view.permission = permission.clone();
@@ -436,7 +437,7 @@ fn judge_making(o: &Observation) -> Result<(), TestCaseError> {
     let replaces = o.current().is_some();
     prop_assert!(!replaces || due(o) && o.published() && o.superseded().is_empty());
     prop_assert!(o.creating.is_none() && o.secret_rival.is_none());
-    prop_assert!(view.paused_until.is_none());
+    prop_assert!(view.paused_until.is_none() && view.next_code.is_none());
     prop_assert!(view.ledger.open_licence(o.now, o.timings.licence_term).is_none());
     prop_assert!(place.is_some_and(|place| view.room.fits_creation(&view.ledger.slots, place)));
     let licence = Change::License {

@@ -235,11 +235,6 @@ fn judge_budgets(answers: &[Answer], account: &Budget, operator: &Budget) -> Res
     prop_assert_eq!(paused[0].is_some(), answers.iter().any(|answer| answer.status == 429));
     prop_assert!(paused[0].is_none_or(|until| until <= now + HOURS));
     prop_assert!(paused[1].is_none_or(|until| until <= now + Duration::from_secs(60)));
-    if account.reading().is_some() {
-        let has =
-            |name| answers.iter().any(|answer| answer.headers.iter().any(|(header, _)| *header == name));
-        prop_assert!(has("x-ratelimit-limit") && has("x-ratelimit-remaining") && has("x-ratelimit-reset"));
-    }
     Ok(())
 }
 

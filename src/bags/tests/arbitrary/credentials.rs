@@ -33,7 +33,6 @@ fn judge(bytes: &[u8]) -> Result<(), TestCaseError> {
     }
     if let Ok(token) = AgentToken::parse(bytes) {
         prop_assert_eq!(token.expose().as_bytes(), bytes.trim_ascii());
-        let _ = token.expires_at();
     }
     if let Ok(value) = KeyValue::parse(bytes) {
         prop_assert_eq!(value.expose().as_bytes(), bytes);
@@ -94,21 +93,6 @@ proptest! {
         let bytes = damaged(file.into_bytes(), damages);
         let address = Wallet::parse(&bytes).ok().map(|found| found.address().to_owned());
         prop_assert!(address.is_none_or(|address| address == wallet().address()));
-    }
-
-    #[test]
-    fn a_token_of_arbitrary_claims_expires_or_does_not_say(
-        claims in ".{0,60}|\\{\"exp\":[-+0-9.eE]{0,30}\\}",
-        nested in 1..9000_usize,
-    ) {
-        let deep = format!("{{\"x\":{}{},\"exp\":7}}", "[".repeat(nested), "]".repeat(nested));
-        for (claims, known) in [(claims, None), (deep, Some(7))] {
-            let token = ["{}", &claims, ""].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
-            if let Ok(token) = AgentToken::parse(token.as_bytes()) {
-                let expiry = token.expires_at().map(Timestamp::as_second);
-                prop_assert!(known.is_none() || expiry == known);
-            }
-        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn an_answer_of_one_byte_too_many_is_refused_unread_whatever_it_says() {
                 (Class::Unknown, Reason::TooLarge),
                 "{operation:?} {status}"
             );
-            assert_eq!((error.status(), budget.paused_until(), budget.reading()), (None, None, None));
+            assert_eq!((error.status(), budget.paused_until()), (None, None));
         }
     }
 }
