@@ -37,9 +37,9 @@ pub(super) fn add(table: &mut Table) {
             let made = keys.create(&create, &from(key("web"))).await.unwrap();
             let same = asked.uids().contains(&made.uid().unwrap());
             let taken = keys.create(&create, &from(key("web"))).await;
-            let mut incomplete = key("incomplete");
-            incomplete["spec"]["accountRef"] = json!({});
-            let invalid = subject.post(&subject.keys_path(), &incomplete).await;
+            let mut unqualified = key("unqualified");
+            unqualified["metadata"]["labels"] = json!({"two words": ""});
+            let invalid = keys.create(&create, &from(unqualified)).await;
             let mut generated = key("");
             generated["metadata"] = json!({"generateName": "made-"});
             let generated = keys.create(&create, &from(generated)).await.unwrap();
@@ -54,7 +54,7 @@ pub(super) fn add(table: &mut Table) {
                 said(&tried),
                 same,
                 said(&taken),
-                invalid.said(),
+                said(&invalid),
                 named,
                 [said(&written), said(&patched), said(&deleted)],
                 told
