@@ -27,5 +27,5 @@ pub use marks::{Marks, Rest};
 pub use owner::{Controller, Owner, OwnerCache, WorkloadKind, WorkloadRef};
 pub use pod::{Pod, list};
 pub use pod_scan::{Holder, Scan, Switched, Verdict, Why, scan};
-pub use restart::{Consumer, Plan, Reason, Terms, consumers, mark, mark_value, plan};
+pub use restart::{Consumer, Failure, Plan, Reason, Terms, consumers, mark, mark_value, plan};
 pub use restarted::{Gap, Obstacle, Progress, Workload};

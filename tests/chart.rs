@@ -345,13 +345,14 @@ fn the_pod_is_restricted() {
     for set in SETS {
         let objects = template(set, &[]);
         let pod = pod(&objects);
-        assert_eq!(
-            pod["securityContext"],
-            json!({
-                "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            })
-        );
+        let context = &pod["securityContext"];
+        assert_eq!(context["runAsNonRoot"], true);
+        assert_eq!(context["seccompProfile"], json!({"type": "RuntimeDefault"}));
+        let who = (&context["runAsUser"], &context["runAsGroup"]);
+        match set {
+            "everything" => assert_eq!(who, (&json!(1000), &Value::Null)),
+            _ => assert_eq!(who, (&json!(65532), &json!(65532))),
+        }
         assert_eq!(
             pod["containers"][0]["securityContext"],
             json!({
@@ -371,7 +372,24 @@ fn the_pod_is_restricted() {
 }
 
 #[test]
-fn without_leader_election_there_are_never_two_pods_at_a_time() {
+fn the_user_is_the_cluster_s_where_no_value_names_one() {
+    let context = |flags: &[&str]| pod(&template("minimal", flags))["securityContext"].clone();
+    let profile = json!({"type": "RuntimeDefault"});
+    let none = ["runAsUser=null", "runAsGroup=null"];
+    assert_eq!(context(&none), json!({"runAsNonRoot": true, "seccompProfile": profile}));
+}
+
+#[test]
+fn the_configuration_of_the_webhook_is_annotated_as_the_values_say() {
+    let annotations = |set: &str| {
+        the(&template(set, &[]), "ValidatingWebhookConfiguration")["metadata"]["annotations"].clone()
+    };
+    assert_eq!(annotations("everything"), json!({"admissions.enforcer/disabled": "true"}));
+    assert!(annotations("minimal").is_null());
+}
+
+#[test]
+fn without_leader_election_an_upgrade_has_never_two_pods_at_a_time() {
     let strategy = |change: &str| {
         let objects = template("minimal", &["replicaCount=1", change]);
         the(&objects, "Deployment")["spec"]["strategy"].clone()
@@ -479,11 +497,11 @@ fn each_value_arrives_at_the_program() {
     assert_eq!(config.bags_ca_file.as_deref(), Some(Path::new("/etc/bags-operator/ca/bundle.pem")));
     assert_eq!((config.concurrency, config.log_format), (64, LogFormat::Json));
     assert_eq!(config.log_filter, "info,bags_operator=debug");
-    assert_eq!(config.admin_listen, "0.0.0.0:9090".parse().unwrap());
+    assert_eq!(config.admin_listen, "[::]:9090".parse().unwrap());
     assert_eq!(config.timings.resync.as_secs(), 300);
     assert!(config.leader.is_some());
     let webhook = config.webhook.unwrap();
-    assert_eq!(webhook.listen, "0.0.0.0:9443".parse().unwrap());
+    assert_eq!(webhook.listen, "[::]:9443".parse().unwrap());
     assert_eq!(webhook.hosts, ["bags-operator-webhook.bags-system.svc"]);
     assert_eq!(webhook.configuration.as_deref(), Some("bags-operator"));
     let pod = pod(&objects);

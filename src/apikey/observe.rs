@@ -31,7 +31,7 @@ use crate::{
     keystore::Entry,
     ledger::{LOOK_HOLDS, Ledger, Room, slots},
     timings::Timings,
-    workload::{Consumer, Rest, Scan},
+    workload::{Consumer, Rest, Scan, WorkloadRef},
 };
 
 /// What is carried from one round of a run to the next.
@@ -57,8 +57,8 @@ pub struct PodsSeen {
     pub scan: Scan,
     /// Their owners; not looked up for a deletion.
     pub consumers: Vec<Consumer>,
-    /// Workloads that this process marked for the switch and does not now mark again, by uid.
-    pub resting: BTreeMap<String, Rest>,
+    /// Workloads that this process marked for the switch and does not now mark again.
+    pub resting: BTreeMap<WorkloadRef, Rest>,
     /// When they were listed anew, for a step that cannot be taken back.
     pub confirmed: Option<Timestamp>,
 }

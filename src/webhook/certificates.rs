@@ -181,7 +181,12 @@ impl Authorities {
             current: authority(CURRENT)?,
             next: authority(NEXT),
             previous: text(PREVIOUS),
-            stepped: secret.annotations().get(STEPPED)?.parse().ok()?,
+            // Without its annotation nobody knows when: as with one of a time to come, it settles anew.
+            stepped: secret
+                .annotations()
+                .get(STEPPED)
+                .and_then(|at| at.parse().ok())
+                .unwrap_or(Timestamp::MAX),
         })
     }
 

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// What `/readyz` waits for.
-pub const CERTIFICATE: &str = "the webhook's certificate";
+pub const CERTIFICATE: &str = "the webhook's certificate, and a configuration that trusts it";
 /// The Secret of the authorities.
 const SECRET: &str = "bags-operator-webhook-ca";
 /// After a failure.
@@ -97,8 +97,8 @@ pub(super) struct Keeper {
 #[derive(Default)]
 struct Memory {
     leaf: Option<Leaf>,
-    /// The bundle that the configuration had, and since when.
-    trusted: Option<(String, Instant)>,
+    /// The bundle that the configuration has had without a break, as which of its generations, and since when.
+    trusted: Option<(String, Option<i64>, Instant)>,
     /// When the Secret was written.
     secret: Pace,
     configuration: Dealings,
@@ -163,7 +163,7 @@ impl Keeper {
             return Ok(wait);
         }
         self.readiness.synced(CERTIFICATE);
-        let since = memory.trusted.as_ref().map(|(_, since)| *since);
+        let since = memory.trusted.as_ref().map(|(_, _, since)| *since);
         let trusted = since.map(|since| self.clock.monotonic().saturating_duration_since(since));
         match authorities.step(now, &self.lives, trusted.unwrap_or_default())? {
             Step::Wait(wait) => Ok(wait.min(renewal).max(Duration::from_millis(50))),
@@ -278,14 +278,19 @@ impl Keeper {
         self.registration.send_if_modified(|last| {
             let changed = *last != registration;
             if changed {
+                // Where there is no account yet, nothing else says so.
+                if let Some((false, reason, told)) = registration.told() {
+                    warn!(reason, "{told}");
+                }
                 *last = registration.clone();
             }
             changed
         });
         let trusted = registration.trusts();
+        let generation = memory.configuration.generation();
         match &memory.trusted {
-            Some((known, _)) if trusted && known == bundle => {}
-            _ if trusted => memory.trusted = Some((bundle.to_owned(), self.clock.monotonic())),
+            Some((known, of, _)) if trusted && known == bundle && *of == generation => {}
+            _ if trusted => memory.trusted = Some((bundle.to_owned(), generation, self.clock.monotonic())),
             _ => memory.trusted = None,
         }
         // A configuration that is missing is no reason not to serve: it may be made at any moment.

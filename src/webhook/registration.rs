@@ -17,11 +17,13 @@ use crate::{
     env::{CallError, call},
 };
 
+/// What GitOps tools may be told to leave alone.
+const FIELD_MANAGER: &str = "bags-operator";
 /// Between two writes of one object: whoever writes against us is not answered as fast as the API server can.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Bundles of somebody else's that are replaced within [`MEMORY`] and not spoken of: an installation, a restore.
+/// Bundles of ours that somebody replaced within [`MEMORY`] and nobody speaks of: an installation, a restore.
 const FEW: usize = 3;
-/// A bundle of somebody else's is remembered for so long.
+/// Such a replacement is remembered for so long.
 const MEMORY: Duration = Duration::from_hours(1);
 
 /// Whether new ApiKeys are put before this installation's webhook.
@@ -116,13 +118,25 @@ impl Pace {
 #[derive(Default)]
 pub(super) struct Dealings {
     pace: Pace,
-    /// When a bundle of somebody else's was replaced.
+    /// The bundle with which the configuration was last seen or left, and as which of its generations: who takes it away, or
+    /// puts it back, makes another one.
+    held: Option<(String, Option<i64>)>,
+    /// When somebody else's bundle, or ours from before, was replaced.
     replaced: VecDeque<Instant>,
     /// Who had written the last one.
     by: String,
 }
 
 impl Dealings {
+    /// The generation of the configuration as which it has our bundle.
+    pub(super) fn generation(&self) -> Option<i64> {
+        self.held.as_ref().and_then(|(_, generation)| *generation)
+    }
+
+    fn holds(&mut self, bundle: &str, configuration: &ValidatingWebhookConfiguration) {
+        self.held = Some((bundle.to_owned(), configuration.metadata.generation));
+    }
+
     fn replaces(&mut self, by: String, now: Instant) {
         self.by = by;
         self.replaced.push_back(now);
@@ -198,12 +212,16 @@ impl<'a> Configuration<'a> {
             return Ok(Look::Settled(Registration::Missing(self.name.clone())));
         }
         if webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.as_ref() == Some(&ours)) {
-            return Ok(Look::Settled(self.registered(webhooks, dealings, now)));
+            let registered = self.registered(webhooks, dealings, now);
+            dealings.holds(bundle, &configuration);
+            return Ok(Look::Settled(registered));
         }
         if let Some(left) = dealings.pace.pause(now) {
             return Ok(Look::Paused(left));
         }
-        if webhooks.iter().any(foreign) {
+        // No replica of ours goes back: it writes over the version that it has read before the authorities.
+        let taken_away = dealings.held.as_ref().is_some_and(|(held, _)| held == bundle);
+        if taken_away || webhooks.iter().any(foreign) {
             warn!(configuration = self.name, by = writer, "Somebody else's caBundle is replaced");
             dealings.replaces(writer, now);
         }
@@ -211,8 +229,10 @@ impl<'a> Configuration<'a> {
             webhook.client_config.ca_bundle = Some(ours.clone());
         }
         let registered = self.registered(webhooks, dealings, now);
-        match call(self.api.replace(&self.name, &PostParams::default(), &configuration)).await {
-            Ok(_) => {
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match call(self.api.replace(&self.name, &params, &configuration)).await {
+            Ok(written) => {
+                dealings.holds(bundle, &written);
                 info!(configuration = self.name, "The caBundle of the webhook's configuration was written");
                 Ok(Look::Settled(registered))
             }

@@ -23,6 +23,9 @@ use crate::api::{
 const LONGEST_UID: usize = 64;
 /// Names of ApiKeys, applications and accounts, as their schema bounds them.
 const LONGEST_NAME: usize = 52;
+/// So many characters of what cannot be read are told: a sender must not have a megabyte sent back, several times over where it
+/// is escaped.
+const LONGEST_TOLD: usize = 256;
 /// A retryable refusal asks for this pause, in seconds.
 const RETRY_AFTER: u32 = 1;
 
@@ -124,12 +127,12 @@ struct Spec {
 pub(super) fn read(body: &[u8]) -> Result<Question, Unreadable> {
     let unreadable = |message: String| Unreadable { uid: uid(body), message };
     let review: Review = serde_json::from_slice(body).map_err(|error| {
-        unreadable(format!("the body is no AdmissionReview of admission.k8s.io/v1: {error}"))
+        unreadable(format!("the body is no AdmissionReview of admission.k8s.io/v1: {}", told(&error)))
     })?;
     if review.api_version != "admission.k8s.io/v1" {
         return Err(unreadable(format!(
             "this webhook speaks admission.k8s.io/v1, not \"{}\"; correct admissionReviewVersions",
-            review.api_version
+            short(&review.api_version)
         )));
     }
     let request =
@@ -158,11 +161,26 @@ fn uid(body: &[u8]) -> String {
     uid.ok().filter(|uid| uid.len() <= LONGEST_UID).unwrap_or_default()
 }
 
+/// What is wrong with a text, and where: an error quotes what it could not use.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match short(&text) {
+        whole if whole.len() == text.len() => text,
+        part => format!("{part}... at line {} column {}", error.line(), error.column()),
+    }
+}
+
+/// The beginning of a text that may be of any length.
+fn short(text: &str) -> &str {
+    let end = text.char_indices().nth(LONGEST_TOLD).map_or(text.len(), |(end, _)| end);
+    &text[..end]
+}
+
 /// The ApiKey that is to be made. The body is read once more for it: what another kind's object is like is nobody's concern.
 fn key(body: &[u8], request: &Request) -> Result<ApiKey, String> {
     let Envelope { request: OfObject { object: Object { metadata, spec } } } =
         serde_json::from_slice(body)
-            .map_err(|error| format!("the ApiKey cannot be read as {GROUP}/v1alpha1: {error}"))?;
+            .map_err(|error| format!("the ApiKey cannot be read as {GROUP}/v1alpha1: {}", told(&error)))?;
     let mut key = ApiKey::new("", spec.into());
     let named = (!request.name.is_empty()).then(|| request.name.clone());
     key.metadata.name = metadata.name.or(named);

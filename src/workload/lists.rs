@@ -8,7 +8,7 @@ use std::{
 };
 
 use kube::Client;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::pod::{self, Pod};
 use crate::{clock::Clock, env::CallError};
@@ -16,9 +16,20 @@ use crate::{clock::Clock, env::CallError};
 /// The unfinished pods of a namespace at one moment.
 type Seen = Option<(Instant, Arc<Vec<Pod>>)>;
 
+/// So many namespaces are listed at the same time: a page of large pods takes tens of megabytes while it is read.
+const AT_ONCE: usize = 3;
+
 /// The last lists, by namespace.
-#[derive(Default)]
-pub struct PodLists(Mutex<HashMap<String, Arc<tokio::sync::Mutex<Seen>>>>);
+pub struct PodLists {
+    seen: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Seen>>>>,
+    turns: Semaphore,
+}
+
+impl Default for PodLists {
+    fn default() -> Self {
+        Self { seen: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
+    }
+}
 
 impl PodLists {
     /// The unfinished pods of a namespace, as a list shows them that was asked for at most `max_age` ago. Whoever asks while
@@ -42,19 +53,59 @@ impl PodLists {
         {
             return Ok(pods.clone());
         }
+        // Never closed: whoever waits gets a turn.
+        let turn = self.turns.acquire().await;
         let at = clock.monotonic();
         let pods = Arc::new(pod::list(client, namespace).await?);
+        drop(turn);
         *seen = Some((at, pods.clone()));
         Ok(pods)
     }
 
     /// Nobody in the namespace needs it any more; whoever does lists anew.
     pub fn forget(&self, namespace: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
     }
 
     fn place(&self, namespace: &str) -> Arc<tokio::sync::Mutex<Seen>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(namespace.to_owned()).or_default().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_namespaces_are_looked_at_few_are_read_at_the_same_time() {
+        let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (now, peak) = (open.clone(), most.clone());
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let (now, peak) = (now.clone(), peak.clone());
+            async move {
+                peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                let _ = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
+                now.fetch_sub(1, Ordering::Relaxed);
+                let none = r#"{"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}"#;
+                Ok::<_, Infallible>(Response::new(Body::from(none.as_bytes().to_vec())))
+            }
+        });
+        let (client, lists) = (Client::new(service, "bags-system"), PodLists::default());
+        let namespaces: Vec<String> = (0..32).map(|n| format!("shop-{n}")).collect();
+        let looks =
+            namespaces.iter().map(|name| lists.get(client.clone(), &SystemClock, name, Duration::ZERO));
+        let seen = futures::future::join_all(looks).await;
+        assert!(seen.iter().all(Result::is_ok));
+        assert_eq!((most.load(Ordering::Relaxed), open.load(Ordering::Relaxed)), (AT_ONCE, 0));
     }
 }

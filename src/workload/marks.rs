@@ -29,6 +29,7 @@ pub enum Rest {
 }
 
 struct Set {
+    workload: WorkloadRef,
     mark: String,
     at: Instant,
     times: u32,
@@ -70,10 +71,11 @@ impl Marks {
         let place = (workload.uid.clone(), api_key_uid.to_owned());
         let before = all.get(&place).filter(|set| set.mark == mark).map_or(0, |set| set.times);
         let times = before.saturating_add(u32::from(refused.is_none()));
-        all.insert(place, Set { mark: mark.to_owned(), at: now, times, refused });
+        let (workload, mark) = (workload.clone(), mark.to_owned());
+        all.insert(place, Set { workload, mark, at: now, times, refused });
     }
 
-    /// The workloads that this process has marked so and will not mark again now, by uid.
+    /// The workloads that this process has marked so and will not mark again now.
     #[must_use]
     pub fn resting(
         &self,
@@ -81,7 +83,7 @@ impl Marks {
         mark: &str,
         now: Instant,
         pause: Duration,
-    ) -> BTreeMap<String, Rest> {
+    ) -> BTreeMap<WorkloadRef, Rest> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = |set: &Set| match (now.saturating_duration_since(set.at) < pause, &set.refused) {
             (true, Some(words)) => Some(Rest::Refused(words.clone())),
@@ -90,7 +92,7 @@ impl Marks {
             (false, _) => None,
         };
         let ours = all.iter().filter(|((_, owner), set)| owner == api_key_uid && set.mark == mark);
-        ours.filter_map(|((workload, _), set)| Some((workload.clone(), rest(set)?))).collect()
+        ours.filter_map(|(_, set)| Some((set.workload.clone(), rest(set)?))).collect()
     }
 }
 
@@ -105,9 +107,8 @@ mod tests {
         let (marks, pause) = (Marks::default(), Duration::from_mins(10));
         let web = WorkloadRef { kind: WorkloadKind::Deployment, name: "web".into(), uid: "uid-web".into() };
         let begun = Instant::now();
-        let rests = |mark: &str, after: Duration| {
-            marks.resting("uid-0", mark, begun + after, pause).remove("uid-web")
-        };
+        let rests =
+            |mark: &str, after: Duration| marks.resting("uid-0", mark, begun + after, pause).remove(&web);
         assert_eq!(rests("uid-0-2", Duration::ZERO), None, "nothing was marked yet");
         marks.note(&web, "uid-0", "uid-0-2", begun);
         assert_eq!(rests("uid-0-2", pause / 2), Some(Rest::Pause), "too soon");
@@ -126,8 +127,7 @@ mod tests {
         let (marks, pause) = (Marks::default(), Duration::from_mins(10));
         let web = WorkloadRef { kind: WorkloadKind::Deployment, name: "web".into(), uid: "uid-web".into() };
         let begun = Instant::now();
-        let rests =
-            |after: Duration| marks.resting("uid-0", "uid-0-2", begun + after, pause).remove("uid-web");
+        let rests = |after: Duration| marks.resting("uid-0", "uid-0-2", begun + after, pause).remove(&web);
         for turn in 0..9 {
             marks.refused(&web, "uid-0", "uid-0-2", begun + pause * turn, "denied".to_owned());
             assert_eq!(rests(pause * turn + pause / 2), Some(Rest::Refused("denied".to_owned())));

@@ -24,7 +24,7 @@ const REMEMBERED: usize = 4096;
 const APPS: &str = "apps";
 
 /// The controller of a pod, as its ownerReference says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Controller {
     /// For example `apps/v1`.
     pub api_version: String,

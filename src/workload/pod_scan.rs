@@ -195,9 +195,11 @@ impl Judge<'_> {
                     if self.is_after_switch(started, self.timings.container_margin) {
                         return None;
                     }
-                    match way {
-                        Way::Started => Some(Why::Started),
-                        Way::Mounted => self.file(pod),
+                    match (way, state) {
+                        (Way::Started, _) => Some(Why::Started),
+                        // What has ended reads nothing again, and who has what it read need not either.
+                        (Way::Mounted, ContainerState::HandedOn(_)) => Some(Why::Mounted),
+                        (Way::Mounted, _) => self.file(pod),
                     }
                 }
             },

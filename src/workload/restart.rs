@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     marks::Rest,
-    owner::{self, Owner, OwnerCache, WorkloadKind, WorkloadRef},
+    owner::{self, Controller, Owner, OwnerCache, WorkloadKind, WorkloadRef},
     pod_scan::Scan,
     restarted::{Gap, Obstacle, Progress, Workload},
 };
@@ -43,6 +43,12 @@ pub struct Consumer {
     /// Those of them that only a restart will move ([`Holder::needs_restart`](super::Holder::needs_restart)). Of what a scan
     /// calls stale, those are left out that are waited for.
     pub stale: Vec<String>,
+}
+
+impl Consumer {
+    fn is(&self, reference: &WorkloadRef) -> bool {
+        matches!(&self.owner, Owner::Workload(own) if own == reference)
+    }
 }
 
 /// Why no restart by the operator will move the stale pods of an owner.
@@ -75,8 +81,20 @@ pub struct Terms<'a> {
     pub allow_gap: bool,
     /// The Secret went back to the older key: a rollout that failed with the newer one is mended by a restart.
     pub back: bool,
-    /// Whether this process marked the workload for this switch, and does not now mark it again.
-    pub rest: &'a dyn Fn(&WorkloadRef) -> Option<Rest>,
+    /// Workloads that this process marked for this switch, and does not now mark again.
+    pub resting: &'a BTreeMap<WorkloadRef, Rest>,
+}
+
+/// A marked workload whose rollout failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The workload.
+    pub workload: WorkloadRef,
+    /// The words of its controller.
+    pub words: String,
+    /// It need not have come up with what the mark stands for: pods from before are still there, or would have gone first. Else
+    /// it had, and fails since.
+    pub of_mark: bool,
 }
 
 /// What is to be done about the consumers of a Secret.
@@ -88,8 +106,8 @@ pub struct Plan {
     pub waiting: Vec<WorkloadRef>,
     /// Marked and not done; or marked by this process a while ago, and the mark is gone.
     pub underway: Vec<WorkloadRef>,
-    /// Marked, and their controllers gave up; with their words.
-    pub failed: Vec<(WorkloadRef, String)>,
+    /// Marked, and their controllers gave up.
+    pub failed: Vec<Failure>,
     /// Owners of stale pods that no restart of ours will move. One whose restart stands still, as it was paused
     /// meanwhile, is also among those under way.
     pub obstructed: Vec<(Owner, Reason)>,
@@ -108,8 +126,18 @@ pub async fn consumers(
     cache: &OwnerCache,
 ) -> Result<Vec<Consumer>, CallError> {
     let mut groups: BTreeMap<Owner, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    // One question for all pods of a controller, also where its answer is not kept: a ReplicaSet without an owner may get one.
+    let mut asked: BTreeMap<Option<&Controller>, Owner> = BTreeMap::new();
     for holder in &scan.holders {
-        let owner = owner::owner(client.clone(), namespace, holder.controller.as_ref(), cache).await?;
+        let controller = holder.controller.as_ref();
+        let owner = match asked.get(&controller) {
+            Some(owner) => owner.clone(),
+            None => {
+                let owner = owner::owner(client.clone(), namespace, controller, cache).await?;
+                asked.insert(controller, owner.clone());
+                owner
+            }
+        };
         let (pods, stale) = groups.entry(owner).or_default();
         pods.push(holder.pod.clone());
         if holder.needs_restart() {
@@ -158,6 +186,11 @@ pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>
     let mut plan = Plan::default();
     let mut candidates: Vec<_> =
         consumers.iter().filter_map(|consumer| plan.sort(consumer, api_key, mark, terms)).collect();
+    // One that was marked a moment ago and has no pod any more need not come up: the next one would go the same way.
+    let gone = |reference: &&WorkloadRef| !consumers.iter().any(|consumer| consumer.is(reference));
+    let paused =
+        terms.resting.iter().filter(|(_, rest)| **rest == Rest::Pause).map(|(reference, _)| reference);
+    plan.underway.extend(paused.filter(gone).cloned());
     // What is not well now would not come up with the new key either, and would say nothing of it.
     candidates.sort_by_key(|workload| !workload.is_whole());
     let mut candidates: Vec<_> = candidates.into_iter().map(|workload| workload.reference.clone()).collect();
@@ -199,7 +232,10 @@ impl Plan {
                     let before = is_stale.then_some((owner.clone(), Reason::RestartedBefore));
                     self.obstructed.extend(before);
                 }
-                Progress::Failed(words) => self.failed.push((reference.clone(), words)),
+                Progress::Failed(words) => {
+                    let of_mark = is_stale || matches!(workload.gap(), Some(Gap::Recreate | Gap::NoSurge));
+                    self.failed.push(Failure { workload: reference.clone(), words, of_mark });
+                }
                 Progress::Underway => {
                     self.underway.push(reference.clone());
                     self.obstructed.extend(obstacle.map(|reason| (owner.clone(), reason)));
@@ -222,7 +258,7 @@ impl Plan {
             self.obstructed.push((owner.clone(), Reason::RolloutFailed(words)));
             return None;
         }
-        match (terms.rest)(reference) {
+        match terms.resting.get(reference).cloned() {
             None => return Some(workload),
             Some(Rest::Pause) => self.underway.push(reference.clone()),
             // The others do not wait for it.

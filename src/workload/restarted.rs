@@ -164,8 +164,10 @@ impl Workload {
         if !self.observed {
             return Progress::Underway;
         }
-        // Whatever has become of its pods since: the rollout came to its end.
-        let came_up = self.came_up && self.replicas.all == self.replicas.updated;
+        // Whatever has become of its pods since: the rollout came to its end. Without a pod of the newest template what is said
+        // is of the rollout before: a Deployment that ends its old pods first says nothing new until they have gone.
+        let Replicas { all, updated, .. } = self.replicas;
+        let came_up = self.came_up && all == updated && updated > 0;
         if came_up || self.is_whole() {
             return Progress::Complete;
         }

@@ -23,7 +23,7 @@ use crate::{
     },
     bags::Probe,
     ledger::Change,
-    workload::{Consumer, Gap, Obstacle, Plan, Terms, WorkloadRef, mark_value, plan},
+    workload::{Consumer, Failure, Gap, Obstacle, Plan, Terms, mark_value, plan},
 };
 
 /// A rotation that cannot begin is looked at again after this.
@@ -292,10 +292,9 @@ impl Switch<'_> {
 
     fn plan(&self, max_concurrent: usize) -> Plan {
         let mark = mark_value(&self.o.owner.uid, self.current.published.unwrap_or_default());
-        let rest = |workload: &WorkloadRef| self.pods.resting.get(&workload.uid).cloned();
         let allow_gap = self.o.key.rollout().allow_gap;
         let back = self.current.revision < self.previous.revision;
-        let terms = Terms { max_concurrent, allow_gap, back, rest: &rest };
+        let terms = Terms { max_concurrent, allow_gap, back, resting: &self.pods.resting };
         plan(&self.pods.consumers, &self.o.owner.name, &mark, &terms)
     }
 
@@ -308,11 +307,15 @@ impl Switch<'_> {
     fn failed(&self) -> Option<Rule> {
         let o = self.o;
         let plan = self.plan(o.key.rollout().max_concurrent);
-        let (workload, said) = plan.failed.first()?;
+        // The first that speaks of the new key, else the first.
+        let failure = plan.failed.iter().find(|failure| failure.of_mark).or(plan.failed.first())?;
+        let Failure { workload, words: said, of_mark } = failure;
+        // Where no pod is left that holds the old key, it is late that tells.
+        let of_mark = *of_mark || self.pods.scan.is_clean();
         let rotation = o.key.rotation();
         let late = o.clean_since().is_some_and(|clean| since(o.now, clean) >= FAILS_WITHIN);
         let newer = self.current.revision > self.previous.revision && !late;
-        let back = rotation.on_rollout_failure == OnRolloutFailure::SwitchBack && newer;
+        let back = rotation.on_rollout_failure == OnRolloutFailure::SwitchBack && newer && of_mark;
         let attempt = self.previous.attempt.clone().unwrap_or_default();
         if back {
             match &o.previous_probe {
@@ -328,7 +331,10 @@ impl Switch<'_> {
                 }
             }
         }
-        let message = words::rollout_failed(self.previous, workload, said);
+        let message = match of_mark {
+            true => words::rollout_failed(self.previous, workload, said),
+            false => words::rollout_fails_since(self.previous, workload, said),
+        };
         Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(o.timings.scan_every)))
     }
 

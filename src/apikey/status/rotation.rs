@@ -16,6 +16,7 @@ use crate::{
         observe::Observation,
         schedule::{Schedule, next_rotation},
     },
+    bags::Probe,
     workload::{Owner, mark_value},
 };
 
@@ -44,8 +45,10 @@ pub(super) fn switch(o: &Observation, before: Option<&Switch>) -> Option<Switch>
     let before = before.filter(|before| before.count == count);
     let open = !o.superseded().is_empty();
     let settled = o.switched_at().is_some_and(|at| o.settles_in(at).is_zero());
+    // Where Bags lets nobody of the user in, both keys are not valid side by side, and whoever calls is not seen.
+    let let_in = o.current_probe.as_ref().is_none_or(|probe| matches!(probe, Probe::Alive { .. }));
     let clean_since = match &o.pods {
-        Some(pods) if open && settled && pods.scan.is_clean() => {
+        Some(pods) if open && settled && let_in && pods.scan.is_clean() => {
             o.clean_since().or_else(|| next_second(o.now))
         }
         Some(_) if open => None,

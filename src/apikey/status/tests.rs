@@ -9,9 +9,10 @@ use super::*;
 use crate::{
     api::apikey::{HoldStatus, RotationSpec, Switch, WindowSpec},
     apikey::{
-        fixtures::{HOUR, MINUTE, SECOND, aged, ago, mine, named, now, seen, switched},
+        fixtures::{HOUR, MINUTE, SECOND, aged, ago, alive, mine, named, now, seen, switched},
         quiet::Uses,
     },
+    bags::Probe,
     consumer_secret::{Foreign, Found},
 };
 
@@ -206,6 +207,14 @@ fn no_pod_can_hold_the_old_key_only_once_none_that_starts_can_be_given_it() {
     assert_eq!(after(&o, Reason::Rotating).switch.unwrap().clean_since, next, "it begins anew");
     let kept = with(switched(HOUR, &[]), moved());
     assert_eq!(after(&kept, Reason::Rotating).switch.unwrap().clean_since, Some(ago(MINUTE * 30)));
+    for (probe, stays) in
+        [(alive("user-1"), true), (Probe::Forbidden, false), (Probe::UserGone, false), (Probe::Dead, false)]
+    {
+        let mut asked = with(switched(HOUR, &[]), moved());
+        asked.current_probe = Some(probe);
+        let clean_since = after(&asked, Reason::Rotating).switch.unwrap().clean_since;
+        assert_eq!(clean_since.is_some(), stays, "while the user is suspended no time passes");
+    }
 }
 
 #[test]

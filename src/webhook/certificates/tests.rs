@@ -101,7 +101,20 @@ fn authorities_come_back_from_their_secret_as_they_went_in() {
     for authorities in [first, full] {
         let mut secret = Secret::default();
         authorities.put_into(&mut secret);
-        assert_eq!(Authorities::of(&secret), Some(authorities));
+        assert_eq!(Authorities::of(&secret).as_ref(), Some(&authorities));
+        // Somebody took the annotations away: whoever is trusted stays so, and settles anew.
+        secret.metadata.annotations = None;
+        let bare = Authorities::of(&secret).unwrap();
+        assert_eq!(
+            (&bare.current, &bare.next, &bare.previous),
+            (&authorities.current, &authorities.next, &authorities.previous)
+        );
+        if bare.next.is_some() || bare.previous.is_some() {
+            let later = after(now(), LIVES.authority / 2);
+            assert!(
+                matches!(bare.step(later, &LIVES, MINUTE), Ok(Step::Wait(wait)) if wait == LIVES.settle - MINUTE)
+            );
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::SystemClock;
 
-/// A Secret that loses its annotations with each write, as some policy has it, and how often it was written.
+/// A Secret that loses its content with each write, as some policy has it, and how often it was written.
 #[derive(Clone, Default)]
 struct Stripped {
     secret: Arc<Mutex<Value>>,
@@ -29,7 +29,7 @@ impl Stripped {
                 if parts.method != Method::GET {
                     this.writes.fetch_add(1, Ordering::Relaxed);
                     *secret = serde_json::from_slice(&body).unwrap();
-                    secret["metadata"]["annotations"] = json!(null);
+                    secret["data"] = json!(null);
                 }
                 let (code, answer) = match secret.is_null() {
                     true => (
@@ -159,6 +159,82 @@ async fn a_bundle_is_not_written_over_the_one_of_a_replica_that_was_faster_since
     );
     assert_eq!(*Overtaken::bundle(&mut server.configuration.lock().unwrap()), json!(NEWER));
     assert!(keeper.serving.0.read().unwrap().is_some(), "a leaf is served all the same");
+}
+
+/// An API server whose configuration has a generation, and belongs to whoever writes it.
+#[derive(Clone)]
+struct Shared {
+    secret: Value,
+    configuration: Arc<Mutex<Value>>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let Overtaken { secret, configuration } = Overtaken::new();
+        configuration.lock().unwrap()["metadata"]["generation"] = json!(1);
+        Self { secret, configuration }
+    }
+
+    fn write(&self, bundle: Value) {
+        let mut configuration = self.configuration.lock().unwrap();
+        *Overtaken::bundle(&mut configuration) = bundle;
+        let generation = configuration["metadata"]["generation"].as_i64().unwrap();
+        configuration["metadata"]["generation"] = json!(generation + 1);
+    }
+
+    fn client(&self) -> Client {
+        let this = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let this = this.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await?;
+                if parts.method == Method::PUT {
+                    let mut written: Value = serde_json::from_slice(&body).unwrap();
+                    this.write(Overtaken::bundle(&mut written).take());
+                }
+                let answer = match parts.uri.path().contains("/secrets/") {
+                    true => this.secret.clone(),
+                    false => this.configuration.lock().unwrap().clone(),
+                };
+                let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+                Ok::<_, kube::Error>(Response::builder().status(200).body(answer).unwrap())
+            }
+        });
+        Client::new(service, "bags-system")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_somebody_takes_away_again_and_again_is_not_one_that_was_trusted_for_long() {
+    for earlier in [json!(NEWER), json!(null)] {
+        let server = Shared::new();
+        let keeper = keeper(server.client(), server.client(), Some("bags-operator"));
+        let mut memory = Memory::default();
+        let trusted = |memory: &Memory| SystemClock.monotonic() - memory.trusted.as_ref().unwrap().2;
+        keeper.turn(&mut memory).await.unwrap();
+        pass(Duration::from_mins(3)).await;
+        keeper.turn(&mut memory).await.unwrap();
+        assert_eq!(trusted(&memory), Duration::from_mins(3), "nobody touched it");
+        for _ in 0..4 {
+            // Also where another replica has put it back before this one looked.
+            let ours = Overtaken::bundle(&mut server.configuration.lock().unwrap()).clone();
+            server.write(earlier.clone());
+            server.write(ours);
+            keeper.turn(&mut memory).await.unwrap();
+            assert_eq!(trusted(&memory), Duration::ZERO);
+            server.write(earlier.clone());
+            keeper.turn(&mut memory).await.unwrap();
+            assert_eq!(trusted(&memory), Duration::ZERO);
+            pass(Duration::from_mins(3)).await;
+        }
+        let registration = keeper.registration.borrow().clone();
+        assert!(matches!(registration, Registration::Contended(..)), "{registration:?}");
+    }
+}
+
+async fn pass(duration: Duration) {
+    let _ = tokio::time::timeout(duration, std::future::pending::<()>()).await;
 }
 
 /// Counts requests, and answers that there is nothing.

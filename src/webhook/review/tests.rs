@@ -50,6 +50,27 @@ fn a_new_apikey_is_read_with_its_namespace_and_uid() {
 }
 
 #[test]
+fn what_cannot_be_read_is_not_sent_back() {
+    // DEL is written as it is in JSON, as six characters in an error, and as seven in the answer that quotes the error.
+    let long = "\u{7f}".repeat(900_000);
+    for pointer in [
+        "/apiVersion",
+        "/request",
+        "/request/operation",
+        "/request/dryRun",
+        "/request/object/spec/accountRef",
+    ] {
+        let mut review = review(&json!({}));
+        *review.pointer_mut(pointer).unwrap() = json!(long);
+        let Err(unreadable) = read(&serde_json::to_vec(&review).unwrap()) else {
+            panic!("{pointer} was read")
+        };
+        let answer = serde_json::to_vec(&unreadable.deny()).unwrap();
+        assert!(answer.len() < 4096, "{} bytes were sent back for {pointer}", answer.len());
+    }
+}
+
+#[test]
 fn an_apikey_that_no_api_server_can_ask_about_is_refused() {
     let long = "a".repeat(300);
     let cases = [

@@ -217,7 +217,12 @@ fn what_an_init_container_read_may_be_with_the_others_for_as_long_as_the_pod_is_
         ("it began after it", before(env(), ended(MARGIN)), Verdict::Moved),
         ("nobody knows when it began", before(env(), json!({"terminated": {"exitCode": 0}})), STARTED),
         ("it copied a file", before(mount(), ended(OLD)), MOUNTED),
-        ("its application reads that again", reloading(before(mount(), ended(OLD))), Verdict::Moved),
+        (
+            "its application reads files again, and not what that made of one",
+            reloading(before(mount(), ended(OLD))),
+            MOUNTED,
+        ),
+        ("it began after it, and copied a file", reloading(before(mount(), ended(MARGIN))), Verdict::Moved),
         ("it will begin", before(env(), waiting()), Verdict::Moved),
         ("a sidecar, which begins again", sidecar(before(env(), ended(OLD))), Verdict::Moved),
         ("a new pod", created(before(env(), ended(OLD)), SETTLED), Verdict::Moved),

@@ -59,7 +59,12 @@ fn broken(deployment: Value) -> Value {
 }
 
 fn planned(consumers: &[Consumer], max_concurrent: usize) -> Plan {
-    plan(consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: true, back: false, rest: &|_| None })
+    plan(
+        consumers,
+        API_KEY,
+        MARK,
+        &Terms { max_concurrent, allow_gap: true, back: false, resting: &BTreeMap::new() },
+    )
 }
 
 fn names(references: &[WorkloadRef]) -> Vec<&str> {
@@ -95,7 +100,11 @@ fn one_workload_goes_first_and_the_others_only_after_it_is_done() {
 fn after_a_failed_restart_nothing_more_is_marked() {
     let failed = consumer(broken(marked(deployment("b"), MARK)), true);
     let plan = planned(&[done("a"), failed, fresh("c")], 9);
-    assert_eq!(plan.failed, [(deployment_ref("b"), "timed out".to_owned())]);
+    let failure = |of_mark| Failure { workload: deployment_ref("b"), words: "timed out".to_owned(), of_mark };
+    assert_eq!(plan.failed, [failure(true)]);
+    // Its pods have all moved: it had come up.
+    let since = consumer(broken(marked(deployment("b"), MARK)), false);
+    assert_eq!(planned(&[since], 9).failed, [failure(false)]);
     assert_eq!((names(&plan.mark), names(&plan.done)), (vec![], vec!["a"]));
     assert!(plan.obstructed.is_empty());
 }
@@ -104,7 +113,7 @@ fn after_a_failed_restart_nothing_more_is_marked() {
 fn on_the_way_back_what_failed_with_the_newer_key_is_restarted() {
     let planned = |mark: &str, back: bool| {
         let consumers = [consumer(broken(marked(deployment("a"), mark)), true)];
-        let terms = Terms { max_concurrent: 9, allow_gap: false, back, rest: &|_| None };
+        let terms = Terms { max_concurrent: 9, allow_gap: false, back, resting: &BTreeMap::new() };
         names(&plan(&consumers, API_KEY, MARK, &terms).mark).len()
     };
     assert_eq!(planned("0a1b2c3d-3", true), 1);
@@ -133,6 +142,15 @@ fn one_that_had_come_up_does_not_keep_the_others_from_it_when_a_pod_is_missing_l
 }
 
 #[test]
+fn one_that_ended_its_only_pod_has_not_come_up_before_the_next_one_is_there() {
+    // As its controller leaves it while the old pod ends: what it says is of the rollout before.
+    let ended = json!({"observedGeneration": 3, "conditions": deployment("a")["status"]["conditions"]});
+    let recreated = with(with(marked(deployment("a"), MARK), "/spec/replicas", json!(1)), "/status", ended);
+    let plan = planned(&[consumer(recreated, true), fresh("b")], 2);
+    assert_eq!((names(&plan.underway), names(&plan.done), names(&plan.mark)), (vec!["a"], vec![], vec![]));
+}
+
+#[test]
 fn only_owners_of_stale_pods_are_marked_and_a_mark_of_another_switch_is_none() {
     let plan = planned(&[consumer(deployment("a"), false), fresh("b")], 9);
     assert_eq!(names(&plan.mark), ["b"]);
@@ -146,20 +164,32 @@ fn plan_of_other_key(consumers: &[Consumer]) -> Plan {
         consumers,
         "another-key",
         MARK,
-        &Terms { max_concurrent: 9, allow_gap: true, back: false, rest: &|_| None },
+        &Terms { max_concurrent: 9, allow_gap: true, back: false, resting: &BTreeMap::new() },
     )
+}
+
+#[test]
+fn a_workload_that_was_just_marked_and_has_no_pod_any_more_is_waited_for() {
+    let resting =
+        BTreeMap::from([(deployment_ref("gone"), Rest::Pause), (deployment_ref("spent"), Rest::Spent)]);
+    let terms = Terms { max_concurrent: 9, allow_gap: true, back: false, resting: &resting };
+    let plan = plan(&[fresh("b")], API_KEY, MARK, &terms);
+    assert_eq!(
+        (names(&plan.underway), names(&plan.mark), names(&plan.waiting)),
+        (vec!["gone"], vec![], vec!["b"])
+    );
 }
 
 #[test]
 fn a_workload_that_this_process_just_marked_is_not_marked_again_and_holds_its_place() {
     let consumers = [fresh("a"), fresh("b")];
     let planned = |why: Rest| {
-        let rest = |reference: &WorkloadRef| (reference.name == "a").then(|| why.clone());
+        let resting = BTreeMap::from([(deployment_ref("a"), why)]);
         plan(
             &consumers,
             API_KEY,
             MARK,
-            &Terms { max_concurrent: 9, allow_gap: true, back: false, rest: &rest },
+            &Terms { max_concurrent: 9, allow_gap: true, back: false, resting: &resting },
         )
     };
     let plan = planned(Rest::Pause);
@@ -182,7 +212,7 @@ fn who_would_be_stopped_is_restarted_only_where_that_is_allowed() {
     let recreate =
         |stale| consumer(with(deployment("a"), "/spec/strategy", json!({"type": "Recreate"})), stale);
     let planned = |stale, allow_gap| {
-        let terms = Terms { max_concurrent: 9, allow_gap, back: false, rest: &|_| None };
+        let terms = Terms { max_concurrent: 9, allow_gap, back: false, resting: &BTreeMap::new() };
         plan(&[recreate(stale), fresh("b")], API_KEY, MARK, &terms)
     };
     assert_eq!(names(&planned(true, true).mark), ["a"]);
@@ -297,6 +327,27 @@ async fn the_pods_of_a_scan_are_grouped_by_who_owns_them() {
         .map(|(owner, there, pods, stale)| (owner.to_owned(), there, pods.to_owned(), stale.to_owned()));
     assert_eq!(found, expected);
     assert_eq!(came.lock().unwrap().len(), 5, "each ReplicaSet and each workload once");
+}
+
+#[tokio::test]
+async fn a_replica_set_without_an_owner_is_asked_for_once_however_many_pods_it_has() {
+    let controlled = |name: &str| {
+        let owner = controller("apps/v1", "ReplicaSet", "alone");
+        read(&with(
+            with(pod(env()), "/metadata/name", json!(name)),
+            "/metadata/ownerReferences",
+            json!([owner]),
+        ))
+    };
+    let pods = ["alone-1", "alone-2", "alone-3"].map(controlled);
+    let scan = scan(&pods, SECRET, switched(at(0), at(100)), at(100), &Timings::default());
+    let (client, came) = server(|_, _| {
+        let metadata = json!({"name": "alone", "uid": "uid-alone"});
+        (200, json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata}))
+    });
+    let consumers = consumers(client, "shop", &scan, &OwnerCache::default()).await.unwrap();
+    assert_eq!(consumers.iter().map(|one| one.pods.len()).collect::<Vec<_>>(), [3]);
+    assert_eq!(came.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -158,7 +158,8 @@ impl Oracle {
                     false => return self.replaced(slot, scene),
                 }
             }
-            None => going || let_go,
+            // Whose gate was passed before stays so, also where the ledger was lost since and has it as alive again.
+            None => going || let_go || self.excused.contains(&attempt) || self.deleted.contains(&attempt),
         };
         if allowed {
             self.excused.insert(attempt.clone());

@@ -38,6 +38,9 @@ impl Run<'_> {
         if response.status() == StatusCode::UNAUTHORIZED && !self.scene.user_is_suspended() {
             self.oracle.consumer_refused(held);
         }
-        self.oracle.consumer_called(held, self.clock.wall());
+        // Who is not let in has not used the key, as far as Bags can tell.
+        if response.status().is_success() {
+            self.oracle.consumer_called(held, self.clock.wall());
+        }
     }
 }

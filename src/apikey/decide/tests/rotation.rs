@@ -303,6 +303,14 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
         ("it does not work any more", answers(back(failed()), Probe::Dead), "RotationHeld, 10m"),
         ("it went back, and fails again: it does not go to and fro", returned, "RotationHeld, 15s"),
     ]);
+    // It came up hours ago, and a Job holds the old key still.
+    let since =
+        || with_consumers(switched(HOUR * 5, &stale()), vec![consumer("api", "failed", "uid-0-2", false)]);
+    check(vec![
+        ("it had come up, and fails since", since(), "RotationHeld, 15s"),
+        ("which is no reason to go back", answers(back(since()), alive("user-1")), "RotationHeld, 15s"),
+    ]);
+    assert!(hold(&back(since())).message.contains("its rollout fails since"));
     // All its old pods have ended, as its strategy says.
     let gone = |age| with_consumers(clean(age), vec![consumer("api", "failed", "uid-0-2", false)]);
     check(vec![

@@ -9,7 +9,7 @@ use crate::{
     api::{ApiKey, account::Slot},
     apikey::{observe::AccountView, quiet::Quiet},
     bags::Probe,
-    workload::{Consumer, Gap, Obstacle, Owner, Plan, Scan, WorkloadRef, restart},
+    workload::{Consumer, Gap, Holder, Obstacle, Owner, Plan, Scan, Why, WorkloadRef, restart},
 };
 
 /// So many pods and workloads are named, the others counted: a message has room for no more.
@@ -79,7 +79,7 @@ pub(in crate::apikey::decide) fn restarting(
     let pods = list(scan.stale().map(|holder| {
         let going = if holder.terminating { ", terminating" } else { "" };
         let node = holder.node.as_deref().unwrap_or("no node");
-        format!("{} (on {node}{going})", holder.pod)
+        format!("{} (on {node}{going}{})", holder.pod, waited_for(holder))
     }));
     let mut said = format!("key {} stays valid: these pods may still use it: {pods}", key_name(previous));
     if !restarts {
@@ -101,6 +101,19 @@ pub(in crate::apikey::decide) fn restarting(
     said
 }
 
+/// What has to happen to a pod that no restart is needed for.
+fn waited_for(holder: &Holder) -> String {
+    match holder.why() {
+        Some(Why::Started | Why::Mounted) | None => String::new(),
+        Some(Why::NotReady) => {
+            ", which reads its file again and is not Ready: let it become Ready, or delete it".to_owned()
+        }
+        // How soon would be another message at each look.
+        Some(Why::Settling(_)) => ", which is soon to have read its file again".to_owned(),
+        Some(Why::Unknown) => ", whose node tells nothing of its containers: see the node".to_owned(),
+    }
+}
+
 fn why_not(owner: &Owner, reason: &restart::Reason) -> String {
     match reason {
         restart::Reason::NotRestartable => match owner {
@@ -111,7 +124,7 @@ fn why_not(owner: &Owner, reason: &restart::Reason) -> String {
             }
         }
         .to_owned(),
-        restart::Reason::Gone => "its workload is gone".to_owned(),
+        restart::Reason::Gone => "its workload is gone: delete its pods, or let them end".to_owned(),
         restart::Reason::Obstacle(Obstacle::OptedOut) => {
             "keys.bags.fm/restart is false: restart it yourself".to_owned()
         }
@@ -127,7 +140,9 @@ fn why_not(owner: &Owner, reason: &restart::Reason) -> String {
             )
         }
         restart::Reason::MarkTaken => {
-            "something takes its restart mark away: let it, or restart it yourself".to_owned()
+            "something takes the annotation restart.keys.bags.fm/... from its pod template again: have it leave that alone, or \
+             restart it yourself"
+                .to_owned()
         }
         restart::Reason::Refused(said) => format!(
             "the API server does not let it be restarted: {}; allow it (docs/rbac.yaml, or the policy that it names), or restart it \
@@ -149,6 +164,20 @@ pub(in crate::apikey::decide) fn rollout_failed(
     format!(
         "{} does not come up with the key that the Secret holds: {}; key {} stays valid as well, and nothing more is restarted; \
          see what its new pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
+        reference,
+        cut(said),
+        key_name(previous)
+    )
+}
+
+pub(in crate::apikey::decide) fn rollout_fails_since(
+    previous: &Slot,
+    reference: &WorkloadRef,
+    said: &str,
+) -> String {
+    format!(
+        "{} came up with the key that the Secret holds, and its rollout fails since: {}; key {} stays valid as well, and nothing \
+         more is restarted; see what its new pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
         reference,
         cut(said),
         key_name(previous)

@@ -59,9 +59,14 @@ fn any_stands() -> impl Strategy<Value = Vec<(Stand, bool)>> {
 fn plan_of(stands: &[(Stand, bool)], max_concurrent: usize) -> Plan {
     let consumers: Vec<_> =
         stands.iter().enumerate().map(|(n, (stand, stale))| made(n, *stand, *stale)).collect();
-    let rest =
-        |reference: &WorkloadRef| (stands[number(reference)].0 == Stand::Unmarked).then_some(Rest::Pause);
-    plan(&consumers, API_KEY, MARK, &Terms { max_concurrent, allow_gap: false, back: false, rest: &rest })
+    let unmarked = (0..stands.len()).filter(|n| stands[*n].0 == Stand::Unmarked);
+    let resting = unmarked.map(|n| (deployment_ref(&format!("app-{n}")), Rest::Pause)).collect();
+    plan(
+        &consumers,
+        API_KEY,
+        MARK,
+        &Terms { max_concurrent, allow_gap: false, back: false, resting: &resting },
+    )
 }
 
 fn number(reference: &WorkloadRef) -> usize {
@@ -93,7 +98,7 @@ proptest! {
             let is_in = |list: &[WorkloadRef]| list.contains(&deployment_ref(&format!("app-{n}")));
             let owner = made(n, *stand, *stale).owner;
             let obstructed = plan.obstructed.iter().any(|(named, _)| *named == owner);
-            let failed = plan.failed.iter().any(|(named, _)| Owner::Workload(named.clone()) == owner);
+            let failed = plan.failed.iter().any(|failure| Owner::Workload(failure.workload.clone()) == owner);
             match stand {
                 Stand::Fresh => prop_assert!(!obstructed && !is_in(&plan.done) && !is_in(&plan.underway)),
                 Stand::Paused | Stand::OptedOut | Stand::BrokenBefore | Stand::Gone | Stand::Job => {
