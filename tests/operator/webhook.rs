@@ -270,12 +270,13 @@ async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
     for answer in slow {
         assert_eq!(answer.unwrap().status(), 408, "a body that never ends");
     }
-    for length in [Some(10 * 1024 * 1024), None] {
-        // No more than is refused: whoever went on sending might see the end of the connection before the answer.
-        let first = futures::stream::once(async { Ok::<_, std::io::Error>(vec![b'x'; 1024 * 1024 + 1]) });
+    // Announced, and refused with the first byte; else once too much has come. No more is sent than is taken: whoever went on
+    // might see the end of the connection before the answer.
+    for (announced, sent) in [(Some(10 * 1024 * 1024), 1), (None, 1024 * 1024 + 1)] {
+        let first = futures::stream::once(async move { Ok::<_, std::io::Error>(vec![b'x'; sent]) });
         let body = reqwest::Body::wrap_stream(futures::StreamExt::chain(first, futures::stream::pending()));
-        let length = length.map(|length: usize| (reqwest::header::CONTENT_LENGTH, length.into()));
-        let answer = client.post(&url).headers(length.into_iter().collect()).body(body).send().await;
+        let announced = announced.map(|length: usize| (reqwest::header::CONTENT_LENGTH, length.into()));
+        let answer = client.post(&url).headers(announced.into_iter().collect()).body(body).send().await;
         assert_eq!(answer.unwrap().status(), 413, "a body of 10 MiB");
     }
     // A megabyte of numbers in a member that nobody asked for: skipped, not kept.
