@@ -16,6 +16,11 @@ fn once_switched(name: &str, after: Duration, what: &'static str, act: fn(&Scene
     asked(web(name, Ways::Token)).then(after, what, act).once(|scene| scene.has_switched("web"))
 }
 
+/// What is deleted and applied anew: its nodes serve a Secret as it was, and it seldom calls.
+fn replaced() -> Consumer {
+    named("web", Kind::Deployment, Reads::Env).served_from_a_cache(Duration::from_secs(45)).calls_seldom()
+}
+
 /// What people do once the Secret holds the second key, before the first one is revoked.
 pub(crate) fn in_the_middle() -> Vec<Workflow> {
     let minutes = Duration::from_mins;
@@ -49,6 +54,25 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
             |scene| scene.delete_workload("web"),
         ))
         .ends("Deployment web: 0 pods"),
+        ends(
+            Workflow::new(
+                "what reads it is deleted in the middle of a rotation and applied anew",
+                Ways::Token,
+            )
+            .key("web")
+            .consumer(replaced())
+            .meanwhile("ask for another key", |scene| {
+                scene.set_overlaps("web", "5m", "1m");
+                scene.ask_for_rotation("web", "first");
+            })
+            .once(Scene::is_in_use),
+        )
+        .then(Duration::from_secs(1), "delete what reads it", |scene| scene.delete_workload("web"))
+        .once(|scene| scene.has_switched("web"))
+        .then(Duration::from_secs(20), "apply it anew, on a node that is late", |scene| {
+            scene.cluster.declare(replaced());
+        })
+        .ends(TWO_HOLD),
         ends(once_switched(
             "what reads it is edited in the middle of a rotation",
             Duration::from_secs(20),
