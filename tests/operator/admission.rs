@@ -265,7 +265,7 @@ async fn a_creation_whose_name_is_taken_keeps_no_place() {
 
 #[tokio::test]
 async fn a_dry_run_keeps_no_place_and_a_generated_name_does() {
-    let gate = Gate::new(&[]).await;
+    let gate = Gate::with_replicas(3).await;
     let scene = gate.scene(json!({"limit": 2})).await;
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     for _ in 0..3 {
@@ -290,7 +290,7 @@ async fn a_dry_run_keeps_no_place_and_a_generated_name_does() {
 
 #[tokio::test]
 async fn kubectl_apply_of_twelve_shows_nine_created_and_three_clear_denials() {
-    let gate = Gate::new(&[]).await;
+    let gate = Gate::with_replicas(3).await;
     let scene = gate.scene(json!({"rotationReserve": 1})).await;
     let keys: Vec<ApiKey> = (1..=12).map(|n| scene.new_key(&format!("app-{n}"), json!({}))).collect();
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.json", scene.name));
