@@ -143,9 +143,13 @@ impl Wake {
 
     fn account_gone(&self, gone: &BagsAccount) {
         let name = gone.name_any();
-        // One of the same name may be there by now; what was known of this one is not its.
-        self.specs.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-        self.context.forget_account(&name);
+        if self.accounts.get(&ObjectRef::from_obj(gone)).is_some() {
+            // Another one took its place while nobody watched, and shows itself already.
+            self.context.memory.forget(&name);
+        } else {
+            self.specs.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            self.context.forget_account(&name);
+        }
         self.keys_of(gone, |_, _| true);
     }
 

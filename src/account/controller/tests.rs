@@ -36,6 +36,7 @@ use crate::{
         LedgerStore,
         slots::tests::{owner, slot},
     },
+    operator::wake::Wake,
     saves::Saves,
     timings::Timings,
     workload::{Marks, OwnerCache, PodLists},
@@ -90,6 +91,8 @@ struct World {
     /// Nothing answers for lists.
     no_list: bool,
     down: bool,
+    /// The account goes as soon as it is written.
+    goes: bool,
     /// Method and path of every request but events.
     requests: Vec<String>,
     events: Vec<String>,
@@ -122,6 +125,9 @@ impl World {
                     serde_json::from_value(sent["metadata"]["finalizers"].clone()).unwrap();
             }
             self.changed();
+            if self.goes {
+                self.accounts.apply_watcher_event(&watcher::Event::Delete(self.account.clone()));
+            }
         }
         if path.contains("/bagsaccounts/") {
             return (200, serde_json::to_value(&self.account).unwrap());
@@ -240,6 +246,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         refuses_token: false,
         no_list: false,
         down: false,
+        goes: false,
         requests: vec![],
         events: vec![],
     };
@@ -474,6 +481,51 @@ async fn an_edit_of_the_rate_in_the_middle_of_a_run_forgets_nothing_that_the_run
     held.budget.pause_until(stage.clock.wall() + Duration::from_mins(5));
     assert!(edited.key("a").closed && edited.budget.paused_until().is_some());
     assert_eq!(edited.budget.remaining(), 10);
+}
+
+/// Whether any metric speaks of the account.
+fn is_measured(stage: &Stage) -> bool {
+    stage.context.metrics.encode().contains("account=\"main\"")
+}
+
+#[tokio::test]
+async fn an_account_that_goes_while_it_is_looked_at_leaves_no_metric() {
+    let stage = stage(true, vec![]);
+    for _ in 0..2 {
+        reconcile(&stage.context, "main").await;
+    }
+    assert!(is_measured(&stage));
+    // All that is left to do is to show the pause.
+    let account = stage.world().account.clone();
+    let pause = stage.clock.wall() + Duration::from_mins(5);
+    stage.context.memory_of("main", &account).budget.pause_until(pause);
+    let before = stage.world().requests.len();
+    stage.world().goes = true;
+    reconcile(&stage.context, "main").await;
+    assert_eq!(stage.world().requests.len(), before + 1);
+    assert!(!is_measured(&stage));
+}
+
+#[tokio::test]
+async fn an_account_that_went_while_nobody_watched_leaves_no_metric_and_one_that_took_its_place_keeps_its_own()
+ {
+    let stage = stage(true, vec![]);
+    let accounts = stage.world().accounts.as_reader();
+    let (wake, _keys, _accounts) = Wake::new(stage.keys.as_reader(), accounts, stage.context.clone());
+    let watched = |event: &watcher::Event<BagsAccount>| {
+        stage.world().accounts.apply_watcher_event(event);
+        wake.by_account(event);
+    };
+    let mut next = stage.world().account.clone();
+    next.metadata.uid = Some("uid-of-the-next".to_owned());
+    for event in [watcher::Event::Init, watcher::Event::InitApply(next), watcher::Event::InitDone] {
+        watched(&event);
+    }
+    assert!(is_measured(&stage), "it is the next one's");
+    for event in [watcher::Event::Init, watcher::Event::InitDone] {
+        watched(&event);
+    }
+    assert!(!is_measured(&stage));
 }
 
 #[tokio::test]

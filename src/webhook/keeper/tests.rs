@@ -10,6 +10,23 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::SystemClock;
 
+/// An API server that answers a method and a path, and what is sent to it, so.
+fn answering(
+    answer: impl Fn(&Method, &str, &[u8]) -> (u16, Value) + Clone + Send + Sync + 'static,
+) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let answer = answer.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await?;
+            let (code, answer) = answer(&parts.method, parts.uri.path(), &body);
+            let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+            Ok::<_, kube::Error>(Response::builder().status(code).body(answer).unwrap())
+        }
+    });
+    Client::new(service, "bags-system")
+}
+
 /// A Secret that loses its content with each write, as some policy has it, and how often it was written.
 #[derive(Clone, Default)]
 struct Stripped {
@@ -20,29 +37,20 @@ struct Stripped {
 impl Stripped {
     fn client(&self) -> Client {
         let this = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let this = this.clone();
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect_bytes().await?;
-                let mut secret = this.secret.lock().unwrap();
-                if parts.method != Method::GET {
-                    this.writes.fetch_add(1, Ordering::Relaxed);
-                    *secret = serde_json::from_slice(&body).unwrap();
-                    secret["data"] = json!(null);
-                }
-                let (code, answer) = match secret.is_null() {
-                    true => (
-                        404,
-                        json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}),
-                    ),
-                    false => (200, secret.clone()),
-                };
-                let answer = Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok::<_, kube::Error>(Response::builder().status(code).body(answer).unwrap())
+        answering(move |method, _, body| {
+            let mut secret = this.secret.lock().unwrap();
+            if *method != Method::GET {
+                this.writes.fetch_add(1, Ordering::Relaxed);
+                *secret = serde_json::from_slice(body).unwrap();
+                secret["data"] = json!(null);
             }
-        });
-        Client::new(service, "bags-system")
+            match secret.is_null() {
+                true => {
+                    (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
+                }
+                false => (200, secret.clone()),
+            }
+        })
     }
 }
 
@@ -111,40 +119,31 @@ impl Overtaken {
 
     fn client(&self) -> Client {
         let this = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let this = this.clone();
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect_bytes().await?;
-                let mut configuration = this.configuration.lock().unwrap();
-                let is_secret = parts.uri.path().contains("/secrets/");
-                let (code, answer) = match (parts.method == Method::GET, is_secret) {
-                    (true, true) => {
-                        *Self::bundle(&mut configuration) = json!(NEWER);
-                        configuration["metadata"]["resourceVersion"] = json!("2");
-                        (200, this.secret.clone())
+        answering(move |method, path, body| {
+            let mut configuration = this.configuration.lock().unwrap();
+            let is_secret = path.contains("/secrets/");
+            match (*method == Method::GET, is_secret) {
+                (true, true) => {
+                    *Self::bundle(&mut configuration) = json!(NEWER);
+                    configuration["metadata"]["resourceVersion"] = json!("2");
+                    (200, this.secret.clone())
+                }
+                (true, false) => (200, configuration.clone()),
+                (false, _) => {
+                    let written: Value = serde_json::from_slice(body).unwrap();
+                    if written["metadata"]["resourceVersion"] == configuration["metadata"]["resourceVersion"]
+                    {
+                        *configuration = written;
+                        (200, configuration.clone())
+                    } else {
+                        (
+                            409,
+                            json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409}),
+                        )
                     }
-                    (true, false) => (200, configuration.clone()),
-                    (false, _) => {
-                        let written: Value = serde_json::from_slice(&body).unwrap();
-                        if written["metadata"]["resourceVersion"]
-                            == configuration["metadata"]["resourceVersion"]
-                        {
-                            *configuration = written;
-                            (200, configuration.clone())
-                        } else {
-                            (
-                                409,
-                                json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409}),
-                            )
-                        }
-                    }
-                };
-                let answer = Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok::<_, kube::Error>(Response::builder().status(code).body(answer).unwrap())
+                }
             }
-        });
-        Client::new(service, "bags-system")
+        })
     }
 }
 
@@ -184,24 +183,17 @@ impl Shared {
 
     fn client(&self) -> Client {
         let this = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let this = this.clone();
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect_bytes().await?;
-                if parts.method == Method::PUT {
-                    let mut written: Value = serde_json::from_slice(&body).unwrap();
-                    this.write(Overtaken::bundle(&mut written).take());
-                }
-                let answer = match parts.uri.path().contains("/secrets/") {
-                    true => this.secret.clone(),
-                    false => this.configuration.lock().unwrap().clone(),
-                };
-                let answer = Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok::<_, kube::Error>(Response::builder().status(200).body(answer).unwrap())
+        answering(move |method, path, body| {
+            if *method == Method::PUT {
+                let mut written: Value = serde_json::from_slice(body).unwrap();
+                this.write(Overtaken::bundle(&mut written).take());
             }
-        });
-        Client::new(service, "bags-system")
+            let answer = match path.contains("/secrets/") {
+                true => this.secret.clone(),
+                false => this.configuration.lock().unwrap().clone(),
+            };
+            (200, answer)
+        })
     }
 }
 
@@ -240,15 +232,10 @@ async fn pass(duration: Duration) {
 /// Counts requests, and answers that there is nothing.
 fn counting(count: &Arc<AtomicUsize>) -> Client {
     let count = count.clone();
-    let service = tower::service_fn(move |_: Request<Body>| {
+    answering(move |_, _, _| {
         count.fetch_add(1, Ordering::Relaxed);
-        async {
-            let nothing = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
-            let body = Body::from(serde_json::to_vec(&nothing).unwrap());
-            Ok::<_, kube::Error>(Response::builder().status(404).body(body).unwrap())
-        }
-    });
-    Client::new(service, "bags-system")
+        (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
+    })
 }
 
 #[tokio::test(start_paused = true)]
