@@ -255,8 +255,17 @@ impl Authorities {
         if !due.is_zero() {
             return Ok(Step::Wait(due));
         }
-        let next = Some(Authority::new(now, lives.authority)?);
-        Ok(Step::Write(Self { next, stepped: now, ..self.clone() }))
+        Ok(Step::Write(self.succeeded(now, lives)?))
+    }
+
+    /// The first step of their replacement: a successor is trusted beside them. So do they also come back after their Secret was
+    /// lost: whoever holds a leaf of theirs stays trusted, and whoever wanted to be rid of them is.
+    pub(super) fn succeeded(&self, now: Timestamp, lives: &Lives) -> Result<Self, CertificateError> {
+        let next = match &self.next {
+            Some(next) => next.clone(),
+            None => Authority::new(now, lives.authority)?,
+        };
+        Ok(Self { next: Some(next), stepped: now, ..self.clone() })
     }
 }
 

@@ -97,6 +97,8 @@ pub(super) struct Keeper {
 #[derive(Default)]
 struct Memory {
     leaf: Option<Leaf>,
+    /// As the Secret last held them: leaves of theirs are served, whether or not it still does.
+    known: Option<Authorities>,
     /// The bundle that the configuration has had without a break, as which of its generations, and since when.
     trusted: Option<(String, Option<i64>, Instant)>,
     /// When the Secret was written.
@@ -148,10 +150,11 @@ impl Keeper {
         let now = self.clock.wall();
         // Before the Secret, and judged after it: a leaf is served whether or not there is an answer.
         let seen = self.seen().await;
-        let (secret, authorities) = match self.authorities(&mut memory.secret).await? {
+        let (secret, authorities) = match self.authorities(memory).await? {
             Ok(found) => found,
             Err(wait) => return Ok(wait),
         };
+        memory.known = Some(authorities.clone());
         let leaf = match memory.leaf.take().filter(|leaf| !leaf.due(authorities.signing(), now).is_zero()) {
             Some(leaf) => leaf,
             None => self.issue(&authorities)?,
@@ -175,16 +178,20 @@ impl Keeper {
     /// replica, or are to be made.
     async fn authorities(
         &self,
-        pace: &mut Pace,
+        memory: &mut Memory,
     ) -> Result<Result<(Secret, Authorities), Duration>, TurnError> {
+        let Memory { known, secret: pace, .. } = memory;
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = call(secrets.get_opt(SECRET)).await.map_err(TurnError::Secret)?;
-        let fresh = || Authorities::new(self.clock.wall(), &self.lives);
+        let fresh = || match &*known {
+            Some(known) => known.succeeded(self.clock.wall(), &self.lives),
+            None => Authorities::new(self.clock.wall(), &self.lives),
+        };
         match found {
             Some(secret) => match Authorities::of(&secret) {
                 Some(authorities) => Ok(Ok((secret, authorities))),
                 None => {
-                    warn!(secret = SECRET, "The Secret holds no usable authority; a new one is made");
+                    warn!(secret = SECRET, "The Secret holds no usable authority, and is written anew");
                     self.write(secret, &fresh()?, pace).await.map(Err)
                 }
             },
@@ -201,7 +208,7 @@ impl Keeper {
                 let mut secret = Secret { metadata, ..Secret::default() };
                 fresh()?.put_into(&mut secret);
                 match call(secrets.create(&PostParams::default(), &secret)).await {
-                    Ok(_) => info!(secret = SECRET, "Made an authority for the webhook's certificates"),
+                    Ok(_) => info!(secret = SECRET, "Made the Secret of the webhook's authorities"),
                     Err(error) if error.is_conflict() => {}
                     Err(error) => return Err(TurnError::Secret(error)),
                 }

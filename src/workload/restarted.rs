@@ -90,6 +90,8 @@ pub enum Gap {
     NoSurge,
     /// Somebody has to delete the pods.
     OnDelete,
+    /// Somebody has to let the pods below this ordinal be replaced.
+    Partition(i32),
     /// Somebody has to let it go on.
     Paused,
 }
@@ -144,6 +146,7 @@ impl Workload {
         match self.strategy {
             Strategy::OnDelete => Some(Gap::OnDelete),
             Strategy::Recreate => (wanted > 0).then_some(Gap::Recreate),
+            Strategy::Ordered { partition, .. } if partition > 0 => Some(Gap::Partition(partition)),
             Strategy::Rolling { missing } | Strategy::Ordered { partition: _, missing } => {
                 (wanted > 0 && missing >= wanted).then_some(Gap::NoSurge)
             }

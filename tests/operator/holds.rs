@@ -260,9 +260,9 @@ async fn whoever_holds_the_old_key_is_named_with_what_to_do_until_the_last_one_h
         ("ordered-0", "its partition is 1: lower it to 0"),
         (left_alone.as_str(), "keys.bags.fm/restart is false: restart it yourself"),
     ];
-    // The only pod of a StatefulSet ends before the next one starts.
-    scene.patch(NAME, json!({"spec": {"rollout": {"allowGap": true}}})).await;
     scene.ask_for_another_key().await;
+    blocked(&scene, "StatefulSet \"ordered\"", "(its partition 1 leaves the pods below that number as they are)").await;
+    scene.patch(NAME, json!({"spec": {"rollout": {"allowGap": true}}})).await;
     for begun in 0..holders.len() {
         let (gone, there) = holders.split_at(begun);
         let words: Vec<&str> = there.iter().flat_map(|(pod, words)| [*pod, *words]).collect();
@@ -286,15 +286,17 @@ async fn whoever_holds_the_old_key_is_named_with_what_to_do_until_the_last_one_h
     scene.end().await;
 }
 
+const WEB: &str = "Deployment \"web\"";
+
 /// Waits until a rotation does not begin as a workload could not be restarted without a gap, told in these words.
-async fn blocked(scene: &Scene<'_>, why: &str) {
+async fn blocked(scene: &Scene<'_>, workload: &str, why: &str) {
     let told = |key: &ApiKey| {
         condition(key, "ZeroDowntime").is_some_and(|it| it.status == "False" && it.message.contains(why))
     };
     let key = scene.key(NAME, "not rotated", told).await;
     says(
         &condition(&key, "ZeroDowntime").unwrap().message,
-        &["Deployment \"web\"", "spec.rollout.allowGap: true"],
+        &[workload, "spec.rollout.allowGap: true"],
     );
     assert_eq!(scene.made().len(), 1, "a key was made for a rotation that cannot end");
 }
@@ -320,7 +322,7 @@ async fn a_paused_workload_keeps_a_rotation_from_beginning_until_it_goes_on() {
     scene.running(2).await;
     scene.edit_web(json!({"paused": true})).await;
     scene.ask_for_another_key().await;
-    blocked(&scene, "(it is paused)").await;
+    blocked(&scene, WEB, "(it is paused)").await;
     counts(
         world,
         &["rotations_held{kind=\"ApiKey\",reason=\"RotationBlocked\"}", "apikeys{phase=\"Ready\"}"],
@@ -343,7 +345,7 @@ async fn one_replica_without_surge_keeps_a_rotation_from_beginning_until_it_may_
     scene.make::<Deployment>(json!({"metadata": {"name": "web"}, "spec": spec})).await;
     scene.running(1).await;
     scene.ask_for_another_key().await;
-    blocked(&scene, "room to surge").await;
+    blocked(&scene, WEB, "room to surge").await;
     let_it(&scene, json!({"strategy": strategy(1, 0)})).await;
     scene.end().await;
 }

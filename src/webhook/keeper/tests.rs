@@ -90,6 +90,59 @@ async fn a_secret_that_does_not_stay_as_it_was_written_is_written_once_a_second(
     assert_eq!(server.writes.load(Ordering::Relaxed), 6, "within six seconds");
 }
 
+/// An API server with nothing but a Secret, which is as it was last written.
+#[derive(Clone, Default)]
+struct Stored(Arc<Mutex<Value>>);
+
+impl Stored {
+    fn client(&self) -> Client {
+        let this = self.clone();
+        answering(move |method, _, body| {
+            let mut secret = this.0.lock().unwrap();
+            if *method != Method::GET {
+                *secret = serde_json::from_slice(body).unwrap();
+            }
+            match secret.is_null() {
+                true => {
+                    (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
+                }
+                false => (200, secret.clone()),
+            }
+        })
+    }
+
+    fn authorities(&self) -> Authorities {
+        let secret: Secret = serde_json::from_value(self.0.lock().unwrap().clone()).unwrap();
+        Authorities::of(&secret).unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn authorities_whose_secret_is_lost_stay_trusted_until_another_one_has_taken_over() {
+    for lost in [json!(null), json!({"metadata": {"name": SECRET}, "data": {}})] {
+        let server = Stored::default();
+        let keeper = keeper(server.client(), server.client(), None);
+        let mut memory = Memory::default();
+        for _ in 0..2 {
+            keeper.turn(&mut memory).await.unwrap();
+        }
+        let served = || keeper.serving.0.read().unwrap().clone().unwrap();
+        let (leaf, bundle) = (served(), server.authorities().bundle());
+        pass(Duration::from_secs(2)).await;
+        *server.0.lock().unwrap() = lost;
+        for _ in 0..2 {
+            keeper.turn(&mut memory).await.unwrap();
+        }
+        let after = server.authorities().bundle();
+        assert!(after.starts_with(&bundle) && after.len() > bundle.len(), "{after}");
+        assert!(Arc::ptr_eq(&leaf, &served()), "one that is known is served on");
+        // A process that never saw it has nothing to put back.
+        *server.0.lock().unwrap() = json!(null);
+        keeper.turn(&mut Memory::default()).await.unwrap();
+        assert!(!server.authorities().bundle().contains(&bundle));
+    }
+}
+
 /// An API server on which another replica goes a step on as soon as this one has read the Secret.
 #[derive(Clone)]
 struct Overtaken {

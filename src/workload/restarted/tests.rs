@@ -78,10 +78,12 @@ fn a_workload_says_itself_or_on_its_template_that_it_is_not_restarted() {
     }
 }
 
+fn partition(number: Value) -> Value {
+    with(stateful_set("db"), "/spec/updateStrategy/rollingUpdate/partition", number)
+}
+
 #[test]
 fn a_restart_that_would_not_happen_is_not_asked_for() {
-    let partition =
-        |number: Value| with(stateful_set("db"), "/spec/updateStrategy/rollingUpdate/partition", number);
     let cases = [
         (
             "paused",
@@ -135,6 +137,8 @@ fn a_rolling_update_has_a_gap_where_the_last_old_pod_may_end_too_early() {
             set(at_a_time(stateful_set("db"), json!(9))),
             Some(Gap::NoSurge),
         ),
+        ("the upper ones of three ordered ones", set(partition(json!(1))), Some(Gap::Partition(1))),
+        ("all of three ordered ones", set(partition(json!(0))), None),
         ("two side by side", side_by_side(2, 2), None),
         ("two side by side, one of them not ready", side_by_side(2, 1), Some(Gap::NoSurge)),
         ("two side by side, none of which is ready", side_by_side(2, 0), None),

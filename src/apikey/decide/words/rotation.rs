@@ -59,15 +59,20 @@ pub(in crate::apikey::decide) fn gaps(gaps: &[(&Consumer, Gap)]) -> String {
     )
 }
 
-fn why_gap(gap: Gap) -> &'static str {
-    match gap {
+fn why_gap(gap: Gap) -> String {
+    let why = match gap {
         Gap::Recreate => "strategy Recreate ends all pods before new ones start",
         Gap::NoSurge => {
-            "all its pods may end before a new one is ready: give it a second replica, room to surge, or a lower maxUnavailable"
+            "all its pods may end before a new one is ready: give it a second replica, room to surge, a lower maxUnavailable, or \
+             wait until all its pods are ready"
         }
         Gap::OnDelete => "strategy OnDelete replaces a pod only when somebody deletes it",
+        Gap::Partition(partition) => {
+            return format!("its partition {partition} leaves the pods below that number as they are");
+        }
         Gap::Paused => "it is paused",
-    }
+    };
+    why.to_owned()
 }
 
 pub(in crate::apikey::decide) fn restarting(
