@@ -51,8 +51,29 @@ revoked_at() { request GET /sandbox/keys | grep -o '{[^{}]*}' | grep "\"id\":\"$
 # No second of the first time is after the second: both as the API server and the sandbox write them, on this one machine.
 not_after() { [[ ! "${1:0:19}" > "${2:0:19}" ]]; }
 
+# The pods of the mobile backend take their minute to end, with the old key.
+show_slow_end() {
+	local pod
+	await 120 "both old pods of the mobile backend are asked to end" both_go
+	for pod in $(going shop app=mobile-backend); do
+		await 30 "$pod goes on calling" goes_on_calling "$pod"
+		await 30 "the rotation says that it waits for $pod" says shop mobile-backend OldKeyRevoked "$pod"
+	done
+	show_hold shop mobile-backend "$1"
+}
+
+# The dashboard in development does not come up, with the old key valid, until it is mended.
+show_failed_rollout() {
+	await 120 "the rotation in development is held" says shop-development web-dashboard OldKeyRevoked "does not come up"
+	show -n shop-development get pods
+	show_hold shop-development web-dashboard "$1"
+	show get events -n shop-development --field-selector reason=RotationHeld
+	say "It is mended:"
+	set_base_url "$(base_url)"
+}
+
 holds() {
-	local begin=$SECONDS job_pod job_key old_jobs old_mobile old_development old_dashboard pod ended
+	local begin=$SECONDS job_pod job_key old_jobs old_mobile old_development old_dashboard ended
 	prepare_holds
 
 	say "" && say "Somebody mistypes the base URL of the dashboard in development. Its pods do not mind, as yet:"
@@ -79,19 +100,8 @@ holds() {
 	show -n shop get pod "$job_pod"
 	expect "the job's pod after the switch" "$(phases shop app=settlement | grep -xF "Running $job_pod")" "Running $job_pod"
 
-	await 120 "both old pods of the mobile backend are asked to end" both_go
-	for pod in $(going shop app=mobile-backend); do
-		await 30 "$pod goes on calling" goes_on_calling "$pod"
-		await 30 "the rotation says that it waits for $pod" says shop mobile-backend OldKeyRevoked "$pod"
-	done
-	show_hold shop mobile-backend "$old_mobile"
-
-	await 120 "the rotation in development is held" says shop-development web-dashboard OldKeyRevoked "does not come up"
-	show -n shop-development get pods
-	show_hold shop-development web-dashboard "$old_development"
-	show get events -n shop-development --field-selector reason=RotationHeld
-	say "It is mended:"
-	set_base_url "$(base_url)"
+	show_slow_end "$old_mobile"
+	show_failed_rollout "$old_development"
 
 	await 120 "the rotation tells of an unknown caller" says shop web-dashboard OldKeyRevoked "an unknown caller uses it"
 	show_hold shop web-dashboard "$old_dashboard"
