@@ -212,7 +212,14 @@ impl Observation {
     /// say nothing of those that come.
     #[must_use]
     pub fn settles_in(&self, switched_at: Timestamp) -> Duration {
-        self.timings.settle_delay.saturating_sub(self.passed_since(switched_at))
+        let wait = self.settles_at(switched_at).duration_since(self.now);
+        Duration::try_from(wait).unwrap_or(Duration::ZERO).min(self.timings.settle_delay)
+    }
+
+    /// When that ends, by both clocks. The Secret may have been written again: then it counts from then on.
+    fn settles_at(&self, switched_at: Timestamp) -> Timestamp {
+        let at = self.current().map_or(switched_at, |slot| switched_at.max(slot.since));
+        at.saturating_add(signed(self.timings.settle_delay)).unwrap_or(Timestamp::MAX)
     }
 
     /// When the pods were listed for a step that cannot be taken back, where that still holds.
@@ -228,10 +235,8 @@ impl Observation {
     #[must_use]
     pub fn clean_since(&self) -> Option<Timestamp> {
         let switch = switch_of(&self.key, self.current())?;
-        // The Secret may have been written again: then it counts from then on.
-        let settled = self.switched_at().map(|at| at.max(self.current().map_or(at, |slot| slot.since)));
-        let settled = settled.map(|at| at.saturating_add(signed(self.timings.settle_delay)));
-        switch.clean_since.filter(|clean| !matches!(settled, Some(Ok(settled)) if *clean < settled))
+        let settled = self.switched_at().map(|at| self.settles_at(at));
+        switch.clean_since.filter(|clean| settled.is_none_or(|settled| *clean >= settled))
     }
 
     /// Whether nothing can be seen of its slots: there is no account, or nobody has looked at it since its status is empty.

@@ -35,8 +35,10 @@ use super::{
 pub(crate) struct Most {
     /// Singles, whenever people act.
     pub(crate) singles: usize,
-    /// Besides, singles where people act in the middle: pairs are made of these.
+    /// Besides, singles where people act in the middle.
     pub(crate) in_the_middle: usize,
+    /// Of the singles where people act in the middle, those that a second fault may follow.
+    pub(crate) first_of_pairs: usize,
     /// Pairs.
     pub(crate) pairs: usize,
 }
@@ -66,16 +68,20 @@ pub(crate) struct Share {
     pub(crate) stop_at_first: bool,
 }
 
+impl Most {
+    pub(crate) const ALL: Self =
+        Self { singles: usize::MAX, in_the_middle: 0, first_of_pairs: usize::MAX, pairs: usize::MAX };
+}
+
 impl Share {
     /// How much of a workflow is run.
     fn most(&self, workflow: &Workflow) -> Most {
-        let Most { singles, in_the_middle, pairs } = self.most_of_long;
-        let pairs = pairs.min(self.most_pairs);
+        let long = Most { pairs: self.most_of_long.pairs.min(self.most_pairs), ..self.most_of_long };
         match (workflow.is_long(), workflow.is_one_of_many()) {
-            (false, _) => Most { singles: usize::MAX, in_the_middle: 0, pairs: self.most_pairs },
-            (true, false) => Most { singles, in_the_middle, pairs },
+            (false, _) => Most { pairs: self.most_pairs, ..Most::ALL },
+            (true, false) => long,
             (true, true) => {
-                Most { singles: singles.div_ceil(MANY), in_the_middle, pairs: pairs.div_ceil(MANY) }
+                Most { singles: long.singles.div_ceil(MANY), pairs: long.pairs.div_ceil(MANY), ..long }
             }
         }
     }
@@ -85,7 +91,7 @@ impl Share {
 const MANY: usize = 12;
 /// Random runs that are run twice.
 const TWICE: usize = 100;
-/// Random runs whose reports are in memory at the same time.
+/// Runs whose reports are in memory at the same time, where there are many.
 const AT_ONCE: usize = 5000;
 
 /// What was run for one workflow.
@@ -353,16 +359,24 @@ fn singles(
             plans.extend(with_each_fault(base, request, |_| true));
         }
     }
-    if let Some((base, _)) = bases.first() {
-        let most = share.most(&base.workflow);
-        plans = thinned(plans, most, |plan| middle.contains(&plan.act_after));
-    }
+    let is_in_the_middle = |plan: &Plan| middle.contains(&plan.act_after);
+    let most = bases.first().map_or(Most::ALL, |(base, _)| share.most(&base.workflow));
+    let plans = thinned(plans, most, is_in_the_middle);
     count.singles = plans.len();
+    let firsts: BTreeSet<usize> = some_of(&plans, most.first_of_pairs, is_in_the_middle).collect();
+    let (firsts, others): (Vec<_>, Vec<_>) =
+        plans.into_iter().enumerate().partition(|(index, _)| firsts.contains(index));
+    let plans_of = |some: Vec<(usize, Plan)>| some.into_iter().map(|(_, plan)| plan).collect::<Vec<_>>();
     let mut after = Vec::new();
-    for (plan, report) in judge_all(plans, share.stop_at_first, config) {
+    for (plan, report) in judge_all(plans_of(firsts), share.stop_at_first, config) {
         totals.add(&plan, &report, true);
         if report.violations.is_empty() {
             after.push((plan, report.seen));
+        }
+    }
+    for some in plans_of(others).chunks(AT_ONCE) {
+        for (plan, report) in judge_all(some.to_vec(), share.stop_at_first, config) {
+            totals.add(&plan, &report, true);
         }
     }
     after
@@ -370,10 +384,15 @@ fn singles(
 
 /// A share of all singles, and one of those that are in the middle.
 fn thinned(plans: Vec<Plan>, most: Most, is_in_the_middle: impl Fn(&Plan) -> bool) -> Vec<Plan> {
-    let those: Vec<usize> = (0..plans.len()).filter(|index| is_in_the_middle(&plans[*index])).collect();
     let mut kept: BTreeSet<usize> = chosen(plans.len(), most.singles).collect();
-    kept.extend(chosen(those.len(), most.in_the_middle).map(|index| those[index]));
+    kept.extend(some_of(&plans, most.in_the_middle, is_in_the_middle));
     plans.into_iter().enumerate().filter_map(|(index, plan)| kept.contains(&index).then_some(plan)).collect()
+}
+
+/// So many of those plans, by index.
+fn some_of(plans: &[Plan], most: usize, those: impl Fn(&Plan) -> bool) -> impl Iterator<Item = usize> {
+    let those: Vec<usize> = (0..plans.len()).filter(|index| those(&plans[*index])).collect();
+    chosen(those.len(), most).map(move |index| those[index])
 }
 
 /// So many of these by chance, the same ones each time: every second or sixteenth of them might have one fault only.

@@ -108,10 +108,10 @@ struct Args {
 /// Of each workflow, where not everything is run: ten minutes on two cores are for all of it, and a slow machine has them too.
 const TEST_PAIRS: usize = 150;
 /// The same of a workflow that takes hours.
-const TEST_OF_LONG: Most = Most { singles: 100, in_the_middle: 0, pairs: 30 };
+const TEST_OF_LONG: Most = Most { singles: 100, pairs: 30, ..Most::ALL };
 /// The same where everything is run: all of them would take a day, and this is to be run before each release.
-const ALL_OF_LONG: Most = Most { singles: 2_000, in_the_middle: 700, pairs: 1_200 };
-const ALL_SINGLES: Most = Most { singles: usize::MAX, in_the_middle: 0, pairs: usize::MAX };
+const ALL_OF_LONG: Most =
+    Most { singles: 2_000, in_the_middle: usize::MAX, first_of_pairs: 700, pairs: 1_200 };
 const REQUESTS: &str = "docs/requests.md";
 const TEST_SEEDS: u64 = 2_000;
 const ALL_SEEDS: u64 = 100_000;
@@ -147,7 +147,7 @@ fn main() -> ExitCode {
         most_pairs: if args.all { usize::MAX } else { TEST_PAIRS },
         most_of_long: match (args.all, args.moments) {
             (true, _) => ALL_OF_LONG,
-            (false, Some(_)) => ALL_SINGLES,
+            (false, Some(_)) => Most::ALL,
             (false, None) => TEST_OF_LONG,
         },
         seeds: args.seeds.unwrap_or(match (args.all, filter.is_empty()) {
@@ -265,7 +265,7 @@ fn page(totals: &Totals) -> String {
     }
     let (line, in_rotations, commit, mutants) = (totals.line(), totals.of_seeds(), commit(), mutants());
     let minutes = totals.took.as_secs().div_ceil(60);
-    let Most { singles, in_the_middle, pairs } = ALL_OF_LONG;
+    let Most { singles, pairs, .. } = ALL_OF_LONG;
     format!(
         "# What was made to fail
 
@@ -277,8 +277,9 @@ Written by `make world`; [testing.md](testing.md) says what the world is. On com
 
 A single is one fault at one request. A pair is a second fault at a later request that changes something, after a first
 one at such a request, both one of each kind (`Fault::is_one_of_its_kind`; `--every-fault` takes all, for a day). Moments: after how many requests people act, as far as
-that makes a difference; singles are made at all of them, pairs at the one in the middle. Of a workflow that takes hours {singles} singles are run, {in_the_middle} more where people act in the middle, and
-{pairs} pairs, by chance; of one that has many like it, a twelfth of the first and the last. A seed is a random service, random
+that makes a difference; singles are made at all of them, pairs at the one in the middle. Of a workflow that takes hours all singles are
+run where people act in the middle, {singles} besides whenever they act, and {pairs} pairs, by chance; of one that has many like it,
+a twelfth of the last two. A seed is a random service, random
 ApiKeys, random deeds of people, a random order of requests, and up to six random faults. Three of sixteen, all of them with rotations, have up to
 six more while an ApiKey has two slots, and more deeds: {in_rotations}.
 

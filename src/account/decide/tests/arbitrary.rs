@@ -3,12 +3,13 @@
 
 use std::{cell::RefCell, collections::BTreeSet};
 
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
 use crate::{
     account::{
-        memory::Endpoint,
+        memory::{Endpoint, NamespaceSeen},
         observe::signed,
         status::{show, show_foreign, transitions},
     },

@@ -1,7 +1,14 @@
 //! A model of what follows from decisions: a ledger, Bags, the account's own work, a clock that jumps to deadlines.
 
 use super::*;
-use crate::ledger::invariants::Waiver;
+use crate::{
+    apikey::fixtures::{SECOND, value},
+    keystore::Entry,
+    ledger::{
+        Room,
+        invariants::{Waiver, violations},
+    },
+};
 
 /// What becomes of an attempt.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,96 @@
+//! An account that is edited, replaced or deleted, and another installation beside this one.
+
+use super::*;
+use crate::operator::wake::Wake;
+
+#[tokio::test]
+async fn two_installations_of_one_cluster_do_not_answer_each_other() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    let other = Installation { cluster: CLUSTER.into(), namespace: "other".into() };
+    let neighbour = Arc::new(operator(&stage.world, &stage.clock, &stage.keys, other));
+    let writes = |world: &World| world.requests.iter().filter(|request| request.starts_with("PUT")).count();
+    reconcile(&stage.context, "main").await;
+    let before = writes(&stage.world());
+    for context in [&neighbour, &stage.context, &neighbour] {
+        assert!(matches!(reconcile(context, "main").await, Outcome::Wait(wait) if !wait.is_zero()));
+    }
+    assert_eq!(writes(&stage.world()), before);
+    assert_eq!(condition(&stage.world(), "Ready").unwrap().status, "True");
+    assert_eq!(stage.world().events, ["ForeignInstallation"], "said once, where it wakes nobody");
+}
+
+#[tokio::test]
+async fn an_edit_of_the_rate_in_the_middle_of_a_run_forgets_nothing_that_the_run_learns() {
+    let stage = stage(true, vec![]);
+    let memory = |per_hour| {
+        stage.world().account.spec.requests_per_hour = Some(per_hour);
+        let account = stage.world().account.clone();
+        stage.context.memory_of("main", &account)
+    };
+    let held = memory(250);
+    let edited = memory(20);
+    held.remember("a", |key| key.closed = true);
+    held.budget.pause_until(stage.clock.wall() + Duration::from_mins(5));
+    assert!(edited.key("a").closed && edited.budget.paused_until().is_some());
+    assert_eq!(edited.budget.remaining(), 10);
+}
+
+/// Whether any metric speaks of the account.
+fn is_measured(stage: &Stage) -> bool {
+    stage.context.metrics.encode().contains("account=\"main\"")
+}
+
+#[tokio::test]
+async fn an_account_that_goes_while_it_is_looked_at_leaves_no_metric() {
+    let stage = stage(true, vec![]);
+    for _ in 0..2 {
+        reconcile(&stage.context, "main").await;
+    }
+    assert!(is_measured(&stage));
+    // All that is left to do is to show the pause.
+    let account = stage.world().account.clone();
+    let pause = stage.clock.wall() + Duration::from_mins(5);
+    stage.context.memory_of("main", &account).budget.pause_until(pause);
+    let before = stage.world().requests.len();
+    stage.world().goes = true;
+    reconcile(&stage.context, "main").await;
+    assert_eq!(stage.world().requests.len(), before + 1);
+    assert!(!is_measured(&stage));
+}
+
+#[tokio::test]
+async fn an_account_that_went_while_nobody_watched_leaves_no_metric_and_one_that_took_its_place_keeps_its_own()
+ {
+    let stage = stage(true, vec![]);
+    let accounts = stage.world().accounts.as_reader();
+    let (wake, _keys, _accounts) = Wake::new(stage.keys.as_reader(), accounts, stage.context.clone());
+    let watched = |event: &watcher::Event<BagsAccount>| {
+        stage.world().accounts.apply_watcher_event(event);
+        wake.by_account(event);
+    };
+    let mut next = stage.world().account.clone();
+    next.metadata.uid = Some("uid-of-the-next".to_owned());
+    for event in [watcher::Event::Init, watcher::Event::InitApply(next), watcher::Event::InitDone] {
+        watched(&event);
+    }
+    assert!(is_measured(&stage), "it is the next one's");
+    for event in [watcher::Event::Init, watcher::Event::InitDone] {
+        watched(&event);
+    }
+    assert!(!is_measured(&stage));
+}
+
+#[tokio::test]
+async fn a_deleted_account_goes_when_its_last_slot_is_gone() {
+    let dying = aged(0, SlotState::Revoking);
+    let stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
+    stage.world().account.metadata.deletion_timestamp = Some(now);
+    stage.world().changed();
+    stage.until(MINUTES, |world| world.account.finalizers().is_empty()).await;
+    assert!(states(&stage.world()).is_empty());
+}

@@ -1,0 +1,122 @@
+//! What an account asks Bags for, when it waits with that, and what it takes from the answers.
+
+use super::*;
+use crate::api::account::Capability;
+
+#[tokio::test]
+async fn an_idle_account_lists_at_the_resync_and_asks_nobody_else_anything() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    assert!(matches!(reconcile(&stage.context, "main").await, Outcome::Wait(_)));
+    let first = std::mem::take(&mut stage.world().requests);
+    assert_eq!(
+        first,
+        ["BAGS /api/v1/agent/dev/keys", "PUT /apis/keys.bags.fm/v1alpha1/bagsaccounts/main/status"]
+    );
+    for _ in 0..3 {
+        reconcile(&stage.context, "main").await;
+    }
+    assert_eq!(stage.world().requests, [""; 0]);
+    stage.until(Duration::from_hours(2), |world| world.requests.len() == 6).await;
+    assert!(*stage.clock.passed.lock().unwrap() >= Duration::from_mins(60));
+    assert!(stage.world().requests.iter().all(|request| request == "BAGS /api/v1/agent/dev/keys"));
+    assert_eq!(stage.world().events, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_account_waits_for_its_own_pause_and_for_that_of_all() {
+    let stage = stage(true, vec![]);
+    let account = stage.world().account.clone();
+    let memory = stage.context.memory_of("main", &account);
+    assert_eq!(stage.context.paused_until(&memory), None);
+    let after = |seconds| stage.clock.wall() + Duration::from_secs(seconds);
+    stage.context.operator_budget.pause_until(after(30));
+    assert_eq!(stage.context.paused_until(&memory), Some(after(30)));
+    memory.budget.pause_until(after(90));
+    assert_eq!(stage.context.paused_until(&memory), Some(after(90)));
+}
+
+#[tokio::test]
+async fn lists_that_nobody_answers_for_are_missing_and_looked_for_again_at_the_resync() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    stage.world().no_list = true;
+    let listed = |world: &World| world.account.status.as_ref().map(|status| status.capabilities.list);
+    let lists = |world: &World| world.requests.iter().filter(|it| it.ends_with("/dev/keys")).count();
+    stage.until(MINUTES, |world| listed(world) == Some(Capability::No)).await;
+    assert_eq!(lists(&stage.world()), 2, "one such answer may be another's");
+    stage.world().no_list = false;
+    stage.until(MINUTES, |world| listed(world) == Some(Capability::Yes)).await;
+}
+
+#[tokio::test]
+async fn an_id_that_gives_the_value_away_is_not_taken_from_a_list() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    let list_as = |stage: &Stage, id: &str| {
+        let mut world = stage.world();
+        world.keys[0].id = id.to_owned();
+        world.account.status.as_mut().unwrap().slots[0].key_id = None;
+        world.changed();
+    };
+    let known = |world: &World| world.account.status.as_ref().unwrap().slots[0].key_id.clone();
+    list_as(&stage, "value-of");
+    stage.pass(Duration::from_mins(30)).await;
+    assert_eq!(known(&stage.world()), None);
+    list_as(&stage, "id-1");
+    stage.until(MINUTES, |world| known(world) == Some("id-1".into())).await;
+}
+
+#[tokio::test]
+async fn a_refused_token_is_told_and_forgotten_when_its_secret_changes() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    stage.world().refuses_token = true;
+    reconcile(&stage.context, "main").await;
+    let refused = condition(&stage.world(), "CredentialsValid").unwrap().clone();
+    assert_eq!((refused.status.as_str(), refused.reason.as_str()), ("False", "TokenRefused"));
+    assert_eq!(stage.world().events, ["CredentialsRefused"]);
+    let requests = stage.world().requests.len();
+    reconcile(&stage.context, "main").await;
+    assert_eq!(stage.world().requests.len(), requests, "a refused token is not tried again at once");
+    let token = json!({
+        "metadata": {"name": "bags-main", "namespace": "bags", "resourceVersion": "2"},
+        "data": {"token": k8s_openapi::ByteString(b"another-for-tests".to_vec())},
+    });
+    let token = watcher::Event::Apply(serde_json::from_value(token).unwrap());
+    stage.world().stored.apply_watcher_event(&token);
+    reconcile(&stage.context, "main").await;
+    assert_eq!(condition(&stage.world(), "CredentialsValid").unwrap().status, "True");
+    assert_eq!(condition(&stage.world(), "Ready").unwrap().status, "True");
+    assert_eq!(stage.world().events, ["CredentialsRefused", "CredentialsAccepted", "ListCovers"]);
+}
+
+#[tokio::test]
+async fn while_bags_is_down_an_account_asks_ever_more_rarely_and_says_so() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.world().down = true;
+    let hour = Duration::from_hours(1);
+    while *stage.clock.passed.lock().unwrap() < hour {
+        let Outcome::Wait(wait) = reconcile(&stage.context, "main").await else { panic!("gone") };
+        *stage.clock.passed.lock().unwrap() += wait;
+    }
+    let sent = stage.world().requests.iter().filter(|request| request.starts_with("BAGS")).count();
+    assert!((40..100).contains(&sent), "{sent}: in the end everything every five minutes");
+    assert_eq!(condition(&stage.world(), "RevocationNeedsPerson").unwrap().reason, "RevocationFails");
+    let listed = condition(&stage.world(), "ListCovers").unwrap().clone();
+    assert_eq!((listed.status.as_str(), listed.reason.as_str()), ("False", "ServerError"));
+    stage.world().down = false;
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+}

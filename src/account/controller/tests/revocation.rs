@@ -1,0 +1,155 @@
+//! A key is revoked and proven dead, or a person is asked for it.
+
+use super::*;
+use crate::api::{account::Capability, annotation};
+
+#[tokio::test]
+async fn a_condemned_key_is_revoked_and_gone_within_seconds() {
+    let mut dying = aged(0, SlotState::Revoking);
+    dying.since = Timestamp::from_second(1_800_000_000).unwrap();
+    let mut stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    stage.owner(0);
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Reserved]).await;
+    assert_eq!(took, Duration::from_secs(1));
+    let world = stage.world();
+    let asked = |path: &str| world.requests.iter().filter(|request| request.ends_with(path)).count();
+    assert_eq!((asked("/auth/me"), asked("/keys/revoke")), (3, 1));
+    assert!(world.secrets.is_empty() && !world.keys[0].alive);
+    assert_eq!(world.events, ["KeyRevoked"]);
+    assert_eq!(world.account.status.as_ref().unwrap().capabilities.revoke, Capability::Yes);
+}
+
+#[tokio::test]
+async fn a_lost_key_is_revoked_and_proven_gone_by_two_lists() {
+    let (lost, live) = (aged(0, SlotState::Lost), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![lost.clone(), live.clone()]);
+    stage.key(&lost, None);
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!((Duration::from_secs(30)..Duration::from_secs(40)).contains(&took), "{took:?}");
+    let world = stage.world();
+    assert_eq!(world.keys.iter().map(|key| key.alive).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(world.account.status.as_ref().unwrap().covering_token.as_deref(), Some("bags-main@1"));
+}
+
+#[tokio::test]
+async fn where_bags_cannot_revoke_a_person_is_asked_and_their_deed_noticed() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    stage.world().can_revoke = false;
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    assert!(stage.world().events.contains(&"RevocationNeedsPerson".to_owned()));
+    // Its own last answer is not an hour old: no list shows it any more, and none of them lacks the other key.
+    stage.pass(Duration::from_mins(15)).await;
+    assert_eq!(states(&stage.world()), [SlotState::Revoking, SlotState::Live]);
+    stage.world().keys[0].alive = false;
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!(took < Duration::from_mins(15), "{took:?}");
+    assert!(condition(&stage.world(), "RevocationNeedsPerson").is_none());
+}
+
+#[tokio::test]
+async fn a_key_that_bags_does_not_find_does_not_take_the_revocation_from_the_others() {
+    let (first, second) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let stage = stage(true, vec![first.clone(), second.clone()]);
+    stage.key(&first, Some(true));
+    stage.key(&second, Some(true));
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    stage.world().can_revoke = false;
+    stage.annotate(annotation::REVOKE, &second.attempt.unwrap());
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    assert_eq!(condition(&stage.world(), "RevocationNeedsPerson").unwrap().reason, "RevocationRefused");
+    let capabilities = stage.world().account.status.as_ref().map(|status| status.capabilities.clone());
+    assert_eq!(capabilities.unwrap().revoke, Capability::Yes);
+}
+
+#[tokio::test]
+async fn a_person_is_told_where_no_other_key_can_show_that_a_revoked_one_is_dead() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    stage.world().keys.iter_mut().for_each(|key| key.alive = false);
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    let asked = condition(&stage.world(), "RevocationNeedsPerson").cloned().unwrap();
+    assert_eq!(asked.reason, "NoKeyAccepted", "{}", asked.message);
+    assert!(asked.message.contains("no other key of the account"), "{}", asked.message);
+    stage.world().keys[1].alive = true;
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+}
+
+#[tokio::test]
+async fn a_revoke_endpoint_is_tried_again_once_its_path_is_corrected() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    let path = |stage: &Stage, path: &str| {
+        let mut world = stage.world();
+        world.account.spec.revocation = serde_json::from_value(json!({"path": path})).unwrap();
+        world.changed();
+    };
+    path(&stage, "/wrong");
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    path(&stage, "/agent/dev/keys/revoke");
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!(took < Duration::from_mins(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_revocation_without_effect_is_told_and_sent_again_until_it_works() {
+    let dying = aged(0, SlotState::Revoking);
+    let stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    stage.world().deaf = true;
+    let sent = |world: &World| world.requests.iter().filter(|request| request.ends_with("/revoke")).count();
+    let took = stage.until(MINUTES, |world| sent(world) == 6).await;
+    assert!(took >= Duration::from_secs(1 + 2 + 4 + 8 + 16), "{took:?}");
+    assert_eq!(states(&stage.world()), [SlotState::Revoking]);
+    assert!(stage.world().events.contains(&"RevocationHasNoEffect".to_owned()));
+    stage.world().deaf = false;
+    stage.until(MINUTES, |world| states(world).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_revocation_that_waits_for_the_operator_s_own_budget_calls_for_nobody() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    for _ in 0..100 {
+        while stage.context.operator_budget.try_take(bags::Priority::Revocation).is_ok() {}
+        reconcile(&stage.context, "main").await;
+        assert!(condition(&stage.world(), "RevocationNeedsPerson").is_none_or(|told| told.status != "True"));
+        *stage.clock.passed.lock().unwrap() += Duration::from_secs(30);
+    }
+    assert!(!stage.world().requests.iter().any(|request| request.starts_with("BAGS")));
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+}
+
+#[tokio::test]
+async fn a_revocation_that_is_refused_is_a_persons_and_tried_again_a_day_later() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.world().forbids = true;
+    stage.pass(Duration::from_hours(3)).await;
+    let sent = |world: &World| world.requests.iter().filter(|request| request.ends_with("/revoke")).count();
+    assert_eq!(sent(&stage.world()), 1);
+    let told = condition(&stage.world(), "RevocationNeedsPerson").unwrap().clone();
+    assert_eq!(told.reason, "RevocationRefused");
+    assert!(told.message.contains("not with this token") && told.message.contains("24h"), "{}", told.message);
+    stage.world().forbids = false;
+    let took = stage.until(Duration::from_hours(25), |world| states(world) == [SlotState::Live]).await;
+    assert!(took > Duration::from_hours(20), "{took:?}");
+}

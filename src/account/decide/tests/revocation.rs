@@ -1,0 +1,119 @@
+//! Rules 5 and 6: a lost key is condemned, and one in `Revoking` is revoked and buried.
+
+use super::*;
+use crate::{
+    account::memory::{Endpoint, RefusedRevocation},
+    api::account::Capability,
+    bags,
+};
+
+#[test]
+fn a_lost_key_is_condemned_and_a_dead_one_buried() {
+    let lost = attempt(0, SlotState::Lost);
+    assert_eq!(
+        decide(&with([seen(0, SlotState::Lost)])),
+        change_of(Change::Condemn { attempt: lost, emergency: false })
+    );
+    let dying = attempt(0, SlotState::Revoking);
+    let removed = |owner: OwnerSeen| {
+        let slot = SlotSeen { stored: Stored::Absent, owner, ..seen(0, SlotState::Revoking) };
+        annotated(with([slot]), annotation::RESOLVED, &format!("another, {dying}"))
+    };
+    let bury = |owner_lives| change_of(Change::Bury { attempt: dying.clone(), owner_lives });
+    let mut with_another = removed(OwnerSeen::Cached);
+    with_another.slots.push(seen(0, SlotState::Live));
+    let cases = [
+        ("its owner is looked for", removed(OwnerSeen::Cached), Decision::Look(Look::Owner(owner(0)))),
+        ("a living owner keeps its place", removed(OwnerSeen::Lives), bury(true)),
+        ("one that is being deleted does not", removed(OwnerSeen::Deleting), bury(false)),
+        ("nor does one that is gone", removed(OwnerSeen::Gone), bury(false)),
+        ("an owner with another slot needs no place", with_another, bury(false)),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(decide(&case), expected, "{name}");
+    }
+}
+
+#[test]
+fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
+    let slot = SlotSeen {
+        memory: KeyMemory { tried: Some(clock()), ..KeyMemory::default() },
+        watched: Duration::from_mins(1),
+        ..seen(0, SlotState::Revoking)
+    };
+    let (at, key_id) = (Timestamp::from_second(NOW - 60).unwrap(), slot.key_id.clone().unwrap());
+    let revoke = Decision::Act(Effect::Revoke { attempt: attempt(0, SlotState::Revoking), key_id });
+    let endpoint = |found, at| AccountFacts {
+        endpoint: Some(Endpoint { found, at, with: account().endpoint() }),
+        ..AccountFacts::default()
+    };
+    let mut by_person = with([slot.clone()]);
+    let spec = &mut Arc::make_mut(&mut by_person.account).spec;
+    spec.revocation = serde_json::from_value(json!({"mode": "Person"})).unwrap();
+    let unnamed = SlotSeen { key_id: None, ..slot.clone() };
+    let verdict = Verdict::Shown { key_id: None };
+    let looked_up = SlotSeen { listed_since: true, verdict, ..unnamed.clone() };
+    let day = Timestamp::from_second(NOW - 86_400).unwrap();
+    let recorded = |mut account: Observation| {
+        let with = account.endpoint();
+        let status = Arc::make_mut(&mut account.account).status.get_or_insert_default();
+        status.capabilities.revoke = Capability::No;
+        status.capabilities.revoke_tried_at = Some(at);
+        status.capabilities.revoke_tried_with = Some(with);
+        account
+    };
+    let moved = |mut account: Observation| {
+        let spec = &mut Arc::make_mut(&mut account.account).spec;
+        spec.revocation = serde_json::from_value(json!({"path": "/elsewhere"})).unwrap();
+        account
+    };
+    let refused = |at| {
+        let error = bags::Error::new(bags::Operation::Revoke, bags::Class::Refused, bags::Reason::Forbidden);
+        let refusal = RefusedRevocation { at, with: account().endpoint(), error };
+        let memory = KeyMemory { revocation_refused: Some(refusal), ..slot.memory.clone() };
+        with([SlotSeen { memory, ..slot.clone() }])
+    };
+    let retokened = |mut account: Observation| {
+        account.credentials.token_version = Some("bags-main@2".into());
+        account
+    };
+    let cases = [
+        ("the operator", with([slot.clone()]), revoke.clone()),
+        ("a person, if so wished", by_person, rest(RESYNC)),
+        (
+            "a person, where there is no endpoint",
+            Observation { facts: endpoint(false, at), ..with([slot.clone()]) },
+            rest(RESYNC),
+        ),
+        (
+            "the operator tries again a day later",
+            Observation { facts: endpoint(false, day), ..with([slot.clone()]) },
+            revoke.clone(),
+        ),
+        (
+            "or knows better",
+            Observation { facts: endpoint(true, at), ..with([slot.clone()]) },
+            revoke.clone(),
+        ),
+        ("a person, where Bags refuses it for this key", refused(at), rest(RESYNC)),
+        ("which is tried again a day later as well", refused(day), revoke.clone()),
+        ("or by another path", moved(refused(at)), revoke.clone()),
+        ("what was recorded holds", recorded(with([slot.clone()])), rest(RESYNC)),
+        ("another path is another endpoint", moved(recorded(with([slot.clone()]))), revoke.clone()),
+        (
+            "also in this process's memory",
+            moved(Observation { facts: endpoint(false, at), ..with([slot.clone()]) }),
+            revoke.clone(),
+        ),
+        (
+            "another token may be let in",
+            retokened(Observation { facts: endpoint(false, at), ..recorded(with([slot.clone()])) }),
+            revoke,
+        ),
+        ("an unknown id is looked up", with([unnamed]), Decision::Look(Look::List)),
+        ("and if no list tells it, a person", with([looked_up]), rest(RESYNC)),
+    ];
+    for (name, case, expected) in cases {
+        assert_eq!(decide(&case), expected, "{name}");
+    }
+}

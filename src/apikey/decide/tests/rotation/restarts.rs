@@ -1,0 +1,102 @@
+//! Which workloads are restarted, and what becomes of a rotation where one does not come up.
+
+use super::*;
+
+#[test]
+fn workloads_are_restarted_one_after_the_other_once_their_pods_would_count() {
+    let with = |age, consumers| with_consumers(switched(age, &stale()), consumers);
+    let web = |how, mark| consumer("web", how, mark, true);
+    let api = |how, mark| consumer("api", how, mark, true);
+    let worker = || consumer("worker", "", "", true);
+    check(vec![
+        ("first the pods are looked at", switched(HOUR, &[]).without_pods(), "LookAtPods"),
+        (
+            "too early: new pods might get the old value",
+            with(SECOND * 80, vec![web("", "")]),
+            "Rotating, 10s",
+        ),
+        ("the first one is a canary", with(SECOND * 90, vec![api("", ""), web("", "")]), "Restart api"),
+        (
+            "while it is under way nobody else is",
+            with(MINUTE * 2, vec![api("underway", "uid-0-2"), web("", "")]),
+            "Rotating, 15s",
+        ),
+        (
+            "it came up: the others follow, two at a time",
+            with(
+                MINUTE * 2,
+                vec![
+                    consumer("api", "", "uid-0-2", false),
+                    web("", ""),
+                    worker(),
+                    consumer("x", "", "", true),
+                ],
+            ),
+            "Restart web worker",
+        ),
+        ("the mark of an earlier switch is none", with(MINUTE * 2, vec![web("", "uid-0-1")]), "Restart web"),
+        (
+            "it is marked, and its old pods still end",
+            with(MINUTE * 2, vec![consumer("web", "", "uid-0-2", false)]),
+            "Rotating, 15s",
+        ),
+        (
+            "nothing is to be restarted",
+            restarting(with(MINUTE * 2, vec![web("", "")]), |rollout| rollout.restart = Some(Restart::None)),
+            "Rotating, 15s",
+        ),
+        (
+            "one that was made since would be stopped",
+            with(MINUTE * 2, vec![web("Recreate", "")]),
+            "Rotating, 15s",
+        ),
+        (
+            "and may be",
+            restarting(with(MINUTE * 2, vec![web("Recreate", "")]), |rollout| rollout.allow_gap = Some(true)),
+            "Restart web",
+        ),
+        ("a paused one is not restarted", with(MINUTE * 2, vec![web("paused", "")]), "Rotating, 15s"),
+        ("after seven days people are told", with(DAY * 7, vec![web("paused", "")]), "RotationHeld, 15s"),
+        ("it is suspended", with(HOUR, vec![web("", "")]).suspended(), "RotationHeld"),
+        ("the Secret was edited: first it is mended", with(HOUR, vec![web("", "")]).edited(), "Project"),
+    ]);
+}
+
+#[test]
+fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
+    let failed = || {
+        with_consumers(
+            switched(HOUR, &stale()),
+            vec![consumer("api", "failed", "uid-0-2", true), consumer("web", "", "", true)],
+        )
+    };
+    let answers = |o: Observation, probe| Observation { previous_probe: Some(probe), ..o };
+    let mut returned = back(failed());
+    returned = returned.view(|view| {
+        view.ledger.slots[0].published = Some(3);
+        view.ledger.slots[0].since = ago(HOUR);
+    });
+    let returned = with_consumers(returned.synced(), vec![consumer("api", "failed", "uid-0-3", true)]);
+    check(vec![
+        ("it is held, and nobody else is restarted", failed(), "RotationHeld, 15s"),
+        ("to go back, the old key must work", back(failed()), "Probe old"),
+        ("it works", answers(back(failed()), alive("user-1")), "SwitchBack old from 2"),
+        ("it does not work any more", answers(back(failed()), Probe::Dead), "RotationHeld, 10m"),
+        ("it went back, and fails again: it does not go to and fro", returned, "RotationHeld, 15s"),
+    ]);
+    // It came up hours ago, and a Job holds the old key still.
+    let since =
+        || with_consumers(switched(HOUR * 5, &stale()), vec![consumer("api", "failed", "uid-0-2", false)]);
+    check(vec![
+        ("it had come up, and fails since", since(), "RotationHeld, 15s"),
+        ("which is no reason to go back", answers(back(since()), alive("user-1")), "RotationHeld, 15s"),
+    ]);
+    assert!(hold(&back(since())).message.contains("its rollout fails since"));
+    // All its old pods have ended, as its strategy says.
+    let gone = |age| with_consumers(clean(age), vec![consumer("api", "failed", "uid-0-2", false)]);
+    check(vec![
+        ("no pod holds the old key: it is held all the same", gone(MINUTE * 10), "RotationHeld, 15s"),
+        ("and turned back", back(gone(MINUTE * 10)), "Probe old"),
+        ("what fails hours after has another reason", back(gone(HOUR * 2)), "RotationHeld, 15s"),
+    ]);
+}

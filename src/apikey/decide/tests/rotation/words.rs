@@ -1,0 +1,131 @@
+//! What is said of a rotation that waits.
+
+use super::*;
+
+/// Something takes away who wrote the Secret, and when.
+fn undated(mut o: Observation) -> Observation {
+    let Some(Found::Ours(secret)) = &mut o.consumer else { panic!("no Secret to take it from") };
+    secret.metadata.managed_fields = None;
+    o
+}
+
+#[test]
+fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
+    let gap = with_consumers(asked_unread(), vec![consumer("web", "Recreate", "", true)]);
+    let obstructed = with_consumers(switched(HOUR, &stale()), vec![consumer("web", "paused", "", true)]);
+    let stopped = with_consumers(switched(HOUR, &stale()), vec![consumer("web", "Recreate", "", true)]);
+    let failed =
+        || with_consumers(switched(HOUR, &stale()), vec![consumer("api", "failed", "uid-0-2", true)]);
+    let steps = with_consumers(
+        switched(HOUR, &stale()),
+        vec![
+            consumer("api", "", "uid-0-2", false),
+            consumer("jobs", "underway", "uid-0-2", true),
+            consumer("web", "underway", "uid-0-2", true),
+            consumer("worker", "", "", true),
+        ],
+    );
+    let early = with_consumers(switched(MINUTE, &stale()), vec![consumer("web", "", "", true)]);
+    let cases: Vec<(Hold, &[&str])> = vec![
+        (hold(&gap), &["Deployment \"web\"", "Recreate", "spec.rollout.allowGap: true"]),
+        (
+            hold(&asked_unread().view(|view| view.room.limit = 1)),
+            &["\"main\"", "1 of 1 in use", "delete an ApiKey"],
+        ),
+        (
+            hold(&obstructed),
+            &[
+                "Production-App-0-old stays valid",
+                "web-1 (on node-1)",
+                "Deployment \"web\" (it is paused: resume it)",
+            ],
+        ),
+        (
+            hold(&steps),
+            &[
+                "; restarting: Deployment \"jobs\", Deployment \"web\"; restarted: Deployment \"api\"; to be restarted: \
+                 Deployment \"worker\"",
+            ],
+        ),
+        (hold(&early), &["web-1 (on node-1); to be restarted: Deployment \"web\""]),
+        (
+            hold(&stopped),
+            &["Deployment \"web\" (strategy Recreate ends all pods", "spec.rollout.allowGap: true"],
+        ),
+        (
+            hold(&failed()),
+            &[
+                "Deployment \"api\"",
+                "has timed out progressing; key Production-App-0-old stays valid",
+                "kubectl describe pod",
+            ],
+        ),
+        (
+            hold(&Observation { previous_probe: Some(Probe::Dead), ..back(failed()) }),
+            &[
+                "Deployment \"api\"",
+                "no way back",
+                "does not accept key Production-App-0-old",
+                "kubectl describe pod",
+            ],
+        ),
+        (hold(&undated(switched(HOUR, &[]))), &["metadata.managedFields", "delete Secret \"app-0-bags\""]),
+        (
+            hold(&switched(SECOND, &[])),
+            &["Production-App-0-old stays valid", "no pod is seen", "one that starts now", "kubelet"],
+        ),
+        (
+            hold(&clean(HOUR)),
+            &[
+                "no pod can hold key Production-App-0-old since 2027-01-15T07:00:00Z",
+                "cannot show",
+                "after 2027-01-16T07:00:00Z",
+            ],
+        ),
+        (
+            hold(&listed(clean(HOUR * 25), MINUTE, HOUR * 2, None)),
+            &["an unknown caller uses it: last at 2027-01-15T06:00:00Z"],
+        ),
+        (
+            hold(&listed(clean(HOUR * 20), MINUTE, HOUR * 30, Some(MINUTE * 5))),
+            &["no use of it is known since 2027-01-14T12:00:00Z", "revoked after"],
+        ),
+        (
+            hold(&in_windows(every(live(), "1m"), &[("07:30", "15m", "UTC")])),
+            &["has been due since 2027-01-15T07:3", "next window, at 2027-01-16T07:30:00Z"],
+        ),
+        (
+            hold(&asked_unread().with_slot(never_worked("a")).with_slot(never_worked("b"))),
+            &["waiting until", "is proven dead"],
+        ),
+        (
+            hold(&probed(Probe::Dead)),
+            &["Production-App-0-new is in the Secret", "accept it any more", "who revoked"],
+        ),
+        (hold(&probed(Probe::Forbidden)), &["suspended at Bags", "Production-App-0-old is not revoked"]),
+        (hold(&probed(Probe::UserGone)), &["does not know its user", "Production-App-0-old is not revoked"]),
+        (
+            hold(
+                &probed(alive("user-1"))
+                    .account(|account| account.spec.expected_user = Some("user-2".into())),
+            ),
+            &["of user user-1", "spec.expectedUser", "user-2"],
+        ),
+    ];
+    for (hold, parts) in &cases {
+        fit_for_a_person("rotation", hold);
+        for part in *parts {
+            assert!(hold.message.contains(part), "{part:?} is not in {:?}", hold.message);
+        }
+    }
+}
+
+/// A key that was made, never accepted, and is being revoked.
+fn never_worked(attempt: &str) -> Slot {
+    named(attempt, Slot { published: None, ..mine(SlotState::Revoking) })
+}
+
+/// What the published key answered at the last look.
+fn probed(probe: Probe) -> Observation {
+    Observation { current_probe: Some(probe), ..confirmed(clean(HOUR * 25)) }
+}

@@ -1,0 +1,96 @@
+//! Rights: those of `docs/rbac.yaml`, and those that a value adds.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::{BOTH, NAMESPACE, NEITHER, ROOT, objects, pod, template, the};
+
+/// What is allowed: roles and bindings by kind, namespace and name, without labels.
+fn rights(objects: &[Value]) -> BTreeMap<String, Value> {
+    let roles = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+    let of = objects.iter().filter(|object| roles.contains(&object["kind"].as_str().unwrap()));
+    of.map(|object| {
+        let metadata = &object["metadata"];
+        let place = metadata["namespace"].as_str().unwrap_or("-");
+        let name =
+            format!("{} {place} {}", object["kind"].as_str().unwrap(), metadata["name"].as_str().unwrap());
+        let mut said = object.clone();
+        said.as_object_mut().unwrap().remove("metadata");
+        (name, said)
+    })
+    .collect()
+}
+
+#[test]
+fn the_rights_are_those_of_docs_rbac_yaml() {
+    let documented = objects(&std::fs::read_to_string(format!("{ROOT}/docs/rbac.yaml")).unwrap());
+    let rendered = template("minimal", &[]);
+    assert_eq!(rights(&rendered), rights(&documented));
+    let account = |objects: &[Value]| the(objects, "ServiceAccount")["metadata"]["name"].clone();
+    assert_eq!(account(&rendered), account(&documented));
+    assert_eq!(pod(&rendered)["serviceAccountName"], account(&documented));
+}
+
+#[test]
+fn leader_election_and_the_webhook_add_their_rights_and_no_other() {
+    let off = rights(&template("minimal", &NEITHER));
+    let on = rights(&template("minimal", &BOTH));
+    let added = |name: &str| {
+        let rules = |rights: &BTreeMap<String, Value>| rights[name]["rules"].as_array().unwrap().clone();
+        let (before, after) = (rules(&off), rules(&on));
+        assert_eq!(after[..before.len()], before);
+        after[before.len()..].to_vec()
+    };
+    assert_eq!(
+        added("Role bags-system bags-operator"),
+        [
+            json!({
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "resourceNames": ["bags-operator"],
+                "verbs": ["get", "update"],
+            }),
+            json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}),
+        ]
+    );
+    assert_eq!(
+        added("ClusterRole - bags-operator"),
+        [json!({
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["validatingwebhookconfigurations"],
+            "resourceNames": ["bags-operator"],
+            "verbs": ["get", "list", "watch", "update"],
+        })]
+    );
+    let mut rest = on.clone();
+    for name in ["Role bags-system bags-operator", "ClusterRole - bags-operator"] {
+        rest.insert(name.to_owned(), off[name].clone());
+    }
+    assert_eq!(rest, off);
+}
+
+#[test]
+fn secrets_elsewhere_may_be_had_only_where_a_binding_says_so() {
+    let bindings = |set: &str| -> Vec<String> {
+        let all = rights(&template(set, &[]));
+        all.into_iter()
+            .filter(|(_, said)| {
+                said["roleRef"]["name"].as_str().is_some_and(|role| role.ends_with("-consumers"))
+            })
+            .map(|(name, _)| name)
+            .collect()
+    };
+    assert_eq!(bindings("minimal"), Vec::<String>::new());
+    assert_eq!(
+        bindings("everything"),
+        ["RoleBinding 1234 bags-operator-consumers", "RoleBinding shop bags-operator-consumers"]
+    );
+    assert_eq!(bindings("cluster-wide"), ["ClusterRoleBinding - keys-consumers"]);
+    for (name, said) in rights(&template("everything", &[])) {
+        if let Some(subjects) = said["subjects"].as_array() {
+            let expected = [json!({"kind": "ServiceAccount", "name": "bags", "namespace": NAMESPACE})];
+            assert_eq!(subjects[..], expected, "{name}");
+        }
+    }
+}

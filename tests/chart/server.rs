@@ -1,0 +1,129 @@
+//! On a real API server: it takes every rendering, and a release goes through its life.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use bags_operator::api;
+use base64::Engine;
+
+use crate::{BOTH, CHART, NAMESPACE, SETS, helm, objects, set_file, support::Cluster, try_template, words};
+
+#[tokio::test]
+async fn a_server_takes_every_rendering() {
+    let cluster = Cluster::shared().await;
+    for namespace in [NAMESPACE, "shop", "1234"] {
+        kubectl(&cluster, &["create", "namespace", namespace]); // or it is there
+    }
+    for (set, changes) in SETS.map(|set| (set, &[][..])).into_iter().chain([("minimal", &BOTH[..])]) {
+        let text = try_template(set, changes).unwrap();
+        let taken = apply_dry(&cluster, &format!("chart-{set}-{}", changes.len()), &text);
+        assert_eq!(taken.lines().count(), objects(&text).len(), "{set}: {taken}");
+    }
+}
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Output {
+    let mut command = Command::new(&cluster.kubectl);
+    command.arg("--kubeconfig").arg(&cluster.kubeconfig).args(arguments).output().unwrap()
+}
+
+/// What the server says of each object; none is stored.
+fn apply_dry(cluster: &Cluster, name: &str, text: &str) -> String {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.yaml"));
+    std::fs::write(&file, text).unwrap();
+    let output = kubectl(cluster, &["apply", "--dry-run=server", "--filename", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{name}: {}", words(&output.stderr));
+    words(&output.stdout)
+}
+
+#[tokio::test]
+async fn a_release_goes_through_its_life_and_leaves_the_kinds() {
+    let cluster = Cluster::shared().await;
+    if cluster.logs.is_none() {
+        return; // a cluster of somebody's, whose kinds may belong to a release of theirs
+    }
+    let kubeconfig = cluster.kubeconfig.to_str().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = helm(&[&["--kubeconfig", kubeconfig, "--namespace", "chart-life"], arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", words(&output.stderr));
+        words(&output.stdout)
+    };
+    let client = cluster.client().await;
+    let deployments =
+        kube::Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(client.clone(), "chart-life");
+    let strategy = async || {
+        let deployment = deployments.get("life-bags-operator").await.unwrap();
+        deployment.spec.unwrap().strategy.unwrap().type_.unwrap()
+    };
+    let (minimal, everything) = (set_file("minimal"), set_file("everything"));
+
+    // The kinds are there already, as after the uninstallation of another release.
+    let notes = run(&[
+        "install",
+        "life",
+        CHART,
+        "--create-namespace",
+        "--take-ownership",
+        "--values",
+        &minimal,
+        "--set",
+        "leaderElection.enabled=false,webhook.enabled=false,replicaCount=1",
+    ]);
+    assert!(notes.contains("No namespace takes part yet"), "{notes}");
+    assert!(notes.contains("kubectl -n chart-life create secret generic bags-main"), "{notes}");
+    let suggested = notes.split("<<END\n").nth(1).unwrap().split("\nEND\n").next().unwrap();
+    kubectl(&cluster, &["create", "namespace", "shop"]); // or it is there
+    apply_dry(&cluster, "chart-notes", suggested);
+    assert_eq!(strategy().await, "Recreate");
+    let turned = [
+        "upgrade",
+        "life",
+        CHART,
+        "--values",
+        &everything,
+        "--set",
+        "crds.keep=true,consumerNamespaces=null",
+    ];
+    run(&turned);
+    assert_eq!(strategy().await, "RollingUpdate");
+    // The operator's own field of the webhook outlives an upgrade.
+    let webhooks =
+        kube::Api::<k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration>::all(
+            client.clone(),
+        );
+    let mut written = webhooks.get("life-bags-operator").await.unwrap();
+    let bundle = k8s_openapi::ByteString(authority(&cluster));
+    written.webhooks.as_mut().unwrap()[0].client_config.ca_bundle = Some(bundle.clone());
+    webhooks.replace("life-bags-operator", &Default::default(), &written).await.unwrap();
+    run(&[&turned[..], &["--set", "webhook.port=9444"]].concat());
+    let after = webhooks.get("life-bags-operator").await.unwrap();
+    assert_eq!(after.webhooks.unwrap()[0].client_config.ca_bundle, Some(bundle));
+    run(&[
+        "upgrade",
+        "life",
+        CHART,
+        "--values",
+        &minimal,
+        "--set",
+        "leaderElection.enabled=false,replicaCount=1",
+    ]);
+    assert_eq!(strategy().await, "Recreate");
+    let farewell = run(&["uninstall", "life", "--wait"]);
+    assert!(farewell.contains("kept due to the resource policy"), "{farewell}");
+    assert!(deployments.get_opt("life-bags-operator").await.unwrap().is_none());
+    let definitions = kube::Api::<
+        k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    >::all(client);
+    for definition in api::definitions() {
+        let name = definition.metadata.name.unwrap();
+        assert!(definitions.get_opt(&name).await.unwrap().is_some(), "{name} is gone");
+    }
+}
+
+/// Some certificate authority: that of the cluster.
+fn authority(cluster: &Cluster) -> Vec<u8> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(&cluster.kubeconfig).unwrap();
+    let data = kubeconfig.clusters[0].cluster.as_ref().unwrap().certificate_authority_data.clone();
+    base64::engine::general_purpose::STANDARD.decode(data.unwrap()).unwrap()
+}
