@@ -85,6 +85,20 @@ fn dns_is_asked_at_the_ports_of_its_pods() {
 }
 
 #[test]
+fn the_webhook_is_open_to_everybody_or_to_those_who_are_named() {
+    let ingress = |set: &str, changes: &[&str]| {
+        let objects = template(set, changes);
+        the(&objects, "NetworkPolicy")["spec"]["ingress"].clone()
+    };
+    let webhook = json!([{"protocol": "TCP", "port": "webhook"}]);
+    let open = ingress("minimal", &["networkPolicy.enabled=true"]);
+    assert_eq!(open[0], json!({"ports": webhook}));
+    let named = ingress("everything", &[]);
+    assert_eq!(named[0], json!({"ports": webhook, "from": [{"ipBlock": {"cidr": "192.0.2.0/28"}}]}));
+    assert_eq!(named.as_array().map(Vec::len), Some(2), "nothing else opens it");
+}
+
+#[test]
 fn the_image_is_named_by_digest_before_tag_and_tag_before_version() {
     let image = |changes: &[&str]| {
         let objects = template("minimal", changes);
