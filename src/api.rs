@@ -78,6 +78,9 @@ pub mod mark {
     pub const CREDENTIALS: &str = "keys.bags.fm/credentials-version";
     /// Annotation of a keystore Secret: uid of `kube-system` and the operator's namespace, as `<uid>/<namespace>`.
     pub const INSTALLATION: &str = "keys.bags.fm/installation";
+    /// Annotation of a keystore Secret: its key is left to people (`deletionPolicy: Orphan`), or was about to be. Read only where
+    /// the ledger was lost.
+    pub const RELEASED: &str = "keys.bags.fm/released";
     /// Annotation of a consumer Secret: the number of the switch that wrote it.
     pub const SWITCH: &str = "keys.bags.fm/switch";
     /// Annotation of a consumer Secret: the attempt whose value it holds.

@@ -131,11 +131,20 @@ impl ConsumerSecret {
         Ok(secret.map_or(Found::Missing, |secret| judge(secret, &self.uid, known)))
     }
 
-    /// Asks the API server whether the Secret could be created: permissions, quota, policies.
+    /// Asks the API server whether the Secret could be written: permissions, quota, policies. One that is there is written
+    /// again; a quota that is used up stops creations only.
     ///
     /// # Errors
-    /// What it says against it. `409`: it exists.
-    pub async fn dry_run(&self, key: &ApiKey) -> Result<(), CallError> {
+    /// What it says against it. `409`: it exists, or is another one by now.
+    pub async fn dry_run(&self, key: &ApiKey, found: Option<&Found>) -> Result<(), CallError> {
+        if let Some(Found::Ours(secret)) = found {
+            let options = PostParams { dry_run: true, ..PostParams::default() };
+            match call(self.api.replace(&self.name, &options, secret)).await {
+                // It has gone: it has to be made.
+                Err(error) if error.is_not_found() => {}
+                outcome => return outcome.map(drop),
+            }
+        }
         let mut secret = blank(key);
         let field = key.api_key_field().to_owned();
         secret.data = Some(BTreeMap::from([(field, ByteString(Vec::new()))]));

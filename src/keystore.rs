@@ -180,6 +180,12 @@ impl Entry {
         Some(Installation { cluster: cluster.to_owned(), namespace: namespace.to_owned() })
     }
 
+    /// Whether its key was left to people, or was about to be: where there is a ledger, that one says which.
+    #[must_use]
+    pub fn released(&self) -> bool {
+        self.secret.annotations().contains_key(mark::RELEASED)
+    }
+
     /// When the placeholder was made, by the API server's clock.
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
@@ -307,6 +313,25 @@ impl Keystore {
         }
     }
 
+    /// Marks an attempt's entry as one whose key is left to people. Where there is none, nothing of it can be mistaken later.
+    /// It may be called again.
+    ///
+    /// # Errors
+    /// When the API server does not take it, also because somebody else wrote the entry meanwhile.
+    pub async fn mark_released(&self, attempt: &str) -> Result<(), CallError> {
+        let Some(entry) = self.live(attempt).await? else { return Ok(()) };
+        if entry.released() {
+            return Ok(());
+        }
+        let mut next = (*entry.secret).clone();
+        next.annotations_mut().insert(mark::RELEASED.to_owned(), "true".to_owned());
+        match call(self.api.replace(&next.name_any(), &PostParams::default(), &next)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn replace(&self, unsaved: &Unsaved<'_>) -> kube::Result<Secret> {
         let mut next = (*unsaved.placeholder.secret).clone();
         next.data = Some(BTreeMap::from([(
@@ -406,9 +431,10 @@ mod tests {
     }
 
     fn failure(code: u16) -> (u16, Value) {
+        let reason = if code == 404 { "NotFound" } else { "" };
         (
             code,
-            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "", "reason": ""}),
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "", "reason": reason}),
         )
     }
 
@@ -428,5 +454,33 @@ mod tests {
             (Method::PUT, json!("2")),
         ];
         assert_eq!(*came.lock().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_left_to_people_is_marked_once_and_only_where_it_has_a_secret() {
+        let marked = |version| {
+            let mut secret = placeholder(version);
+            secret["metadata"]["annotations"] = json!({mark::RELEASED: "true"});
+            secret
+        };
+        let read = || (Method::GET, Value::Null);
+        let write = || (Method::PUT, json!("1"));
+        let cases = [
+            ("not yet", vec![(200, placeholder("1")), (200, marked("2"))], vec![read(), write()], true),
+            ("marked before", vec![(200, marked("2"))], vec![read()], true),
+            ("no Secret", vec![failure(404)], vec![read()], true),
+            ("no Secret any more", vec![(200, placeholder("1")), failure(404)], vec![read(), write()], true),
+            (
+                "somebody was faster",
+                vec![(200, placeholder("1")), failure(409)],
+                vec![read(), write()],
+                false,
+            ),
+        ];
+        for (name, answers, expected, done) in cases {
+            let (keystore, came) = keystore(answers);
+            assert_eq!(keystore.mark_released("a").await.is_ok(), done, "{name}");
+            assert_eq!(*came.lock().unwrap(), expected, "{name}");
+        }
     }
 }

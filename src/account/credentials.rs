@@ -162,7 +162,10 @@ pub fn read(
                 None => None,
                 Some(field) => {
                     let parse = |_: &Secret, bytes: &[u8]| TotpSecret::parse(bytes);
-                    Some(source.parse(&reference.secret_name, field, "TotpUnreadable", parse)?.0)
+                    let (totp, version) =
+                        source.parse(&reference.secret_name, field, "TotpUnreadable", parse)?;
+                    versions.insert(version);
+                    Some(totp)
                 }
             };
             versions.insert(wallet.1);
@@ -205,7 +208,11 @@ impl Source<'_> {
             return Err(CredentialProblem::FieldMissing { secret, namespace, field, present });
         };
         match parse(&found, &bytes.0) {
-            Ok(value) => Ok((value, format!("{secret}@{}", found.resource_version().unwrap_or_default()))),
+            // With the field: whoever has another one read corrects the credentials as well.
+            Ok(value) => {
+                let version = found.resource_version().unwrap_or_default();
+                Ok((value, format!("{secret}/{field}@{version}")))
+            }
             Err(problem) => {
                 let problem = problem.to_string();
                 Err(CredentialProblem::Unreadable { secret, namespace, field, problem, reason })
@@ -275,19 +282,34 @@ mod tests {
         }
     }
 
+    fn keystore() -> (Keystore, reflector::store::Writer<Secret>) {
+        let (seen, writer) = reflector::store::<Secret>();
+        let silent = tower::service_fn(async |_| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
+        });
+        (Keystore::new(Client::new(silent, "bags"), "bags", seen), writer)
+    }
+
+    #[tokio::test]
+    async fn whoever_has_another_field_read_has_other_credentials() {
+        let (keystore, mut writer) = keystore();
+        let mut secret = secret("1", &wallet_file());
+        let data = secret.data.as_mut().unwrap();
+        let same = data["wallet.json"].clone();
+        data.insert("other.json".to_owned(), same);
+        writer.apply_watcher_event(&Event::Apply(secret));
+        let version = |field: Option<&str>| {
+            let mut account = account();
+            account.spec.credentials.wallet.as_mut().unwrap().field = field.map(str::to_owned);
+            read(&account, &keystore, "bags", &LastWallet::default()).unwrap().version
+        };
+        assert_eq!(version(None), version(Some("wallet.json")));
+        assert_ne!(version(None), version(Some("other.json")));
+    }
+
     #[tokio::test]
     async fn a_wallet_whose_secret_changes_or_goes_is_not_kept() {
-        let (seen, mut writer) = reflector::store::<Secret>();
-        let keystore = Keystore::new(
-            Client::new(
-                tower::service_fn(async |_| {
-                    Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
-                }),
-                "bags",
-            ),
-            "bags",
-            seen,
-        );
+        let (keystore, mut writer) = keystore();
         let last = LastWallet::default();
         let mut shown = |event: Event<Secret>| {
             writer.apply_watcher_event(&event);
@@ -295,10 +317,10 @@ mod tests {
             (read.map(|set| set.version), last.0.lock().unwrap().is_some())
         };
         let file = wallet_file();
-        assert_eq!(shown(Event::Apply(secret("1", &file))), (Ok("bags-main@1".to_owned()), true));
+        assert_eq!(shown(Event::Apply(secret("1", &file))), (Ok("bags-main/wallet.json@1".to_owned()), true));
         let (spoilt, kept) = shown(Event::Apply(secret("2", "[1,2]")));
         assert_eq!((spoilt.unwrap_err().reason(), kept), ("WalletUnreadable", false));
-        assert_eq!(shown(Event::Apply(secret("3", &file))), (Ok("bags-main@3".to_owned()), true));
+        assert_eq!(shown(Event::Apply(secret("3", &file))), (Ok("bags-main/wallet.json@3".to_owned()), true));
         let (gone, kept) = shown(Event::Delete(secret("3", &file)));
         assert_eq!((gone.unwrap_err().reason(), kept), ("CredentialsSecretMissing", false));
     }

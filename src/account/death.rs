@@ -69,7 +69,7 @@ pub(super) enum Evidence {
     None,
     /// None was asked for yet.
     Ask,
-    /// They fail; ask again after this.
+    /// They fail, or would not count yet; ask again after this.
     Later(Duration),
     /// The last one lacks it; another one is needed after this.
     Lacking(Duration),

@@ -6,11 +6,12 @@ use super::{
     death::{self, Evidence, PersonReason, Way, Witness},
     listing,
     lists::{Coverage, Verdict},
+    memory::Endpoint,
     observe::{Observation, SlotSeen, Stored},
 };
 use crate::{
     api::{
-        account::{Capability, RevocationMode, SlotState},
+        account::{Capabilities, Capability, RevocationMode, SlotState},
         annotation,
     },
     bags::{self, Reason},
@@ -79,7 +80,8 @@ impl Observation {
             Verdict::Shown { key_id } => Evidence::Shown { key_id: key_id.clone() },
             Verdict::Absent => Evidence::Absent,
             Verdict::Undecided { wait } if seen.listed_since => open(Evidence::Lacking(*wait)),
-            Verdict::Undecided { .. } => open(Evidence::Ask),
+            Verdict::Undecided { wait } if wait.is_zero() => open(Evidence::Ask),
+            Verdict::Undecided { wait } => open(Evidence::Later(*wait)),
             Verdict::NotCovered => match self.covers_in() {
                 None => Evidence::None,
                 Some(wait) if wait.is_zero() => open(Evidence::Ask),
@@ -158,16 +160,32 @@ impl Observation {
 
     /// Whether the revoke endpoint was found missing lately.
     fn endpoint_missing(&self) -> bool {
-        let with = self.endpoint();
-        let recorded = self.account.status.as_ref().map(|status| &status.capabilities);
-        let recorded = recorded.filter(|known| {
-            known.revoke == Capability::No && known.revoke_tried_with.as_deref() == Some(with.as_str())
-        });
-        let missing_since = match self.facts.endpoint.as_ref().filter(|endpoint| endpoint.with == with) {
+        let missing_since = match self.endpoint_tried() {
             Some(endpoint) => (!endpoint.found).then_some(endpoint.at),
-            None => recorded.and_then(|known| known.revoke_tried_at),
+            None => self.endpoint_recorded(Capability::No).and_then(|known| known.revoke_tried_at),
         };
         missing_since.is_some_and(|at| self.age(at) < self.timings.capability_retry)
+    }
+
+    /// Whether the revoke endpoint is known to be there: a process that is new knows it from the account.
+    pub(super) fn endpoint_found(&self) -> bool {
+        match self.endpoint_tried() {
+            Some(endpoint) => endpoint.found,
+            None => self.endpoint_recorded(Capability::Yes).is_some(),
+        }
+    }
+
+    /// The revoke endpoint as this process last tried it.
+    fn endpoint_tried(&self) -> Option<&Endpoint> {
+        let with = self.endpoint();
+        self.facts.endpoint.as_ref().filter(|endpoint| endpoint.with == with)
+    }
+
+    /// What the account says of the revoke endpoint, if it says this, and of the path and token of now.
+    fn endpoint_recorded(&self, revoke: Capability) -> Option<&Capabilities> {
+        let with = self.endpoint();
+        let known = &self.account.status.as_ref()?.capabilities;
+        (known.revoke == revoke && known.revoke_tried_with.as_deref() == Some(with.as_str())).then_some(known)
     }
 
     /// Why Bags lately refused to revoke a slot's key, by this path and token.

@@ -85,6 +85,14 @@ impl Since {
     pub fn admits(&self, list: &Snapshot) -> bool {
         list.at >= self.entered && (list.wall >= self.wall || list.at >= self.surely)
     }
+
+    /// In how long a list that is asked for then counts.
+    #[must_use]
+    pub fn admits_in(&self, now: Instant, wall: Timestamp) -> Duration {
+        let by_wall = Duration::try_from(self.wall.duration_since(wall)).unwrap_or(Duration::ZERO);
+        let surely = self.surely.saturating_duration_since(now);
+        by_wall.min(surely).max(self.entered.saturating_duration_since(now))
+    }
 }
 
 /// The last lists of an account, oldest first.
@@ -364,7 +372,14 @@ mod tests {
         ];
         for (name, list, counts) in cases {
             assert_eq!(since.admits(&list), counts, "{name}");
+            assert_eq!(since.admits_in(list.at, list.wall).is_zero(), counts, "{name}");
         }
+        let wait =
+            |wall, seconds| since.admits_in(at(seconds), Timestamp::from_second(wall).unwrap()).as_secs();
+        assert_eq!(wait(4999, 339), 1);
+        assert_eq!(wait(4950, 200), 50, "by the wall clock");
+        assert_eq!(wait(1000, 200), 140, "by the other one, where the wall clock was set back");
+        assert_eq!(wait(9000, 90), 10, "not before the question");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{credentials::LastWallet, lists::Lists};
 use crate::{
     api::{BagsAccount, account::SlotState},
     backoff::FailureClass,
-    bags::{self, Budget, UserId},
+    bags::{self, Budget, Probe, UserId},
     clock::Clock,
 };
 
@@ -95,6 +95,10 @@ pub struct Entered {
     pub since: Timestamp,
     /// When this process saw it.
     pub at: Instant,
+    /// Since when it was in the first state that this process saw it in: its licence is no later.
+    pub first_since: Timestamp,
+    /// When this process saw that one.
+    pub first_at: Instant,
 }
 
 /// Why there is no newer list.
@@ -141,6 +145,8 @@ pub struct KeyMemory {
     pub refusals: u32,
     /// Since when it has answered neither 200 nor 401, without one of them in between.
     pub unclear_since: Option<Instant>,
+    /// What it last answered, where that was not 200.
+    pub failure: Option<Probe>,
     /// When it last answered anything.
     pub probed: Option<Instant>,
     /// When it was last asked, answered or not.
@@ -265,6 +271,7 @@ impl KeyMemory {
         self.unclear_since = None;
         self.refused_since = None;
         self.refusals = 0;
+        self.failure = None;
         if !revoking {
             return false;
         }
@@ -286,6 +293,7 @@ impl KeyMemory {
     pub fn answered_dead(&mut self, now: Instant, floor: Option<Instant>) {
         self.answered(now);
         self.unclear_since = None;
+        self.failure = Some(Probe::Dead);
         match self.refused_since.filter(|since| floor.is_none_or(|floor| *since >= floor)) {
             Some(_) => self.refusals = self.refusals.saturating_add(1),
             None => {
@@ -296,8 +304,9 @@ impl KeyMemory {
     }
 
     /// It answered in a way that shows neither life nor death.
-    pub fn answered_unclear(&mut self, now: Instant) {
+    pub fn answered_unclear(&mut self, now: Instant, answer: Probe) {
         self.answered(now);
+        self.failure = Some(answer);
         self.unclear_since.get_or_insert(now);
     }
 

@@ -300,8 +300,11 @@ fn entered(ledger: &Ledger, memory: &AccountMemory, now: Instant) -> HashMap<Str
         let mut before = std::mem::take(&mut facts.entered);
         let entered = ledger.slots.iter().map(|slot| {
             let (id, state, since) = (place_of(slot).to_owned(), slot.state.clone(), slot.since);
-            let known = before.remove(&id).filter(|known| known.state == state && known.since == since);
-            (id, known.unwrap_or(Entered { state, since, at: now }))
+            let before = before.remove(&id);
+            let (first_since, first_at) =
+                before.as_ref().map_or((since, now), |before| (before.first_since, before.first_at));
+            let known = before.filter(|known| known.state == state && known.since == since);
+            (id, known.unwrap_or(Entered { state, since, at: now, first_since, first_at }))
         });
         facts.entered = entered.collect();
         facts.entered.clone()

@@ -52,7 +52,8 @@ pub(super) fn kept(seen: &Observation) -> impl Iterator<Item = &SlotSeen> {
     })
 }
 
-fn vanished(slot: &SlotSeen) -> bool {
+/// Whether a slot's ApiKey is not there.
+pub(super) fn vanished(slot: &SlotSeen) -> bool {
     match slot.owner {
         OwnerSeen::Missing(_) | OwnerSeen::Gone => true,
         OwnerSeen::Cached | OwnerSeen::Lives | OwnerSeen::Deleting => false,

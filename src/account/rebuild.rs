@@ -9,6 +9,8 @@
 //!   was never published; then it is `Creating`, and goes the way of any new key. After a switch back to an older key the
 //!   newer one counts as published: pods may hold it.
 //! - An empty one may belong to a creation of unknown outcome: its slot is `Creating`, and it is judged.
+//! - One that was marked as left to people (`deletionPolicy: Orphan`) stays so: its slot is `Released`. Its ApiKey is missing on
+//!   purpose, and its key would be revoked with its namespace.
 //! - A value that answers 401 for long while another key of the account is accepted is of a key that is dead: it goes.
 //! - One that answers 401 for as long where no other one is accepted, or neither 200 nor 401, may work again: its service, or its
 //!   user, may be away. It is put back like one that answers 200.
@@ -44,6 +46,8 @@ pub(super) struct Remnant {
     pub(super) attempt: String,
     /// It holds a value.
     pub(super) value: bool,
+    /// It is marked as left to people.
+    pub(super) released: bool,
     pub(super) created: Option<Timestamp>,
     pub(super) installation: Option<Installation>,
     /// What the owner's consumer Secret says: number and attempt of the switch that wrote it.
@@ -180,7 +184,8 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
         remnant.value && remnant.memory.user.as_deref().is_some_and(|theirs| Some(theirs) != user)
     };
     // One creation may still be under way; no other can be: that would have taken the same licence.
-    let newest = remnants.iter().filter(|remnant| !remnant.value).max_by_key(|remnant| remnant.created);
+    let awaits = |remnant: &&Remnant| !remnant.value && !remnant.released;
+    let newest = remnants.iter().filter(awaits).max_by_key(|remnant| remnant.created);
     let mut by_owner: BTreeMap<&str, Vec<&Remnant>> = BTreeMap::new();
     for remnant in remnants {
         by_owner.entry(&remnant.owner.uid).or_default().push(remnant);
@@ -201,23 +206,31 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
         };
         // The newest one's: whoever went back to an older key has had the rotation that was asked for.
         let answered = own.iter().rfind(|remnant| remnant.value).and_then(|remnant| remnant.trigger.clone());
-        let count = i64::try_from(own.iter().filter(live).count()).unwrap_or(i64::MAX);
+        // Those that were left to people had been switched to as well.
+        let switched = own.iter().filter(|remnant| remnant.released || live(remnant)).count();
+        let count = i64::try_from(switched).unwrap_or(i64::MAX);
         // What the Secret holds has the highest number.
         own.sort_by_key(|remnant| current.as_ref().is_some_and(|(attempt, ..)| *attempt == remnant.attempt));
         let mut number = shown.map_or(0, |(number, _)| number).max(count) - count;
         for remnant in &own {
-            let state = match (live(&remnant), of_another(remnant)) {
-                (true, _) => SlotState::Live,
-                (false, true) => SlotState::Unresolved,
-                (false, false) => SlotState::Creating,
+            let state = match (remnant.released, live(&remnant), of_another(remnant)) {
+                (true, _, _) => SlotState::Released,
+                (false, true, _) => SlotState::Live,
+                (false, false, true) => SlotState::Unresolved,
+                (false, false, false) => SlotState::Creating,
             };
-            number += i64::from(state == SlotState::Live);
+            number += i64::from(was_published(&state));
             let open = newest.is_some_and(|newest| newest.attempt == remnant.attempt);
             let trigger = if state == SlotState::Live { &answered } else { &remnant.trigger };
             slots.push(Slot { trigger: trigger.clone(), ..slot(seen, remnant, state, number, open) });
         }
     }
     slots
+}
+
+/// Only a published key can be left to people.
+fn was_published(state: &SlotState) -> bool {
+    *state == SlotState::Live || *state == SlotState::Released
 }
 
 fn slot(seen: &Observation, remnant: &Remnant, state: SlotState, number: i64, open: bool) -> Slot {
@@ -230,7 +243,7 @@ fn slot(seen: &Observation, remnant: &Remnant, state: SlotState, number: i64, op
         attempt: Some(remnant.attempt.clone()),
         key_name: remnant.key_name.clone(),
         key_id: remnant.key_id.clone(),
-        published: (state == SlotState::Live).then_some(number),
+        published: was_published(&state).then_some(number),
         last_switch: None,
         trigger: None,
         switched_back: None,

@@ -45,6 +45,7 @@ fn remnant(entry: &Entry, attempt: String, owner: Owner) -> Remnant {
         revision: entry.revision().unwrap_or(1),
         attempt,
         value: entry.value().is_some(),
+        released: entry.released(),
         created: entry.created(),
         installation: entry.installation(),
         published: None,

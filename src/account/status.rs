@@ -3,6 +3,7 @@
 //! Only what a person reads or another rule needs; the slots are never touched here. A sentence with numbers stands
 //! only where it helps, as each change of it is a write.
 
+mod deletion;
 mod person;
 mod strays;
 
@@ -77,7 +78,7 @@ pub(super) fn show(
     }
     status.paused_until = paused_until(seen, status.paused_until);
     let credentials = credentials(status, seen);
-    let ready = ready(status, account, seen, credentials.as_ref());
+    let ready = ready(account, seen, credentials.as_ref());
     let words = [
         (kind::READY, ready),
         (kind::CREDENTIALS_VALID, credentials),
@@ -104,7 +105,7 @@ pub(super) fn show_foreign(
     seen: &Observation,
     now: Timestamp,
 ) {
-    let ready = ready(status, account, seen, None);
+    let ready = ready(account, seen, None);
     write(status, account, [(kind::READY, ready)], now);
 }
 
@@ -160,7 +161,7 @@ fn capabilities(known: &mut Capabilities, seen: &Observation) {
     match seen.facts.endpoint.as_ref().filter(|endpoint| Some(&endpoint.with) == with.as_ref()) {
         Some(endpoint) if endpoint.found => {
             known.revoke = Capability::Yes;
-            (known.revoke_tried_at, known.revoke_tried_with) = (None, None);
+            (known.revoke_tried_at, known.revoke_tried_with) = (None, with);
         }
         Some(endpoint) => {
             known.revoke = Capability::No;
@@ -186,20 +187,16 @@ fn seconds(time: Timestamp) -> Timestamp {
     time.round(whole).unwrap_or(time)
 }
 
-fn ready(
-    status: &BagsAccountStatus,
-    account: &BagsAccount,
-    seen: &Observation,
-    credentials: Option<&Word>,
-) -> Option<Word> {
+fn ready(account: &BagsAccount, seen: &Observation, credentials: Option<&Word>) -> Option<Word> {
+    // An account that is being deleted waits for that as well: until then nobody knows which slots hold it.
+    if let Some((reason, why)) = rebuild::waits_for(seen) {
+        return word(false, reason, why);
+    }
     if account.metadata.deletion_timestamp.is_some() {
-        return word(false, "Deleting", deleting(status));
+        return word(false, "Deleting", deletion::waits_for(seen));
     }
     if standing(seen) == Standing::Foreign {
         return word(false, "ForeignInstallation", foreign(seen));
-    }
-    if let Some((reason, why)) = rebuild::waits_for(seen) {
-        return word(false, reason, why);
     }
     if held_by_unknown_state(seen) {
         return word(
@@ -215,20 +212,6 @@ fn ready(
         return word(false, problem.reason, problem.message.clone());
     }
     word(true, "Usable", "ApiKeys can be served")
-}
-
-fn deleting(status: &BagsAccountStatus) -> String {
-    let owners = status
-        .slots
-        .iter()
-        .map(|slot| format!("{}/{} ({})", slot.owner.namespace, slot.owner.name, slot.state.as_str()));
-    format!(
-        "waits until no slot is left; {} left: {}. Delete these ApiKeys; or annotate this account {}: \"true\" to let it \
-         go and leave its keys to you",
-        status.slots.len(),
-        some_of(owners.collect()),
-        annotation::FORGET
-    )
 }
 
 /// Whose ledger it is, and how to take it over.

@@ -269,7 +269,7 @@ pub struct Capabilities {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub revoke_tried_at: Option<Timestamp>,
-    /// Path and version of the token Secret with which it was found missing; with others it is tried at once.
+    /// Path and version of the token Secret with which it was last tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_tried_with: Option<String>,
 }

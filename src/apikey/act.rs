@@ -6,6 +6,7 @@ use kube::{Api, ResourceExt};
 
 mod finish;
 mod pods;
+mod release;
 mod secret;
 
 pub(super) use finish::ensure_finalizer;
@@ -41,6 +42,9 @@ pub async fn act(
     run: &mut Run,
 ) -> Result<(), Problem> {
     let account = &o.key.spec.account_ref.name;
+    if let Decision::Change(changes) = &decision {
+        release::mark(context, changes).await?;
+    }
     match decision {
         Decision::Change(changes) => match context.ledger.change(account, &changes).await {
             Ok(_) => {
@@ -52,6 +56,7 @@ pub async fn act(
             }
             refused => lost_race(refused.map(drop)),
         },
+        Decision::EnsureFinalizer => finish::guard(context, o, run).await,
         Decision::Make => make::make(context, o, run).await,
         Decision::Probe { attempt } => probe(context, o, attempt, run).await,
         Decision::Publish { attempt, key_id, user } => {
@@ -142,7 +147,7 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     memory.remember(&attempt, |known| match &answer {
         Probe::Alive { user } => drop(known.answered_alive(asked, now, user, false)),
         Probe::Dead => known.answered_dead(now, None),
-        Probe::Forbidden | Probe::UserGone => known.answered_unclear(now),
+        Probe::Forbidden | Probe::UserGone => known.answered_unclear(now, answer.clone()),
     });
     if creating.is_some() && matches!(answer, Probe::Alive { .. }) {
         context.metrics.key(KeyStep::Verified);
@@ -167,10 +172,12 @@ async fn publish(
                 draft.apply(&Change::Identify { attempt: attempt.clone(), key_id: key_id.clone() })?;
             }
             draft.apply(&Change::Publish { attempt: attempt.clone() })?;
-            // Another key may have pinned another user since this one was asked whose it is.
-            if *draft.status.user.get_or_insert_with(|| user.clone()) != user {
+            // Another key may have pinned another user since this one was asked whose it is; whom a person names counts for more
+            // than who was pinned.
+            if draft.account.expected_user().is_some_and(|expected| expected != user) {
                 return Err(Refusal::NotInState);
             }
+            draft.status.user = Some(user.clone());
             draft.status.capabilities.create = Capability::Yes;
             draft.status.refusal = None;
             Ok(())

@@ -14,7 +14,7 @@ use super::{
     status::{Word, status},
 };
 use crate::{
-    api::{ApiKey, ApiKeyStatus, apikey::KeySummary, condition},
+    api::{ApiKey, ApiKeyStatus, account::SlotState, apikey::KeySummary, condition},
     context::Context,
     env::call,
     events::EventReason,
@@ -54,7 +54,8 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
             (Outcome::Gone, ReconcileOutcome::Done)
         }
         Ok(Some((observation, hold))) => {
-            let word = Word { reason: hold.reason, message: &hold.message, starving: hold.starving };
+            let word =
+                Word { reason: hold.reason, message: &hold.message, starving: hold.starving, failed: false };
             if hold.quiet {
                 return (
                     Outcome::Wait(context.backoff.after_success(&uid, hold.wait)),
@@ -76,7 +77,8 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
         Err((observation, problem)) => {
             // What lost a conflict has no version to write a status at.
             if let Some(observation) = observation.filter(|_| !context.written.is_beaten(&run.key)) {
-                let word = Word { reason: problem.reason, message: &problem.message, starving: false };
+                let word =
+                    Word { reason: problem.reason, message: &problem.message, starving: false, failed: true };
                 if let Err(error) = write_status(context, &mut run, &observation, &word).await {
                     info!(problem = %error.message, "Failed to write the status");
                 }
@@ -139,7 +141,7 @@ async fn write_status(
     if next == before {
         return Ok(());
     }
-    let begins = next.keys.len() > 1 && before.keys.len() <= 1;
+    let begins = has_second_key(&next) && !has_second_key(&before);
     let changed = begins || told(&next) != told(&before);
     for _ in 0..2 {
         let key = ApiKey { status: Some(next.clone()), ..(*run.key).clone() };
@@ -177,18 +179,28 @@ fn event(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Option<E
     let ready = before.conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
     let was = |reason: Reason| ready.is_some_and(|ready| ready.reason == reason.as_str());
     let was_of_rotation = Reason::ALL.iter().any(|known| known.is_of_rotation() && was(*known));
-    let older =
-        |key: &KeySummary| next.current.as_ref().is_some_and(|current| key.revision < current.revision);
+    // One that waits for its revocation, of a rotation before, is neither.
+    let older = |key: &KeySummary| {
+        let current = next.current.as_ref();
+        key.state == SlotState::Live.as_str()
+            && current.is_some_and(|current| key.revision < current.revision)
+    };
     match reason {
         Reason::Issued if was_of_rotation => {
             before.keys.iter().any(older).then_some(EventReason::RotationFinished)
         }
         Reason::Rotating => {
-            let goes_on = before.keys.len() > 1 && (was(Reason::Rotating) || was(Reason::RotationHeld));
-            (next.keys.len() > 1 && !goes_on).then_some(EventReason::RotationStarted)
+            let goes_on = has_second_key(before) && (was(Reason::Rotating) || was(Reason::RotationHeld));
+            (has_second_key(next) && !goes_on).then_some(EventReason::RotationStarted)
         }
         reason => reason.event(),
     }
+}
+
+/// Whether there is a key beside the current one, or a place for one: not those that have served.
+fn has_second_key(status: &ApiKeyStatus) -> bool {
+    let serving = [SlotState::Reserved, SlotState::Creating, SlotState::Live];
+    status.keys.iter().filter(|key| serving.iter().any(|state| key.state == state.as_str())).count() > 1
 }
 
 /// What a person was last told: an event is written when it changes.
@@ -196,4 +208,68 @@ fn told(status: &ApiKeyStatus) -> Vec<(&str, &str, &str)> {
     let spoken = [condition::kind::READY, condition::kind::STALLED, condition::kind::RECONCILING];
     let conditions = status.conditions.iter().filter(|c| spoken.contains(&c.type_.as_str()));
     conditions.map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::api::apikey::CurrentKey;
+
+    #[test]
+    fn a_key_of_an_earlier_rotation_that_waits_for_a_person_begins_and_ends_none() {
+        use SlotState::{Creating, Live, Reserved, Revoking};
+        let (issued, rotating) = (Reason::Issued, Reason::Rotating);
+        let (started, finished) = (Some(EventReason::RotationStarted), Some(EventReason::RotationFinished));
+        let blocked = Reason::RotationBlocked;
+        let waits = [(Live, 2), (Revoking, 1)];
+        let cases: [(_, _, &[_], _, &[_], _); 5] = [
+            ("an old key goes", rotating, &[(Live, 2), (Live, 1)], issued, &waits, finished),
+            ("the window ends", blocked, &waits, issued, &waits, None),
+            ("a look fails", blocked, &waits, rotating, &waits, None),
+            ("it begins", blocked, &waits, rotating, &[(Live, 2), (Reserved, 0), (Revoking, 1)], started),
+            (
+                "it goes on",
+                rotating,
+                &[(Live, 2), (Reserved, 0)],
+                rotating,
+                &[(Live, 2), (Creating, 3)],
+                None,
+            ),
+        ];
+        for (case, was, before, reason, next, expected) in cases {
+            assert_eq!(event(reason, &told_so(was, before), &told_so(reason, next)), expected, "{case}");
+        }
+    }
+
+    fn told_so(reason: Reason, keys: &[(SlotState, i64)]) -> ApiKeyStatus {
+        let since = Timestamp::UNIX_EPOCH;
+        let summary = |(state, revision): &(SlotState, i64)| KeySummary {
+            state: state.as_str().to_owned(),
+            revision: *revision,
+            attempt: None,
+            key_id: None,
+            key_name: None,
+            since,
+        };
+        let ready = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+            type_: condition::kind::READY.to_owned(),
+            status: "True".to_owned(),
+            reason: reason.as_str().to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(since),
+        };
+        let current = serde_json::from_value::<CurrentKey>(serde_json::json!({
+            "attempt": "a", "keyName": "a", "revision": 2, "publishedAt": "1970-01-01T00:00:00Z"
+        }));
+        ApiKeyStatus {
+            keys: keys.iter().map(summary).collect(),
+            current: Some(current.unwrap()),
+            conditions: vec![ready],
+            ..ApiKeyStatus::default()
+        }
+    }
 }

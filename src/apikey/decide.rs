@@ -44,6 +44,8 @@ use crate::{
 pub enum Decision {
     /// Change the ledger.
     Change(Vec<Change>),
+    /// Put the finalizer on again, which somebody took off.
+    EnsureFinalizer,
     /// Make a key in the place that is kept.
     Make,
     /// Ask Bags whether the key of an attempt works.
@@ -99,6 +101,7 @@ impl Decision {
             | Self::Change(_) => rotates,
             Self::Publish { .. }
             | Self::Distrust { .. }
+            | Self::EnsureFinalizer
             | Self::Project
             | Self::Finish { .. }
             | Self::Wait(_) => false,
@@ -139,7 +142,7 @@ pub fn decide(observation: &Observation) -> Decision {
             Rule::Pass => Decision::Wait(Hold::new(Reason::Deleting, "waiting for other finalizers")),
         };
     }
-    let rules = [unfinished, drift, blocked, creation::rule, rotation::switch, rotation::begins];
+    let rules = [unfinished, drift, guard, blocked, creation::rule, rotation::switch, rotation::begins];
     let mut said: Option<Hold> = None;
     for rule in rules {
         match rule(observation) {
@@ -275,6 +278,13 @@ fn drift(o: &Observation) -> Rule {
         }
         Some(Found::Missing | Found::Ours(_)) | None => Rule::Pass,
     }
+}
+
+/// Rule 3, too: whoever replaces an ApiKey by its manifest takes the finalizer off, and its keys would outlive it.
+fn guard(o: &Observation) -> Rule {
+    let has_key = o.slots().iter().any(|slot| slot.attempt.is_some());
+    let ours = o.account.as_ref().is_some_and(|view| view.ours != Some(false));
+    if has_key && ours && !o.has_finalizer() { Rule::Act(Decision::EnsureFinalizer) } else { Rule::Pass }
 }
 
 /// Rule 4: what stops new keys and switches. A published key stays as it is.

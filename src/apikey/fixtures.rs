@@ -7,7 +7,7 @@ use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::
 use serde_json::json;
 
 use super::{
-    observe::{AccountView, CreatingView, Observation, PodsSeen},
+    observe::{AccountView, CreatingView, Observation, PodsSeen, Rival},
     permission::Permission,
 };
 use crate::{
@@ -32,6 +32,11 @@ pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 /// Version of the credentials.
 pub(crate) const CREDENTIALS: &str = "bags-main@1";
+
+/// An older ApiKey that wants the same Secret.
+pub(crate) fn rival() -> Rival {
+    Rival { name: "app-9".to_owned(), going: false }
+}
 
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -208,6 +213,8 @@ pub(crate) fn seen() -> Observation {
         consumer: None,
         pods: None,
         current_probe: None,
+        current_asked: true,
+        current_failure: None,
         previous_probe: None,
         uses: None,
         listed: false,

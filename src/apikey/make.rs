@@ -166,7 +166,7 @@ async fn checks(
     let max_age = context.settings.timings.list_fresh;
     let (finalizer, dry_run, listed) = tokio::join!(
         ensure_finalizer(context, o),
-        consumer.dry_run(&o.key),
+        consumer.dry_run(&o.key, o.consumer.as_ref()),
         listing::fresh(context, &view.account, memory, credentials, max_age)
     );
     let key = match finalizer {

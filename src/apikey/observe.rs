@@ -63,6 +63,15 @@ pub struct PodsSeen {
     pub confirmed: Option<Timestamp>,
 }
 
+/// An ApiKey that came first to what another one wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// Its name.
+    pub name: String,
+    /// It is being deleted.
+    pub going: bool,
+}
+
 /// Everything that a decision looks at.
 pub struct Observation {
     /// The ApiKey.
@@ -87,6 +96,10 @@ pub struct Observation {
     pub pods: Option<PodsSeen>,
     /// What the current key answered in this run.
     pub current_probe: Option<Probe>,
+    /// Whether this process ever asked it.
+    pub current_asked: bool,
+    /// What it answered last, where that was not 200, and how long ago.
+    pub current_failure: Option<(Probe, Duration)>,
     /// What the key answered in this run to which a switch back would lead.
     pub previous_probe: Option<Probe>,
     /// What the lists say of the use of keys.
@@ -96,7 +109,7 @@ pub struct Observation {
     /// The base URL that the consumer Secret should name.
     pub base_url: String,
     /// Another ApiKey that came first to the Secret's name.
-    pub secret_rival: Option<String>,
+    pub secret_rival: Option<Rival>,
     /// The namespace is being deleted.
     pub namespace_terminating: bool,
 }
@@ -278,10 +291,11 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         (None, None) => None,
     };
     let current_attempt = current.and_then(|slot| slot.attempt.as_deref());
-    let last_used = current_attempt.and_then(|attempt| {
-        let view = account.as_ref()?;
-        context.memory_of(&view.account.name_any(), &view.account).key(attempt).last_used
-    });
+    let known = current_attempt
+        .zip(account.as_ref())
+        .map(|(attempt, view)| context.memory_of(&view.account.name_any(), &view.account).key(attempt));
+    let known = known.unwrap_or_default();
+    let asked_ago = known.probed.map(|at| context.env.clock.monotonic().saturating_duration_since(at));
     Ok(Observation {
         now: context.env.clock.wall(),
         timings: context.settings.timings.clone(),
@@ -293,10 +307,12 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
             Some(attempt) => value(context, account.as_ref(), attempt).await?,
             None => None,
         },
-        last_used,
+        last_used: known.last_used,
         consumer,
         pods: run.pods.clone(),
         current_probe: probed(run, current),
+        current_asked: known.probed.is_some(),
+        current_failure: known.failure.zip(asked_ago),
         previous_probe: probed(run, previous(&slots)),
         uses: match (account.as_ref(), previous(&slots)) {
             (Some(view), Some(previous)) => Some(uses(context, view, &key, current, previous).await),
@@ -418,14 +434,15 @@ fn unlisted(facts: &AccountFacts, now: Instant) -> Option<(Duration, bags::Error
     (!wait.is_zero()).then(|| (wait, failure.error.clone()))
 }
 
-fn secret_rival(context: &Context, key: &ApiKey) -> Option<String> {
+fn secret_rival(context: &Context, key: &ApiKey) -> Option<Rival> {
     let name = key.secret_name();
     let rivals = context.keys.state_filter(|other| {
         other.namespace() == key.namespace()
             && other.metadata.uid != key.metadata.uid
             && other.secret_name() == name
     });
-    rivals.iter().find(|other| older(other, key)).map(|other| other.name_any())
+    let rival = rivals.iter().find(|other| older(other, key))?;
+    Some(Rival { name: rival.name_any(), going: rival.metadata.deletion_timestamp.is_some() })
 }
 
 /// The value of a key. The watch may not have shown yet what was just saved: nobody is told that it is missing before the

@@ -25,6 +25,8 @@ pub struct Word<'a> {
     pub message: &'a str,
     /// It waits for a second slot of the account, and for nothing else.
     pub starving: bool,
+    /// It ended early: what a whole run would have come to is not known.
+    pub failed: bool,
 }
 
 /// The status after a run (pure).

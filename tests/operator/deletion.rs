@@ -1,9 +1,12 @@
 //! Taking leave of an ApiKey and of an account.
 
-use bags_operator::{api::account::SlotState, sandbox::UserOptions};
+use bags_operator::{
+    api::{account::SlotState, mark},
+    sandbox::UserOptions,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{DeleteParams, PostParams},
 };
 use serde_json::json;
@@ -87,6 +90,9 @@ async fn an_orphaned_key_goes_on_working_in_its_secret_and_counts() {
     let account = scene.account_where("with a released slot", released).await;
     let used = account.status.unwrap().capacity.unwrap().used;
     assert_eq!(used, 1, "it still is one of the account's ten");
+    let stored = scene.stored().await;
+    let marked = stored.iter().filter(|secret| secret.annotations().contains_key(mark::RELEASED)).count();
+    assert_eq!((stored.len(), marked), (1, 1), "who puts a lost ledger together again must know");
     scene.end().await;
 }
 

@@ -261,7 +261,12 @@ async fn whoever_holds_the_old_key_is_named_with_what_to_do_until_the_last_one_h
         (left_alone.as_str(), "keys.bags.fm/restart is false: restart it yourself"),
     ];
     scene.ask_for_another_key().await;
-    blocked(&scene, "StatefulSet \"ordered\"", "(its partition 1 leaves the pods below that number as they are)").await;
+    blocked(
+        &scene,
+        "StatefulSet \"ordered\"",
+        "(its partition 1 leaves the pods below that number as they are)",
+    )
+    .await;
     scene.patch(NAME, json!({"spec": {"rollout": {"allowGap": true}}})).await;
     for begun in 0..holders.len() {
         let (gone, there) = holders.split_at(begun);
@@ -294,10 +299,7 @@ async fn blocked(scene: &Scene<'_>, workload: &str, why: &str) {
         condition(key, "ZeroDowntime").is_some_and(|it| it.status == "False" && it.message.contains(why))
     };
     let key = scene.key(NAME, "not rotated", told).await;
-    says(
-        &condition(&key, "ZeroDowntime").unwrap().message,
-        &[workload, "spec.rollout.allowGap: true"],
-    );
+    says(&condition(&key, "ZeroDowntime").unwrap().message, &[workload, "spec.rollout.allowGap: true"]);
     assert_eq!(scene.made().len(), 1, "a key was made for a rotation that cannot end");
 }
 

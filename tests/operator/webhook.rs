@@ -185,7 +185,8 @@ async fn certificates_and_authorities_follow_each_other_without_a_failed_call() 
         });
         // Whoever wants another authority deletes the Secret: no call fails for that either.
         if made % 150 == 0 {
-            let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), &gate.alone.world.launch.namespace);
+            let secrets: Api<Secret> =
+                Api::namespaced(scene.client.clone(), &gate.alone.world.launch.namespace);
             secrets.delete("bags-operator-webhook-ca", &DeleteParams::default()).await.unwrap();
         }
         if made % 10 == 0 {

@@ -284,6 +284,11 @@ impl Scene {
         !self.is_gone(name)
     }
 
+    /// Somebody puts the ApiKey's manifest, which names no finalizer, in its place.
+    pub(crate) fn replace_by_manifest(&self, name: &str) {
+        let _ = self.api.edit("apikeys", TENANT, name, |key| key["metadata"]["finalizers"] = json!([]));
+    }
+
     /// Somebody takes the finalizers off and deletes the ApiKey.
     pub(crate) fn strip_and_delete(&self, name: &str) {
         let _ = self.api.edit("apikeys", TENANT, name, |key| key["metadata"]["finalizers"] = json!([]));

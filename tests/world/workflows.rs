@@ -235,6 +235,12 @@ fn deletion() -> Vec<Workflow> {
                 scene.let_all_go();
             })
             .ends(NOTHING_IS_LEFT),
+        Workflow::new("replaced by its manifest, and deleted later", Ways::Token)
+            .key("web")
+            .meanwhile("replace the ApiKey by its manifest", |scene| scene.replace_by_manifest("web"))
+            .once(|scene| scene.is_ready("web"))
+            .then(Duration::from_mins(60), "delete the ApiKey", |scene| scene.delete("web"))
+            .ends(NOTHING_IS_LEFT),
         Workflow::new(
             "finalizer stripped, and its user suspended at Bags while its key is let go",
             Ways::Token,
@@ -293,6 +299,15 @@ fn trouble() -> Vec<Workflow> {
             .meanwhile("put another user's credentials there", Scene::confuse_credentials)
             .then(Duration::from_mins(20), "put the right ones back", Scene::mend_credentials)
             .ends(WEB_IS_READY),
+        Workflow::new("moved to another user of Bags", Ways::Token)
+            .key("web")
+            .meanwhile(
+                "put another user's credentials there, and name that user",
+                Scene::move_to_another_user,
+            )
+            .once(|scene| scene.is_ready("web"))
+            .then(Duration::from_mins(5), "ask for another ApiKey", |scene| scene.apply("api"))
+            .ends("slot of api for production/api: Live"),
         Workflow::new("credentials of another user are put right before their key is verified", Ways::Both)
             .account(json!({"expectedUser": OWN_USER}))
             .key("web")
@@ -347,6 +362,21 @@ fn trouble() -> Vec<Workflow> {
             .then(Duration::from_secs(400), "the account's status is lost", Scene::lose_ledger)
             .which_loses_the_ledger()
             .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
+        Workflow::new("a key is left to people, the ledger is lost, and the namespace goes", Ways::Token)
+            .long()
+            .key("web")
+            .meanwhile("delete the ApiKey, and leave its key", |scene| {
+                scene.edit_key("web", |spec| spec["deletionPolicy"] = json!("Orphan"));
+                scene.delete("web");
+            })
+            .once(|scene| scene.is_ready("web"))
+            .then(Duration::from_mins(1), "the account's status is lost", Scene::lose_ledger)
+            .which_loses_the_ledger()
+            .once(|scene| scene.is_gone("web"))
+            .then(Duration::from_mins(20), "delete the namespace", Scene::delete_namespace)
+            .then(Duration::from_mins(150), "they look on", |_| {})
+            .ends("slot of web for production/web: Released")
             .ends("keys at Bags: 1"),
         Workflow::new("ledger lost while Bags refuses every key", Ways::Token)
             .key("api")

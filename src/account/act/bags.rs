@@ -63,8 +63,8 @@ impl Actor<'_> {
                 self.memory.remember(attempt, |key| key.answered_dead(now, floor));
                 false
             }
-            Ok(Probe::Forbidden | Probe::UserGone) => {
-                self.memory.remember(attempt, |key| key.answered_unclear(now));
+            Ok(unclear @ (Probe::Forbidden | Probe::UserGone)) => {
+                self.memory.remember(attempt, |key| key.answered_unclear(now, unclear));
                 false
             }
             Err(error) => {
@@ -100,7 +100,7 @@ impl Actor<'_> {
         let clock = &self.context.env.clock;
         // Where the endpoint is known to be there, a 404 is about this key.
         let with = self.seen.endpoint();
-        let is_there = self.memory.facts().endpoint.is_some_and(|known| known.found && known.with == with);
+        let is_there = self.seen.endpoint_found();
         let answer = match self.client(true).revoke(&token, path, key_id).await {
             Ok(Revocation::NoEndpoint) if is_there => {
                 Err(bags::Error::new(bags::Operation::Revoke, bags::Class::Refused, bags::Reason::NotFound))

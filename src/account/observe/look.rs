@@ -38,8 +38,9 @@ impl Look<'_> {
         running: bool,
         owner: OwnerSeen,
     ) -> SlotSeen {
-        let entered = self.entered.get(place_of(slot)).map_or(self.now, |entered| entered.at);
+        let entered = self.entered.get(place_of(slot));
         let since = self.asked_since(slot, entered, &memory);
+        let entered = entered.map_or(self.now, |entered| entered.at);
         let verdict = match slot.state {
             SlotState::Revoking | SlotState::Released => {
                 self.lists.absence(slot, since, self.now, self.timings)
@@ -50,6 +51,13 @@ impl Look<'_> {
             SlotState::Reserved | SlotState::Live | SlotState::Lost | SlotState::Unknown(_) => {
                 Verdict::NotCovered
             }
+        };
+        // A list that does not count yet is not worth a request.
+        let verdict = match verdict {
+            Verdict::Undecided { wait } => {
+                Verdict::Undecided { wait: wait.max(since.admits_in(self.now, self.wall)) }
+            }
+            Verdict::Shown { .. } | Verdict::Absent | Verdict::NotCovered => verdict,
         };
         let last = self.lists.last();
         let listed_id = || {
@@ -81,25 +89,29 @@ impl Look<'_> {
     }
 
     /// Lists from before this say nothing about the question that a slot's state asks.
-    fn asked_since(&self, slot: &Slot, entered: Instant, memory: &KeyMemory) -> Since {
+    fn asked_since(&self, slot: &Slot, seen: Option<&Entered>, memory: &KeyMemory) -> Since {
+        let entered = seen.map_or(self.now, |seen| seen.at);
         let acknowledged = memory.acknowledged.map(|at| {
             let ago = self.now.saturating_duration_since(at);
             self.wall.saturating_sub(signed(ago)).unwrap_or(Timestamp::MIN)
         });
         match slot.state {
-            SlotState::Creating => Since {
-                wall: slot
-                    .since
-                    .saturating_add(signed(self.timings.judge_after + CLOCKS_APART))
-                    .unwrap_or(Timestamp::MAX),
-                entered,
-                surely: entered + self.timings.judge_after,
-            },
-            SlotState::Revoking => Since {
-                wall: slot.since.max(acknowledged.unwrap_or(Timestamp::MIN)),
-                entered,
-                surely: memory.acknowledged.map_or(entered, |at| at.max(entered)),
-            },
+            SlotState::Creating => {
+                let (wall, surely) = self.shown_from(slot.since, entered);
+                Since { wall, entered, surely }
+            }
+            SlotState::Revoking => {
+                let wall = slot.since.max(acknowledged.unwrap_or(Timestamp::MIN));
+                let surely = memory.acknowledged.map_or(entered, |at| at.max(entered));
+                if slot.published.is_some() || memory.good.is_some() {
+                    return Since { wall, entered, surely };
+                }
+                // One that Bags was yet to accept may be too young for the lists, and come to life when its slot is free.
+                let (first_since, first_at) =
+                    seen.map_or((slot.since, self.now), |seen| (seen.first_since, seen.first_at));
+                let (shown_wall, shown_surely) = self.shown_from(first_since, first_at);
+                Since { wall: wall.max(shown_wall), entered, surely: surely.max(shown_surely) }
+            }
             SlotState::Reserved
             | SlotState::Live
             | SlotState::Lost
@@ -107,6 +119,14 @@ impl Look<'_> {
             | SlotState::Released
             | SlotState::Unknown(_) => Since { wall: slot.since, entered, surely: entered },
         }
+    }
+
+    /// From when on a list shows a key whose licence was no later than `since`, nor than `seen`: by the wall clock, and
+    /// by the other one.
+    fn shown_from(&self, since: Timestamp, seen: Instant) -> (Timestamp, Instant) {
+        let judge_after = self.timings.judge_after;
+        let wall = since.saturating_add(signed(judge_after + CLOCKS_APART)).unwrap_or(Timestamp::MAX);
+        (wall, seen + judge_after)
     }
 
     pub(super) fn list(&self, mark: &str) -> Option<ListSeen> {

@@ -37,6 +37,7 @@ fn remnant(n: usize, attempt: &str, revision: i64) -> Remnant {
         revision,
         attempt: attempt.into(),
         value: true,
+        released: false,
         created: None,
         installation: Some(account().installation),
         published: None,
@@ -65,6 +66,10 @@ fn refused(remnant: Remnant) -> Remnant {
     Remnant { memory, ..remnant }
 }
 
+fn left_to_people(remnant: Remnant) -> Remnant {
+    Remnant { released: true, ..remnant }
+}
+
 fn empty(n: usize, attempt: &str) -> Remnant {
     Remnant { value: false, memory: KeyMemory::default(), ..remnant(n, attempt, 1) }
 }
@@ -77,7 +82,7 @@ fn put_back(remnants: Vec<Remnant>) -> Vec<(String, SlotState, Option<i64>)> {
 
 #[test]
 fn every_keystore_secret_gets_its_slot_back() {
-    use SlotState::{Creating, Live, Unresolved};
+    use SlotState::{Creating, Live, Released, Unresolved};
     let of = |remnant: Remnant, user: Option<&str>| {
         let memory = KeyMemory { user: user.map(str::to_owned), ..remnant.memory };
         Remnant { memory, ..remnant }
@@ -156,6 +161,35 @@ fn every_keystore_secret_gets_its_slot_back() {
             vec![("a", Live, Some(1)), ("b", Live, Some(1))],
         ),
         ("a creation of unknown outcome", vec![empty(0, "a")], vec![("a", Creating, None)]),
+        ("left to people", vec![left_to_people(remnant(0, "a", 1))], vec![("a", Released, Some(1))]),
+        (
+            "left to people beside another ApiKey's",
+            vec![left_to_people(remnant(0, "a", 1)), remnant(1, "b", 1)],
+            vec![("a", Released, Some(1)), ("b", Live, Some(1))],
+        ),
+        (
+            "both keys of a rotation left to people",
+            vec![left_to_people(remnant(0, "b", 2)), left_to_people(remnant(0, "a", 1))],
+            vec![("a", Released, Some(1)), ("b", Released, Some(2))],
+        ),
+        (
+            "one of two marked when the ledger was lost",
+            vec![
+                published(left_to_people(remnant(0, "a", 1)), 2, "b"),
+                published(remnant(0, "b", 2), 2, "b"),
+            ],
+            vec![("a", Released, Some(1)), ("b", Live, Some(2))],
+        ),
+        (
+            "left to people, of another user",
+            vec![left_to_people(other("a", 1)), remnant(1, "b", 1), remnant(2, "c", 1)],
+            vec![("a", Released, Some(1)), ("b", Live, Some(1)), ("c", Live, Some(1))],
+        ),
+        (
+            "left to people, its value lost",
+            vec![left_to_people(empty(0, "a"))],
+            vec![("a", Released, Some(1))],
+        ),
         (
             "of two owners",
             vec![remnant(1, "b", 1), remnant(0, "a", 1)],

@@ -9,10 +9,11 @@ use super::*;
 use crate::{
     account::{
         credentials::CredentialProblem,
-        decide::tests::{account, seen},
+        decide::tests::{account, deleting, seen},
         lists::{Coverage, Verdict},
         memory::{Endpoint, KeyMemory, NamespaceSeen},
         observe::{CredentialsSeen, LooseEntry, Observation, OwnerSeen, SlotSeen, Stored},
+        rebuild::Remnant,
     },
     api::account::Installation,
 };
@@ -186,6 +187,24 @@ fn a_missing_revoke_endpoint_is_forgotten_once_path_or_token_change() {
 }
 
 #[test]
+fn a_revoke_endpoint_that_was_found_is_recorded_with_path_and_token() {
+    let mut account = account();
+    account.facts.endpoint = Some(Endpoint { found: true, at: account.wall, with: account.endpoint() });
+    let status = shown(&account);
+    assert_eq!(status.capabilities.revoke, Capability::Yes);
+    Arc::make_mut(&mut account.account).status = Some(status.clone());
+    account.facts.endpoint = None;
+    assert!(account.endpoint_found());
+    assert_eq!(shown(&account).capabilities, status.capabilities);
+    let found = account.clone();
+    account.credentials.token_version = Some("bags-main@2".into());
+    assert!(!account.endpoint_found(), "another token may not be let in");
+    let mut account = found;
+    account.facts.endpoint = Some(Endpoint { found: false, at: account.wall, with: account.endpoint() });
+    assert!(!account.endpoint_found(), "what this process saw is newer");
+}
+
+#[test]
 fn a_key_without_an_apikey_names_itself_and_the_way_out_until_it_is_on_its_way() {
     let orphan = SlotSeen { owner: OwnerSeen::Gone, ..seen(0, SlotState::Live) };
     let attempt = orphan.slot.attempt.clone().unwrap();
@@ -318,6 +337,73 @@ fn a_deletion_counts_and_names_what_it_waits_for() {
     for part in ["2 left", "shop/app-0 (Live)", "shop/app-1 (Revoking)", "keys.bags.fm/forget"] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
+}
+
+#[test]
+fn a_deletion_names_the_way_out_of_slots_whose_apikeys_are_gone() {
+    let gone = |n, state| SlotSeen { owner: OwnerSeen::Gone, ..seen(n, state) };
+    let (there, released) = (|| seen(0, SlotState::Live), gone(1, SlotState::Released));
+    let (orphan, dying) = (gone(2, SlotState::Live), gone(3, SlotState::Revoking));
+    let named = |seen: &SlotSeen| {
+        let (slot, attempt) = (&seen.slot, seen.attempt().unwrap());
+        format!("shop/{} ({}, attempt {attempt})", slot.owner.name, slot.state.as_str())
+    };
+    let names = [named(&released), named(&orphan)];
+    let (delete, revoke, resolve) =
+        ("Delete the ApiKeys", "keys.bags.fm/revoke: <attempts>", "keys.bags.fm/resolved: <attempts>");
+    let cases = [
+        ("an ApiKey that is there", vec![there()], vec![delete]),
+        ("a key that is left to people", vec![released.clone()], vec![resolve]),
+        ("one whose ApiKey vanished", vec![orphan.clone()], vec![revoke]),
+        ("one that goes by itself", vec![dying], vec![]),
+        (
+            "all of them",
+            vec![there(), released.clone(), orphan.clone()],
+            vec![delete, resolve, revoke, &names[0], &names[1], "shop/app-0 (Live)"],
+        ),
+    ];
+    for (name, slots, expected) in cases {
+        let status = shown(&deleting(with(slots)));
+        let (_, reason, message) = said(&status, kind::READY).unwrap();
+        assert_eq!(reason, "Deleting", "{name}");
+        for part in [delete, revoke, resolve] {
+            assert_eq!(message.contains(part), expected.contains(&part), "{name}, {part}: {message}");
+        }
+        for part in expected.into_iter().chain(["keys.bags.fm/forget"]) {
+            assert!(message.contains(part), "{name}: {part} is not in: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_deleted_account_whose_ledger_was_lost_says_so() {
+    let mut account = deleting(account());
+    Arc::make_mut(&mut account.account).status = None;
+    let (slot, key) = (seen(0, SlotState::Live).slot, KeyMemory::default());
+    account.remnants = Some(vec![Remnant {
+        owner: slot.owner,
+        key_use: slot.key_use,
+        trigger: None,
+        key_name: slot.key_name,
+        key_id: slot.key_id,
+        revision: 1,
+        attempt: "abcdefghij".into(),
+        value: true,
+        released: false,
+        created: None,
+        installation: Some(account.installation.clone()),
+        published: None,
+        memory: key,
+    }]);
+    let status = shown(&account);
+    let (ok, reason, message) = said(&status, kind::READY).unwrap();
+    assert_eq!((ok, reason), (false, "LedgerLost"));
+    assert!(message.contains("bags-key-abcdefghij"), "{message}");
+    account.remnants = Some(vec![]);
+    let status = shown(&account);
+    let (_, reason, message) = said(&status, kind::READY).unwrap();
+    assert_eq!(reason, "Deleting");
+    assert!(!message.contains("0 left"), "{message}");
 }
 
 #[test]

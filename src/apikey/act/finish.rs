@@ -103,6 +103,23 @@ pub(in crate::apikey) async fn ensure_finalizer(
     patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await.map(Some)
 }
 
+/// Puts our finalizer on again, which somebody took off.
+///
+/// # Errors
+/// What stood in the way.
+pub(super) async fn guard(context: &Context, o: &Observation, run: &mut Run) -> Result<(), Problem> {
+    match ensure_finalizer(context, o).await {
+        Ok(None) => Ok(()),
+        Ok(Some(key)) => {
+            run.key = Arc::new(key);
+            context.written.note(&run.key);
+            Ok(())
+        }
+        Err(error) if error.is_conflict() || error.is_not_found() => refresh(context, run).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn patch_finalizers(
     context: &Context,
     key: &ApiKey,

@@ -48,6 +48,9 @@ fn first_place(o: &Observation, view: &AccountView) -> Rule {
     if let Some(rival) = &view.use_rival {
         return Rule::wait(Reason::DuplicateUse, words::duplicate_use(&o.key, rival));
     }
+    if let Some(rival) = &o.secret_rival {
+        return Rule::wait(Reason::SecretConflict, words::secret_rival(&o.key, rival));
+    }
     // A creation of the same name that came to nothing may have taken the place over: it is taken back.
     let ledger = view.ledger.clone().without_earlier_try(&o.owner);
     if !view.room.fits_new(&ledger.slots, view.ahead) {
@@ -86,7 +89,8 @@ pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule
         return Rule::Wait(hold.after(left.max(Duration::from_secs(1))));
     }
     if !view.room.fits_creation(&view.ledger.slots, place) {
-        return Rule::wait(Reason::QuotaExceeded, words::no_room(view));
+        let hold = Hold::new(Reason::QuotaExceeded, words::no_room(view));
+        return Rule::Wait(Hold { starving: o.current().is_some(), ..hold });
     }
     if view.preparing {
         // Its licence wakes this one; a preparation that fails wakes nobody.

@@ -22,6 +22,7 @@ use crate::{
         schedule::{Schedule, UnknownZone, next_rotation, opens_at},
     },
     bags::Probe,
+    consumer_secret::Found,
     ledger::Change,
     workload::{Consumer, Failure, Gap, Obstacle, Plan, Terms, mark_value, plan},
 };
@@ -36,6 +37,9 @@ const FAILS_WITHIN: Duration = Duration::from_hours(1);
 
 /// After so many rotations in a row that were turned back, the schedule begins no further one.
 const MOST_SWITCHES_BACK: i64 = 3;
+
+/// While so many keys of earlier rotations wait to be revoked, no further one begins.
+const MOST_UNREVOKED: usize = 2;
 
 /// Why a key is to be replaced, or when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,18 +81,21 @@ pub(crate) fn due(o: &Observation, current: &Slot) -> Due {
 /// Rule 7: a rotation begins.
 pub(super) fn begins(o: &Observation) -> Rule {
     let (Some(view), Some(current)) = (&o.account, o.current()) else { return Rule::Pass };
-    if o.creating.is_some() || !o.superseded().is_empty() || !o.published() {
+    if o.creating.is_some() || !o.superseded().is_empty() {
         return Rule::Pass;
     }
     let slots = o.slots();
+    let place = slots.iter().find(|slot| slot.state == SlotState::Reserved);
+    // Whoever is stopped on purpose, or has no Secret to put a key into, keeps no place from the others.
+    let foreign = matches!(o.consumer, Some(Found::Foreign(_))) && matches!(standing(o), Rule::Pass);
+    if place.is_some() && (is_stopped(o) || foreign) {
+        return Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() });
+    }
     // A key that was left to people, beside a current one: the ledger would not take a further slot.
-    if slots.iter().any(|slot| slot.state == SlotState::Released) {
+    if !o.published() || slots.iter().any(|slot| slot.state == SlotState::Released) {
         return Rule::Pass;
     }
-    let place = slots.iter().find(|slot| slot.state == SlotState::Reserved);
     match (due(o, current), place) {
-        // Whoever is stopped on purpose keeps no place from the others.
-        (_, Some(_)) if is_stopped(o) => Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }),
         (Due::Now, place) => {
             let rule = match standing(o) {
                 Rule::Pass => next_key(o, view, &slots, place.copied()),
@@ -159,6 +166,15 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
             false => words::unresolved(view, &unresolved),
         };
         return Rule::wait(Reason::RotationBlocked, message);
+    }
+    // Keys that were in use and that nobody revokes would fill the account, one rotation after the other.
+    let unrevoked: Vec<&Slot> = slots
+        .iter()
+        .copied()
+        .filter(|slot| slot.state == SlotState::Revoking && slot.published.is_some())
+        .collect();
+    if unrevoked.len() >= MOST_UNREVOKED {
+        return Rule::wait(Reason::RotationBlocked, words::revoking(view, &unrevoked));
     }
     if let Some(hold) = creation::refusals(o, view, slots) {
         return Rule::Wait(hold);
@@ -413,15 +429,27 @@ impl Switch<'_> {
         }
     }
 
-    /// The published key was asked, and is not accepted: nothing that its use would show counts, and the other one stays.
+    /// The published key was asked, and is not accepted: nothing that its use would show counts, and the other one stays. So
+    /// it is told until the key answers well, and it is asked as often as anybody looks again; by a process that never
+    /// asked it at once, as nothing else knows of it.
     fn published_key_fails(&self) -> Option<Rule> {
-        let expected = self.o.account.as_ref().and_then(|view| view.account.expected_user());
-        let probe = self.o.current_probe.as_ref()?;
+        let o = self.o;
+        let expected = o.account.as_ref().and_then(|view| view.account.expected_user());
+        let (probe, ago) = match (&o.current_probe, &o.current_failure) {
+            (Some(probe), _) => (probe, Duration::ZERO),
+            (None, Some((failure, ago))) if *ago < LOOK_AGAIN => (failure, *ago),
+            (None, None) if o.current_asked => return None,
+            (None, _) => {
+                let attempt = self.current.attempt.clone().unwrap_or_default();
+                return Some(Rule::Act(Decision::Probe { attempt }));
+            }
+        };
         match probe {
             Probe::Alive { user } if expected.is_none_or(|expected| expected == user.as_str()) => None,
             Probe::Alive { .. } | Probe::Dead | Probe::Forbidden | Probe::UserGone => {
                 let message = words::published_key_fails(self.current, self.previous, probe, expected);
-                Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(LOOK_AGAIN)))
+                let hold = Hold::new(Reason::RotationHeld, message);
+                Some(Rule::Wait(hold.after(LOOK_AGAIN.saturating_sub(ago).max(Duration::from_secs(1)))))
             }
         }
     }

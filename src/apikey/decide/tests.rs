@@ -10,7 +10,10 @@ mod rotation;
 use super::*;
 use crate::{
     api::{account::Slot, duration::GoDuration},
-    apikey::fixtures::{HOUR, MINUTE, aged, ago, alive, failing, in_future, mine, named, seen, theirs},
+    apikey::fixtures::{
+        HOUR, MINUTE, aged, ago, alive, failing, in_future, mine, named, rival, seen, theirs,
+    },
+    apikey::observe::Rival,
     consumer_secret::Foreign,
 };
 
@@ -32,6 +35,7 @@ fn told(decision: &Decision) -> String {
             None => format!("Publish {attempt} for {user}"),
         },
         Decision::Distrust { attempt } => format!("Distrust {attempt}"),
+        Decision::EnsureFinalizer => "EnsureFinalizer".into(),
         Decision::Project => "Project".into(),
         Decision::LookAtPods { confirm: false } => "LookAtPods".into(),
         Decision::LookAtPods { confirm: true } => "LookAtPods again".into(),
@@ -251,11 +255,12 @@ fn who_waits_reads_what_for_and_what_to_do() {
             &[ACCOUNT, "rate limit", "2027-01-15T08:01:00Z"],
         ),
         (
-            hold(&Observation {
-                secret_rival: Some("app-9".into()),
-                ..seen().with_slot(mine(SlotState::Reserved))
-            }),
+            hold(&Observation { secret_rival: Some(rival()), ..seen().with_slot(mine(SlotState::Reserved)) }),
             &["\"app-9\"", "Secret \"app-0-bags\"", "spec.secret.name"],
+        ),
+        (
+            hold(&Observation { secret_rival: Some(Rival { going: true, ..rival() }), ..seen() }),
+            &["\"app-9\", which is being deleted", "spec.deletionPolicy: Orphan", "delete the Secret"],
         ),
     ];
     for (hold, parts) in &cases {

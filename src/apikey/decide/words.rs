@@ -21,7 +21,7 @@ use crate::{
     },
     apikey::{
         hold::Reason,
-        observe::{AccountView, CreatingView, Observation},
+        observe::{AccountView, CreatingView, Observation, Rival},
     },
     consumer_secret::Foreign,
     ledger::{NEVER_ACCEPTED, Room, VALUE_LOST},
@@ -125,11 +125,18 @@ pub(super) fn suspended_drift(key: &ApiKey) -> String {
     )
 }
 
-pub(super) fn secret_rival(key: &ApiKey, rival: &str) -> String {
-    format!(
-        "ApiKey \"{rival}\" came first to Secret \"{}\"; make this ApiKey with another spec.secret.name",
-        key.secret_name()
-    )
+pub(super) fn secret_rival(key: &ApiKey, rival: &Rival) -> String {
+    let (Rival { name, going }, secret) = (rival, key.secret_name());
+    match going {
+        false => format!(
+            "ApiKey \"{name}\" came first to Secret \"{secret}\"; make this ApiKey with another spec.secret.name"
+        ),
+        true => format!(
+            "ApiKey \"{name}\", which is being deleted, came first to Secret \"{secret}\", and waits until no pod reads it; make \
+             this ApiKey with another spec.secret.name and have the pods read that. To keep the name: set spec.deletionPolicy: Orphan \
+             on \"{name}\", delete the Secret, which this one then writes, restart what reads it, and remove the other key at Bags"
+        ),
+    }
 }
 
 pub(crate) fn account_not_found(key: &ApiKey) -> String {

@@ -11,7 +11,7 @@ use crate::{
     account::{credentials::CredentialSet, memory::AccountMemory},
     api::{
         BagsAccount,
-        account::{LimitRefusal, Slot, SlotState},
+        account::{LimitRefusal, RevocationMode, Slot, SlotState},
     },
     apikey::decide::{self, LIMIT_REACHED},
     bags::{self, CreatedKey},
@@ -185,6 +185,10 @@ async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
     // A key that is in a slot is not this task's to revoke: its value may have arrived by a write without an answer,
     // and it may be published by now.
     let Ok(account) = context.ledger.read_live(&job.account).await else { return };
+    if account.revocation_mode() == RevocationMode::Person {
+        // It is reported in StrayKeys once a list shows it.
+        return;
+    }
     if let (true, Some(token), Some(key_id)) =
         (was_judged(&account, &job.attempt), &job.credentials.token, key_id)
     {

@@ -46,7 +46,10 @@ pub(super) fn switch(o: &Observation, before: Option<&Switch>) -> Option<Switch>
     let open = !o.superseded().is_empty();
     let settled = o.switched_at().is_some_and(|at| o.settles_in(at).is_zero());
     // Where Bags lets nobody of the user in, both keys are not valid side by side, and whoever calls is not seen.
-    let let_in = o.current_probe.as_ref().is_none_or(|probe| matches!(probe, Probe::Alive { .. }));
+    let let_in = match &o.current_probe {
+        Some(probe) => matches!(probe, Probe::Alive { .. }),
+        None => o.current_failure.is_none(),
+    };
     let clean_since = match &o.pods {
         Some(pods) if open && settled && let_in && pods.scan.is_clean() => {
             o.clean_since().or_else(|| next_second(o.now))
@@ -86,6 +89,10 @@ fn marked(o: &Observation, number: i64) -> Vec<String> {
 /// Why a rotation does not go on by itself.
 pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>) -> Option<HoldStatus> {
     if !matches!(word.reason, Reason::RotationHeld | Reason::RotationBlocked) {
+        // One look that fails ends no wait, or none would ever be a day long.
+        if word.failed && word.reason.is_of_rotation() {
+            return before.cloned();
+        }
         // What was in its way when the last window closed has gone on since then.
         let blocked = before.filter(|before| before.reason == Reason::RotationBlocked.as_str());
         let waits = word.reason == Reason::Issued && o.current().and_then(|slot| missed(o, slot)).is_some();

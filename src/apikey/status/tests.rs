@@ -21,7 +21,7 @@ fn live() -> Observation {
 }
 
 fn after(o: &Observation, reason: Reason) -> ApiKeyStatus {
-    status(o, &Word { reason, message: "message of the word", starving: false })
+    status(o, &Word { reason, message: "message of the word", starving: false, failed: false })
 }
 
 /// The same observation, of an ApiKey that has this status.
@@ -214,12 +214,16 @@ fn no_pod_can_hold_the_old_key_only_once_none_that_starts_can_be_given_it() {
         asked.current_probe = Some(probe);
         let clean_since = after(&asked, Reason::Rotating).switch.unwrap().clean_since;
         assert_eq!(clean_since.is_some(), stays, "while the user is suspended no time passes");
+        let failure = asked.current_probe.take().filter(|_| !stays).map(|probe| (probe, MINUTE));
+        asked.current_failure = failure;
+        let clean_since = after(&asked, Reason::Rotating).switch.unwrap().clean_since;
+        assert_eq!(clean_since.is_some(), stays, "nor until it is asked again");
     }
 }
 
 #[test]
 fn what_a_rotation_waited_for_in_a_window_goes_on_until_the_next_one() {
-    let word = |reason, starving| Word { reason, message: "message of the word", starving };
+    let word = |reason, starving| Word { reason, message: "message of the word", starving, failed: false };
     let due = |from: &str| {
         let window = WindowSpec { days: vec![], from: from.into(), duration: "30m".into(), time_zone: None };
         let spec =
@@ -243,6 +247,8 @@ fn what_a_rotation_waited_for_in_a_window_goes_on_until_the_next_one() {
         "it waits for something else"
     );
     assert_eq!(next(shut().suspended(), &word(Reason::Issued, false)), None, "somebody suspended it");
+    let failed = Word { failed: true, ..word(Reason::Rotating, false) };
+    assert_eq!(next(open(), &failed), Some(day.clone()), "a look that failed ends no wait");
     let turned_back =
         shut().view(|view| view.ledger.slots.iter_mut().for_each(|slot| slot.switched_back = Some(3)));
     assert_eq!(next(turned_back, &word(Reason::Issued, false)), None, "the schedule begins none");

@@ -34,6 +34,14 @@ impl Scene {
         });
     }
 
+    /// The platform team moves the account to another user of Bags.
+    pub(crate) fn move_to_another_user(&self) {
+        let other = self.sandbox.add_user(UserOptions::default());
+        let fields = self.fields(&other.credentials);
+        let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| secret["data"] = fields);
+        self.edit_account(|spec| spec["expectedUser"] = json!(other.id));
+    }
+
     /// Puts back what [`Scene::spoil_credentials`] or [`Scene::confuse_credentials`] took.
     pub(crate) fn mend_credentials(&self) {
         let Some(data) = self.take_kept() else { return };

@@ -101,7 +101,7 @@ fn observed(key: ApiKey, account: Option<BagsAccount>, rest: &Rest) -> Observati
         owner,
         account,
         namespace_terminating: terminating,
-        secret_rival: (secret_rival && rival && running).then(|| "app-9".to_owned()),
+        secret_rival: (secret_rival && rival && running).then(crate::apikey::fixtures::rival),
         last_used: saved.then_some(rest.at),
         ..bare
     };
@@ -192,6 +192,7 @@ fn judge(o: &Observation, decision: &Decision) -> Result<(), TestCaseError> {
         Decision::Probe { .. } | Decision::LookAtPods { .. } | Decision::LookAtLists => {}
         Decision::Restart(workloads) => prop_assert!(!workloads.is_empty()),
         Decision::Distrust { .. } => prop_assert!(!held),
+        Decision::EnsureFinalizer => prop_assert!(!o.has_finalizer()),
         Decision::Project => prop_assert!(o.current().is_some() && o.current_value.is_some()),
         Decision::Finish { remove_secret } => prop_assert!(!held || !remove_secret),
         Decision::Wait(hold) => {
@@ -236,7 +237,7 @@ fn whatever_an_apikey_and_its_account_say_there_is_a_decision_and_a_status() {
         reached
             .borrow_mut()
             .insert(kind.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default().to_owned());
-        judge_status(o, &Word { reason, message: &message, starving: false })
+        judge_status(o, &Word { reason, message: &message, starving: false, failed: false })
     });
     let reached = reached.into_inner();
     assert!(["Change", "Finish", "Wait"].iter().all(|kind| reached.contains(*kind)), "{reached:?}");

@@ -71,7 +71,12 @@ fn a_key_is_made_in_its_place_when_nothing_stands_against_it() {
         ),
         (
             "another ApiKey was first to the Secret's name",
-            Observation { secret_rival: Some("app-9".into()), ..placed() },
+            Observation { secret_rival: Some(rival()), ..placed() },
+            "SecretConflict",
+        ),
+        (
+            "no place is kept while nothing could be put into the Secret",
+            Observation { secret_rival: Some(rival()), ..seen() },
             "SecretConflict",
         ),
         ("the credentials led to another user", distrusting(placed(), CREDENTIALS), "WrongUser"),
@@ -123,7 +128,7 @@ fn what_stands_against_a_key_is_told_in_order() {
             view.ledger.slots[0] = failing(1, SECOND * 20, "Connect", view.ledger.slots[0].clone());
         })
         .with_slot(aged(SECOND, theirs(1, SlotState::Creating)));
-    all.secret_rival = Some("app-9".into());
+    all.secret_rival = Some(rival());
     assert_eq!(told(&decide(&all)), "SecretConflict");
     all.secret_rival = None;
     assert_eq!(told(&decide(&all)), "WrongUser");

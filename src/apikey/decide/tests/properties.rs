@@ -175,6 +175,9 @@ proptest! {
                 prop_assert!(o.current().is_some());
                 prop_assert!(o.pods.is_none() || confirm && o.pods.as_ref().is_none_or(|pods| pods.confirmed.is_none()));
             }
+            Decision::EnsureFinalizer => {
+                prop_assert!(o.key.metadata.deletion_timestamp.is_none() && !o.has_finalizer());
+            }
             Decision::LookAtLists => prop_assert!(!o.listed && o.uses.is_some()),
             Decision::Restart(workloads) => {
                 let pods = o.pods.as_ref().expect("pods that were looked at");

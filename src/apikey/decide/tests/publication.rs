@@ -254,3 +254,23 @@ fn the_account_is_asked_in_order() {
     let all = all.view(|view| view.permission = Permission::Granted);
     assert_eq!(told(&decide(&all)), "Suspended");
 }
+
+#[test]
+fn a_finalizer_that_somebody_took_off_is_put_on_again_while_there_is_a_key() {
+    let bare = |o: Observation| o.key(|key| key.metadata.finalizers = None);
+    check(vec![
+        (
+            "the manifest was applied by replacing",
+            bare(seen().with_slot(mine(SlotState::Live))),
+            "EnsureFinalizer",
+        ),
+        ("a key that is being revoked", bare(seen().with_slot(mine(SlotState::Revoking))), "EnsureFinalizer"),
+        ("nothing is at Bags", bare(seen()), "Reserve uid-0 production/app-0 behind 0"),
+        ("it is there", seen().with_slot(mine(SlotState::Live)), "Issued"),
+        (
+            "another installation sees to it",
+            bare(seen().with_slot(mine(SlotState::Live))).view(|view| view.ours = Some(false)),
+            "Issued",
+        ),
+    ]);
+}

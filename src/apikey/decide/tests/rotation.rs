@@ -14,6 +14,7 @@ use crate::{
         observe::PodsSeen,
         quiet::{Shown, Uses},
     },
+    consumer_secret::{Foreign, Found},
     workload::{Consumer, Why},
 };
 
@@ -118,6 +119,11 @@ fn looked(age: Duration, o: Observation) -> Observation {
     Observation { pods: Some(pods), ..o }
 }
 
+/// A key of an earlier rotation that nobody revokes.
+fn waiting(attempt: &str) -> Slot {
+    named(attempt, mine(SlotState::Revoking))
+}
+
 #[test]
 fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
     let refused = |reason| asked_unread().with_slot(failing(1, SECOND, reason, theirs(0, SlotState::Lost)));
@@ -139,6 +145,25 @@ fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
             "nobody asks any more: the place is given back",
             live().with_slot(mine(SlotState::Reserved)),
             "GiveBack uid-0",
+        ),
+        (
+            "somebody else's Secret is there: the place is given back",
+            Observation {
+                consumer: Some(Found::Foreign(Foreign::Unmarked)),
+                ..asked().with_slot(mine(SlotState::Reserved))
+            },
+            "GiveBack uid-0",
+        ),
+        (
+            "a key of an earlier rotation waits for a person",
+            asked_unread().with_slot(waiting("a")),
+            "ReserveNext uid-0 production/app-0",
+        ),
+        ("two of them do", asked_unread().with_slot(waiting("a")).with_slot(waiting("b")), "RotationBlocked"),
+        (
+            "the account has been filled elsewhere since the place was taken",
+            asked().with_slot(mine(SlotState::Reserved)).view(|view| view.room.unmanaged = 9),
+            "RotationBlocked",
         ),
         (
             "nothing can be made in the place that is kept: it is given back",

@@ -175,6 +175,7 @@ impl World {
                 Decision::Wait(Hold { reason: Reason::Issued, .. }) => return Ok(Some(round)),
                 Decision::Wait(hold) => self.pass(&hold)?,
                 other @ (Decision::Distrust { .. }
+                | Decision::EnsureFinalizer
                 | Decision::Finish { .. }
                 | Decision::LookAtPods { .. }
                 | Decision::LookAtLists

@@ -9,7 +9,7 @@ use crate::{
         apikey::{RolloutSpec, RotationSpec, Switch},
     },
     apikey::{
-        fixtures::{CREDENTIALS, consumer, no_credentials, now, reader, value},
+        fixtures::{CREDENTIALS, consumer, no_credentials, now, reader, rival, value},
         observe::PodsSeen,
         quiet::{Shown, Uses},
     },
@@ -164,11 +164,7 @@ fn of_key() -> impl Strategy<Value = Twist> {
             if let Some(word) = word {
                 o = o.annotated(DELETE_NOW, word);
             }
-            Observation {
-                namespace_terminating: terminating,
-                secret_rival: (b && d).then(|| "app-9".to_owned()),
-                ..o
-            }
+            Observation { namespace_terminating: terminating, secret_rival: (b && d).then(rival), ..o }
         })
     })
 }

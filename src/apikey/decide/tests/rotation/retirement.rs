@@ -50,6 +50,29 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
             "RotationHeld, 10m",
         ),
         (
+            "it did not a moment ago: so it is told, and nothing is waited for",
+            Observation { current_failure: Some((Probe::Dead, MINUTE * 4)), ..switched(HOUR, &[]) },
+            "RotationHeld, 6m",
+        ),
+        (
+            "it did not ten minutes ago: it is asked again",
+            Observation { current_failure: Some((Probe::Dead, MINUTE * 10)), ..switched(HOUR, &[]) },
+            "Probe new",
+        ),
+        (
+            "a process that never asked it does so before it says what is waited for",
+            Observation { current_asked: false, ..switched(HOUR, &[]) },
+            "Probe new",
+        ),
+        (
+            "it works again",
+            Observation {
+                current_failure: Some((Probe::Dead, Duration::ZERO)),
+                ..works(switched(HOUR, &[]))
+            },
+            "Rotating, 10m",
+        ),
+        (
             "nor does it where its use should have shown what lists can tell",
             Observation { current_probe: Some(Probe::Dead), ..unasked() },
             "RotationHeld, 10m",
