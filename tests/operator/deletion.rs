@@ -33,6 +33,25 @@ async fn an_apikey_that_was_never_served_goes_at_once_and_gives_its_place_back()
     scene.end().await;
 }
 
+#[tokio::test]
+async fn an_apikey_that_was_replaced_by_its_manifest_takes_its_key_along_when_it_goes() {
+    let world = World::shared().await;
+    let scene = Scene::new(world, Way::Token, UserOptions::default()).await;
+    scene.apply(NAME, json!({})).await;
+    let ready = scene.ready(NAME).await;
+    let value = scene.working_value(NAME).await;
+    // What `kubectl replace -f` sends: nothing of what others have written into metadata.
+    let mut manifest = scene.new_key(NAME, json!({}));
+    manifest.metadata.resource_version = ready.metadata.resource_version;
+    let replaced = scene.keys().replace(NAME, &PostParams::default(), &manifest).await.unwrap();
+    assert!(replaced.finalizers().is_empty(), "the finalizer was taken off");
+    scene.key(NAME, "with its finalizer", |key| !key.finalizers().is_empty()).await;
+    scene.delete(NAME).await;
+    scene.gone(NAME).await;
+    assert!(!world.sandbox.sandbox.works(&value), "the key outlived its ApiKey");
+    scene.end().await;
+}
+
 /// A pod that no node takes: it reads a Secret as soon as one does.
 async fn pod_that_reads(scene: &Scene<'_>, secret: &str) -> Api<Pod> {
     let pods: Api<Pod> = Api::namespaced(scene.secrets().into_client(), &scene.name);

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::{Deployment, StatefulSet},
     batch::v1::Job,
-    core::v1::{Node, Pod},
+    core::v1::{Node, Pod, ResourceQuota},
 };
 use kube::{
     Api, Resource, ResourceExt,
@@ -288,6 +288,24 @@ async fn whoever_holds_the_old_key_is_named_with_what_to_do_until_the_last_one_h
         [Some(1); 2],
         "one was restarted"
     );
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_namespace_whose_quota_of_secrets_is_used_up_can_rotate_as_no_secret_is_to_be_made() {
+    let world = World::shared().await;
+    let scene = scene(world, UserOptions::default()).await;
+    scene
+        .make::<ResourceQuota>(json!({"metadata": {"name": "full"}, "spec": {"hard": {"secrets": "1"}}}))
+        .await;
+    let full = |quota: Option<&ResourceQuota>| {
+        let used = quota.and_then(|quota| quota.status.as_ref()?.used.as_ref());
+        used.is_some_and(|used| used.get("secrets").is_some_and(|secrets| secrets.0 == "1"))
+    };
+    scene.until(scene.api::<ResourceQuota>(), "full", "used up", full).await;
+    scene.ask_for_another_key().await;
+    scene.rotated().await;
+    assert_eq!(scene.made().len(), 2);
     scene.end().await;
 }
 

@@ -52,7 +52,8 @@ pub(super) fn stray_keys(seen: &Observation) -> Option<Word> {
         "MarkedKeysWithoutSlot",
         format!(
             "keys at Bags carry this cluster's mark and are in no slot: {}. They count as made elsewhere and are never revoked \
-             by name; look whether another cluster or a restored one made them, and revoke what is unused at {PAGE}",
+             by name; look whether another BagsAccount of the same user, another cluster or a restored one made them, and revoke what is \
+             unused at {PAGE}",
             some_of(stray)
         ),
     )
