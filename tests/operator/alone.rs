@@ -184,6 +184,56 @@ async fn a_secret_that_is_deleted_or_edited_is_written_again_with_the_same_key()
     scene.end().await;
 }
 
+/// As after a restore from manifests (docs/operations.md): the same names, other uids, and the Secrets of before.
+#[tokio::test]
+async fn an_apikey_that_is_created_anew_gets_another_key_and_the_old_one_works_until_a_person_says_so() {
+    let mut alone = World::alone(&["--resync=2s"]).await;
+    let scene = Scene::new(&alone.world, Way::Token, UserOptions::default()).await;
+    scene.apply(NAME, json!({})).await;
+    let first = scene.ready(NAME).await;
+    let attempt = first.status.unwrap().current.unwrap().attempt;
+    let (old, name, user) = (scene.working_value(NAME).await, scene.name.clone(), scene.user.clone());
+    drop(scene);
+    alone.world.operator.take().unwrap().stop().await;
+    let scene = Scene {
+        world: &alone.world,
+        client: alone.world.cluster.client().await,
+        name,
+        user,
+        way: Way::Token,
+    };
+    scene.patch(NAME, json!({"metadata": {"finalizers": null}})).await;
+    scene.delete(NAME).await;
+    scene.gone(NAME).await;
+    scene.apply(NAME, json!({})).await;
+    let (name, user) = (scene.name.clone(), scene.user.clone());
+    drop(scene);
+    alone.world.operator = Some(alone.world.launch.start().await);
+    let scene = Scene {
+        world: &alone.world,
+        client: alone.world.cluster.client().await,
+        name,
+        user,
+        way: Way::Token,
+    };
+
+    says(&scene.not_ready(NAME, "SecretConflict").await, &[NAME]);
+    let orphaned = |account: &BagsAccount| {
+        condition(account, "OrphanedKeys")
+            .is_some_and(|it| it.status == "True" && it.message.contains(&attempt))
+    };
+    scene.account_where("told of the old key", orphaned).await;
+    scene.secrets().delete(NAME, &DeleteParams::default()).await.unwrap();
+    scene.ready(NAME).await;
+    let works = |value: &str| alone.world.sandbox.sandbox.works(value);
+    let new = scene.working_value(NAME).await;
+    assert!(new != old && works(&old), "pods that were not restarted go on");
+    scene.patch_account(json!({"metadata": {"annotations": {"keys.bags.fm/revoke": attempt}}})).await;
+    scene.account_where("with one slot", |account| slots(account) == 1).await;
+    assert!(!works(&old) && works(&new));
+    scene.end().await;
+}
+
 // ---- the service fails
 
 #[tokio::test]
