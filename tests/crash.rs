@@ -61,8 +61,7 @@ struct Team {
 
 impl Team {
     async fn scene<'w>(&self, world: &'w World) -> Scene<'w> {
-        let client = world.cluster.client().await;
-        Scene { world, client, name: self.name.clone(), user: self.user.clone(), way: self.way }
+        Scene::again(world, self.name.clone(), self.user.clone(), self.way).await
     }
 
     fn key_names(&self) -> Vec<String> {

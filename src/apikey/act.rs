@@ -56,7 +56,7 @@ pub async fn act(
             }
             refused => lost_race(refused.map(drop)),
         },
-        Decision::EnsureFinalizer => finish::guard(context, o, run).await,
+        Decision::EnsureFinalizer => finish::put_finalizer_back(context, o, run).await,
         Decision::Make => make::make(context, o, run).await,
         Decision::Probe { attempt } => probe(context, o, attempt, run).await,
         Decision::Publish { attempt, key_id, user } => {

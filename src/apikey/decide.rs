@@ -142,7 +142,7 @@ pub fn decide(observation: &Observation) -> Decision {
             Rule::Pass => Decision::Wait(Hold::new(Reason::Deleting, "waiting for other finalizers")),
         };
     }
-    let rules = [unfinished, drift, guard, blocked, creation::rule, rotation::switch, rotation::begins];
+    let rules = [unfinished, drift, unprotected, blocked, creation::rule, rotation::switch, rotation::begins];
     let mut said: Option<Hold> = None;
     for rule in rules {
         match rule(observation) {
@@ -281,7 +281,7 @@ fn drift(o: &Observation) -> Rule {
 }
 
 /// Rule 3, too: whoever replaces an ApiKey by its manifest takes the finalizer off, and its keys would outlive it.
-fn guard(o: &Observation) -> Rule {
+fn unprotected(o: &Observation) -> Rule {
     let has_key = o.slots().iter().any(|slot| slot.attempt.is_some());
     let ours = o.account.as_ref().is_some_and(|view| view.ours != Some(false));
     if has_key && ours && !o.has_finalizer() { Rule::Act(Decision::EnsureFinalizer) } else { Rule::Pass }

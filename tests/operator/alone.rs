@@ -195,13 +195,7 @@ async fn an_apikey_that_is_created_anew_gets_another_key_and_the_old_one_works_u
     let (old, name, user) = (scene.working_value(NAME).await, scene.name.clone(), scene.user.clone());
     drop(scene);
     alone.world.operator.take().unwrap().stop().await;
-    let scene = Scene {
-        world: &alone.world,
-        client: alone.world.cluster.client().await,
-        name,
-        user,
-        way: Way::Token,
-    };
+    let scene = Scene::again(&alone.world, name, user, Way::Token).await;
     scene.patch(NAME, json!({"metadata": {"finalizers": null}})).await;
     scene.delete(NAME).await;
     scene.gone(NAME).await;
@@ -209,13 +203,7 @@ async fn an_apikey_that_is_created_anew_gets_another_key_and_the_old_one_works_u
     let (name, user) = (scene.name.clone(), scene.user.clone());
     drop(scene);
     alone.world.operator = Some(alone.world.launch.start().await);
-    let scene = Scene {
-        world: &alone.world,
-        client: alone.world.cluster.client().await,
-        name,
-        user,
-        way: Way::Token,
-    };
+    let scene = Scene::again(&alone.world, name, user, Way::Token).await;
 
     says(&scene.not_ready(NAME, "SecretConflict").await, &[NAME]);
     let orphaned = |account: &BagsAccount| {
@@ -259,8 +247,7 @@ async fn while_bags_is_down_nothing_is_lost_and_when_it_is_back_the_key_comes() 
     drop((scene, wallet));
     alone.world.sandbox.up();
     for ((name, user), way) in names.into_iter().zip(users).zip([Way::Token, Way::Wallet]) {
-        let client = alone.world.cluster.client().await;
-        let scene = Scene { world: &alone.world, client, name, user, way };
+        let scene = Scene::again(&alone.world, name, user, way).await;
         scene.ready(NAME).await;
         scene.working_value(NAME).await;
         assert_eq!(scene.made().len(), 1, "one key was enough");

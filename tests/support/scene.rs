@@ -62,6 +62,11 @@ impl<'w> Scene<'w> {
         Self { world, client, name, user, way }
     }
 
+    /// One that was begun before, beside another operator.
+    pub(crate) async fn again(world: &'w World, name: String, user: NewUser, way: Way) -> Self {
+        Self { world, client: world.cluster.client().await, name, user, way }
+    }
+
     // ---- the platform team's
 
     /// The fields of the credentials' Secret, as they should be.

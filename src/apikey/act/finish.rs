@@ -107,7 +107,11 @@ pub(in crate::apikey) async fn ensure_finalizer(
 ///
 /// # Errors
 /// What stood in the way.
-pub(super) async fn guard(context: &Context, o: &Observation, run: &mut Run) -> Result<(), Problem> {
+pub(super) async fn put_finalizer_back(
+    context: &Context,
+    o: &Observation,
+    run: &mut Run,
+) -> Result<(), Problem> {
     match ensure_finalizer(context, o).await {
         Ok(None) => Ok(()),
         Ok(Some(key)) => {

@@ -185,12 +185,8 @@ async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
     // A key that is in a slot is not this task's to revoke: its value may have arrived by a write without an answer,
     // and it may be published by now.
     let Ok(account) = context.ledger.read_live(&job.account).await else { return };
-    if account.revocation_mode() == RevocationMode::Person {
-        // It is reported in StrayKeys once a list shows it.
-        return;
-    }
     if let (true, Some(token), Some(key_id)) =
-        (was_judged(&account, &job.attempt), &job.credentials.token, key_id)
+        (may_revoke(&account, &job.attempt), &job.credentials.token, key_id)
     {
         let client = context.client(&job.memory).urgent();
         match client.revoke(token, account.revocation_path(), &key_id).await {
@@ -198,6 +194,11 @@ async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
             Err(error) => error!(%error, "Failed to revoke a key whose attempt had been judged"),
         }
     }
+}
+
+/// Whether a save may revoke the key of its attempt by itself. Where only a person revokes, StrayKeys names it once a list shows it.
+fn may_revoke(account: &BagsAccount, attempt: &str) -> bool {
+    was_judged(account, attempt) && account.revocation_mode() != RevocationMode::Person
 }
 
 /// Whether an attempt left the ledger. Of one that was lost nobody can tell: its slot is put back.
@@ -271,7 +272,7 @@ mod tests {
     use crate::apikey::fixtures::{account, mine, now};
 
     #[test]
-    fn an_attempt_of_a_lost_ledger_was_not_judged() {
+    fn an_attempt_of_a_lost_ledger_was_not_judged_and_a_person_may_be_the_only_one_to_revoke() {
         let mut account = account();
         let attempt = mine(SlotState::Creating).attempt.unwrap();
         account.status = None;
@@ -279,6 +280,9 @@ mod tests {
         account.status.get_or_insert_default().installation =
             Some(crate::api::account::Installation { cluster: "cluster".into(), namespace: "bags".into() });
         assert!(was_judged(&account, &attempt), "it left");
+        assert!(may_revoke(&account, &attempt), "nothing else knows of its key");
+        account.spec.revocation.get_or_insert_default().mode = Some(RevocationMode::Person);
+        assert!(!may_revoke(&account, &attempt), "only a person revokes");
         account.status.get_or_insert_default().slots.push(mine(SlotState::Creating));
         assert!(!was_judged(&account, &attempt), "it is in a slot");
     }
