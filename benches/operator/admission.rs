@@ -39,11 +39,15 @@ use crate::{
 };
 
 const CLIENTS: usize = 50;
+/// Accounts of one measurement.
 const ACCOUNTS: usize = 100;
-/// So many ApiKeys fit into each account: a third for each measurement that writes.
-const PLACES: usize = 30;
+/// As many as Bags allows: what a write costs depends on the slots that are there.
+const PLACES: usize = 10;
 const REVIEWS: usize = 10_000;
-const WRITES: usize = ACCOUNTS * PLACES / 3;
+/// A measurement that writes fills its accounts.
+const WRITES: usize = ACCOUNTS * PLACES;
+/// Each measurement that writes has accounts of its own: the straight one, and these two, the first of which it names.
+const THROUGH: [(usize, Option<u32>); 2] = [(ACCOUNTS, Some(PACE)), (2 * ACCOUNTS, None)];
 /// Creations a second where they come at a pace.
 const PACE: u32 = 200;
 /// Names of the configurations. The operator keeps the bundle of its own.
@@ -95,7 +99,7 @@ struct Figures {
 }
 
 pub(crate) fn measure() {
-    World::run(ACCOUNTS, PLACES, async |world| {
+    World::run((1 + THROUGH.len()) * ACCOUNTS, PLACES, async |world| {
         world.create_namespaces().await;
         let (nothing, _program) = start_nothing().await;
         let listen = free_address();
@@ -257,17 +261,17 @@ async fn straight(ours: &Webhook, nothing: &Webhook) {
     table.print();
 }
 
-/// Creates so many ApiKeys through the API server, 50 at a time, or at a pace.
+/// Creates as many ApiKeys as fit, through the API server, 50 at a time, or at a pace.
 async fn create(
     client: &Client,
     from: usize,
-    count: usize,
+    account: usize,
     dry_run: bool,
     pace: Option<u32>,
 ) -> Vec<Duration> {
     let options = PostParams { dry_run, ..PostParams::default() };
     let begun = tokio::time::Instant::now();
-    stream::iter(0..count)
+    stream::iter(0..WRITES)
         .map(|n| {
             let options = options.clone();
             async move {
@@ -276,7 +280,7 @@ async fn create(
                     None => tokio::time::Instant::now(),
                 };
                 tokio::time::sleep_until(due).await;
-                let key: ApiKey = api_key(from + n, n % ACCOUNTS);
+                let key: ApiKey = api_key(from + n, account + n % ACCOUNTS);
                 let api = Api::namespaced(client.clone(), &key.namespace().unwrap());
                 api.create(&options, &key).await.unwrap();
                 due.elapsed()
@@ -290,23 +294,23 @@ async fn create(
 /// Creations through the API server.
 async fn through(world: &World, operator: &Operator, ours: &Webhook, nothing: &Webhook) {
     let numbers = AtomicUsize::new(0);
-    let one = async |webhook: &Webhook, dry_run: bool, pace: Option<u32>| {
+    let one = async |webhook: &Webhook, dry_run: bool, account: usize, pace: Option<u32>| {
         let from = numbers.fetch_add(WRITES, Ordering::Relaxed);
         let (cpu, begun) = (process::cpu(webhook.pid), Instant::now());
-        let took = create(&world.client, from, WRITES, dry_run, pace).await;
+        let took = create(&world.client, from, account, dry_run, pace).await;
         figures(took, begun.elapsed(), process::cpu(webhook.pid) - cpu)
     };
     let mut table =
         Table::new(format!("{WRITES} creations through the API server: p50 / p99; CPU is the webhook's"));
     for (what, dry_run) in [("dry run", true), ("stored", false)] {
-        for pace in [Some(PACE), None] {
+        for (account, pace) in THROUGH {
             configure(&world.client, NOTHING, nothing.address, Some(&nothing.bundle)).await;
             settled(&world.client, false).await;
-            let baseline = one(nothing, dry_run, pace).await;
+            let baseline = one(nothing, dry_run, account, pace).await;
             clear(&world.client).await;
             configure(&world.client, OURS, ours.address, Some(&ours.bundle)).await;
             settled(&world.client, true).await;
-            let measured = one(ours, dry_run, pace).await;
+            let measured = one(ours, dry_run, account, pace).await;
             clear(&world.client).await;
             let how = pace.map_or(format!("{CLIENTS} at a time"), |pace| format!("{pace} a second"));
             table.row(format!("{what}, {how}: does nothing"), baseline.show(), "");
