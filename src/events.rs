@@ -85,7 +85,7 @@ reasons! {
     KeyPublished: Normal, "Publish";
     /// A second key is made, to replace the current one.
     RotationStarted: Normal, "Rotate";
-    /// The new key has replaced the old one everywhere, which is revoked.
+    /// The new key has replaced the old one everywhere: the old one is out of use, and is revoked next.
     RotationFinished: Normal, "Rotate";
     /// A rotation does not go on by itself.
     RotationHeld: Warning, "Rotate";

@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::rotation::{
-    Day, OnRolloutFailure, Restart, Rollout, RolloutSpec, Rotation, RotationSpec, RotationWindow, WindowSpec,
+    Day, EffectiveRollout, EffectiveRotation, OnRolloutFailure, Restart, Rollout, RolloutSpec, Rotation,
+    RotationSpec, RotationWindow, WindowSpec,
 };
 use super::{account::Owner, rules, schema};
 
@@ -282,6 +283,12 @@ pub struct EffectiveValues {
     pub key_name: String,
     /// The Secret's name.
     pub secret_name: String,
+    /// How it is rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<EffectiveRotation>,
+    /// How its workloads are restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<EffectiveRollout>,
 }
 
 /// Service Binding: the Secret's name.

@@ -180,6 +180,54 @@ pub struct Rollout {
     pub max_concurrent: usize,
 }
 
+/// The same as status shows it; windows stand in the spec.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveRotation {
+    /// From the publication of a key to the next rotation. Absent: only on demand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<String>,
+    /// Both keys are valid for at least so long after the last pod has the new one.
+    pub min_overlap: String,
+    /// And until the old key was not used for so long, where the account can show its use.
+    pub quiet_for: String,
+    /// After so long with both keys people are told.
+    pub max_overlap: String,
+    /// What happens when a workload does not come up with the new key.
+    pub on_rollout_failure: OnRolloutFailure,
+}
+
+/// What `spec.rollout` comes to, as status shows it.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveRollout {
+    /// Which workloads are restarted.
+    pub restart: Restart,
+    /// Whether a key is replaced although a workload cannot be restarted without a gap.
+    pub allow_gap: bool,
+    /// Workloads that are restarted at the same time.
+    pub max_concurrent: i64,
+}
+
+impl From<&Rotation> for EffectiveRotation {
+    fn from(rotation: &Rotation) -> Self {
+        let text = |duration: Duration| GoDuration(duration).to_string();
+        Self {
+            every: rotation.every.map(text),
+            min_overlap: text(rotation.min_overlap),
+            quiet_for: text(rotation.quiet_for),
+            max_overlap: text(rotation.max_overlap),
+            on_rollout_failure: rotation.on_rollout_failure,
+        }
+    }
+}
+
+impl From<Rollout> for EffectiveRollout {
+    fn from(Rollout { restart, allow_gap, max_concurrent }: Rollout) -> Self {
+        Self { restart, allow_gap, max_concurrent: i64::try_from(max_concurrent).unwrap_or(i64::MAX) }
+    }
+}
+
 impl ApiKey {
     /// The effective rotation.
     #[must_use]

@@ -260,3 +260,35 @@ async fn discard(context: &Context, placeholder: &Entry) {
         info!(%error, "Failed to remove an unused keystore Secret");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Observation, trigger};
+    use crate::{
+        api::{
+            account::{Slot, SlotState},
+            annotation,
+        },
+        apikey::{
+            decide::rotation::{Due, due},
+            fixtures::{mine, seen},
+        },
+    };
+
+    #[test]
+    fn a_token_that_is_there_at_birth_or_stays_asks_for_no_rotation() {
+        let born = || seen().annotated(annotation::ROTATE, "first");
+        let slot = |trigger| Slot { trigger, ..mine(SlotState::Live) };
+        let made = born().with_slot(slot(trigger(&born())));
+        assert_eq!(due(&made, made.current().unwrap()), Due::OnDemand);
+        let asked = made.annotated(annotation::ROTATE, "second");
+        assert_eq!(due(&asked, asked.current().unwrap()), Due::Now);
+        let rotated = |o: Observation| o.with_slot(slot(Some("second".to_owned())));
+        let again = rotated(seen().annotated(annotation::ROTATE, "second"));
+        assert_eq!(trigger(&asked).as_deref(), Some("second"));
+        assert_eq!(due(&again, again.current().unwrap()), Due::OnDemand, "it is applied again");
+        let taken_off = rotated(seen());
+        assert_eq!(trigger(&taken_off).as_deref(), Some("second"), "whoever takes it off asks for nothing");
+        assert_eq!(due(&taken_off, taken_off.current().unwrap()), Due::OnDemand);
+    }
+}

@@ -9,7 +9,7 @@ use super::{
 use crate::api::{
     ApiKeyStatus,
     account::{Slot, SlotState},
-    apikey::{Binding, CurrentKey, EffectiveValues, KeySummary},
+    apikey::{Binding, CurrentKey, EffectiveRollout, EffectiveRotation, EffectiveValues, KeySummary},
     condition::{self, kind},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -61,6 +61,8 @@ pub fn status(o: &Observation, word: &Word<'_>) -> ApiKeyStatus {
             application: o.key.application(),
             key_name: o.key.key_name(),
             secret_name: o.key.secret_name(),
+            rotation: Some(EffectiveRotation::from(&o.key.rotation())),
+            rollout: Some(EffectiveRollout::from(o.key.rollout())),
         }),
         binding: ready.then(|| Binding { name: o.key.secret_name() }).or(before.binding),
     };

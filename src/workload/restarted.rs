@@ -94,6 +94,8 @@ pub enum Gap {
     Partition(i32),
     /// Somebody has to let it go on.
     Paused,
+    /// Its last rollout failed, and one on top of it would fail as well.
+    Failed,
 }
 
 /// How far the rollout of the newest template is.

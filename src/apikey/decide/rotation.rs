@@ -24,7 +24,7 @@ use crate::{
     bags::Probe,
     consumer_secret::Found,
     ledger::Change,
-    workload::{Consumer, Failure, Gap, Obstacle, Plan, Terms, mark_value, plan},
+    workload::{Consumer, Failure, Gap, Obstacle, Plan, Progress, Terms, mark_value, plan},
 };
 
 /// A rotation that cannot begin is looked at again after this.
@@ -149,7 +149,7 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
         // A place that nothing can be made in would be one less for the others.
         (Some(_), Some(_)) => return Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }),
         (None, Some(hold)) => return Rule::Wait(hold),
-        (Some(place), None) => return creation::licence(o, view, place),
+        (Some(place), None) => return licence(o, view, place),
         (None, None) => {}
     }
     let out_of_use = [SlotState::Lost, SlotState::Unresolved, SlotState::Revoking];
@@ -189,6 +189,19 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
         return Rule::Wait(Hold { starving: true, ..hold.after(LOOK_AGAIN) });
     }
     Rule::change(Change::ReserveNext { owner: o.owner.clone(), key_use: o.key.key_use() })
+}
+
+/// The key is made in the place that is kept for it, unless a gap has turned up since then, which may be long ago.
+fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
+    let rule = creation::licence(o, view, place);
+    match (&rule, &o.pods) {
+        (Rule::Wait(_) | Rule::Pass, _) => rule,
+        (Rule::Act(_), None) => Rule::Act(Decision::LookAtPods { confirm: false }),
+        (Rule::Act(_), Some(_)) if o.gaps() => {
+            Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() })
+        }
+        (Rule::Act(_), Some(_)) => rule,
+    }
 }
 
 /// Why no key can be made on the account: its credentials lead to another user, or cannot be read.
@@ -235,7 +248,8 @@ fn with_gap(consumer: &Consumer) -> Option<(&Consumer, Gap)> {
     if workload.may_restart() == Err(Obstacle::OptedOut) {
         return None;
     }
-    workload.gap().map(|gap| (consumer, gap))
+    let failed = || matches!(workload.progress(), Progress::Failed(_)).then_some(Gap::Failed);
+    workload.gap().or_else(failed).map(|gap| (consumer, gap))
 }
 
 /// What keeps a next key from being made says nothing against the current one.

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::{
     api::apikey::{HoldStatus, RotationSpec, Switch, WindowSpec},
     apikey::{
-        fixtures::{HOUR, MINUTE, SECOND, aged, ago, alive, mine, named, now, seen, switched},
+        fixtures::{HOUR, MINUTE, SECOND, aged, ago, alive, mine, named, now, reader, seen, switched},
         quiet::Uses,
     },
     bags::Probe,
     consumer_secret::{Foreign, Found},
+    workload::Why,
 };
 
 fn live() -> Observation {
@@ -180,6 +182,11 @@ fn the_current_key_is_shown_and_each_slot() {
     assert_eq!(status.binding.unwrap().name, "app-0-bags");
     let effective = status.effective.unwrap();
     assert_eq!((effective.application.as_str(), effective.key_name.as_str()), ("app-0", "Production-App-0"));
+    let told = serde_json::to_value(&effective).unwrap();
+    let rotation =
+        json!({"minOverlap": "1h", "quietFor": "24h", "maxOverlap": "168h", "onRolloutFailure": "Hold"});
+    assert_eq!(told["rotation"], rotation, "the defaults, which stand in no schema");
+    assert_eq!(told["rollout"], json!({"restart": "Stale", "allowGap": false, "maxConcurrent": 2}));
 }
 
 #[test]
@@ -207,6 +214,12 @@ fn no_pod_can_hold_the_old_key_only_once_none_that_starts_can_be_given_it() {
     assert_eq!(after(&o, Reason::Rotating).switch.unwrap().clean_since, next, "it begins anew");
     let kept = with(switched(HOUR, &[]), moved());
     assert_eq!(after(&kept, Reason::Rotating).switch.unwrap().clean_since, Some(ago(MINUTE * 30)));
+    let found = with(switched(HOUR, &[reader("web-1", Some(Why::Started))]), moved());
+    assert_eq!(
+        after(&found, Reason::Rotating).switch.unwrap().clean_since,
+        None,
+        "a pod came that may hold it"
+    );
     for (probe, stays) in
         [(alive("user-1"), true), (Probe::Forbidden, false), (Probe::UserGone, false), (Probe::Dead, false)]
     {

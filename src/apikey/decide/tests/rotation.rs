@@ -140,7 +140,11 @@ fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
                 .annotated(annotation::ROTATE, "now"),
             "Issued",
         ),
-        ("a place is kept: the next key is made", asked().with_slot(mine(SlotState::Reserved)), "Make"),
+        (
+            "a place is kept: the next key is made",
+            asked_unread().with_slot(mine(SlotState::Reserved)),
+            "Make",
+        ),
         (
             "nobody asks any more: the place is given back",
             live().with_slot(mine(SlotState::Reserved)),
@@ -248,6 +252,19 @@ fn what_cannot_be_restarted_without_a_gap_keeps_a_rotation_from_beginning() {
         ("it rolls over", with(""), "ReserveNext uid-0 production/app-0"),
         ("all its pods end first", with("Recreate"), "RotationBlocked, 1m"),
         ("it is paused", with("paused"), "RotationBlocked, 1m"),
+        ("its last rollout has failed", with("failed"), "RotationBlocked, 1m"),
+        ("its last rollout is under way", with("underway"), "ReserveNext uid-0 production/app-0"),
+        (
+            "it was well when the place was taken",
+            with("Recreate").with_slot(mine(SlotState::Reserved)),
+            "GiveBack uid-0",
+        ),
+        (
+            "nobody has looked since the place was taken",
+            asked().with_slot(mine(SlotState::Reserved)),
+            "LookAtPods",
+        ),
+        ("it still is", with("").with_slot(mine(SlotState::Reserved)), "Make"),
         ("its owner restarts it", with("left alone"), "ReserveNext uid-0 production/app-0"),
         (
             "somebody allows the gap",

@@ -71,6 +71,7 @@ fn why_gap(gap: Gap) -> String {
             return format!("its partition {partition} leaves the pods below that number as they are");
         }
         Gap::Paused => "it is paused",
+        Gap::Failed => "its last rollout has failed, and has to be mended first",
     };
     why.to_owned()
 }
