@@ -9,6 +9,9 @@ shop web-dashboard daemonset/web-agent"
 # Each rotation that was begun: namespace and name of the ApiKey. Each old key: its value, never printed.
 begun="" old_keys=""
 
+# How many seconds the last rotation took that nothing delayed.
+rotation_took=30
+
 # --- Who calls -----------------------------------------------------------------------------------------------------
 
 # Writes what each application says of each of its calls, of each container from its start, as they come and go.
@@ -132,12 +135,30 @@ begin_rotation() {
 
 quietly() { kubectl "$@" >/dev/null; }
 
-# The leading operator dies at a random moment of the next twelve seconds, where it is a pod.
+# The leading operator dies at a random moment between the begin of a rotation and its end, where it is a pod.
 kill_sometime() {
-	sleep "$((RANDOM % 12)).$((RANDOM % 10))"
+	local phase marked
+	sleep "$((RANDOM % rotation_took)).$((RANDOM % 10))"
 	# The one that holds the Lease may have died just before.
 	await 30 "the leading operator is killed" kill_leader
-	say "  (the leading operator was killed, in phase $(kubectl -n shop get bkey web-dashboard -o 'jsonpath={.status.phase}'))"
+	# Nobody writes it until another one leads.
+	read -r phase marked <<<"$(kubectl -n shop get bkey web-dashboard \
+		-o 'jsonpath={.status.phase} {range .status.switch.marked[*]}x{end}')"
+	if [ "$phase" = Restarting ]; then phase+=" with ${#marked} of 3 workloads marked"; fi
+	printf '%s\n' "$phase" >>"$work/kills"
+	say "  (the leading operator was killed, in phase $phase)"
+}
+
+# In which phases of web-dashboard the leading operator was killed, so many times each.
+kills_by_phase() {
+	local times phase
+	[ -e "$work/kills" ] || return 0
+	while read -r times phase; do printf '%s: %s\n' "$phase" "$times"; done < <(sort "$work/kills" | uniq -c)
+}
+
+tell_kills() {
+	local line
+	while IFS= read -r line; do say "  kills of the leading operator in phase $line"; done < <(kills_by_phase)
 }
 
 # Inside the node, where one process after the other may be a pod's program. Not everybody has pkill.
@@ -158,13 +179,14 @@ kill_leader() {
 
 # rotate NUMBER: one rotation of web-dashboard, from its annotation to the death of the old key.
 rotate() {
-	local killer=""
+	local killer="" since=$SECONDS
 	begin_rotation shop web-dashboard "number-$1" web-dashboard-bags BAGS_API_KEY
 	if [ "$size" = node ] && [ $(($1 % 3)) = 0 ]; then
 		kill_sometime 9>&- &
 		killer=$!
 	fi
-	await 60 "the Secret has the new key" has_another_value shop web-dashboard-bags BAGS_API_KEY "$old"
+	# A creation in whose middle the operator died is judged by the next one, and tried again a minute later.
+	await 180 "the Secret has the new key" has_another_value shop web-dashboard-bags BAGS_API_KEY "$old"
 	if [ "$1" = 1 ]; then
 		expect "answer to the old key, which pods still hold" "$(answer_to "$old")" 200
 		say "  $(condition shop web-dashboard Ready reason): $(condition shop web-dashboard Ready message)"
@@ -172,7 +194,11 @@ rotate() {
 		if [ "$size" = node ]; then await 120 "each workload has an event of its restart" restarts_are_told; fi
 	fi
 	watch_rotation 240 "the old key is revoked" rotated shop web-dashboard "number-$1"
-	if [ -n "$killer" ]; then wait "$killer" || fail "the leading operator could not be killed"; fi
+	if [ -n "$killer" ]; then
+		wait "$killer" || fail "the leading operator could not be killed"
+	else
+		rotation_took=$((SECONDS - since + 1))
+	fi
 	expect "answer to the old key" "$(answer_to "$old")" 401
 	expect "answer to the new key" "$(answer_to "$(value shop web-dashboard-bags BAGS_API_KEY)")" 200
 	values+=$(value shop web-dashboard-bags BAGS_API_KEY)$'\n'
@@ -226,6 +252,7 @@ rotations() {
 	for number in $(seq "$1"); do rotate "$number"; done
 	show -n shop describe bkey web-dashboard
 	show get events -n shop --field-selector reason=Restarted
+	tell_kills
 	say "-- $1 rotations: $((SECONDS - begin)) s"
 }
 
