@@ -1,10 +1,12 @@
 # Keys are replaced while applications use them. Sourced by demo/run.
 
-# Workloads that are restarted for a new key: of which ApiKey, in which namespace; its kind and name. web-reports re-reads
-# its file, and is not among them.
+# Workloads that are restarted for a new key: of which ApiKey, in which namespace; its kind and name.
 restarted="shop web-dashboard deployment/web-dashboard
 shop web-dashboard statefulset/web-cache
 shop web-dashboard daemonset/web-agent"
+
+# One that re-reads its file, and is not.
+reloading="shop web-dashboard deployment/web-reports"
 
 # Each rotation that was begun: namespace and name of the ApiKey. Each old key: its value, never printed.
 begun="" old_keys=""
@@ -79,6 +81,7 @@ start_callers() {
 		start callers follow_callers
 		await 30 "the applications call Bags" grep -q 'GET /auth/me: 200$' "$work/callers.log"
 		note_templates "$restarted"
+		note_templates "$reloading" 0
 	fi
 	consumer_program=$(tests/cluster/run which consumer)
 	start outside call_from_outside
@@ -90,21 +93,26 @@ start_callers() {
 # How often the pod template of a workload was changed: NAMESPACE WORKLOAD. Nobody scales one here.
 template() { kubectl -n "$1" get "$2" -o 'jsonpath={.metadata.generation}'; }
 
-# Remembers how often the pod templates of these workloads were changed before.
+# Remembers how often the pod templates of these workloads were changed before, and how often each rotation of their ApiKey
+# has to change them: LIST [TIMES].
 note_templates() {
 	local namespace key workload
 	while read -r namespace key workload; do
-		printf '%s %s %s %s\n' "$namespace" "$key" "$workload" "$(template "$namespace" "$workload")" >>"$work/templates"
+		printf '%s %s %s %s %s\n' "$namespace" "$key" "$workload" "${2:-1}" "$(template "$namespace" "$workload")" >>"$work/templates"
 	done <<<"$1"
 }
 
-# Sets `restarts`, and `expected_restarts`: each workload has to be restarted once for each rotation of its ApiKey.
+# Of workloads that are gone: so many restarts there were, and had to be.
+earlier_restarts=0 earlier_expected=0
+
+# Sets `restarts`, and `expected_restarts`: each workload has to be restarted once for each rotation of its ApiKey, and one that
+# re-reads its file never.
 count_restarts() {
-	local namespace key workload before times found
-	restarts=0 expected_restarts=0
+	local namespace key workload each before times found
+	restarts=$earlier_restarts expected_restarts=$earlier_expected
 	[ -e "$work/templates" ] || return 0
-	while read -r namespace key workload before; do
-		times=$(grep -cxF "$namespace $key" <<<"$begun" || true)
+	while read -r namespace key workload each before; do
+		times=$(($(grep -cxF "$namespace $key" <<<"$begun" || true) * each))
 		found=$(($(template "$namespace" "$workload") - before))
 		expect "restarts of $workload in $namespace" "$found" "$times"
 		restarts=$((restarts + found)) expected_restarts=$((expected_restarts + times))

@@ -30,6 +30,22 @@ tell_condition() {
 # So often was a pod template, or something else in a spec, changed since it was made: WORKLOAD.
 changes_of() { echo $(($(kubectl -n warehouse get "$1" -o 'jsonpath={.metadata.generation}') - 1)); }
 
+# These count as restarts, and have to be so many; people changed the spec so many times besides: WORKLOAD RESTARTS PEOPLE.
+count_changes() {
+	local found
+	found=$(($(changes_of "$1") - $3))
+	expect "restarts of $1" "$found" "$2"
+	earlier_restarts=$((earlier_restarts + found)) earlier_expected=$((earlier_expected + $2))
+}
+
+# Before they go. price-tags had three switches in its two rotations.
+count_warehouse() {
+	count_changes deployment/stock-sync 1 0
+	count_changes daemonset/door-scanner 1 1
+	count_changes deployment/shelf-web 1 2
+	count_changes deployment/price-tags 3 0
+}
+
 set_price_tags_url() {
 	show -n warehouse patch configmap price-tags-settings -p "{\"data\":{\"BAGS_BASE_URL\":\"$1\"}}"
 }
@@ -126,6 +142,7 @@ warehouse() {
 	show get bkey -n warehouse
 	show get bacct warehouse
 	expect "slots in use" "$(slots_in_use)" 4
+	count_warehouse
 	close_warehouse
 	say "-- four rotations that waited for people, one of them turned back and tried again: $((SECONDS - begin)) s"
 }
