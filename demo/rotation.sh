@@ -264,12 +264,21 @@ rotations() {
 	say "-- $1 rotations: $((SECONDS - begin)) s"
 }
 
-# What all rotations came to, in one line.
-tell_rotations() {
-	local key alive=0 count
+# How many old keys Bags does not refuse.
+old_keys_alive() {
+	local key alive=0
 	while read -r key; do
 		if [ "$(answer_to "$key")" != 401 ]; then alive=$((alive + 1)); fi
 	done < <(grep . <<<"$old_keys")
+	echo "$alive"
+}
+
+expect_ledgers_to_be_right() { expect "ids of the keys in the ledgers" "$(ids_in_ledgers)" "$(ids_at_bags)"; }
+
+# What all rotations came to, in one line.
+tell_rotations() {
+	local alive count
+	alive=$(old_keys_alive)
 	count=$(grep -c . <<<"$begun")
 	count_restarts
 	say "rotation: $count rotations, $(calls_made) requests, $(calls_failed) failed, $restarts restarts, $expected_restarts expected, $alive old keys alive"
@@ -279,7 +288,7 @@ tell_rotations() {
 	expect "restarts" "$restarts" "$expected_restarts"
 	expect "old keys that are alive" "$alive" 0
 	expect "active keys at Bags" "$(active_keys)" 5
-	expect "ids of the keys in the ledgers" "$(ids_in_ledgers)" "$(ids_at_bags)"
+	expect_ledgers_to_be_right
 }
 
 ids_in_ledgers() {

@@ -143,6 +143,9 @@ warehouse() {
 	show get bacct warehouse
 	expect "slots in use" "$(slots_in_use)" 4
 	count_warehouse
+	# While their ApiKeys are there, or it would be the deletion that ended them.
+	expect "old keys that are alive" "$(old_keys_alive)" 0
+	expect_ledgers_to_be_right
 	close_warehouse
 	say "-- four rotations that waited for people, one of them turned back and tried again: $((SECONDS - begin)) s"
 }
