@@ -8,6 +8,8 @@ shop background-jobs background-jobs BAGS_API_KEY
 shop-staging web-dashboard web-dashboard BAGS_API_KEY
 shop-development web-dashboard web-dashboard BAGS_API_KEY"
 
+in_staging="shop-staging web-dashboard deployment/web-dashboard"
+
 prepare_soak() {
 	local namespace name rest url
 	start_callers
@@ -20,9 +22,10 @@ prepare_soak() {
 		show -n "$namespace" rollout status deployment/web-dashboard --timeout=90s
 	done
 	show -n shop rollout status deployment/mobile-backend --timeout=90s
-	note_templates "shop mobile-backend deployment/mobile-backend
-shop-development web-dashboard deployment/web-dashboard
-shop-staging web-dashboard deployment/web-dashboard"
+	note_templates "$held"
+	note_templates "$in_staging"
+	note_templates "$never_restarted" 0
+	users+=$held$'\n'$in_staging$'\n'$never_restarted$'\n'
 	while read -r namespace name rest; do shorten_overlap "$namespace" "$name"; done <<<"$soaked"
 }
 
@@ -66,7 +69,7 @@ soak() {
 		"$failing_round") show_failed_rollout "$old_development" ;;
 		esac
 		while read -r namespace name secret field; do
-			await 400 "round $round: the old key of $namespace/$name is revoked" rotated "$namespace" "$name" "round-$round"
+			end_rotation 400 "round $round: the old key of $namespace/$name is revoked" "$namespace" "$name" "round-$round"
 		done <<<"$soaked"
 		case $killer/$round in
 		"/$slow_round" | "/$failing_round") ;;
