@@ -1,6 +1,12 @@
 # Rotations that do not begin before somebody has decided, one that somebody pauses, and one that turns back, each of an
 # application of demo/warehouse.yaml. Sourced by demo/run; needs a node.
 
+# What demo/warehouse.yaml has, as `restarted` names it.
+in_warehouse="warehouse stock-sync deployment/stock-sync
+warehouse door-scanner daemonset/door-scanner
+warehouse shelf-web deployment/shelf-web
+warehouse price-tags deployment/price-tags"
+
 open_warehouse() {
 	local workload
 	open_account warehouse user-3 >/dev/null
@@ -11,6 +17,7 @@ open_warehouse() {
 	done
 	# kubectl knows no rollout where people delete the pods.
 	show -n warehouse wait daemonset/door-scanner --for=jsonpath='{.status.numberReady}'=1 --timeout=90s
+	users+=$in_warehouse$'\n'
 }
 
 # NAME TOKEN: sets `old`.
@@ -29,6 +36,22 @@ tell_condition() {
 
 # So often was a pod template, or something else in a spec, changed since it was made: WORKLOAD.
 changes_of() { echo $(($(kubectl -n warehouse get "$1" -o 'jsonpath={.metadata.generation}') - 1)); }
+
+# These count as restarts, and have to be so many; people changed the spec so many times besides: WORKLOAD RESTARTS PEOPLE.
+count_changes() {
+	local found
+	found=$(($(changes_of "$1") - $3))
+	expect "restarts of $1" "$found" "$2"
+	earlier_restarts=$((earlier_restarts + found)) earlier_expected=$((earlier_expected + $2))
+}
+
+# Before they go. price-tags had three switches in its two rotations.
+count_warehouse() {
+	count_changes deployment/stock-sync 1 0
+	count_changes daemonset/door-scanner 1 1
+	count_changes deployment/shelf-web 1 2
+	count_changes deployment/price-tags 3 0
+}
 
 set_price_tags_url() {
 	show -n warehouse patch configmap price-tags-settings -p "{\"data\":{\"BAGS_BASE_URL\":\"$1\"}}"
@@ -87,13 +110,13 @@ turns_back() {
 	expect "answer to its old key" "$(answer_to "$old_tags")" 200
 	say "It is mended, and the new key is revoked:"
 	set_price_tags_url "$(base_url)"
-	await 180 "the new key of price-tags is revoked" rotated warehouse price-tags decided
+	end_rotation 180 "the new key of price-tags is revoked" warehouse price-tags decided
 	expect "answer to the new key" "$(answer_to "$new_tags")" 401
 	expect "answer to the old key" "$(answer_to "$old_tags")" 200
 	expect "changes of price-tags" "$(changes_of deployment/price-tags)" 2
 	say "" && say "With another word the rotation is tried again:"
 	ask_warehouse price-tags again
-	await 180 "the old key of price-tags is revoked" rotated warehouse price-tags again
+	end_rotation 180 "the old key of price-tags is revoked" warehouse price-tags again
 	expect "changes of price-tags" "$(changes_of deployment/price-tags)" 3
 }
 
@@ -113,19 +136,23 @@ warehouse() {
 	open_warehouse
 	nothing_begins
 	somebody_decides
-	await 120 "the old key of stock-sync is revoked" rotated warehouse stock-sync decided
+	end_rotation 120 "the old key of stock-sync is revoked" warehouse stock-sync decided
 	expect "changes of stock-sync" "$(changes_of deployment/stock-sync)" 1
-	await 120 "the old key of door-scanner is revoked" rotated warehouse door-scanner decided
+	end_rotation 120 "the old key of door-scanner is revoked" warehouse door-scanner decided
 	expect "changes of door-scanner, with that of its strategy" "$(changes_of daemonset/door-scanner)" 2
 	expect "answer to the old key of shelf-web all the while" "$(answer_to "$old_shelf")" 200
 	say "" && say "shelf-web is resumed:"
 	show -n warehouse rollout resume deployment/shelf-web
-	await 120 "the old key of shelf-web is revoked" rotated warehouse shelf-web decided
+	end_rotation 120 "the old key of shelf-web is revoked" warehouse shelf-web decided
 	expect "changes of shelf-web, with pause and resumption" "$(changes_of deployment/shelf-web)" 3
 	turns_back
 	show get bkey -n warehouse
 	show get bacct warehouse
 	expect "slots in use" "$(slots_in_use)" 4
+	count_warehouse
+	# While their ApiKeys are there, or it would be the deletion that ended them.
+	expect "old keys that are alive" "$(old_keys_alive)" 0
+	expect_ledgers_to_be_right
 	close_warehouse
 	say "-- four rotations that waited for people, one of them turned back and tried again: $((SECONDS - begin)) s"
 }
