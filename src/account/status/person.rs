@@ -30,8 +30,8 @@ pub(super) fn needs_person(seen: &Observation) -> Option<Word> {
         true,
         reason,
         format!(
-            "revoke at {PAGE}: {keys}. The slot is free once the key is proven dead; to end the wait, annotate this account \
-             {}: <attempts>",
+            "revoke at {PAGE}: {keys}. The slot is free once the key is proven dead, for which the operator calls Bags with it \
+             now and then: a last use that comes of that is its own. To end the wait, annotate this account {}: <attempts>",
             annotation::RESOLVED
         ),
     )

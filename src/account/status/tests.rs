@@ -272,7 +272,8 @@ fn a_person_is_told_name_id_page_and_reason_of_every_key_to_revoke() {
     let status = shown(&account);
     let (needed, reason, message) = said(&status, kind::REVOCATION_NEEDS_PERSON).unwrap();
     assert_eq!((needed, reason), (true, "NoRevokeEndpoint"));
-    for part in [&name, &id, "https://dev.bags.fm", "shop/app-0", "/agent/dev/keys/revoke"] {
+    let own = "a last use that comes of that is its own";
+    for part in [&name, &id, "https://dev.bags.fm", "shop/app-0", "/agent/dev/keys/revoke", own] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
     assert_eq!(status.capabilities.revoke, Capability::No);
