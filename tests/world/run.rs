@@ -24,7 +24,7 @@ use super::{
     fault::{Fault, Label, Seam, Strike},
     gate::{Gate, Parked, Sent},
     oracle::Oracle,
-    process::{Machine, Process, Role},
+    process::{Machine, Panics, Process, Role},
     scene::{CLUSTER, Scene},
     trace::{Step, Trace},
     workflow::Workflow,
@@ -114,6 +114,7 @@ struct Run<'a> {
     processes: Vec<Process>,
     incarnations: u32,
     timers: Vec<(Instant, Timer)>,
+    panics: Panics,
     /// Answers that never come, or come when their process goes on.
     held: Vec<(u32, Held)>,
     /// ApiKeys that people want, and how many reviews were sent.
@@ -190,6 +191,7 @@ impl<'a> Run<'a> {
             timers: Vec::new(),
             held: Vec::new(),
             creations: Vec::new(),
+            panics: Panics::default(),
             asked: 0,
             strikes: (0..plan.strikes.len()).collect(),
             rng: StdRng::seed_from_u64(plan.seed),
@@ -222,6 +224,7 @@ impl<'a> Run<'a> {
         let mut process = Process::start(&machine, self.incarnations, role);
         process.relist(&self.scene.api, self.clock.monotonic());
         self.trace.note(|| format!("process {} starts", process.incarnation));
+            panics: &self.panics,
         self.processes.push(process);
     }
 
@@ -253,6 +256,9 @@ impl<'a> Run<'a> {
                 return self.oracle.found().to_vec();
             }
             if self.seen.len() > MOST_REQUESTS || self.clock.passed() > LONGEST {
+            for words in self.panics.take() {
+                self.oracle.blame(format!("panic in the operator: {words}"));
+            }
                 return self.no_rest();
             }
             if self.people_act()
