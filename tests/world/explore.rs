@@ -131,6 +131,7 @@ fn judged(plan: &Plan, config: &Config) -> Report {
     catch_unwind(AssertUnwindSafe(|| run(plan, config))).unwrap_or_else(|panic| Report {
         violations: vec![format!("panic: {}", words_of(&*panic))],
         seen: Vec::new(),
+        unreached: Vec::new(),
         struck: 0,
         struck_in_rotations: 0,
         bags_asked: Vec::new(),
