@@ -232,7 +232,9 @@ impl Oracle {
         self.pods_listed = None;
     }
 
-    /// A request to Bags is about to be carried out.
+    /// I4: a request to Bags was sent. Of each that may make a key there is one, whatever was answered: also a refusal, after
+    /// which nothing was made for certain, ends its attempt, and the next one has a name of its own. The wallet way has two
+    /// steps, of which each is sent once.
     pub(crate) fn bags_sent(&mut self, request: &Request<bags::Body>, now: Timestamp) {
         let path = request.uri().path();
         let body: Value = serde_json::from_slice(request.body().as_bytes()).unwrap_or_default();

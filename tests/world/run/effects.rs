@@ -83,6 +83,10 @@ impl Run<'_> {
         answer: oneshot::Sender<BagsAnswer>,
         fault: Option<Fault>,
     ) -> String {
+        // Whatever becomes of it: a request that had no effect was sent all the same, and its sender cannot know.
+        if fault != Some(Fault::CrashBefore) {
+            self.oracle.bags_sent(&request, self.clock.wall());
+        }
         if self.scene.bags_is_away() {
             return self.bags_is_away(label, answer, fault);
         }
@@ -101,7 +105,6 @@ impl Run<'_> {
             }
             None => {}
         }
-        self.oracle.bags_sent(&request, self.clock.wall());
         if fault == Some(Fault::Slow) {
             let parked = Parked { label: label.clone(), sent: Sent::Bags(request, answer) };
             self.timers.push((self.now() + fault::SLOW, Timer::Effect(Box::new(parked))));
