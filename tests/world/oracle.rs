@@ -377,11 +377,22 @@ impl Oracle {
             return;
         }
         let Some(uid) = secret["metadata"]["labels"][mark::OWNER_UID].as_str() else { return };
-        let annotations = &secret["metadata"]["annotations"];
-        let number = annotations[mark::SWITCH].as_str().and_then(|number| number.parse::<i64>().ok());
-        let attempt = annotations[mark::SWITCH_ATTEMPT].as_str().unwrap_or_default();
-        let Some(number) = number else { return };
+        let number_in = |secret: &Value| {
+            secret["metadata"]["annotations"][mark::SWITCH]
+                .as_str()
+                .and_then(|number| number.parse::<i64>().ok())
+        };
+        let attempt = secret["metadata"]["annotations"][mark::SWITCH_ATTEMPT].as_str().unwrap_or_default();
+        let Some(number) = number_in(secret) else { return };
         let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+        // What people wrote there is no switch of the ledger's.
+        let before = change.before.as_deref().and_then(number_in);
+        let before = before.filter(|before| self.switches.contains_key(&(uid.to_owned(), *before)));
+        if let Some(before) = before.filter(|before| *before > number) {
+            self.blame(format!(
+                "I2: Secret {name} held switch {before}, and switch {number} was written over it"
+            ));
+        }
         if self.switches.get(&(uid.to_owned(), number)).is_none_or(|published| published != attempt) {
             self.blame(format!("I2: Secret {name} holds switch {number}, which the ledger does not know"));
         }
