@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     fault::{Fault, Strike},
     kept::Kept,
+    process::words_of,
     regressions,
     run::{Plan, Report, Seen, run},
     trace::Trace,
@@ -127,21 +128,16 @@ pub(crate) fn replay(plan: &Plan) -> String {
 
 /// Runs a plan; a panic is a violation.
 fn judged(plan: &Plan, config: &Config) -> Report {
-    catch_unwind(AssertUnwindSafe(|| run(plan, config))).unwrap_or_else(|panic| {
-        let words = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
-        Report {
-            violations: vec![format!("panic: {}", words.unwrap_or_default())],
-            seen: Vec::new(),
-            struck: 0,
-            struck_in_rotations: 0,
-            bags_asked: Vec::new(),
-            end: String::new(),
-            lasted: Duration::ZERO,
-            trace: Trace::default(),
-        }
+    catch_unwind(AssertUnwindSafe(|| run(plan, config))).unwrap_or_else(|panic| Report {
+        violations: vec![format!("panic: {}", words_of(&*panic))],
+        seen: Vec::new(),
+        unreached: Vec::new(),
+        struck: 0,
+        struck_in_rotations: 0,
+        bags_asked: Vec::new(),
+        end: String::new(),
+        lasted: Duration::ZERO,
+        trace: Trace::default(),
     })
 }
 

@@ -41,7 +41,8 @@ faults! {
     CrashBefore = "crash-before" on [Kube Bags Review];
     /// The request has its effect, and the process dies before it reads the answer.
     CrashAfter = "crash-after" on [Kube Bags Review];
-    /// Like `CrashAfter`, but the process stays away for five minutes: longer than a creation waits for its judgement.
+    /// Like `CrashAfter`, but the process stays away for ten minutes: longer than a creation waits for its judgement, also
+    /// where five of them may be the difference of two clocks.
     CrashLong = "crash-long" on [Kube Bags Review];
     /// The request has its effect and is never answered: the caller's own deadline ends it.
     DoneNoAnswer = "done-no-answer" on [Kube Bags Review];
@@ -81,7 +82,7 @@ faults! {
 /// How long a process is away after a crash.
 pub(crate) const RESTART: Duration = Duration::from_secs(2);
 /// How long it is away after a long one.
-pub(crate) const LONG_RESTART: Duration = Duration::from_secs(300);
+pub(crate) const LONG_RESTART: Duration = Duration::from_secs(600);
 /// How long a process stands still.
 pub(crate) const FREEZE: Duration = Duration::from_secs(600);
 /// How late the effect of a slow request comes: after the client's 30 s.

@@ -95,10 +95,10 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     act_after: usize,
     /// A fault at a request, as a failure prints it.
-    #[arg(long)]
+    #[arg(long, requires = "workflow", conflicts_with = "seed")]
     strike: Vec<Strike>,
     /// Run one seed and print its story.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "workflow")]
     seed: Option<u64>,
     /// What `cargo test` passes on to every test program means nothing here.
     #[arg(long, hide = true)]
@@ -244,7 +244,12 @@ fn tell(args: &Args, config: &Config) -> ExitCode {
     for violation in &report.violations {
         let _ = writeln!(out, "VIOLATION: {violation}");
     }
-    if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // Without its fault a run says nothing of what was asked.
+    for strike in &report.unreached {
+        let _ = writeln!(out, "NOT REACHED: {strike}");
+    }
+    let clean = report.violations.is_empty() && report.unreached.is_empty();
+    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn report(totals: &Totals) {

@@ -31,7 +31,7 @@ use super::{
     apiserver::{Change, ChangeKind, Payload},
     gate::is_dry_run,
     process::OPERATOR_NAMESPACE,
-    scene::{ACCOUNT, Scene, TENANT},
+    scene::{ACCOUNT, MARK, Scene, TENANT},
 };
 
 /// What was seen so far, and what was wrong with it.
@@ -61,8 +61,12 @@ pub(crate) struct Oracle {
     conflicted: BTreeSet<u64>,
     /// Attempts by the value of their key.
     values: BTreeMap<String, String>,
-    /// Keys that were let in when last looked at, by id.
+    /// Keys that were let in when last looked at, by id; also those that are not the operator's.
     alive: BTreeMap<String, String>,
+    /// Which process made the key of an attempt.
+    made_by: BTreeMap<String, u32>,
+    /// Attempts whose value was saved.
+    saved: BTreeSet<String>,
     /// When people revoked a key, by its attempt.
     died: BTreeMap<String, Timestamp>,
     /// Attempts whose key people revoked, or had the operator revoke, whatever still held it.
@@ -99,7 +103,9 @@ impl Oracle {
             sent: BTreeSet::new(),
             conflicted: BTreeSet::new(),
             values: BTreeMap::new(),
-            alive: BTreeMap::new(),
+            alive: scene.all_living_keys(),
+            made_by: BTreeMap::new(),
+            saved: BTreeSet::new(),
             died: BTreeMap::new(),
             excused: BTreeSet::new(),
             deleted: BTreeSet::new(),
@@ -226,7 +232,9 @@ impl Oracle {
         self.pods_listed = None;
     }
 
-    /// A request to Bags is about to be carried out.
+    /// I4: a request to Bags was sent. Of each that may make a key there is one, whatever was answered: also a refusal, after
+    /// which nothing was made for certain, ends its attempt, and the next one has a name of its own. The wallet way has two
+    /// steps, of which each is sent once.
     pub(crate) fn bags_sent(&mut self, request: &Request<bags::Body>, now: Timestamp) {
         let path = request.uri().path();
         let body: Value = serde_json::from_slice(request.body().as_bytes()).unwrap_or_default();
@@ -258,14 +266,18 @@ impl Oracle {
         }
     }
 
-    /// A request to Bags had its effect. `body`: its answer, whether it arrived or not.
-    pub(crate) fn bags_done(&mut self, path: &str, body: &[u8], scene: &Scene) {
+    /// A request of a process to Bags had its effect. `body`: its answer, whether it arrived or not.
+    pub(crate) fn bags_done(&mut self, incarnation: u32, path: &str, body: &[u8], scene: &Scene) {
         if path.ends_with("/create") || path.ends_with("/callback") || path == "/api/v1/agent/dev/keys" {
             self.learn_values(body);
         }
         for name in self.newly_dead(scene) {
-            self.revoked(&name);
-            self.nobody_holds(&name, scene);
+            if name.contains(MARK) {
+                self.revoked(incarnation, &name);
+                self.nobody_holds(&name, scene);
+            } else {
+                self.blame(format!("I10: {name} was revoked, which is not the operator's"));
+            }
         }
         self.every_key_has_a_slot(scene);
     }
@@ -285,14 +297,14 @@ impl Oracle {
         }
     }
 
-    /// The wallet way's answer does not repeat the name.
-    pub(crate) fn learn_value(&mut self, value: &str, attempt: &str) {
+    /// A process made a key. The wallet way's answer does not repeat the name.
+    pub(crate) fn made(&mut self, incarnation: u32, value: &str, attempt: &str) {
         self.values.insert(value.to_owned(), attempt.to_owned());
+        self.made_by.insert(attempt.to_owned(), incarnation);
     }
 
-    /// I3, I10: what the operator revokes is in `Revoking`, or was never published and left the ledger before it was
-    /// made.
-    fn revoked(&mut self, name: &str) {
+    /// I3, I10: what the operator revokes is in `Revoking`, or is the key of a save that came too late.
+    fn revoked(&mut self, incarnation: u32, name: &str) {
         let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
         match self.ledger.by_attempt(attempt).map(|slot| slot.state.clone()) {
             Some(SlotState::Revoking) => {}
@@ -301,17 +313,19 @@ impl Oracle {
             // The same, where the ledger was lost meanwhile.
             None if self.ledger_lost && self.condemned.contains(attempt) => {}
             Some(state) => self.blame(format!("I3: {name} was revoked while {}", state.as_str())),
-            None if self.switches.values().any(|published| published == attempt) => {
-                self.blame(format!("I10: {name} was revoked without a slot, and it had been published"));
-            }
-            None => {}
+            // `lost()` in `src/apikey/make/attempt.rs`: its attempt was judged while its value was still to be saved. Nobody but
+            // the process that made it knows of it, and nobody ever had its value.
+            None if self.licences.contains_key(name)
+                && !self.saved.contains(attempt)
+                && self.made_by.get(attempt) == Some(&incarnation) => {}
+            None => self.blame(format!("I10: {name} was revoked without a slot")),
         }
     }
 
     /// I1 over both worlds.
     fn every_key_has_a_slot(&mut self, scene: &Scene) {
-        let alive: Vec<String> = self.alive.values().cloned().collect();
-        for name in alive {
+        let ours: Vec<String> = self.alive.values().filter(|name| name.contains(MARK)).cloned().collect();
+        for name in ours {
             let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default().to_owned();
             let slots = self
                 .ledger
@@ -352,15 +366,33 @@ impl Oracle {
 
     fn secret_written(&mut self, change: &Change, scene: &Scene) {
         let secret = &*change.object;
-        if change.kind == ChangeKind::Deleted || secret["metadata"]["namespace"].as_str() != Some(TENANT) {
+        if change.kind == ChangeKind::Deleted {
+            return;
+        }
+        let kept = secret["metadata"]["labels"][mark::ATTEMPT].as_str();
+        if let Some(attempt) = kept.filter(|_| !secret["data"]["value"].is_null()) {
+            self.saved.insert(attempt.to_owned());
+        }
+        if secret["metadata"]["namespace"].as_str() != Some(TENANT) {
             return;
         }
         let Some(uid) = secret["metadata"]["labels"][mark::OWNER_UID].as_str() else { return };
-        let annotations = &secret["metadata"]["annotations"];
-        let number = annotations[mark::SWITCH].as_str().and_then(|number| number.parse::<i64>().ok());
-        let attempt = annotations[mark::SWITCH_ATTEMPT].as_str().unwrap_or_default();
-        let Some(number) = number else { return };
+        let number_in = |secret: &Value| {
+            secret["metadata"]["annotations"][mark::SWITCH]
+                .as_str()
+                .and_then(|number| number.parse::<i64>().ok())
+        };
+        let attempt = secret["metadata"]["annotations"][mark::SWITCH_ATTEMPT].as_str().unwrap_or_default();
+        let Some(number) = number_in(secret) else { return };
         let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+        // What people wrote there is no switch of the ledger's.
+        let before = change.before.as_deref().and_then(number_in);
+        let before = before.filter(|before| self.switches.contains_key(&(uid.to_owned(), *before)));
+        if let Some(before) = before.filter(|before| *before > number) {
+            self.blame(format!(
+                "I2: Secret {name} held switch {before}, and switch {number} was written over it"
+            ));
+        }
         if self.switches.get(&(uid.to_owned(), number)).is_none_or(|published| published != attempt) {
             self.blame(format!("I2: Secret {name} holds switch {number}, which the ledger does not know"));
         }

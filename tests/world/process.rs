@@ -1,14 +1,10 @@
 //! One process of the operator: its context, its caches, its tasks. A crash takes all of it; a frozen one stands still.
 
+mod tasks;
+
 use std::{
     collections::BTreeMap,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context as Poller, Poll, Waker},
+    sync::{Arc, OnceLock},
 };
 
 use axum::Router;
@@ -49,6 +45,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use self::tasks::Tasks;
+pub(crate) use self::tasks::{Panics, words_of};
 use super::{
     apiserver::{ApiServer, Change, ChangeKind},
     creation::Verdict,
@@ -63,47 +61,6 @@ pub(crate) const OPERATOR_NAMESPACE: &str = "bags-system";
 pub(crate) enum Object {
     Account(String),
     Key { namespace: String, name: String },
-}
-
-/// Stops all tasks of a process from being polled, and lets them go on.
-#[derive(Clone, Default)]
-struct Ice(Arc<IceState>);
-
-#[derive(Default)]
-struct IceState {
-    frozen: AtomicBool,
-    waiting: Mutex<Vec<Waker>>,
-}
-
-impl Ice {
-    fn freeze(&self) {
-        self.0.frozen.store(true, Ordering::Relaxed);
-    }
-
-    fn thaw(&self) {
-        self.0.frozen.store(false, Ordering::Relaxed);
-        let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        waiting.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// A task that stands still while its process does.
-struct Freezable<F> {
-    ice: Ice,
-    task: Pin<Box<F>>,
-}
-
-impl<F: Future> Future for Freezable<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Poller<'_>) -> Poll<F::Output> {
-        if self.ice.0.frozen.load(Ordering::Relaxed) {
-            let mut waiting = self.ice.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.push(context.waker().clone());
-            return Poll::Pending;
-        }
-        self.task.as_mut().poll(context)
-    }
 }
 
 /// A run that ended, and what it left behind.
@@ -162,10 +119,7 @@ pub(crate) struct Process {
     /// The version up to which the caches have seen.
     position: u64,
     schedule: BTreeMap<Object, Scheduled>,
-    ice: Ice,
-    tasks: Arc<Mutex<Vec<AbortHandle>>>,
-    /// Tasks that have not ended.
-    alive: Arc<AtomicUsize>,
+    tasks: Tasks,
     finished: (mpsc::UnboundedSender<Finished>, mpsc::UnboundedReceiver<Finished>),
     /// No further run begins: another process has taken over.
     pub(crate) retired: bool,
@@ -178,19 +132,20 @@ pub(crate) struct Machine<'a> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) seed: u64,
     pub(crate) cluster: &'a str,
+    pub(crate) panics: &'a Panics,
 }
 
 impl Process {
     /// Starts a process; its caches are filled by [`Process::relist`].
     pub(crate) fn start(machine: &Machine<'_>, incarnation: u32, role: Role) -> Self {
-        let Machine { config, gate, clock, seed, cluster } = machine;
-        let (ice, tasks, alive) = (Ice::default(), Arc::<Mutex<Vec<AbortHandle>>>::default(), Arc::default());
+        let Machine { config, gate, clock, seed, cluster, panics } = machine;
+        let tasks = Tasks::new(panics);
         let env = Env {
             kube: gate.kube(incarnation),
             bags: gate.bags(incarnation),
             clock: clock.clone(),
             randomness: Randomness::from_seed(seed.wrapping_mul(1000).wrapping_add(u64::from(incarnation))),
-            saves: saves(&ice, &tasks, &alive),
+            saves: saves(&tasks),
         };
         let watches = Watches::new();
         let installation =
@@ -216,9 +171,7 @@ impl Process {
             triggered: BTreeMap::new(),
             position: 0,
             schedule: BTreeMap::new(),
-            ice,
             tasks,
-            alive,
             finished: mpsc::unbounded_channel(),
             retired: false,
         }
@@ -387,7 +340,7 @@ impl Process {
             let outcome = run.await;
             let _ = finished.send((object, outcome));
         };
-        launch(&self.ice, &self.tasks, &self.alive, Box::pin(task));
+        self.tasks.launch(Box::pin(task));
     }
 
     /// Puts an AdmissionReview before its webhook; the answer parks at the gate.
@@ -401,26 +354,26 @@ impl Process {
             let answer = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
             gate.park(incarnation, Sent::Review(Verdict::read(&name, &answer)));
         };
-        launch(&self.ice, &self.tasks, &self.alive, Box::pin(task))
+        self.tasks.launch(Box::pin(task))
     }
 
     /// Whether a run or a save has not ended.
     pub(crate) fn busy(&self) -> bool {
-        self.alive.load(Ordering::Relaxed) > 0
+        self.tasks.busy()
     }
 
     /// It stands still.
     pub(crate) fn freeze(&self) {
-        self.ice.freeze();
+        self.tasks.freeze();
     }
 
     /// It goes on.
     pub(crate) fn thaw(&self) {
-        self.ice.thaw();
+        self.tasks.thaw();
     }
 
     pub(crate) fn frozen(&self) -> bool {
-        self.ice.0.frozen.load(Ordering::Relaxed)
+        self.tasks.frozen()
     }
 
     /// Waits until a run ends.
@@ -435,49 +388,13 @@ impl Process {
 impl Drop for Process {
     /// A crash: everything in memory goes, saves included.
     fn drop(&mut self) {
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.iter().for_each(AbortHandle::abort);
+        self.tasks.abort();
     }
 }
 
-fn saves(ice: &Ice, tasks: &Arc<Mutex<Vec<AbortHandle>>>, alive: &Arc<AtomicUsize>) -> Saves {
-    let (ice, tasks, alive) = (ice.clone(), tasks.clone(), alive.clone());
-    Saves::spawned_by(Arc::new(move |save| drop(launch(&ice, &tasks, &alive, save))))
-}
-
-#[expect(clippy::disallowed_methods, reason = "the process keeps the handle, and ends the task with itself")]
-fn launch(
-    ice: &Ice,
-    tasks: &Arc<Mutex<Vec<AbortHandle>>>,
-    alive: &Arc<AtomicUsize>,
-    task: BoxFuture<'static, ()>,
-) -> AbortHandle {
-    let alive = Alive::new(alive);
-    let counted = async move {
-        let _alive = alive;
-        task.await;
-    };
-    let handle = tokio::spawn(Freezable { ice: ice.clone(), task: Box::pin(counted) }).abort_handle();
-    let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
-    tasks.retain(|task| !task.is_finished());
-    tasks.push(handle.clone());
-    handle
-}
-
-/// Counts a task for as long as it is there: until it ends, or is taken away.
-struct Alive(Arc<AtomicUsize>);
-
-impl Alive {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+fn saves(tasks: &Tasks) -> Saves {
+    let tasks = tasks.clone();
+    Saves::spawned_by(Arc::new(move |save| drop(tasks.launch(save))))
 }
 
 fn listed<K: DeserializeOwned>(api: &ApiServer, resource: &str, keep: impl Fn(&K) -> bool) -> Vec<Event<K>> {

@@ -24,7 +24,7 @@ use super::{
     fault::{Fault, Label, Seam, Strike},
     gate::{Gate, Parked, Sent},
     oracle::Oracle,
-    process::{Machine, Process, Role},
+    process::{Machine, Panics, Process, Role},
     scene::{CLUSTER, Scene},
     trace::{Step, Trace},
     workflow::Workflow,
@@ -78,6 +78,8 @@ pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     /// Every request, in order.
     pub(crate) seen: Vec<Seen>,
+    /// Of the faults that were planned, those whose request never came.
+    pub(crate) unreached: Vec<Strike>,
     /// Faults that happened.
     pub(crate) struck: usize,
     /// Of those, faults in the middle of a rotation.
@@ -112,6 +114,7 @@ struct Run<'a> {
     oracle: Oracle,
     bags: bags_operator::sandbox::InProcess,
     processes: Vec<Process>,
+    panics: Panics,
     incarnations: u32,
     timers: Vec<(Instant, Timer)>,
     /// Answers that never come, or come when their process goes on.
@@ -119,6 +122,7 @@ struct Run<'a> {
     /// ApiKeys that people want, and how many reviews were sent.
     creations: Vec<Creation>,
     asked: usize,
+    /// Which of the planned faults have not happened yet.
     strikes: BTreeSet<usize>,
     rng: StdRng,
     /// How many of the workflow's deeds are done, and when the last one was.
@@ -162,10 +166,11 @@ pub(crate) fn run(plan: &Plan, config: &Config) -> Report {
             run.start_process(Role::Follower);
         }
         let violations = run.go().await;
+        let unreached = run.strikes.iter().map(|index| plan.strikes[*index].clone()).collect();
         let Run { seen, bags_asked, struck, struck_in_rotations, trace, scene, processes, clock, .. } = run;
         drop(processes);
         let (end, lasted) = (plan.workflow.words(&scene), clock.passed());
-        Report { violations, seen, struck, struck_in_rotations, bags_asked, end, lasted, trace }
+        Report { violations, seen, unreached, struck, struck_in_rotations, bags_asked, end, lasted, trace }
     })
 }
 
@@ -186,6 +191,7 @@ impl<'a> Run<'a> {
             scene,
             oracle,
             processes: Vec::new(),
+            panics: Panics::default(),
             incarnations: 0,
             timers: Vec::new(),
             held: Vec::new(),
@@ -218,6 +224,7 @@ impl<'a> Run<'a> {
             clock: self.clock_of(role),
             seed: self.plan.seed,
             cluster: CLUSTER,
+            panics: &self.panics,
         };
         let mut process = Process::start(&machine, self.incarnations, role);
         process.relist(&self.scene.api, self.clock.monotonic());
@@ -249,6 +256,9 @@ impl<'a> Run<'a> {
             }
             // Whoever was relieved ends once it has nothing left to do.
             self.processes.retain(|process| !process.retired || process.frozen() || process.busy());
+            for words in self.panics.take() {
+                self.oracle.blame(format!("panic in the operator: {words}"));
+            }
             if !self.oracle.found().is_empty() {
                 return self.oracle.found().to_vec();
             }

@@ -465,22 +465,25 @@ impl Scene {
             let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
             !slots.iter().any(|slot| slot["attempt"] == *attempt)
         };
-        for (_, id) in self.living_keys().into_iter().filter(|(name, _)| stray && slotless(name)) {
-            let _ = self.sandbox.revoke_key(&id);
-        }
+        let strays = self.living_keys().into_iter().filter(|(name, _)| stray && slotless(name));
+        let revoked = strays.map(|(_, id)| drop(self.sandbox.revoke_key(&id))).count();
         let more = resolved.len() > before;
         if more {
             self.annotate("bagsaccounts", "", ACCOUNT, annotation::RESOLVED, &resolved.join(","));
         }
-        more
+        more || revoked > 0
     }
 
     /// Keys of this cluster that are let in at Bags now, by name.
     pub(crate) fn living_keys(&self) -> BTreeMap<String, String> {
+        let all = self.all_living_keys().into_iter();
+        all.filter(|(_, name)| name.contains(MARK)).map(|(id, name)| (name, id)).collect()
+    }
+
+    /// All keys that are let in at Bags now, by id: those of people, and of other users, as well.
+    pub(crate) fn all_living_keys(&self) -> BTreeMap<String, String> {
         let keys = self.sandbox.keys().into_iter();
-        keys.filter(|key| key.revoked_at.is_none() && key.name.contains(MARK))
-            .map(|key| (key.name, key.id))
-            .collect()
+        keys.filter(|key| key.revoked_at.is_none()).map(|key| (key.id, key.name)).collect()
     }
 
     fn keep(&self, value: Value) {

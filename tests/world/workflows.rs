@@ -236,6 +236,7 @@ fn deletion() -> Vec<Workflow> {
             })
             .ends(NOTHING_IS_LEFT),
         Workflow::new("replaced by its manifest, and deleted later", Ways::Token)
+            .elsewhere(2)
             .key("web")
             .meanwhile("replace the ApiKey by its manifest", |scene| scene.replace_by_manifest("web"))
             .once(|scene| scene.is_ready("web"))

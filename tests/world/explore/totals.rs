@@ -70,8 +70,10 @@ impl Totals {
     pub(super) fn add(&mut self, plan: &Plan, report: &Report, exact: bool) {
         self.runs += 1;
         self.faults += report.struck;
-        if exact && !plan.chaos && report.struck < plan.strikes.len() && report.violations.is_empty() {
-            self.violations.push(format!("a label was not reached\n    {}", replay(plan)));
+        if exact && report.violations.is_empty() {
+            let unreached = report.unreached.iter();
+            self.violations
+                .extend(unreached.map(|strike| format!("{strike} was not reached\n    {}", replay(plan))));
         }
         for violation in &report.violations {
             self.violations.push(format!("{violation}\n    {}", replay(plan)));

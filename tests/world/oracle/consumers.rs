@@ -3,7 +3,7 @@
 //! It is asked whenever a key dies, by the sandbox's own state, and at each call of an application. Excused are keys that
 //! people revoke on the page, and those that they have the operator revoke without a look at who holds them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bags_operator::{
     api::{
@@ -23,7 +23,7 @@ use super::{Oracle, elapsed};
 use crate::{
     apiserver::Payload,
     cluster::Held,
-    scene::{Scene, TENANT},
+    scene::{MARK, Scene, TENANT},
 };
 
 /// Whoever condemns a key has asked its successor no longer before.
@@ -40,22 +40,20 @@ const WHOLE_SECONDS: Duration = Duration::from_secs(2);
 impl Oracle {
     /// Names of the keys that are let in no more since this was last asked.
     pub(super) fn newly_dead(&mut self, scene: &Scene) -> Vec<String> {
-        let alive: BTreeMap<String, String> =
-            scene.living_keys().into_iter().map(|(name, id)| (id, name)).collect();
-        let before = std::mem::replace(&mut self.alive, alive);
+        let before = std::mem::replace(&mut self.alive, scene.all_living_keys());
         before.into_iter().filter(|(id, _)| !self.alive.contains_key(id)).map(|(_, name)| name).collect()
     }
 
     /// Keys may have died, and not by people.
     pub(crate) fn keys_died(&mut self, scene: &Scene) {
-        for name in self.newly_dead(scene) {
+        for name in self.newly_dead(scene).into_iter().filter(|name| name.contains(MARK)) {
             self.nobody_holds(&name, scene);
         }
     }
 
     /// People may have revoked keys.
     pub(super) fn keys_died_by_people(&mut self, scene: &Scene, now: Timestamp) {
-        for name in self.newly_dead(scene) {
+        for name in self.newly_dead(scene).into_iter().filter(|name| name.contains(MARK)) {
             // A person who revokes what the operator asks to have revoked only does as told.
             let attempt = attempt_in(&name);
             self.died.insert(attempt.to_owned(), now);

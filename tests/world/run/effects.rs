@@ -83,6 +83,10 @@ impl Run<'_> {
         answer: oneshot::Sender<BagsAnswer>,
         fault: Option<Fault>,
     ) -> String {
+        // Whatever becomes of it: a request that had no effect was sent all the same, and its sender cannot know.
+        if fault != Some(Fault::CrashBefore) {
+            self.oracle.bags_sent(&request, self.clock.wall());
+        }
         if self.scene.bags_is_away() {
             return self.bags_is_away(label, answer, fault);
         }
@@ -101,7 +105,6 @@ impl Run<'_> {
             }
             None => {}
         }
-        self.oracle.bags_sent(&request, self.clock.wall());
         if fault == Some(Fault::Slow) {
             let parked = Parked { label: label.clone(), sent: Sent::Bags(request, answer) };
             self.timers.push((self.now() + fault::SLOW, Timer::Effect(Box::new(parked))));
@@ -205,20 +208,20 @@ impl Run<'_> {
         if let Some(value) = asked.filter(|_| parts.status == StatusCode::OK) {
             self.oracle.answered(&value);
         }
-        self.learn(attempt.as_deref(), &body);
-        self.oracle.bags_done(&path, &body, &self.scene);
+        self.learn(label.incarnation, attempt.as_deref(), &body);
+        self.oracle.bags_done(label.incarnation, &path, &body, &self.scene);
         (parts.status, parts.headers, body)
     }
 
     /// Which value and which id belong to which attempt: for labels, and for the oracles.
-    fn learn(&mut self, attempt: Option<&str>, body: &[u8]) {
+    fn learn(&mut self, incarnation: u32, attempt: Option<&str>, body: &[u8]) {
         let Some(attempt) = attempt else { return };
         let answer: Value = serde_json::from_slice(body).unwrap_or_default();
         let payload = &answer["response"];
         let made = &payload["apiKey"];
         let value = made.as_str().or(made["key"].as_str());
         let Some(value) = value else { return };
-        self.oracle.learn_value(value, attempt);
+        self.oracle.made(incarnation, value, attempt);
         self.gate.learn(value, attempt);
         for key in self.scene.sandbox.keys() {
             if key.name.ends_with(&format!("-{attempt}")) {
