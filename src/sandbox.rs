@@ -147,6 +147,14 @@ impl Sandbox {
         self.with(|state, _| state.change_user(id, change))
     }
 
+    /// A person has a new agent token made for a user: the one before it is invalid from now on. The new one.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn renew_token(&self, id: &str) -> Result<String, NoSuch> {
+        self.with(|state, now| state.renew_token(id, now))
+    }
+
     /// Removes the account of a user: its token and wallet are unknown from now on, its keys answer 404.
     ///
     /// # Errors

@@ -140,11 +140,13 @@ async fn write_status(context: &Context, seen: &Observation, before: &[Condition
     let foreign = standing(seen) == Standing::Foreign;
     let written = context.ledger.update(&name, |draft| {
         let now = draft.now();
-        if foreign {
-            status::show_foreign(&mut draft.status, draft.account, seen, now);
-        } else {
-            status::show(&mut draft.status, draft.account, seen, now);
-        }
+        let held = draft.is_held();
+        let show = match (foreign, held) {
+            (true, _) => status::show_foreign,
+            (false, true) => status::show_held,
+            (false, false) => status::show,
+        };
+        show(&mut draft.status, draft.account, seen, now);
         Ok(())
     });
     let account = match written.await {

@@ -16,9 +16,9 @@
 //! 11. keystore Secrets without a slot are cleared away;
 //! 12. the list is asked for at the resync.
 //!
-//! In a ledger of another installation only rule 2 holds; where a slot is in a state of a newer version, rules 1, 2,
-//! 3 and 12. While a ledger is nobody's it may be a lost one: what it lacks says nothing, so that only rules 1 and 3
-//! hold, and of rule 2 a person's word.
+//! In a ledger of another installation only rule 2 holds; where a slot is in a state of a newer version, rules 2, 3 and
+//! 12: also to take it over waits for a version that knows all of it. While a ledger is nobody's it may be a lost one:
+//! what it lacks says nothing, so that only rules 1 and 3 hold, and of rule 2 a person's word.
 
 use std::time::Duration;
 
@@ -139,11 +139,10 @@ pub(super) fn decide(seen: &Observation) -> Decision {
         pin, let_go, finalizer, identified, lost, revoking, judge, unresolved, released, orphans, loose,
         list_due,
     ];
-    let held: [Rule; 4] = [pin, let_go, finalizer, list_due];
     let rules: &[Rule] = match (standing(seen), held_by_unknown_state(seen)) {
         (Standing::Foreign, _) => &[let_go],
-        (Standing::Takeable | Standing::Ours, _) if nobodys(seen) => &[pin, let_go, finalizer],
-        (Standing::Takeable | Standing::Ours, true) => &held,
+        (Standing::Takeable | Standing::Ours, true) => &[let_go, finalizer, list_due],
+        (Standing::Takeable | Standing::Ours, false) if nobodys(seen) => &[pin, let_go, finalizer],
         (Standing::Takeable | Standing::Ours, false) => &all,
     };
     match first(rules.iter().map(|rule| rule(seen))) {

@@ -109,6 +109,19 @@ pub(super) fn show_foreign(
     write(status, account, [(kind::READY, ready)], now);
 }
 
+/// Writes into the status of an account whose ledger a newer version holds the conditions alone.
+pub(super) fn show_held(
+    status: &mut BagsAccountStatus,
+    account: &BagsAccount,
+    seen: &Observation,
+    now: Timestamp,
+) {
+    let mut shown = status.clone();
+    show(&mut shown, account, seen, now);
+    status.conditions = shown.conditions;
+    status.observed_generation = shown.observed_generation;
+}
+
 fn write<const N: usize>(
     status: &mut BagsAccountStatus,
     account: &BagsAccount,

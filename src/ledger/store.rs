@@ -2,6 +2,9 @@
 //!
 //! Writes of this process to one account queue behind each other and start from the last acknowledged version:
 //! the conflict check of the API server is the live read. After a conflict the whole decision is made again.
+//!
+//! In a ledger of a newer version only what is told of it is written, and by itself: of a status that is written as a whole
+//! all would be lost that this version cannot read.
 
 use std::{
     collections::HashMap,
@@ -11,9 +14,10 @@ use std::{
 
 use kube::{
     Api, Client, ResourceExt,
-    api::PostParams,
+    api::{Patch, PatchParams, PostParams},
     runtime::reflector::{ObjectRef, Store},
 };
+use serde_json::json;
 
 use super::{
     capacity::Room,
@@ -71,6 +75,12 @@ impl Draft<'_> {
     #[must_use]
     pub fn now(&self) -> jiff::Timestamp {
         self.now
+    }
+
+    /// Whether a newer version holds the ledger: then nothing but conditions can be written.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        Ledger::of(self.account.status.as_ref()).unknown_state()
     }
 
     /// Applies a change to the slots.
@@ -228,10 +238,8 @@ impl LedgerStore {
         *last = Known::Acknowledged(account.clone());
         let Some(next) = self.draft(account, decide)? else { return Ok(Some(account.clone())) };
         let name = account.name_any();
-        let options = PostParams::default();
         *last = Known::Doubtful;
-        let write = self.api.replace_status(&name, &options, &next);
-        match tokio::time::timeout(WRITE_DEADLINE, write).await {
+        match tokio::time::timeout(WRITE_DEADLINE, self.send(&name, &next)).await {
             Ok(Ok(written)) => {
                 let written = Arc::new(written);
                 *last = Known::Acknowledged(written.clone());
@@ -245,6 +253,22 @@ impl LedgerStore {
             Ok(Err(error)) => Err(StoreError::Kube(Box::new(error))),
             Err(_) => Err(StoreError::Timeout),
         }
+    }
+
+    /// One request: the status as a whole, or the conditions alone where a newer version holds the ledger.
+    async fn send(&self, name: &str, next: &BagsAccount) -> kube::Result<BagsAccount> {
+        let status = next.status.as_ref();
+        if !Ledger::of(status).unknown_state() {
+            return self.api.replace_status(name, &PostParams::default(), next).await;
+        }
+        let patch = json!({
+            "metadata": {"resourceVersion": next.resource_version()},
+            "status": {
+                "conditions": status.map(|status| &status.conditions),
+                "observedGeneration": status.and_then(|status| status.observed_generation),
+            },
+        });
+        self.api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await
     }
 
     /// The version that a write starts from.
@@ -271,6 +295,10 @@ impl LedgerStore {
             timings: &self.timings,
         };
         decide(&mut draft).map_err(StoreError::Refused)?;
+        if draft.is_held() {
+            let Draft { status, .. } = draft;
+            return told(account, &before, status);
+        }
         let capacity = draft.room().capacity(&draft.status.slots);
         draft.status.capacity = Some(capacity);
         let (old, new) = (Ledger::of(Some(&before)), Ledger::of(Some(&draft.status)));
@@ -279,11 +307,7 @@ impl LedgerStore {
             return Err(StoreError::Violation(broken.join("; ")));
         }
         let Draft { status, .. } = draft;
-        Ok((status != before).then(|| BagsAccount {
-            metadata: account.metadata.clone(),
-            spec: account.spec.clone(),
-            status: Some(status),
-        }))
+        Ok(version_with(account, &before, status))
     }
 
     async fn get(&self, name: &str) -> Result<Arc<BagsAccount>, StoreError> {
@@ -299,6 +323,36 @@ impl LedgerStore {
         let mut all = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(name.to_owned()).or_default().clone()
     }
+}
+
+/// The next version of an account whose ledger a newer version holds: with other words, and nothing else.
+fn told(
+    account: &BagsAccount,
+    before: &BagsAccountStatus,
+    next: BagsAccountStatus,
+) -> Result<Option<BagsAccount>, StoreError> {
+    let words = BagsAccountStatus {
+        conditions: next.conditions.clone(),
+        observed_generation: next.observed_generation,
+        ..before.clone()
+    };
+    if words != next {
+        return Err(StoreError::Refused(Refusal::UnknownState));
+    }
+    Ok(version_with(account, before, next))
+}
+
+/// The account with its next status; `None` if that is the same.
+fn version_with(
+    account: &BagsAccount,
+    before: &BagsAccountStatus,
+    next: BagsAccountStatus,
+) -> Option<BagsAccount> {
+    (next != *before).then(|| BagsAccount {
+        metadata: account.metadata.clone(),
+        spec: account.spec.clone(),
+        status: Some(next),
+    })
 }
 
 /// The newer one of the last acknowledged version and the one that the watch saw. An account that was made anew under

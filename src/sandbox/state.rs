@@ -257,6 +257,18 @@ impl State {
         Ok(self.users[user].view())
     }
 
+    pub(super) fn renew_token(&mut self, id: &str, now: Timestamp) -> Result<String, NoSuch> {
+        let index = *self.user_by_id.get(id).ok_or(NoSuch::User)?;
+        let user = &mut self.users[index];
+        if user.gone {
+            return Err(NoSuch::User);
+        }
+        self.user_by_token.remove(&user.token);
+        user.renew_token(&self.randomness, now);
+        self.user_by_token.insert(user.token.clone(), index);
+        Ok(user.token.clone())
+    }
+
     pub(super) fn remove_user(&mut self, id: &str) -> Result<UserView, NoSuch> {
         let user = *self.user_by_id.get(id).ok_or(NoSuch::User)?;
         let gone = &mut self.users[user];

@@ -208,6 +208,12 @@ impl User {
         (user, credentials)
     }
 
+    /// Puts another agent token in the place of the one that there is.
+    pub(super) fn renew_token(&mut self, randomness: &Randomness, now: Timestamp) {
+        self.token_expires = times::later(now, TOKEN_LIFE);
+        self.token = token(randomness, &self.id, now, self.token_expires);
+    }
+
     pub(super) fn status(&self) -> UserStatus {
         match (self.gone, self.options.suspended) {
             (true, _) => UserStatus::Gone,

@@ -7,10 +7,16 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Subject, Table, said, to, version};
+use super::{Answer, Subject, Table, said, to, version};
 
 const MERGE: &str = "application/merge-patch+json";
 const OTHER: &str = "11111111-2222-3333-4444-555555555555";
+
+fn condition(type_: &str) -> Value {
+    json!({
+        "type": type_, "status": "True", "reason": "Told", "message": "told", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    })
+}
 
 pub(super) fn add(table: &mut Table) {
     table.case(
@@ -107,6 +113,29 @@ pub(super) fn add(table: &mut Table) {
             ])
         },
         json!([200, null, 200, {"phase": "Live"}, true, {"team": "red"}, null, 2]),
+    );
+    table.case(
+        "a patch of the status changes what it names, at the version that it names",
+        async |subject: Subject| {
+            let key = subject.key("web").await;
+            let path = format!("{}/web/status", subject.keys_path());
+            let patch = |version: &str, status: Value| json!({"metadata": {"resourceVersion": version}, "status": status});
+            let told = json!({"phase": "Live", "conditions": [condition("One"), condition("Two")]});
+            let first = subject.merge(&path, &patch(&key.resource_version().unwrap(), told)).await;
+            let version = first.metadata()["resourceVersion"].as_str().unwrap_or_default().to_owned();
+            let other = patch(&version, json!({"conditions": [condition("Three")], "observedGeneration": 7}));
+            let second = subject.merge(&path, &other).await;
+            let stale = subject.merge(&path, &other).await;
+            let types = |answer: &Answer| {
+                let all = answer.body["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                json!(all.iter().map(|condition| condition["type"].clone()).collect::<Vec<_>>())
+            };
+            json!([
+                types(&first), types(&second), second.body["status"]["phase"], second.body["status"]["observedGeneration"],
+                stale.said(),
+            ])
+        },
+        json!([["One", "Two"], ["Three"], "Live", 7, "409 Conflict"]),
     );
     table.case(
         "a patch that changes nothing keeps the version",

@@ -149,3 +149,18 @@ async fn the_key_id_can_be_missing_from_creations_and_is_in_the_list() {
     let listed = list.body["response"].as_array().unwrap().iter().map(|key| key["keyId"].to_string());
     assert_eq!(listed.collect::<BTreeSet<_>>(), ids);
 }
+
+#[tokio::test]
+async fn a_token_that_was_renewed_is_invalid_from_then_on_and_the_new_one_is_the_same_users() {
+    let world = World::new().await;
+    let mut user = world.sandbox.add_user(UserOptions::default());
+    let (_, value) = world.create(&user, "One-Key").await.made_key();
+    let token = world.sandbox.renew_token(&user.id).unwrap();
+    assert_eq!(world.list(&user).await.refusal(), (400, "response", "Invalid token"));
+    assert_eq!(world.me(&value).await.status, 200, "its keys stay");
+    let body = json!({"token": token});
+    assert_eq!(names(&world.post(LIST, body).await), ["One-Key"]);
+    world.sandbox.remove_user(&user.id).unwrap();
+    user.id.push_str("-no-such");
+    assert!(world.sandbox.renew_token(&user.id).is_err());
+}

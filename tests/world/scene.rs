@@ -402,30 +402,35 @@ impl Scene {
         terminating && self.api.finish_namespace(TENANT)
     }
 
-    /// A newer version of the operator ran for a moment and left a slot in a state that this one does not know.
+    /// A newer version of the operator, with kinds of its own, ran for a moment. It left a slot in a state that this one does
+    /// not know, and fields that this one cannot read.
     pub(crate) fn newer_version_writes(&self) {
-        self.edit_slots(|slots| {
-            let Some(slot) = slots.first_mut() else { return };
+        self.edit_ledger(|status| {
+            let Some(slot) = status.pointer_mut("/slots/0") else { return };
             self.keep(slot["state"].clone());
             slot["state"] = json!("Hibernating");
+            slot["warmth"] = json!({"degrees": 3});
+            status["hibernation"] = json!("deep");
         });
     }
 
     /// The newer version is gone, and undid what it did.
     pub(crate) fn newer_version_undoes(&self) {
         let Some(state) = self.take_kept() else { return };
-        self.edit_slots(|slots| {
-            let unknown = slots.iter_mut().find(|slot| slot["state"] == json!("Hibernating"));
-            if let Some(slot) = unknown {
+        self.edit_ledger(|status| {
+            let mut slots = status["slots"].as_array_mut().into_iter().flatten();
+            if let Some(slot) = slots.find(|slot| slot["state"] == json!("Hibernating")) {
                 slot["state"] = state;
+                slot["warmth"] = Value::Null;
             }
+            status["hibernation"] = Value::Null;
         });
     }
 
-    fn edit_slots(&self, change: impl FnOnce(&mut Vec<Value>)) {
+    fn edit_ledger(&self, change: impl FnOnce(&mut Value)) {
         let _ = self.api.edit_status("bagsaccounts", "", ACCOUNT, |account| {
-            if let Some(slots) = account.pointer_mut("/status/slots").and_then(Value::as_array_mut) {
-                change(slots);
+            if let Some(status) = account.get_mut("status") {
+                change(status);
             }
         });
     }

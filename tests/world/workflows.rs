@@ -289,6 +289,17 @@ fn trouble() -> Vec<Workflow> {
             .key("web")
             .meanwhile("write the credentials anew", Scene::rewrite_credentials)
             .ends(WEB_IS_READY),
+        Workflow::new("token renewed in the middle", Ways::Token)
+            .key("web")
+            .meanwhile("renew the token, and put it there", Scene::renew_token)
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
+        Workflow::new("token renewed in the middle, and put there later", Ways::Both)
+            .key("web")
+            .meanwhile("renew the token at Bags", Scene::renew_token_at_bags)
+            .then(Duration::from_mins(20), "put it there", Scene::put_renewed_token)
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
         Workflow::new("credentials spoilt in the middle", Ways::Both)
             .key("web")
             .meanwhile("spoil the credentials", Scene::spoil_credentials)

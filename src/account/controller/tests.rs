@@ -124,7 +124,13 @@ impl World {
                 return (409, Value::Null);
             }
             if path.ends_with("/status") {
-                self.account.status = serde_json::from_value(sent["status"].clone()).unwrap();
+                let mut status = sent["status"].clone();
+                if method == Method::PATCH {
+                    let mut patched = serde_json::to_value(&self.account.status).unwrap();
+                    patched.as_object_mut().unwrap().append(status.as_object_mut().unwrap());
+                    status = patched;
+                }
+                self.account.status = serde_json::from_value(status).unwrap();
             } else {
                 self.account.metadata.finalizers =
                     serde_json::from_value(sent["metadata"]["finalizers"].clone()).unwrap();

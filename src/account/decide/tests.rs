@@ -256,6 +256,11 @@ fn a_state_of_a_newer_version_stops_every_change_of_slots() {
     });
     account.departed.push("x".into());
     assert_eq!(decide(&account), rest(RESYNC));
+    let theirs = pinned(account.clone(), "89abcdef-0123", "bags");
+    let handed_over = annotated(theirs, annotation::TAKE_OVER, "01234567-89ab");
+    assert_eq!(decide(&handed_over), rest(RESYNC), "nor is it taken over");
+    Arc::make_mut(&mut account.account).status.get_or_insert_default().installation = None;
+    assert_eq!(decide(&account), rest(RESYNC), "nor taken from nobody");
 }
 
 #[test]

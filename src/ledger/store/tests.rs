@@ -7,13 +7,14 @@ use std::pin::pin;
 use futures::FutureExt;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{client::Body, runtime::reflector};
 use serde_json::{Value, json};
 use tower_test::mock;
 
 use super::*;
 use crate::{
-    api::account::{Owner, SlotState},
+    api::account::{Installation, Owner, SlotState},
     clock::SystemClock,
 };
 
@@ -117,4 +118,105 @@ async fn after_a_conflict_the_decision_is_made_again_on_what_is_there() {
         (&json!("1"), &json!("5"))
     );
     assert_eq!(second["status"]["slots"][0]["state"], "Reserved");
+}
+
+/// A ledger that a newer version wrote into, with what this one cannot read.
+fn of_a_newer_version(version: u64) -> Value {
+    let mut account = account(
+        version,
+        json!([{
+            "owner": {"namespace": "shop", "name": "web", "uid": "uid-web"}, "use": "production/web", "revision": 1,
+            "state": "Hibernating", "attempt": "a", "published": 1, "since": "2026-01-01T00:00:00Z", "warmth": 3,
+        }]),
+    );
+    account["status"]["hibernation"] = json!("deep");
+    account
+}
+
+fn hold() -> Condition {
+    serde_json::from_value(json!({
+        "type": "Ready", "status": "False", "reason": "UnknownSlotState", "message": "held",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }))
+    .unwrap()
+}
+
+fn say(draft: &mut Draft<'_>) -> Result<(), Refusal> {
+    draft.status.conditions = vec![hold()];
+    draft.status.observed_generation = Some(7);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_a_ledger_that_a_newer_version_holds_the_conditions_alone_are_written() {
+    let (store, server) = store_of(of_a_newer_version(4));
+    let mut server = pin!(server);
+    let mut shown = of_a_newer_version(5);
+    shown["status"]["conditions"] = json!([hold()]);
+    shown["status"]["observedGeneration"] = json!(7);
+    let (written, (method, sent)) = tokio::join!(store.update("main", say), answer(&mut server, 200, shown));
+    assert_eq!(written.unwrap().resource_version(), Some("5".to_owned()));
+    assert_eq!(method, Method::PATCH);
+    let expected = json!({
+        "metadata": {"resourceVersion": "4"},
+        "status": {"conditions": [hold()], "observedGeneration": 7},
+    });
+    assert_eq!(sent, Some(expected));
+    assert!(store.update("main", say).await.is_ok());
+    assert!(server.next_request().now_or_never().is_none(), "said once");
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_such_a_write_leaves_it_in_doubt_as_any_other() {
+    let (store, server) = store_of(of_a_newer_version(4));
+    let mut server = pin!(server);
+    let lost = answer(&mut server, 500, failure(500, "InternalError"));
+    let (first, _) = tokio::join!(store.update("main", say), lost);
+    assert!(matches!(first, Err(StoreError::Kube(_))));
+    let script = async {
+        let (read, _) = answer(&mut server, 200, of_a_newer_version(5)).await;
+        let (write, sent) = answer(&mut server, 409, failure(409, "Conflict")).await;
+        let (again, _) = answer(&mut server, 200, account(6, json!([]))).await;
+        // It is held no more.
+        let (whole, _) = answer(&mut server, 200, account(7, json!([]))).await;
+        assert_eq!(sent.unwrap()["metadata"]["resourceVersion"], "5");
+        [read, write, again, whole]
+    };
+    let (second, methods) = tokio::join!(store.update("main", say), script);
+    assert_eq!(methods, [Method::GET, Method::PATCH, Method::GET, Method::PUT]);
+    assert!(second.is_ok());
+}
+
+#[tokio::test]
+async fn nothing_else_is_written_into_a_ledger_that_a_newer_version_holds() {
+    let (store, server) = store_of(of_a_newer_version(4));
+    let mut server = pin!(server);
+    let live = store.read("main").await.unwrap();
+    let condemn = Change::Condemn { attempt: "a".into(), emergency: true };
+    let writes: [(&str, fn(&mut Draft<'_>) -> Result<(), Refusal>); 5] = [
+        ("a place that the webhook keeps", |draft| draft.apply(&reserve())),
+        ("a take-over", |draft| {
+            draft.status.installation =
+                Some(Installation { cluster: "other".into(), namespace: "bags".into() });
+            Ok(())
+        }),
+        ("slots that were lost", |draft| draft.rebuild(vec![])),
+        ("keys made elsewhere", |draft| {
+            draft.status.capacity.get_or_insert_default().unmanaged = 2;
+            Ok(())
+        }),
+        ("a pause beside a condition", |draft| {
+            draft.status.paused_until = Some(draft.now());
+            say(draft)
+        }),
+    ];
+    for (case, write) in writes {
+        let refused = store.update("main", write).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{case}: {refused:?}");
+        let refused = store.update_once("main", live.clone(), write).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{case}, tried once: {refused:?}");
+    }
+    let refused = store.change("main", &[condemn]).await;
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::UnknownState))));
+    assert!(server.next_request().now_or_never().is_none(), "nothing was sent");
 }

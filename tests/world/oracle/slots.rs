@@ -14,6 +14,7 @@ use bags_operator::{
 };
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Oracle, elapsed};
 use crate::{
@@ -29,6 +30,7 @@ impl Oracle {
             self.ledger = Ledger::default();
             return;
         }
+        self.is_left_to_a_newer_version(change);
         // Most writes are about other things, and reading all of an account is dear.
         let same = |field| {
             change
@@ -93,6 +95,14 @@ impl Oracle {
         }
     }
 
+    /// Of an account that a newer version holds nothing is written but what is told of it, also of what this version cannot read.
+    fn is_left_to_a_newer_version(&mut self, change: &Change) {
+        let Some(before) = change.before.as_deref().filter(|before| is_held(before)) else { return };
+        if ledger_as_written(before) != ledger_as_written(&change.object) {
+            self.blame("a ledger with a state of a newer version was changed".to_owned());
+        }
+    }
+
     /// What the operator's own function might be wrong about itself, and what is no invariant of a ledger.
     fn beside_the_operators_own_judgement(&mut self, before: &Ledger, after: &Ledger, terms: &Terms) {
         let open = |slot: &&Slot| {
@@ -106,9 +116,6 @@ impl Oracle {
             && after.slots.iter().filter(open).any(|slot| born(&slot))
         {
             self.blame("I5: a licence was taken while another one was open".to_owned());
-        }
-        if before.unknown_state() && before.slots != after.slots {
-            self.blame("a ledger with a state of a newer version was changed".to_owned());
         }
         for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Live) {
             let attempt = slot.attempt.clone().unwrap_or_default();
@@ -168,4 +175,21 @@ impl Oracle {
             self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
         }
     }
+}
+
+/// Whether a slot is in a state that this version does not know.
+fn is_held(account: &Value) -> bool {
+    let slots = account["status"]["slots"].as_array().into_iter().flatten();
+    slots
+        .map(|slot| SlotState::from(slot["state"].as_str().unwrap_or_default().to_owned()))
+        .any(|state| matches!(state, SlotState::Unknown(_)))
+}
+
+/// An account's status as it stands there, without what is told of it.
+fn ledger_as_written(account: &Value) -> Value {
+    let mut status = account["status"].clone();
+    if let Some(status) = status.as_object_mut() {
+        status.retain(|field, _| !matches!(field.as_str(), "conditions" | "observedGeneration"));
+    }
+    status
 }

@@ -122,6 +122,14 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
         ))
         .ends(TWO_HOLD),
         ends(once_switched(
+            "token renewed in the middle of a rotation, and put there later",
+            minutes(1),
+            "renew the token at Bags",
+            Scene::renew_token_at_bags,
+        ))
+        .then(minutes(40), "put it there", Scene::put_renewed_token)
+        .ends(TWO_HOLD),
+        ends(once_switched(
             "credentials spoilt in the middle of a rotation",
             minutes(1),
             "spoil the credentials",

@@ -1,5 +1,7 @@
 //! What people do to the account's credentials.
 
+use std::sync::PoisonError;
+
 use bags_operator::sandbox::UserOptions;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
@@ -13,6 +15,28 @@ impl Scene {
         let _ = self.api.edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| {
             secret["metadata"]["annotations"]["example.com/written"] = json!("again");
         });
+    }
+
+    /// The platform team has a new agent token made at Bags, which refuses the old one from then on, and puts it there.
+    pub(crate) fn renew_token(&self) {
+        self.renew_token_at_bags();
+        self.put_renewed_token();
+    }
+
+    /// The same at Bags alone: until somebody puts it there, the account has a token that Bags refuses.
+    pub(crate) fn renew_token_at_bags(&self) {
+        if let Ok(token) = self.sandbox.renew_token(&self.user) {
+            self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(token.clone());
+            self.keep(json!(STANDARD.encode(token)));
+        }
+    }
+
+    /// Puts what [`Scene::renew_token_at_bags`] got there.
+    pub(crate) fn put_renewed_token(&self) {
+        let Some(token) = self.take_kept() else { return };
+        let _ = self
+            .api
+            .edit("secrets", OPERATOR_NAMESPACE, CREDENTIALS, |secret| secret["data"]["token"] = token);
     }
 
     /// Somebody spoils the credentials.

@@ -1,7 +1,9 @@
 //! An account that is edited, replaced or deleted, and another installation beside this one.
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::operator::wake::Wake;
+use crate::{api::BagsAccountStatus, operator::wake::Wake};
 
 #[tokio::test]
 async fn two_installations_of_one_cluster_do_not_answer_each_other() {
@@ -93,4 +95,24 @@ async fn a_deleted_account_goes_when_its_last_slot_is_gone() {
     stage.world().changed();
     stage.until(MINUTES, |world| world.account.finalizers().is_empty()).await;
     assert!(states(&stage.world()).is_empty());
+}
+
+#[tokio::test]
+async fn an_account_that_a_newer_version_holds_is_told_so_and_is_not_changed() {
+    let (live, held) = (aged(0, SlotState::Live), aged(1, SlotState::Unknown("Hibernating".into())));
+    let mut stage = stage(true, vec![live.clone(), held]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    let pause = stage.clock.wall() + Duration::from_mins(5);
+    let account = stage.world().account.clone();
+    stage.context.memory_of("main", &account).budget.pause_until(pause);
+    stage.pass(Duration::from_mins(30)).await;
+    let world = stage.world();
+    assert_eq!(condition(&world, "Ready").unwrap().reason, "UnknownSlotState");
+    let writes = world.requests.iter().filter(|sent| !sent.starts_with("GET") && !sent.starts_with("BAGS"));
+    let writes: BTreeSet<&str> = writes.map(String::as_str).collect();
+    assert_eq!(writes, BTreeSet::from(["PATCH /apis/keys.bags.fm/v1alpha1/bagsaccounts/main/status"]));
+    let (before, after) = (account.status.unwrap(), world.account.status.clone().unwrap());
+    let BagsAccountStatus { conditions, observed_generation, .. } = after.clone();
+    assert_eq!(BagsAccountStatus { conditions, observed_generation, ..before }, after);
 }

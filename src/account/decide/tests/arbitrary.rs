@@ -11,7 +11,7 @@ use crate::{
     account::{
         memory::{Endpoint, NamespaceSeen},
         observe::signed,
-        status::{show, show_foreign, transitions},
+        status::{show, show_foreign, show_held, transitions},
     },
     api::arbitrary::{any_account, for_all_read, with_unknown_state},
     ledger::{
@@ -182,7 +182,7 @@ fn judge(seen: &Observation, decision: &Decision) -> Result<(), TestCaseError> {
             effect @ (Effect::Close(_) | Effect::Clear(_) | Effect::Revoke { .. } | Effect::Ineffective(_)),
         ) => prop_assert!(!quiet, "{effect:?}"),
         Decision::Act(Effect::Pin { slots, .. }) => {
-            prop_assert!(standing == Standing::Takeable && slots.is_empty());
+            prop_assert!(standing == Standing::Takeable && !held && slots.is_empty());
         }
         Decision::Act(Effect::AddFinalizer) => prop_assert!(standing != Standing::Foreign),
         Decision::Act(Effect::RemoveFinalizer) => prop_assert!(seen.slots.is_empty() || forgotten(seen)),
@@ -200,13 +200,19 @@ fn judge_status(seen: &Observation) -> Result<(), TestCaseError> {
     let before = seen.account.status.clone().unwrap_or_default();
     let shown = |before: &BagsAccountStatus| {
         let mut status = before.clone();
-        match standing(seen) {
-            Standing::Foreign => show_foreign(&mut status, &seen.account, seen, seen.wall),
-            Standing::Takeable | Standing::Ours => show(&mut status, &seen.account, seen, seen.wall),
-        }
+        let show = match (standing(seen), held_by_unknown_state(seen)) {
+            (Standing::Foreign, _) => show_foreign,
+            (Standing::Takeable | Standing::Ours, true) => show_held,
+            (Standing::Takeable | Standing::Ours, false) => show,
+        };
+        show(&mut status, &seen.account, seen, seen.wall);
         status
     };
     let next = shown(&before);
+    if held_by_unknown_state(seen) {
+        let BagsAccountStatus { conditions, observed_generation, .. } = next.clone();
+        prop_assert_eq!(&BagsAccountStatus { conditions, observed_generation, ..before.clone() }, &next);
+    }
     prop_assert_eq!((&next.slots, &next.departed), (&before.slots, &before.departed));
     let text = serde_json::to_string(&next).unwrap();
     prop_assert_eq!(&serde_json::from_str::<BagsAccountStatus>(&text).unwrap(), &next);
@@ -223,7 +229,10 @@ fn judge_status(seen: &Observation) -> Result<(), TestCaseError> {
 #[test]
 fn whatever_else_an_account_says_a_ledger_of_a_newer_version_is_left_alone() {
     let held = any_account(NOW).prop_map(|account| with_unknown_state(account, "Quarantined"));
-    for_all_read(file!(), &(held, any_rest()), read, |seen| judge(&seen, &decide(&seen)));
+    for_all_read(file!(), &(held, any_rest()), read, |seen| {
+        judge(&seen, &decide(&seen))?;
+        judge_status(&seen)
+    });
 }
 
 #[test]
