@@ -10,6 +10,8 @@ mod support;
 mod admission;
 #[path = "operator/alone.rs"]
 mod alone;
+#[path = "operator/certificates.rs"]
+mod certificates;
 #[path = "operator/deletion.rs"]
 mod deletion;
 #[path = "operator/election.rs"]

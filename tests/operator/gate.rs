@@ -118,7 +118,7 @@ impl Gate {
     }
 
     pub(crate) fn lead(&self) {
-        self.robin.lead_to(self.alone.world.operator.iter().chain(&self.further));
+        self.robin.lead_to(self.replicas());
     }
 
     pub(crate) async fn scene(&self, account: Value) -> Scene<'_> {
@@ -127,6 +127,11 @@ impl Gate {
         scene.make_account(account).await;
         scene.account_where("Ready", |account| holds(account, "Ready", "True")).await;
         scene
+    }
+
+    /// Every replica.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = &Operator> {
+        self.alone.world.operator.iter().chain(&self.further)
     }
 
     pub(crate) fn configurations(&self, client: kube::Client) -> Api<ValidatingWebhookConfiguration> {
