@@ -20,6 +20,8 @@ mod election;
 mod gate;
 #[path = "operator/holds.rs"]
 mod holds;
+#[path = "operator/kubectl.rs"]
+mod kubectl;
 #[path = "operator/main_job.rs"]
 mod main_job;
 #[path = "operator/quota.rs"]
