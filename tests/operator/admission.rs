@@ -461,19 +461,31 @@ async fn past_a_webhook_that_is_not_configured_nobody_gets_a_key_too_many() {
     let metrics = gate.alone.world.operator().metrics().await;
     assert!(metrics.contains("bags_operator_webhook_registered 0\n"), "{metrics}");
 
-    let asked = scene.requests_to("/keys/create");
     scene.apply("second-come", json!({})).await;
-    scene.not_ready("second-come", "QuotaExceeded").await;
-    scene.apply_after("second-come", "third-come", json!({})).await;
-    scene.not_ready("third-come", "QuotaExceeded").await;
-    let third = scene.keys().get("third-come").await.unwrap();
-    assert_eq!(condition(&third, "QuotaAvailable").unwrap().status, "False");
-    assert_eq!(scene.requests_to("/keys/create"), asked, "Bags was asked for more than fits");
-    scene.patch_account(json!({"spec": {"limit": 2}})).await;
+    for (earlier, name) in [("second-come", "third-come"), ("third-come", "fourth-come")] {
+        scene.apply_after(earlier, name, json!({})).await;
+    }
+    let waiting = ["second-come", "third-come", "fourth-come"];
+    waits_unasked(&scene, &waiting, 1).await;
+    // A slot comes free, then another one is added, and another one.
+    scene.delete_now("first-come").await;
     scene.ready("second-come").await;
-    scene.not_ready("third-come", "QuotaExceeded").await;
-    scene.patch_account(json!({"spec": {"limit": 3}})).await;
+    waits_unasked(&scene, &waiting[1..], 2).await;
+    scene.patch_account(json!({"spec": {"limit": 2}})).await;
     scene.ready("third-come").await;
+    waits_unasked(&scene, &waiting[2..], 3).await;
+    scene.patch_account(json!({"spec": {"limit": 3}})).await;
+    scene.ready("fourth-come").await;
+    waits_unasked(&scene, &[], 4).await;
     scene.end().await;
     gate.end().await;
+}
+
+/// All of these are told that there is no slot; of Bags no more keys were asked for than were served.
+async fn waits_unasked(scene: &Scene<'_>, waiting: &[&str], served: usize) {
+    for name in waiting {
+        scene.not_ready(name, "QuotaExceeded").await;
+        scene.key(name, "told that there is no slot", |key| holds(key, "QuotaAvailable", "False")).await;
+    }
+    assert_eq!(scene.requests_to("/keys/create"), served, "Bags was asked for more than fits");
 }
