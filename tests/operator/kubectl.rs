@@ -165,3 +165,31 @@ async fn apply_as_a_dry_run_says_what_would_be_and_keeps_nothing() {
     scene.end().await;
     gate.end().await;
 }
+
+#[tokio::test]
+async fn whoever_is_let_in_unwisely_reads_a_warning() {
+    let gate = Gate::new(&[]).await;
+    let kubectl = Kubectl::new(&gate).await;
+    let open = gate.scene(json!({"rotationReserve": 0})).await;
+    let queue = gate.scene(json!({"limit": 1, "admission": "Queue"})).await;
+    let use_of = |application: &str| json!({"application": application});
+    let cases = [
+        (open.new_key("first", use_of("web")), "keeps no slot for rotations (rotationReserve: 0)"),
+        (open.new_key("again", use_of("web")), "has application \"web\" in environment \"production\""),
+        (queue.new_key("first", json!({})), "no slot is left for further ApiKeys"),
+        (queue.new_key("second", json!({})), "1 of 1 in use"),
+    ];
+    for (key, words) in cases {
+        let printed = kubectl.apply(std::slice::from_ref(&key), &[]).await;
+        assert!(printed.done && printed.out.ends_with(" created\n"), "{printed:?}");
+        let mut warnings = printed.err.lines().filter(|line| line.starts_with("Warning: "));
+        assert!(warnings.any(|warning| warning.contains(words)), "{words}: {printed:?}");
+    }
+    open.ready("first").await;
+    open.not_ready("again", "DuplicateUse").await;
+    queue.ready("first").await;
+    queue.not_ready("second", "QuotaExceeded").await;
+    open.end().await;
+    queue.end().await;
+    gate.end().await;
+}
