@@ -7,12 +7,19 @@ open_crowd() {
 
 # person NAME: applies an ApiKey until there is a clear answer, which is kept.
 person() {
-	local said
+	local said begin=$SECONDS
 	until
-		said=$(apikey crowd "$1" production "$1" | sed 's/{name: main}/{name: crowd}/' | kubectl create -f - 2>&1) ||
+		said=$(apikey crowd "$1" production "$1" | sed 's/{name: main}/{name: crowd}/' |
+			kubectl create --request-timeout=30s -f - 2>&1) ||
 			grep -q "has no slot for another key" <<<"$said"
 	do
 		printf '%s\n' "$said" >>"$work/crowd/unclear"
+		# Nobody else applies this name: an earlier try was stored, and its answer was lost.
+		if grep -q "(AlreadyExists)" <<<"$said"; then
+			said="$said: it was created"
+			break
+		fi
+		[ $((SECONDS - begin)) -lt 120 ] || fail "$1 was neither admitted nor refused within 120 s: $said"
 		sleep 0.5
 	done
 	printf '%s\n' "$said" >"$work/crowd/$1"
@@ -20,12 +27,12 @@ person() {
 
 # crowd ROUND COUNT: so many people at once.
 crowd() {
-	local number people=()
+	local number person people=()
 	for number in $(seq "$2"); do
 		person "person-$1-$number" 9>&- &
 		people+=($!)
 	done
-	wait "${people[@]}"
+	for person in "${people[@]}"; do wait "$person"; done
 }
 
 slots_of_crowd() { kubectl get bacct crowd -o "jsonpath={range .status.slots[?(@.state==\"$1\")]}x{end}"; }

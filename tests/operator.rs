@@ -10,6 +10,8 @@ mod support;
 mod admission;
 #[path = "operator/alone.rs"]
 mod alone;
+#[path = "operator/certificates.rs"]
+mod certificates;
 #[path = "operator/deletion.rs"]
 mod deletion;
 #[path = "operator/election.rs"]
@@ -18,6 +20,8 @@ mod election;
 mod gate;
 #[path = "operator/holds.rs"]
 mod holds;
+#[path = "operator/kubectl.rs"]
+mod kubectl;
 #[path = "operator/main_job.rs"]
 mod main_job;
 #[path = "operator/quota.rs"]

@@ -17,13 +17,14 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 
 use crate::support::{
     operator::Operator,
-    scene::{Scene, Way, holds},
+    scene::{LIMIT, Scene, Way, holds},
     world::{Alone, World},
 };
 
@@ -34,6 +35,10 @@ pub(crate) struct RoundRobin {
     next: Arc<AtomicUsize>,
     /// How often all connections were ended.
     cut: Arc<watch::Sender<usize>>,
+    /// How many connections are open.
+    open: Arc<watch::Sender<usize>>,
+    /// How many connections a replica ended while it owed an answer.
+    unanswered: Arc<AtomicUsize>,
 }
 
 impl RoundRobin {
@@ -47,12 +52,21 @@ impl RoundRobin {
             loop {
                 let (mut client, _) = listener.accept().await.unwrap();
                 let Some(replica) = this.pick() else { continue };
-                let mut cut = this.cut.subscribe();
+                let (mut cut, open, unanswered) =
+                    (this.cut.subscribe(), Open::new(&this.open), this.unanswered.clone());
                 tokio::spawn(async move {
+                    let _open = open;
                     let Ok(mut server) = TcpStream::connect(replica).await else { return };
                     tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = cut.changed() => {}
+                        owed = pass_on(&mut client, &mut server) => {
+                            unanswered.fetch_add(usize::from(owed), Ordering::Relaxed);
+                        }
+                        _ = cut.changed() => {
+                            drop(server);
+                            // Until the client has ended it as well, it may ask once more.
+                            let _ = client.shutdown().await;
+                            let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
+                        }
                     }
                 });
             }
@@ -66,6 +80,20 @@ impl RoundRobin {
         (!replicas.is_empty()).then(|| replicas[turn % replicas.len()])
     }
 
+    /// Ends the connections that clients keep for their next question, and returns when they know: it meets the next replica.
+    /// Nobody may wait for an answer.
+    pub(crate) async fn cut(&self) {
+        self.cut.send_modify(|times| *times += 1);
+        let mut open = self.open.subscribe();
+        let ended = tokio::time::timeout(LIMIT, open.wait_for(|open| *open == 0)).await;
+        ended.expect("clients end what was cut").unwrap();
+    }
+
+    /// How many calls were cut off by the end of a replica.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
     /// Ends every connection, and leads to nobody.
     pub(crate) fn close(&self) {
         self.replicas.lock().unwrap().clear();
@@ -75,6 +103,58 @@ impl RoundRobin {
     pub(crate) fn lead_to<'a>(&self, operators: impl IntoIterator<Item = &'a Operator>) {
         *self.replicas.lock().unwrap() = operators.into_iter().map(webhook_of).collect();
     }
+}
+
+/// One of the connections that are open.
+struct Open(Arc<watch::Sender<usize>>);
+
+impl Open {
+    fn new(open: &Arc<watch::Sender<usize>>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+/// Passes bytes on until one side ends; whether that was the replica, and it had not answered what it was sent last.
+async fn pass_on(client: &mut TcpStream, server: &mut TcpStream) -> bool {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.split(), server.split());
+    let (mut question, mut answer) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            read = from_client.read(&mut question) => match read {
+                Ok(length) if length > 0 => {
+                    asked = true;
+                    if to_server.write_all(&question[..length]).await.is_err() {
+                        return asked;
+                    }
+                }
+                _ => return false,
+            },
+            read = from_server.read(&mut answer) => match read {
+                Ok(length) if length > 0 => {
+                    asked = false;
+                    if to_client.write_all(&answer[..length]).await.is_err() {
+                        return false;
+                    }
+                }
+                _ => return asked,
+            },
+        }
+    }
+}
+
+/// How many reviews an operator has answered with this outcome.
+pub(crate) async fn answered(operator: &Operator, outcome: &str) -> f64 {
+    let series = format!("bags_operator_admission_reviews_total{{outcome=\"{outcome}\"}}");
+    operator.measures(&series).await.unwrap_or_default()
 }
 
 /// The address of an operator's webhook, as its log last told it.
@@ -118,7 +198,7 @@ impl Gate {
     }
 
     pub(crate) fn lead(&self) {
-        self.robin.lead_to(self.alone.world.operator.iter().chain(&self.further));
+        self.robin.lead_to(self.replicas());
     }
 
     pub(crate) async fn scene(&self, account: Value) -> Scene<'_> {
@@ -127,6 +207,11 @@ impl Gate {
         scene.make_account(account).await;
         scene.account_where("Ready", |account| holds(account, "Ready", "True")).await;
         scene
+    }
+
+    /// Every replica.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = &Operator> {
+        self.alone.world.operator.iter().chain(&self.further)
     }
 
     pub(crate) fn configurations(&self, client: kube::Client) -> Api<ValidatingWebhookConfiguration> {

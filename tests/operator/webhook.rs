@@ -1,15 +1,10 @@
-//! The webhook itself on a real API server: whom the configuration trusts, certificates that follow each other, senders
-//! that mean no good.
+//! The webhook itself on a real API server: whom the configuration trusts, how it ends, senders that mean no good.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use bags_operator::{
-    api::BagsAccount,
-    clock::{Clock, SystemClock},
-};
+use bags_operator::api::BagsAccount;
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingWebhookConfiguration,
-    core::v1::Secret,
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
 use kube::{
@@ -17,10 +12,9 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::net::TcpStream;
 
 use crate::{
-    admission::NO_SLOT,
     gate::{Gate, webhook_of},
     support::{
         operator::Operator,
@@ -118,100 +112,6 @@ async fn an_operator_that_may_not_write_its_bundle_says_so_until_it_may() {
     scene.apply("in-time", json!({})).await;
     scene.ready("in-time").await;
     scene.end().await;
-    gate.end().await;
-}
-
-/// Lives of certificates that let a test see fifty of them: an authority is replaced every sixteen seconds. A third of a life is
-/// what a process has to renew in: on a machine that has no processor for it for longer than these four seconds, calls would fail.
-const SHORT_LIVES: [&str; 3] =
-    ["--webhook-ca-life=24s", "--webhook-ca-settle=2s", "--webhook-certificate-life=12s"];
-/// So many processes have certificates of their own.
-const PROCESSES: usize = 4;
-
-/// How many certificates are signed while calls go on. `make soak` sees more of them.
-#[expect(clippy::disallowed_methods, reason = "the edge of a test")]
-fn rotations_to_see() -> usize {
-    match std::env::var("SOAK_ROTATIONS") {
-        Ok(text) => text.parse().unwrap_or_else(|error| panic!("SOAK_ROTATIONS={text}: {error}")),
-        Err(_) => 50,
-    }
-}
-
-/// When the certificate of a process ends, as its metrics tell, in seconds since 1970.
-async fn certificate_end(operator: &Operator) -> f64 {
-    let metrics = operator.metrics().await;
-    let mut lines = metrics.lines();
-    let told =
-        lines.find_map(|line| line.strip_prefix("bags_operator_webhook_certificate_end_timestamp_seconds "));
-    told.and_then(|told| told.parse().ok())
-        .unwrap_or_else(|| panic!("no end of the certificate in: {metrics}"))
-}
-
-#[tokio::test]
-async fn certificates_and_authorities_follow_each_other_without_a_failed_call() {
-    let mut gate = Gate::new(&SHORT_LIVES).await;
-    for _ in 1..PROCESSES {
-        gate.further.push(gate.alone.world.launch.another().start().await);
-    }
-    gate.lead();
-    let scene = gate.scene(json!({})).await;
-    let full = gate.scene(json!({"limit": 1})).await;
-    full.apply("app", json!({})).await;
-    full.ready("app").await;
-    let rotations = || {
-        let logs =
-            gate.alone.world.operator.iter().chain(&gate.further).map(|operator| operator.launch.log());
-        logs.map(|log| log.matches("Signed a certificate").count()).sum::<usize>()
-    };
-    let first_end = certificate_end(gate.alone.world.operator()).await;
-    let (mut calls, mut bundles, wanted) = (JoinSet::new(), BTreeSet::new(), rotations_to_see());
-    // Twenty a second, however long each takes.
-    let mut pause = tokio::time::interval(Duration::from_millis(50));
-    let mut made = 0;
-    while rotations() < wanted {
-        pause.tick().await;
-        made += 1;
-        // Every other one is let in, and not stored; the rest are refused by a reading of the ledger.
-        let fits = made % 2 == 0;
-        let place = if fits { &scene } else { &full };
-        let (api, key) = (place.keys(), place.new_key(&format!("app-{made}"), json!({})));
-        let params = PostParams { dry_run: fits, ..PostParams::default() };
-        calls.spawn(async move {
-            match api.create(&params, &key).await.map_err(|error| error.to_string()) {
-                Ok(_) if fits => Ok(()),
-                Err(said) if !fits && said.contains(NO_SLOT) => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
-        // Whoever wants another authority deletes the Secret: no call fails for that either.
-        if made % 150 == 0 {
-            let secrets: Api<Secret> =
-                Api::namespaced(scene.client.clone(), &gate.alone.world.launch.namespace);
-            secrets.delete("bags-operator-webhook-ca", &DeleteParams::default()).await.unwrap();
-        }
-        if made % 10 == 0 {
-            let configuration = gate.configurations(scene.client.clone()).get("bags-operator").await.unwrap();
-            let bundle = configuration.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap();
-            bundles.insert(bundle.0);
-        }
-    }
-    let failed: Vec<String> = calls.join_all().await.into_iter().filter_map(Result::err).collect();
-    assert_eq!(failed, Vec::<String>::new(), "of {made} calls");
-    // Two certificates of each process and two bundles for each authority, more or less.
-    let bundles = bundles.len();
-    assert!(
-        bundles >= wanted / (PROCESSES * 2),
-        "only {bundles} bundles were seen: the authorities were not replaced"
-    );
-    let (last_end, now) = (certificate_end(gate.alone.world.operator()).await, SystemClock.wall());
-    assert!(
-        last_end > first_end,
-        "the metric tells of the certificate that is served: {first_end}, {last_end}"
-    );
-    assert!(last_end > now.as_duration().as_secs_f64(), "{last_end} has passed at {now}");
-    println!("soak: {made} calls, 0 failed, {} certificates, {bundles} bundles", rotations());
-    scene.end().await;
-    full.end().await;
     gate.end().await;
 }
 
