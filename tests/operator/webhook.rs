@@ -1,8 +1,9 @@
 //! The webhook itself on a real API server: whom the configuration trusts, how it ends, senders that mean no good.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bags_operator::api::BagsAccount;
+use futures::StreamExt;
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingWebhookConfiguration,
     rbac::v1::{ClusterRole, ClusterRoleBinding},
@@ -12,13 +13,14 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
+    certificates::connect,
     gate::{Gate, webhook_of},
     support::{
         operator::Operator,
-        scene::{LIMIT, all, condition, holds, says},
+        scene::{LIMIT, Scene, all, condition, holds, says},
     },
 };
 
@@ -141,93 +143,165 @@ fn kill_in_order(process: u32) {
     assert!(told.success());
 }
 
+/// Sends to a webhook what an API server would not.
+struct Sender {
+    client: reqwest::Client,
+    url: String,
+    address: SocketAddr,
+    /// What the API server is told to trust.
+    bundle: Vec<u8>,
+}
+
+/// How a webhook answered: the code, and the text.
+type Said = (u16, String);
+
+impl Sender {
+    async fn new(gate: &Gate, operator: &Operator) -> Self {
+        let configurations = gate.configurations(gate.alone.world.cluster.client().await);
+        let configuration = configurations.get("bags-operator").await.unwrap();
+        let bundle = configuration.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap().0;
+        let trusted = [reqwest::Certificate::from_pem(&bundle).unwrap()];
+        let client = reqwest::Client::builder().tls_certs_only(trusted).build().unwrap();
+        let address = webhook_of(operator);
+        Self { client, url: format!("https://{address}/admit"), address, bundle }
+    }
+
+    /// Sends a body; `announced` is the length that its head tells.
+    async fn send(
+        &self,
+        body: impl Into<reqwest::Body>,
+        announced: Option<usize>,
+    ) -> Result<Said, reqwest::Error> {
+        let announced = announced.map(|length| (reqwest::header::CONTENT_LENGTH, length.into()));
+        let request = self.client.post(&self.url).headers(announced.into_iter().collect()).body(body);
+        let answer = request.send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    /// Sends so many bytes, and then nothing, without an end.
+    async fn begin(&self, length: usize, announced: Option<usize>) -> Said {
+        let first = futures::stream::once(async move { Ok::<_, std::io::Error>(vec![b'{'; length]) });
+        let body = reqwest::Body::wrap_stream(first.chain(futures::stream::pending()));
+        self.send(body, announced).await.unwrap()
+    }
+
+    /// The response of a review to what can be sent at once.
+    async fn ask(&self, body: String) -> Value {
+        let (code, text) = self.send(body, None).await.unwrap();
+        assert_eq!(code, 200, "{text}");
+        serde_json::from_str::<Value>(&text).unwrap()["response"].take()
+    }
+}
+
+/// Somebody honest whose ApiKey is put before the webhook, by the API server.
+struct Honest<'s> {
+    scene: &'s Scene<'s>,
+    admitted: usize,
+}
+
+impl Honest<'_> {
+    /// One more, while others do what they do.
+    async fn beside<T>(&mut self, others: impl Future<Output = T>) -> T {
+        let name = format!("app-{}", self.admitted);
+        let (came, _) = tokio::join!(others, self.scene.apply(&name, json!({})));
+        self.admitted += 1;
+        came
+    }
+}
+
+/// How the webhook answers where it takes nothing in.
+const TOO_LATE: (u16, &str) = (408, "the review did not arrive in time\n");
+const TOO_LONG: (u16, &str) = (413, "a review has 1 MiB at most\n");
+const OVERLOADED: (u16, &str) = (503, "too many reviews at once; try again in a moment\n");
+
+fn is(said: &Said, expected: (u16, &str)) -> bool {
+    (said.0, said.1.as_str()) == expected
+}
+
+const MIB: usize = 1024 * 1024;
+
 #[tokio::test]
 async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
     let gate = Gate::new(&[]).await;
     let scene = gate.scene(json!({})).await;
     let operator = gate.alone.world.operator();
-    let address = webhook_of(operator);
-    let configuration = gate.configurations(scene.client.clone()).get("bags-operator").await.unwrap();
-    let bundle = configuration.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap();
-    let client = reqwest::Client::builder()
-        .tls_certs_only([reqwest::Certificate::from_pem(&bundle.0).unwrap()])
-        .build()
-        .unwrap();
-    let url = format!("https://{address}/admit");
+    let sender = Sender::new(&gate, operator).await;
+    let mut honest = Honest { scene: &scene, admitted: 0 };
 
-    // Connections that bring nothing, and bodies that never end.
-    let mut idle = Vec::new();
-    for _ in 0..1000 {
-        idle.push(TcpStream::connect(address).await.unwrap());
+    // Connections that bring nothing, and are sent away. Where more wait than the system keeps for the operator, it drops some
+    // and tells nobody: a handshake is answered once all before it were taken in.
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.extend(all((0..50).map(|_| TcpStream::connect(sender.address))).await);
+        connect(sender.address, &sender.bundle).await.unwrap();
     }
-    let slow: Vec<_> = (0..300)
-        .map(|_| {
-            let first = futures::stream::once(async { Ok::<_, std::io::Error>("{".to_owned()) });
-            let body =
-                reqwest::Body::wrap_stream(futures::StreamExt::chain(first, futures::stream::pending()));
-            client.post(&url).body(body).send()
-        })
-        .collect();
-    let honest = async {
-        for n in 0..8 {
-            scene.apply(&format!("app-{n}"), json!({})).await;
+    let away = all(silent.into_iter().map(async |connection| {
+        let read = connection.unwrap().read(&mut [0; 1]).await;
+        assert_eq!(read.unwrap_or(0), 0);
+    }));
+    honest.beside(async { tokio::time::timeout(LIMIT, away).await.expect("all are closed") }).await;
+
+    // Connections that shake hands first: so may an API server's rest as well, and they stay while all else goes on.
+    let mut resting = Vec::new();
+    for _ in 0..20 {
+        let more = all((0..50).map(|_| connect(sender.address, &sender.bundle)));
+        resting.extend(more.await.into_iter().map(Result::unwrap));
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", operator.process())).unwrap().count();
+    assert!(open >= resting.len(), "{open} connections of {} are still open", resting.len());
+    honest.beside(async {}).await;
+
+    // Bodies that never end.
+    for said in honest.beside(all((0..300).map(|_| sender.begin(1, None)))).await {
+        assert!(is(&said, TOO_LATE), "a body that never ends: {said:?}");
+    }
+
+    // Bodies that are too long: announced, and refused with the first byte; else once too much has come.
+    for (sent, announced) in [(1, Some(10 * MIB)), (MIB + 1, None)] {
+        let said = sender.begin(sent, announced).await;
+        assert!(is(&said, TOO_LONG), "more than a MiB: {said:?}");
+    }
+    // Who sends all of it all the same may see the end of the connection before the answer.
+    let piece = bytes::Bytes::from(vec![b'x'; MIB]);
+    let sent = (0..32).map(|n| {
+        let pieces = futures::stream::iter(vec![piece.clone(); 10]).map(Ok::<_, std::io::Error>);
+        sender.send(reqwest::Body::wrap_stream(pieces), (n % 2 == 0).then_some(10 * MIB))
+    });
+    for said in honest.beside(all(sent)).await {
+        assert!(
+            said.as_ref().map_or_else(|error| error.is_request(), |said| is(said, TOO_LONG)),
+            "10 MiB: {said:?}"
+        );
+    }
+
+    // Bodies that take all of the room that there is for long ones. A short one needs none of it.
+    let crowded = async {
+        let mut overloaded = false;
+        while !overloaded {
+            for said in all((0..64).map(|_| sender.begin(MIB - 1, None))).await {
+                assert!(is(&said, TOO_LATE) || is(&said, OVERLOADED), "{said:?}");
+                overloaded |= is(&said, OVERLOADED);
+            }
         }
     };
-    let (slow, ()) = tokio::join!(all(slow), honest);
-    for answer in slow {
-        assert_eq!(answer.unwrap().status(), 408, "a body that never ends");
-    }
-    // Announced, and refused with the first byte; else once too much has come. No more is sent than is taken: whoever went on
-    // might see the end of the connection before the answer.
-    for (announced, sent) in [(Some(10 * 1024 * 1024), 1), (None, 1024 * 1024 + 1)] {
-        let first = futures::stream::once(async move { Ok::<_, std::io::Error>(vec![b'x'; sent]) });
-        let body = reqwest::Body::wrap_stream(futures::StreamExt::chain(first, futures::stream::pending()));
-        let announced = announced.map(|length: usize| (reqwest::header::CONTENT_LENGTH, length.into()));
-        let answer = client.post(&url).headers(announced.into_iter().collect()).body(body).send().await;
-        assert_eq!(answer.unwrap().status(), 413, "a body of 10 MiB");
-    }
+    honest
+        .beside(async { tokio::time::timeout(LIMIT, crowded).await.expect("there is no room for all") })
+        .await;
     // A megabyte of numbers in a member that nobody asked for: skipped, not kept.
     let wide = format!("{{\"junk\": [0{}]}}", ",0".repeat(500_000));
-    let wide: Vec<_> = (0..64).map(|_| client.post(&url).body(wide.clone()).send()).collect();
-    for answer in all(wide).await.into_iter().map(Result::unwrap) {
+    for said in honest.beside(all((0..64).map(|_| sender.send(wide.clone(), None)))).await {
+        let said = said.unwrap();
         // Not all of them have room at the same time.
-        if answer.status() == 503 {
-            continue;
+        if !is(&said, OVERLOADED) {
+            let answer: Value = serde_json::from_str(&said.1).unwrap();
+            assert_eq!(answer["response"]["allowed"], json!(false), "a wide body");
         }
-        let answer = answer.bytes().await.unwrap();
-        let answer: Value = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(answer["response"]["allowed"], json!(false), "a wide body");
     }
-    let deep = "[".repeat(500_000);
-    for (what, body, words) in [
-        ("garbage", "garbage".to_owned(), "no AdmissionReview"),
-        ("endless nesting", deep, "no AdmissionReview"),
-        (
-            "another version",
-            json!({"apiVersion": "admission.k8s.io/v9", "kind": "AdmissionReview"}).to_string(),
-            "v9",
-        ),
-    ] {
-        let answer = client.post(&url).body(body).send().await.unwrap().bytes().await.unwrap();
-        let answer: Value = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(answer["response"]["allowed"], json!(false), "{what}");
-        says(answer["response"]["status"]["message"].as_str().unwrap(), &[words]);
-    }
-    // In all but its depth it is what an API server sends; what is not judged is skipped, however deep it is.
-    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let review = deep_review(&scene.name).replacen("\"nested\"", &nested, 1);
-    let answer = client.post(&url).body(review).send().await.unwrap().bytes().await.unwrap();
-    let answer: Value = serde_json::from_slice(&answer).unwrap();
-    assert_eq!(answer["response"]["allowed"], json!(true), "{answer}");
-    assert_eq!(client.get(&url).send().await.unwrap().status(), 405);
-    // All who brought nothing are sent away.
-    for mut connection in idle {
-        let mut byte = [0; 1];
-        let read = tokio::io::AsyncReadExt::read(&mut connection, &mut byte);
-        let read = tokio::time::timeout(LIMIT, read).await.expect("an idle connection is closed");
-        assert_eq!(read.unwrap_or(0), 0);
-    }
-    for n in 0..8 {
+
+    honest.beside(unreadable(&sender, &scene.name)).await;
+    assert_eq!(sender.client.get(&sender.url).send().await.unwrap().status(), 405);
+    drop(resting);
+    for n in 0..honest.admitted {
         scene.ready(&format!("app-{n}")).await;
     }
     let peak = peak_memory(operator);
@@ -236,19 +310,78 @@ async fn hostile_senders_are_answered_clearly_and_keep_nobody_else_waiting() {
     gate.end().await;
 }
 
-/// A review of an ApiKey that fits, as a dry run; its status is `nested`.
-fn deep_review(namespace: &str) -> String {
+/// What cannot be read is refused with its reason; what is not judged is admitted without a look.
+async fn unreadable(sender: &Sender, namespace: &str) {
+    let none = "no AdmissionReview of admission.k8s.io/v1";
+    for (what, body, words) in [
+        ("garbage", "garbage".to_owned(), none),
+        ("nothing", String::new(), none),
+        ("endless nesting", "[".repeat(500_000), none),
+        (
+            "no request",
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}).to_string(),
+            "no request",
+        ),
+        (
+            "an earlier version",
+            review(namespace, "/apiVersion", json!("admission.k8s.io/v1beta1")),
+            "not \"admission.k8s.io/v1beta1\"",
+        ),
+        (
+            "another kind",
+            review(namespace, "/apiVersion", json!("apiextensions.k8s.io/v1")),
+            "not \"apiextensions.k8s.io/v1\"",
+        ),
+        (
+            "another version of the object",
+            review(namespace, "/request/object/spec", json!({"account": "main"})),
+            "cannot be read as keys.bags.fm/v1alpha1",
+        ),
+    ] {
+        let answer = sender.ask(body).await;
+        assert_eq!(
+            (&answer["allowed"], &answer["status"]["code"]),
+            (&json!(false), &json!(400)),
+            "{what}: {answer}"
+        );
+        says(answer["status"]["message"].as_str().unwrap(), &[words]);
+    }
+    let pod = json!({"group": "", "version": "v1", "kind": "Pod"});
+    // In all but its depth the last one is what an API server sends; what is not judged is skipped, however deep it is.
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (what, body) in [
+        ("another kind of object", review(namespace, "/request/kind", pod)),
+        ("a change", review(namespace, "/request/operation", json!("UPDATE"))),
+        (
+            "a deep one",
+            review(namespace, "/request/object/status", json!("nested")).replacen("\"nested\"", &nested, 1),
+        ),
+    ] {
+        let answer = sender.ask(body).await;
+        assert_eq!(
+            (&answer["allowed"], &answer["uid"]),
+            (&json!(true), &json!("0c9a8d74")),
+            "{what}: {answer}"
+        );
+    }
+}
+
+/// A review of an ApiKey that fits, as a dry run, but for what stands there.
+fn review(namespace: &str, there: &str, other: Value) -> String {
     let object = json!({
         "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
         "metadata": {"name": "deep", "namespace": namespace, "uid": "uid-deep"},
-        "spec": {"accountRef": {"name": namespace}, "environment": "production"}, "status": "nested",
+        "spec": {"accountRef": {"name": namespace}, "environment": "production"}, "status": {},
     });
     let kind = json!({"group": "keys.bags.fm", "version": "v1alpha1", "kind": "ApiKey"});
     let request = json!({
         "uid": "0c9a8d74", "kind": kind, "name": "deep", "namespace": namespace, "operation": "CREATE", "object": object,
         "dryRun": true,
     });
-    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).to_string()
+    let mut review =
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+    *review.pointer_mut(there).unwrap() = other;
+    review.to_string()
 }
 
 /// The most memory that a process ever had, in KiB.
