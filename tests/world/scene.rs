@@ -471,7 +471,7 @@ impl Scene {
             !slots.iter().any(|slot| slot["attempt"] == *attempt)
         };
         let strays = self.living_keys().into_iter().filter(|(name, _)| stray && slotless(name));
-        let revoked = strays.map(|(_, id)| drop(self.sandbox.revoke_key(&id))).count();
+        let revoked = strays.filter(|(_, id)| self.sandbox.revoke_key(id).is_ok()).count();
         let more = resolved.len() > before;
         if more {
             self.annotate("bagsaccounts", "", ACCOUNT, annotation::RESOLVED, &resolved.join(","));
