@@ -134,6 +134,36 @@ async fn a_place_is_kept_for_nobody_whose_name_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_use_is_held_by_a_key_whose_apikey_only_the_api_server_knows() {
+    let mut slot = theirs(1, SlotState::Live);
+    slot.key_use = new_key().key_use();
+    let holder = |uid: &str| {
+        let mut key = new_key();
+        (key.metadata.name, key.metadata.uid) = (Some(slot.owner.name.clone()), Some(uid.to_owned()));
+        key.spec.application = Some("app-0".into());
+        key
+    };
+    let going = |mut key: ApiKey| {
+        key.metadata.deletion_timestamp = key.metadata.creation_timestamp.clone();
+        key
+    };
+    let uid = slot.owner.uid.as_str();
+    for (what, live, keeps) in [
+        ("it is there", Some(holder(uid)), false),
+        ("it is being deleted", Some(going(holder(uid))), true),
+        ("another one has its name", Some(holder("uid-of-another")), true),
+        ("it vanished", None, true),
+    ] {
+        let server = server(&with(&json!({}), &json!({"slots": [slot]})));
+        server.lock().unwrap().key = live;
+        let said = admission(&server, None).decide(new_key(), false).await.unwrap();
+        assert_eq!(server.lock().unwrap().written.len(), usize::from(keeps), "{what}");
+        let warned = said.iter().any(|said| said.contains(&slot.owner.name) && said.contains("waits until"));
+        assert_eq!(warned, !keeps, "{what}: {said:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn however_often_a_creation_fails_its_tries_take_one_place() {
     let slots = json!({"slots": [theirs(1, SlotState::Live)]});
     let server = server(&with(&json!({"limit": 2, "rotationReserve": 0}), &slots));
