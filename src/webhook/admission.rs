@@ -1,8 +1,8 @@
 //! Admission of a new ApiKey: judge → keep its place in the ledger. Whoever loses a race is judged again from scratch, on
 //! what the winner left.
 //!
-//! What this process knows of the account is enough to keep a place, as the write conflicts where that is out of date, and
-//! to say what a creation would come to. Anything else, a refusal above all, is said of a live read only.
+//! What this process knows of the account is enough to keep a place, as the write conflicts where that is out of date. Anything
+//! else, a refusal above all, is said of a live read only; so is what a creation would come to, as no write tells.
 //!
 //! Nothing but this process' answer depends on it: the controllers ask the same functions before any request to Bags, so
 //! what comes past this webhook waits there.
@@ -103,7 +103,10 @@ impl Admission {
         if self.name_is_taken(key).await {
             return Ok(vec![name_taken(key)]);
         }
-        let mut known = self.context.ledger.read(&key.spec.account_ref.name).await;
+        let mut known = match dry_run {
+            true => None,
+            false => self.context.ledger.read(&key.spec.account_ref.name).await,
+        };
         loop {
             let enough = known.as_ref().is_none_or(|account| self.kept_lately(key, account));
             let seen = self.observe(key, known.take()).await.map_err(|error| unanswered(&error))?; // (io)
