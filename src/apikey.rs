@@ -10,6 +10,7 @@ pub mod decide;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod hold;
+pub(crate) mod holders;
 pub mod make;
 pub mod observe;
 pub mod permission;

@@ -1,9 +1,11 @@
 //! Puts the parts together: watches, controllers, election, admin server, shutdown.
 //!
-//! Every process fills its caches; only the one that leads reconciles. Three watches feed two controllers. What a change means for other objects is said here and nowhere else: an
+//! Every process fills its caches, for as long as it answers by them; only the one that leads reconciles. Three watches feed two
+//! controllers. What a change means for other objects is said here and nowhere else: an
 //! account's change wakes the ApiKeys that wait for something of it, a keystore Secret wakes its ApiKey, credentials
 //! wake their account.
 
+mod caches;
 mod end;
 mod gate;
 pub mod parts;
@@ -18,18 +20,22 @@ use kube::{
     Api, Client, ResourceExt,
     api::ListParams,
     runtime::{
-        Config as ControllerConfig, Controller, WatchStreamExt,
+        Config as ControllerConfig, Controller,
         controller::Action,
-        reflector::{ObjectRef, Store, store::Writer},
-        utils::PredicateConfig,
-        watcher,
+        reflector::{ObjectRef, Store},
     },
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, info, info_span};
 
-use self::{end::End, gate::Gate, parts::Watches, synced::Synced, wake::Wake};
+use self::{
+    caches::{Changes, Told},
+    end::End,
+    gate::Gate,
+    parts::Watches,
+    synced::Synced,
+};
 use crate::{
     account,
     admin::{AdminError, AdminServer, AdminState, Heartbeat, Readiness},
@@ -39,7 +45,7 @@ use crate::{
     clock::{Clock, Randomness, SystemClock},
     config::{Config, KubernetesAccessError},
     context::Context,
-    env::{CallError, Env, call, kind_of_watch},
+    env::{CallError, Env, call},
     leader::{Elector, Leadership, Loss, elector::Participant},
     saves::Saves,
     shutdown::Signals,
@@ -152,7 +158,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let gate = Gate { context: context.clone(), synced, leadership: leadership.clone(), stop: stop.clone() };
     let keeping =
         Keeping { watching: watching.clone(), registration: registered, readiness: readiness.clone() };
-    let controllers = controllers(gate, watching, watches, usize::from(config.concurrency));
+    let (filling, told) = caches::caches(watching, watches, &gate);
+    let controllers = controllers(gate, told, usize::from(config.concurrency));
     let saves = &context.env.saves;
     let end = End { saves, readiness: &readiness, leadership: &leadership, stop: &stop, over: &over };
     // One task for all: a process that does not get on with its work does not renew its Lease either.
@@ -166,7 +173,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         signals.cancel(stop.clone()),
         admin.serve(state, over.clone()),
         heartbeat.run(over.clone()),
-        serve(webhook, &context, keeping, &stop, &over),
+        caches::kept(filling, serve(webhook, &context, keeping, &stop, &over), &over),
         end.after(controllers),
     );
     info!("Ended");
@@ -259,42 +266,17 @@ async fn cluster_uid(client: &Client) -> Result<String, RunError> {
     Ok(namespace.uid().unwrap_or_default())
 }
 
-/// Both controllers and the watch on Secrets. They fill the caches from the beginning; what is done about them begins
-/// when the gate opens.
-async fn controllers(gate: Gate, client: Client, watches: Watches, concurrency: usize) {
+/// Both controllers, which are told of what the caches show. What is done about it begins when the gate opens.
+async fn controllers(gate: Gate, told: Told, concurrency: usize) {
     let gate = Arc::new(gate);
-    let Gate { context, synced, leadership: _, stop } = &*gate;
-    let Watches {
-        keys: (keys, key_writer),
-        accounts: (accounts, account_writer),
-        secrets: (_, secret_writer),
-    } = watches;
-    let (wake, woken_keys, woken_accounts) = Wake::new(keys.clone(), accounts.clone(), context.clone());
-    let registered = wake.clone();
-    let namespace = context.settings.installation.namespace.clone();
-
-    let key_stream = watched(Api::all(client.clone()), key_writer, "ApiKey", synced, {
-        let wake = wake.clone();
-        move |event| wake.by_key(event)
-    })
-    .applied_objects()
-    .predicate_filter(parts::key_triggers(), PredicateConfig::default());
-    let account_stream = watched(Api::all(client.clone()), account_writer, "BagsAccount", synced, {
-        let wake = wake.clone();
-        move |event| wake.by_account(event)
-    })
-    .applied_objects();
-    let secret_stream =
-        watched(Api::namespaced(client, &namespace), secret_writer, "Secret", synced, move |event| {
-            wake.by_secret(event);
-        });
-
-    let run_keys = controller(key_stream, keys, woken_keys, concurrency, stop).run(
+    let Gate { context, synced: _, leadership: _, stop } = &*gate;
+    let Told { keys, accounts, woken_keys, woken_accounts, wake } = told;
+    let run_keys = controller(keys, woken_keys, concurrency, stop).run(
         reconcile_key,
         |_, error, _| match *error {},
         gate.clone(),
     );
-    let run_accounts = controller(account_stream, accounts, woken_accounts, concurrency, stop).run(
+    let run_accounts = controller(accounts, woken_accounts, concurrency, stop).run(
         reconcile_account,
         |_, error, _| match *error {},
         gate.clone(),
@@ -302,16 +284,14 @@ async fn controllers(gate: Gate, client: Client, watches: Watches, concurrency: 
     let registration = async {
         let mut registration = context.registration.clone();
         while let Some(Ok(())) = stop.run_until_cancelled(registration.changed()).await {
-            registered.every_account();
+            wake.every_account();
         }
     };
-    let secrets = secret_stream.take_until(stop.cancelled()).for_each(|_| async {});
-    tokio::join!(drain(run_keys), drain(run_accounts), secrets, registration);
+    tokio::join!(drain(run_keys), drain(run_accounts), registration);
 }
 
 fn controller<K>(
-    stream: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
-    store: Store<K>,
+    (changes, store): (Changes<K>, Store<K>),
     woken: UnboundedReceiver<ObjectRef<K>>,
     concurrency: usize,
     stop: &CancellationToken,
@@ -326,44 +306,10 @@ where
         + 'static,
 {
     let concurrency = u16::try_from(concurrency).unwrap_or(u16::MAX);
-    Controller::for_stream(stream, store)
+    Controller::for_stream(changes, store)
         .reconcile_on(woken)
         .with_config(ControllerConfig::default().concurrency(concurrency))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
-}
-
-/// A watch that fills a cache and tells of each event after the cache has it.
-fn watched<K, F>(
-    api: Api<K>,
-    writer: Writer<K>,
-    kind: &'static str,
-    synced: &Synced,
-    tell: F,
-) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K, F>
-where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + serde::de::DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-    F: Fn(&watcher::Event<K>) + Send + 'static,
-{
-    let synced = synced.clone();
-    watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .inspect(move |event| match event {
-            Ok(event) => {
-                tell(event);
-                if matches!(event, watcher::Event::InitDone) {
-                    synced.done(kind);
-                }
-            }
-            Err(error) => warn!(kind, failure = kind_of_watch(error), "A watch failed; it is begun again"),
-        })
 }
 
 async fn reconcile_key(key: Arc<ApiKey>, gate: Arc<Gate>) -> Result<Action, Infallible> {

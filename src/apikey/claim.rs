@@ -1,6 +1,9 @@
 //! What an account has for one ApiKey that asks for a first slot. Pure; admission and the controllers ask the same.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -26,31 +29,60 @@ pub struct Claim {
     pub max: Option<i64>,
     /// Older ApiKeys that wait for a first slot.
     pub ahead: usize,
-    /// Another living ApiKey that holds the same use, as `namespace/name`.
+    /// Another living ApiKey that has the same use and goes before, as `namespace/name`.
     pub use_rival: Option<String>,
 }
 
+/// The ApiKeys that a claim is judged beside.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Those that may be of the same account, as a cache or a live read shows them.
+    pub keys: Vec<Arc<ApiKey>>,
+    /// Uids of owners that were looked for, live where no cache shows them: one that `keys` lacks is gone.
+    pub looked_for: BTreeSet<String>,
+}
+
+/// What an ApiKey has of its use by the ledger. Whoever has more goes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stake {
+    Nothing,
+    /// A place for its first key.
+    Place,
+    /// A key, or what was one, or may become one.
+    Key,
+}
+
+impl Stake {
+    fn of(ledger: &Ledger, uid: &str) -> Self {
+        let stakes = ledger.owned_by(uid).map(|slot| match slot.state {
+            SlotState::Reserved if slot.last_switch.is_none() => Self::Place,
+            _ => Self::Key,
+        });
+        stakes.max().unwrap_or(Self::Nothing)
+    }
+}
+
 impl Claim {
-    /// The claim of `key`; `others` are ApiKeys that may be of the same account, `labels` those of the key's namespace.
+    /// The claim of `key`; `labels` are those of its namespace.
     #[must_use]
     pub fn of(
         account: &BagsAccount,
         ledger: &Ledger,
         key: &ApiKey,
-        others: &[Arc<ApiKey>],
+        others: &Others,
         labels: &BTreeMap<String, String>,
         now: Timestamp,
         timings: &Timings,
     ) -> Self {
         let ledger = &ledger.clone().without_earlier_try(&key.owner());
-        let going = |uid: &str| {
-            others.iter().any(|other| {
-                other.metadata.deletion_timestamp.is_some() && other.metadata.uid.as_deref() == Some(uid)
-            })
-        };
-        let kept_for = ledger.slots.iter().find(|slot| keeps_use(slot, key) && !going(&slot.owner.uid));
+        // A place without an ApiKey may be of one that is let in and not stored yet; it is given back if nobody comes.
+        let kept_for = same_use(ledger, key)
+            .filter(|slot| keeps_use(slot) || !others.looked_for.contains(&slot.owner.uid))
+            .find(|slot| {
+                !others.keys.iter().any(|other| other.metadata.uid.as_ref() == Some(&slot.owner.uid))
+            });
         let others: Vec<&ApiKey> =
-            others.iter().map(|other| &**other).filter(|other| competes(other, key)).collect();
+            others.keys.iter().map(|other| &**other).filter(|other| competes(other, key)).collect();
         let may = |other: &ApiKey| may(account, ledger, other, key, labels);
         let ahead = others
             .iter()
@@ -112,14 +144,29 @@ fn may(
     }
 }
 
-/// Whether a place or a key on its way has the same use. The ledger knows of it before any cache shows its ApiKey; that of
-/// the same name is what became of an earlier try.
-fn keeps_use(slot: &Slot, key: &ApiKey) -> bool {
-    let Owner { namespace, name, uid } = &slot.owner;
+/// Owners of keys of the same use: whether they live decides whether the use is free. The ledger knows of them before any cache does,
+/// as where a watch is behind.
+pub fn holders<'a>(ledger: &'a Ledger, key: &'a ApiKey) -> impl Iterator<Item = &'a Owner> {
+    same_use(ledger, key).filter(|slot| !keeps_use(slot)).map(|slot| &slot.owner)
+}
+
+/// Slots that hold the same use against an ApiKey without a key, if their ApiKeys live. That of the same name is what became of an
+/// earlier try.
+fn same_use<'a>(ledger: &'a Ledger, key: &'a ApiKey) -> impl Iterator<Item = &'a Slot> {
+    let (own, key_use) = (key.owner(), key.key_use());
+    let has_key = Stake::of(ledger, &own.uid) == Stake::Key;
+    ledger.slots.iter().filter(move |slot| {
+        let Owner { namespace, name, uid } = &slot.owner;
+        !has_key
+            && slot.key_use == key_use
+            && own.uid != *uid
+            && (own.namespace != *namespace || own.name != *name)
+    })
+}
+
+/// Whether it holds its use before any cache shows its ApiKey: a place, or a key on its way.
+fn keeps_use(slot: &Slot) -> bool {
     matches!(slot.state, SlotState::Reserved | SlotState::Creating)
-        && slot.key_use == key.key_use()
-        && key.metadata.uid.as_ref() != Some(uid)
-        && (key.metadata.namespace.as_ref() != Some(namespace) || key.metadata.name.as_ref() != Some(name))
 }
 
 /// Whether another ApiKey waits for a first slot and is older.
@@ -131,11 +178,17 @@ fn waits_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
         && ledger.owned_by(&uid).next().is_none()
 }
 
-/// Whether another living ApiKey has the same use: with a slot, or before us and not refused the account.
+/// Whether another living ApiKey has the same use and goes before: it has more of it, or as much and came first. So of two that have a
+/// place, as where both were let in by what lagging caches showed, exactly one gets a key. Two that have one each are two
+/// already: neither is kept from replacing its own.
 fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn(&ApiKey) -> May) -> bool {
-    let uid = other.uid().unwrap_or_default();
+    let stake = |key: &ApiKey| Stake::of(ledger, &key.uid().unwrap_or_default());
     other.key_use() == key.key_use()
-        && (ledger.owned_by(&uid).next().is_some() || (older(other, key) && may(other) != May::No))
+        && match (stake(other), stake(key)) {
+            (Stake::Nothing, Stake::Nothing) => older(other, key) && may(other) != May::No,
+            (Stake::Place, Stake::Place) => older(other, key),
+            (theirs, ours) => theirs > ours,
+        }
 }
 
 /// Whether another ApiKey came first: by creation, then by uid.
@@ -146,4 +199,60 @@ pub(super) fn older(other: &ApiKey, key: &ApiKey) -> bool {
 
 fn path(namespace: &str, name: &str) -> String {
     format!("{namespace}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        apikey::fixtures::{account, key, now},
+        ledger::slots::tests::slot,
+    };
+
+    /// ApiKeys of one use, the older one first.
+    fn two() -> [ApiKey; 2] {
+        ["first", "second"].map(|name| {
+            let mut key = key();
+            (key.metadata.name, key.metadata.uid) = (Some(name.to_owned()), Some(name.to_owned()));
+            key.spec.application = Some("web".to_owned());
+            key
+        })
+    }
+
+    /// Whether the first one, and the second one, has to wait for the other, with slots in these states.
+    fn waits(first: &[SlotState], second: &[SlotState]) -> (bool, bool) {
+        let [older, younger] = two();
+        let slots = [(&older, first), (&younger, second)].into_iter().flat_map(|(key, states)| {
+            let of_use =
+                |state: &SlotState| Slot { key_use: key.key_use(), ..slot(&key.owner(), state.clone()) };
+            states.iter().map(of_use).collect::<Vec<_>>()
+        });
+        let ledger = Ledger { slots: slots.collect(), departed: vec![] };
+        let others = Others { keys: two().map(Arc::new).to_vec(), ..Others::default() };
+        let waits = |key: &ApiKey| {
+            let (labels, timings) = (BTreeMap::new(), Timings::default());
+            Claim::of(&account(), &ledger, key, &others, &labels, now(), &timings).use_rival.is_some()
+        };
+        (waits(&older), waits(&younger))
+    }
+
+    #[test]
+    fn of_two_that_want_one_use_whoever_has_more_of_it_goes_first() {
+        use SlotState::{Creating, Live, Lost, Reserved};
+        let (first_waits, second_waits, nobody_waits) = ((true, false), (false, true), (false, false));
+        let cases: [(&str, &[SlotState], &[SlotState], _); 9] = [
+            ("neither has anything", &[], &[], second_waits),
+            ("the younger one has a place", &[], &[Reserved], first_waits),
+            ("both have a place", &[Reserved], &[Reserved], second_waits),
+            ("the older one is on its way", &[Creating], &[Reserved], second_waits),
+            ("the younger one is on its way", &[Reserved], &[Creating], first_waits),
+            ("the younger one has a key", &[Reserved], &[Live], first_waits),
+            ("both have a key", &[Live], &[Live], nobody_waits),
+            ("the younger one of two is rotated", &[Live], &[Live, Reserved], nobody_waits),
+            ("the younger one of two lost its key", &[Live], &[Lost, Reserved], nobody_waits),
+        ];
+        for (what, first, second, expected) in cases {
+            assert_eq!(waits(first, second), expected, "{what}");
+        }
+    }
 }

@@ -8,7 +8,8 @@ use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
 use super::{
-    claim::{Claim, older},
+    claim::{Claim, Others, older},
+    holders,
     permission::Permission,
     quiet::{Shown, Uses, signed},
 };
@@ -128,7 +129,7 @@ pub struct AccountView {
     pub max: Option<i64>,
     /// Older ApiKeys that wait for a first slot.
     pub ahead: usize,
-    /// Another ApiKey that holds the same use, as `namespace/name`.
+    /// Another ApiKey that has the same use and goes before, as `namespace/name`.
     pub use_rival: Option<String>,
     /// No request to Bags before this time.
     pub paused_until: Option<Timestamp>,
@@ -278,7 +279,11 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
     let namespace =
         if deleting || selectors { read_namespace(context, &owner.namespace).await? } else { None };
     let labels = namespace.as_ref().map(|namespace| namespace.labels().clone()).unwrap_or_default();
-    let account = account.map(|account| view(context, &key, account, &labels));
+    let others = match &account {
+        Some(account) => others(context, &key, account).await?,
+        None => Others::default(),
+    };
+    let account = account.map(|account| view(context, &key, account, &others, &labels));
     let slots: Vec<Slot> =
         account.as_ref().map_or_else(Vec::new, |view| view.ledger.owned_by(&owner.uid).cloned().collect());
     let current = slots::current(&slots);
@@ -380,17 +385,28 @@ async fn read_namespace(context: &Context, name: &str) -> Result<Option<Namespac
     call(Api::<Namespace>::all(context.env.kube.clone()).get_opt(name)).await
 }
 
+/// The other ApiKeys of its account, and those of its use that the cache lacks.
+async fn others(context: &Context, key: &ApiKey, account: &BagsAccount) -> Result<Others, CallError> {
+    let ledger = Ledger::of(account.status.as_ref());
+    let mut others = match key.metadata.deletion_timestamp {
+        None => holders::look_for(&context.env.kube, &context.keys, &ledger, key).await?,
+        Some(_) => Others::default(),
+    };
+    others.keys.extend(context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref));
+    Ok(others)
+}
+
 fn view(
     context: &Context,
     key: &ApiKey,
     account: Arc<BagsAccount>,
+    others: &Others,
     labels: &BTreeMap<String, String>,
 ) -> AccountView {
     let now = context.env.clock.wall();
     let ledger = Ledger::of(account.status.as_ref());
     let installation = account.status.as_ref().and_then(|status| status.installation.as_ref());
-    let others = context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref);
-    let claim = Claim::of(&account, &ledger, key, &others, labels, now, &context.settings.timings);
+    let claim = Claim::of(&account, &ledger, key, others, labels, now, &context.settings.timings);
     let Claim { room, permission, max, ahead, use_rival } = claim;
     let memory = context.memory_of(&account.name_any(), &account);
     let this = &context.settings.installation;

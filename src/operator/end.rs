@@ -6,7 +6,8 @@
 //!    got no answer would kill the process, and a key with it.
 //! 4. `over`: the Lease is released, the admin server stops.
 //!
-//! Admission needs no Lease, and goes on beside all of that: for ten seconds from `stop` on at least, and until `over`.
+//! Admission needs no Lease, and goes on beside all of that: for ten seconds from `stop` on at least, and until `over`. So do the
+//! watches that fill the caches.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Admission of a new ApiKey: judge → keep its place in the ledger. Whoever loses a race is judged again from scratch, on
 //! what the winner left.
 //!
-//! What this process knows of the account is enough to keep a place, as the write conflicts where that is out of date, and
-//! to say what a creation would come to. Anything else, a refusal above all, is said of a live read only.
+//! What this process knows of the account is enough to keep a place, as the write conflicts where that is out of date. Anything
+//! else, a refusal above all, is said of a live read only; so is what a creation would come to, as no write tells.
 //!
 //! Nothing but this process' answer depends on it: the controllers ask the same functions before any request to Bags, so
 //! what comes past this webhook waits there.
@@ -29,7 +29,10 @@ use crate::{
         ApiKey, BagsAccount,
         account::{Slot, SlotState},
     },
-    apikey::claim::Claim,
+    apikey::{
+        claim::{Claim, Others},
+        holders,
+    },
     context::Context,
     env::{CallError, call},
     ledger::{Ledger, Refusal, StoreError},
@@ -42,6 +45,16 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
 /// An answer to a person.
 pub(super) type Answer = Result<Vec<String>, Denial>;
+
+/// What a verdict is made of.
+#[derive(Default)]
+struct Seen {
+    account: Option<Arc<BagsAccount>>,
+    /// Of the namespace, where the account asks for them.
+    labels: BTreeMap<String, String>,
+    /// Owners of keys of the same use, where the cache lacks them.
+    holders: Others,
+}
 
 /// Judges new ApiKeys.
 pub struct Admission {
@@ -90,14 +103,16 @@ impl Admission {
         if self.name_is_taken(key).await {
             return Ok(vec![name_taken(key)]);
         }
-        let mut known = self.context.ledger.read(&key.spec.account_ref.name).await;
+        let mut known = match dry_run {
+            true => None,
+            false => self.context.ledger.read(&key.spec.account_ref.name).await,
+        };
         loop {
             let enough = known.as_ref().is_none_or(|account| self.kept_lately(key, account));
-            let (account, labels) =
-                self.observe(key, known.take()).await.map_err(|error| unanswered(&error))?; // (io)
-            match (self.judge(key, account.as_deref(), &labels), account) {
+            let seen = self.observe(key, known.take()).await.map_err(|error| unanswered(&error))?; // (io)
+            match (self.judge(key, seen.account.as_deref(), &seen), &seen.account) {
                 (Verdict::Admit { reserve: Some(_), .. }, Some(account)) if !dry_run => {
-                    match self.keep_place(key, account, &labels).await {
+                    match self.keep_place(key, account.clone(), &seen).await {
                         Err(error) => lost_race(error)?,
                         Ok(warnings) => return Ok(warnings),
                     }
@@ -138,41 +153,40 @@ impl Admission {
         own.any(|slot| slot.state == SlotState::Reserved && young(slot))
     }
 
-    /// The account, live where it is not `known`, and the labels of the namespace where the account asks for them.
-    async fn observe(
-        &self,
-        key: &ApiKey,
-        known: Option<Arc<BagsAccount>>,
-    ) -> Result<(Option<Arc<BagsAccount>>, BTreeMap<String, String>), Arc<CallError>> {
+    /// The account, live where it is not `known`, and what else is to be read for its verdict.
+    async fn observe(&self, key: &ApiKey, known: Option<Arc<BagsAccount>>) -> Result<Seen, Arc<CallError>> {
         let account = match known {
             Some(account) => Some(account),
             None => self.accounts.get(&key.spec.account_ref.name).await?,
         };
-        let Some(account) = account else { return Ok((None, BTreeMap::new())) };
+        let Some(account) = account else { return Ok(Seen::default()) };
         let labels = match account.allows_by_label() {
             true => self.namespaces.get(&key.namespace().unwrap_or_default()).await?,
             false => None,
         };
         let labels = labels.map(|namespace| namespace.labels().clone()).unwrap_or_default();
-        Ok((Some(account), labels))
+        let ledger = Ledger::of(account.status.as_ref());
+        let Context { env, keys, .. } = &*self.context;
+        let holders = holders::look_for(&env.kube, keys, &ledger, key).await.map_err(Arc::new)?;
+        Ok(Seen { account: Some(account), labels, holders })
     }
 
-    fn judge(
-        &self,
-        key: &ApiKey,
-        account: Option<&BagsAccount>,
-        labels: &BTreeMap<String, String>,
-    ) -> Verdict {
-        let claim = account.map(|account| self.claim(key, account, labels));
+    fn judge(&self, key: &ApiKey, account: Option<&BagsAccount>, seen: &Seen) -> Verdict {
+        let claim = account.map(|account| self.claim(key, account, seen));
         let installation = &self.context.settings.installation;
         judge(&Case { key, account, claim: claim.as_ref(), installation })
     }
 
-    fn claim(&self, key: &ApiKey, account: &BagsAccount, labels: &BTreeMap<String, String>) -> Claim {
+    /// Its claim on an account, which may be a newer version than the one that was seen: who holds the use in that one, and was
+    /// not looked for, counts as alive.
+    fn claim(&self, key: &ApiKey, account: &BagsAccount, seen: &Seen) -> Claim {
         let ledger = Ledger::of(account.status.as_ref());
-        let others = self.context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref);
+        let mut others = seen.holders.clone();
+        others
+            .keys
+            .extend(self.context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref));
         let now = self.context.env.clock.wall();
-        Claim::of(account, &ledger, key, &others, labels, now, &self.context.settings.timings)
+        Claim::of(account, &ledger, key, &others, &seen.labels, now, &self.context.settings.timings)
     }
 
     /// One write that keeps the place, if the newest version of the account still admits the ApiKey.
@@ -180,12 +194,12 @@ impl Admission {
         &self,
         key: &ApiKey,
         account: Arc<BagsAccount>,
-        labels: &BTreeMap<String, String>,
+        seen: &Seen,
     ) -> Result<Vec<String>, StoreError> {
         let mut said = Vec::new();
         let name = account.name_any();
         let write = self.context.ledger.update_once(&name, account, |draft| {
-            match self.judge(key, Some(draft.account), labels) {
+            match self.judge(key, Some(draft.account), seen) {
                 Verdict::Admit { reserve: Some(change), warnings } => {
                     said = warnings;
                     draft.apply(&change)

@@ -167,6 +167,13 @@ impl Authorities {
         Ok(Self { current: Authority::new(now, lives.authority)?, next: None, previous: None, stepped: now })
     }
 
+    /// The first ones that this process knows, beside those of ours that are trusted already: others may hold leaves of theirs, and
+    /// know how to put them back.
+    pub(super) fn beside(bundle: &[u8], now: Timestamp, lives: &Lives) -> Result<Self, CertificateError> {
+        let previous = std::str::from_utf8(bundle).ok().filter(|bundle| is_ours(bundle.as_bytes()));
+        Ok(Self { previous: previous.map(str::to_owned), ..Self::new(now, lives)? })
+    }
+
     /// Those in a Secret; `None`: none that could sign.
     pub(super) fn of(secret: &Secret) -> Option<Self> {
         let text = |field: &str| {
@@ -220,6 +227,33 @@ impl Authorities {
             .into_iter()
             .flatten()
             .collect()
+    }
+
+    /// Whether whoever holds a leaf of the one that signs here is trusted where those others are.
+    pub(super) fn is_trusted_by(&self, bundle: &str) -> bool {
+        bundle.contains(&self.current.certificate)
+    }
+
+    /// Whether they are those others a step before or after, as far as one can tell who may have missed one.
+    pub(super) fn is_step_of(&self, others: &Self) -> bool {
+        let has = |of: &Self, one: &Authority| of.current == *one || of.next.as_ref() == Some(one);
+        has(others, &self.current) || has(self, &others.current)
+    }
+
+    /// Until when whoever holds a leaf of the one that signs can be trusted at all.
+    pub(super) fn ends(&self) -> Timestamp {
+        self.current.ends()
+    }
+
+    /// They again, after somebody put others into their place that nobody trusts yet: a replica that had never seen them, or a restore.
+    /// Those that are newer succeed them, in three steps like any; older ones were replaced for a reason.
+    pub(super) fn put_back(&self, others: &Self, now: Timestamp, lives: &Lives) -> Self {
+        let lasts = others.current.ends() > after(now, lives.settle.saturating_mul(3));
+        let next = match others.stepped > self.stepped && lasts {
+            true => Some(others.current.clone()),
+            false => self.next.clone(),
+        };
+        Self { next, stepped: now, ..self.clone() }
     }
 
     /// What is next. `trusted` is for how long this bundle has been known to the API server; a step that takes trust in

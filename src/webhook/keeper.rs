@@ -150,7 +150,7 @@ impl Keeper {
         let now = self.clock.wall();
         // Before the Secret, and judged after it: a leaf is served whether or not there is an answer.
         let seen = self.seen().await;
-        let (secret, authorities) = match self.authorities(memory).await? {
+        let (secret, authorities) = match self.authorities(memory, &seen).await? {
             Ok(found) => found,
             Err(wait) => return Ok(wait),
         };
@@ -179,23 +179,39 @@ impl Keeper {
     async fn authorities(
         &self,
         memory: &mut Memory,
+        seen: &Result<Option<Seen>, TurnError>,
     ) -> Result<Result<(Secret, Authorities), Duration>, TurnError> {
-        let Memory { known, secret: pace, .. } = memory;
+        let now = self.clock.wall();
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = call(secrets.get_opt(SECRET)).await.map_err(TurnError::Secret)?;
-        let fresh = || match &*known {
-            Some(known) => known.succeeded(self.clock.wall(), &self.lives),
-            None => Authorities::new(self.clock.wall(), &self.lives),
+        let bundle = bundle_of(seen);
+        let fresh = |known: &Option<Authorities>| match known {
+            Some(known) => known.succeeded(now, &self.lives),
+            None => Authorities::beside(bundle.unwrap_or_default().as_bytes(), now, &self.lives),
+        };
+        let displaced = |found: &Authorities| {
+            memory.known.as_ref().filter(|known| self.displaced(known, found, bundle, memory))
         };
         match found {
             Some(secret) => match Authorities::of(&secret) {
-                Some(authorities) => Ok(Ok((secret, authorities))),
+                Some(found) => match displaced(&found) {
+                    None => Ok(Ok((secret, found))),
+                    Some(known) => {
+                        warn!(
+                            secret = SECRET,
+                            "Another authority took the place of ours, which is trusted and is put back"
+                        );
+                        let next = known.put_back(&found, now, &self.lives);
+                        self.write(secret, &next, &mut memory.secret).await.map(Err)
+                    }
+                },
                 None => {
                     warn!(secret = SECRET, "The Secret holds no usable authority, and is written anew");
-                    self.write(secret, &fresh()?, pace).await.map(Err)
+                    self.write(secret, &fresh(&memory.known)?, &mut memory.secret).await.map(Err)
                 }
             },
             None => {
+                let Memory { known, secret: pace, .. } = memory;
                 if let Some(left) = pace.pause(self.clock.monotonic()) {
                     return Ok(Err(left));
                 }
@@ -206,7 +222,7 @@ impl Keeper {
                     ..ObjectMeta::default()
                 };
                 let mut secret = Secret { metadata, ..Secret::default() };
-                fresh()?.put_into(&mut secret);
+                fresh(known)?.put_into(&mut secret);
                 match call(secrets.create(&PostParams::default(), &secret)).await {
                     Ok(_) => info!(secret = SECRET, "Made the Secret of the webhook's authorities"),
                     Err(error) if error.is_conflict() => {}
@@ -215,6 +231,26 @@ impl Keeper {
                 Ok(Err(Duration::ZERO))
             }
         }
+    }
+
+    /// Whether authorities that were found are in the place of those that are known and trusted, and not a step of theirs, as where a
+    /// replica that had never seen them found no Secret. Leaves of theirs are trusted by nobody yet, unless whoever calls has been told
+    /// for long enough.
+    fn displaced(
+        &self,
+        known: &Authorities,
+        found: &Authorities,
+        bundle: Option<&str>,
+        memory: &Memory,
+    ) -> bool {
+        let settled = memory.trusted.as_ref().is_some_and(|(bundle, _, since)| {
+            let passed = self.clock.monotonic().saturating_duration_since(*since);
+            found.is_trusted_by(bundle) && passed >= self.lives.settle
+        });
+        !found.is_step_of(known)
+            && known.ends() > self.clock.wall()
+            && bundle.is_none_or(|bundle| known.is_trusted_by(bundle))
+            && !settled
     }
 
     /// Writes authorities over the version that was read; whoever was faster is read next. After how long all is to be looked
@@ -306,6 +342,14 @@ impl Keeper {
             false => Go::After(RETRY),
         })
     }
+}
+
+/// The bundle by which the webhook is called; `None`: that is not known.
+fn bundle_of(seen: &Result<Option<Seen>, TurnError>) -> Option<&str> {
+    let Ok(Some(Ok(configuration))) = seen else { return None };
+    let webhook = configuration.webhooks.iter().flatten().next()?;
+    let bundle = webhook.client_config.ca_bundle.as_ref();
+    Some(bundle.and_then(|bundle| std::str::from_utf8(&bundle.0).ok()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the world has found: one run for each, named after what went wrong. They run with every share.
+//! What the world has found, or should have: one run for each, named after what went wrong. They run with every share.
 
 /// A run that went wrong once.
 pub(crate) struct Regression {
@@ -116,6 +116,14 @@ pub(crate) const ALL: &[Regression] = &[
             workflow: "rotated, and pods that seldom call read their files again",
             act_after: 0,
             strikes: &["1 create secrets attempt-1 #1 = freeze-before"],
+        },
+    },
+    Regression {
+        name: "a key holds its use also where the watch of the replica that is asked has not shown its ApiKey",
+        run: Run::Struck {
+            workflow: "two come for one use, the second one when the first has its key",
+            act_after: 1,
+            strikes: &["2 admit apikeys api #1 = dropped-watch"],
         },
     },
 ];

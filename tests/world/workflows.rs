@@ -184,6 +184,16 @@ fn admission() -> Vec<Workflow> {
                 CROWD.iter().for_each(|name| scene.submit_for(name, "web"));
             })
             .ends("keys at Bags: 1"),
+        // Of the second one the process is asked that let the first one in.
+        Workflow::new("two come for one use, the second one when the first has its key", Ways::Token)
+            .with_a_follower()
+            .meanwhile("apply an ApiKey", |scene| scene.submit("api"))
+            .then(Duration::ZERO, "try one out, and apply another one for the same application", |scene| {
+                scene.try_out("orders");
+                scene.submit_for("web", "api");
+            })
+            .once(|scene| scene.is_ready("api"))
+            .ends("keys at Bags: 1"),
         Workflow::new("deleted and let in again", Ways::Token)
             .account(json!({"limit": 2}))
             .meanwhile("apply an ApiKey", |scene| scene.submit("web"))

@@ -39,7 +39,11 @@ pub(super) fn rule(o: &Observation) -> Rule {
         return first_place(o, view);
     }
     match slots.iter().find(|slot| slot.state == SlotState::Reserved) {
-        Some(place) => licence(o, view, place),
+        Some(place) => match &view.use_rival {
+            // Both were let in, by what a cache showed that was behind: their places make one key.
+            Some(rival) => Rule::wait(Reason::DuplicateUse, words::duplicate_use(&o.key, rival)),
+            None => licence(o, view, place),
+        },
         None => further_place(o, view, &slots),
     }
 }

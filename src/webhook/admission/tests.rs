@@ -64,6 +64,15 @@ fn status(code: u16, reason: &str) -> Value {
 
 /// Admission by a process whose cache shows this ApiKey.
 fn admission(server: &Arc<Mutex<Server>>, seen: Option<&ApiKey>) -> Admission {
+    admission_that_knows(server, seen, None)
+}
+
+/// By a process whose cache shows this account as well.
+fn admission_that_knows(
+    server: &Arc<Mutex<Server>>,
+    seen: Option<&ApiKey>,
+    account: Option<&BagsAccount>,
+) -> Admission {
     let kube = tower::service_fn({
         let server = server.clone();
         move |request: Request<Body>| {
@@ -90,6 +99,9 @@ fn admission(server: &Arc<Mutex<Server>>, seen: Option<&ApiKey>) -> Admission {
     let mut watches = Watches::new();
     if let Some(key) = seen {
         watches.keys.1.apply_watcher_event(&Event::Apply(key.clone()));
+    }
+    if let Some(account) = account {
+        watches.accounts.1.apply_watcher_event(&Event::Apply(account.clone()));
     }
     let Command::Run(flags) = Cli::parse_from(["bags-operator", "run", "--namespace=bags-system"]).command;
     let config = Config::try_from(*flags).unwrap();
@@ -130,6 +142,49 @@ async fn a_place_is_kept_for_nobody_whose_name_is_taken() {
         let warned =
             said.iter().any(|said| said.contains("there is an ApiKey \"app-0\" in namespace \"shop\""));
         assert_eq!(warned, !keeps, "{what}: {said:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_use_is_held_by_a_key_whose_apikey_only_the_api_server_knows() {
+    let mut slot = theirs(1, SlotState::Live);
+    slot.key_use = new_key().key_use();
+    let holder = |uid: &str| {
+        let mut key = new_key();
+        (key.metadata.name, key.metadata.uid) = (Some(slot.owner.name.clone()), Some(uid.to_owned()));
+        key.spec.application = Some("app-0".into());
+        key
+    };
+    let going = |mut key: ApiKey| {
+        key.metadata.deletion_timestamp = key.metadata.creation_timestamp.clone();
+        key
+    };
+    let uid = slot.owner.uid.as_str();
+    for (what, live, keeps) in [
+        ("it is there", Some(holder(uid)), false),
+        ("it is being deleted", Some(going(holder(uid))), true),
+        ("another one has its name", Some(holder("uid-of-another")), true),
+        ("it vanished", None, true),
+    ] {
+        let server = server(&with(&json!({}), &json!({"slots": [slot]})));
+        server.lock().unwrap().key = live;
+        let said = admission(&server, None).decide(new_key(), false).await.unwrap();
+        assert_eq!(server.lock().unwrap().written.len(), usize::from(keeps), "{what}");
+        let warned = said.iter().any(|said| said.contains(&slot.owner.name) && said.contains("waits until"));
+        assert_eq!(warned, !keeps, "{what}: {said:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_comes_to_what_a_creation_would_also_where_the_watch_of_accounts_is_behind() {
+    let full: Vec<Slot> = (1..=9).map(|n| theirs(n, SlotState::Live)).collect();
+    for (what, slots, denied) in [("full by now", full, true), ("as it was", vec![], false)] {
+        let server = server(&with(&json!({}), &json!({"slots": slots})));
+        let shown = with(&json!({}), &json!({}));
+        let admission = admission_that_knows(&server, None, Some(&shown));
+        let tried = admission.decide(new_key(), true).await;
+        assert!(server.lock().unwrap().written.is_empty(), "{what}: a place is kept for a dry run");
+        assert_eq!(tried.is_err_and(|denial| denial.reason == "QuotaExceeded"), denied, "{what}");
     }
 }
 

@@ -143,6 +143,126 @@ async fn authorities_whose_secret_is_lost_stay_trusted_until_another_one_has_tak
     }
 }
 
+/// An API server with a Secret and a configuration, both as they were last written.
+#[derive(Clone)]
+struct Both {
+    secret: Stored,
+    configuration: Arc<Mutex<Value>>,
+}
+
+impl Both {
+    fn new() -> Self {
+        Self { secret: Stored::default(), configuration: Overtaken::new().configuration }
+    }
+
+    fn client(&self) -> Client {
+        let this = self.clone();
+        answering(move |method, path, body| {
+            let mut stored = match path.contains("/secrets") {
+                true => this.secret.0.lock().unwrap(),
+                false => this.configuration.lock().unwrap(),
+            };
+            if *method != Method::GET {
+                *stored = serde_json::from_slice(body).unwrap();
+            }
+            match stored.is_null() {
+                true => {
+                    (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
+                }
+                false => (200, stored.clone()),
+            }
+        })
+    }
+
+    /// What the API server is told to trust.
+    fn trusted(&self) -> String {
+        let configuration = self.configuration.lock().unwrap().clone();
+        let configuration: ValidatingWebhookConfiguration = serde_json::from_value(configuration).unwrap();
+        let bundle = configuration.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap();
+        String::from_utf8(bundle.0).unwrap()
+    }
+}
+
+/// Takes turns until there is nothing to do for a second.
+async fn settle(keeper: &Keeper, memory: &mut Memory) {
+    for _ in 0..5 {
+        pass(Duration::from_secs(2)).await;
+        keeper.turn(memory).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_a_new_replica_makes_while_others_run_succeeds_theirs_in_three_steps() {
+    let server = Both::new();
+    let [old, new] = [(); 2].map(|()| keeper(server.client(), server.client(), Some("bags-operator")));
+    let (mut its, mut memory) = (Memory::default(), Memory::default());
+    settle(&old, &mut its).await;
+    let served = || old.serving.0.read().unwrap().clone().unwrap();
+    let (leaf, first) = (served(), server.trusted());
+    // The Secret goes, and a replica that starts is the first one to see that.
+    *server.secret.0.lock().unwrap() = json!(null);
+    for _ in 0..2 {
+        new.turn(&mut memory).await.unwrap();
+        assert!(server.trusted().contains(&first), "others hold leaves of theirs");
+    }
+    let made = server.secret.authorities();
+    assert!(!made.is_trusted_by(&first));
+    settle(&old, &mut its).await;
+    settle(&new, &mut memory).await;
+    assert!(Arc::ptr_eq(&leaf, &served()), "one that is trusted is served on");
+    let back = server.secret.authorities();
+    assert!(
+        back.is_trusted_by(&first) && made.is_trusted_by(&back.bundle()),
+        "its successor is the one that was made"
+    );
+    assert_eq!(memory.known, its.known);
+    assert_eq!(server.trusted(), back.bundle());
+    let later = SystemClock.wall() + LIVES.settle;
+    let Ok(Step::Write(next)) = back.step(later, &LIVES, LIVES.settle) else { panic!("it is due") };
+    assert_eq!(next.signing(), made.signing());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_authority_that_somebody_restores_does_not_come_back() {
+    let server = Both::new();
+    let keeper = keeper(server.client(), server.client(), Some("bags-operator"));
+    let mut memory = Memory::default();
+    let mut earlier = Secret {
+        metadata: ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() },
+        ..Secret::default()
+    };
+    let long_ago = SystemClock.wall() - jiff::SignedDuration::from_hours(24);
+    Authorities::new(long_ago, &LIVES).unwrap().put_into(&mut earlier);
+    settle(&keeper, &mut memory).await;
+    let first = server.trusted();
+    *server.secret.0.lock().unwrap() = json!(earlier);
+    settle(&keeper, &mut memory).await;
+    assert_eq!(server.secret.authorities().bundle(), first);
+    assert_eq!(server.trusted(), first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_is_taken_as_it_is_where_ours_is_trusted_no_more() {
+    let server = Both::new();
+    let keeper = keeper(server.client(), server.client(), Some("bags-operator"));
+    let mut memory = Memory::default();
+    settle(&keeper, &mut memory).await;
+    // This process stood still, and others have long gone on.
+    let other = Both::new();
+    settle(
+        &super::tests::keeper(other.client(), other.client(), Some("bags-operator")),
+        &mut Memory::default(),
+    )
+    .await;
+    for (ours, theirs) in [(&server.secret.0, &other.secret.0), (&server.configuration, &other.configuration)]
+    {
+        *ours.lock().unwrap() = theirs.lock().unwrap().clone();
+    }
+    settle(&keeper, &mut memory).await;
+    assert_eq!(server.secret.authorities(), other.secret.authorities());
+    assert_eq!(memory.known, Some(other.secret.authorities()));
+}
+
 /// An API server on which another replica goes a step on as soon as this one has read the Secret.
 #[derive(Clone)]
 struct Overtaken {

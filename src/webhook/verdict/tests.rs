@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     api::account::{Slot, SlotState},
-    apikey::fixtures::{account, key, now, theirs},
+    apikey::{
+        claim::Others,
+        fixtures::{account, key, now, theirs},
+    },
     timings::Timings,
 };
 
@@ -41,9 +44,13 @@ fn live(n: usize) -> Vec<Slot> {
 }
 
 fn ask(account: &BagsAccount, key: &ApiKey, others: &[ApiKey]) -> Verdict {
+    let keys = others.iter().cloned().map(Arc::new).collect();
+    ask_beside(account, key, &Others { keys, ..Others::default() })
+}
+
+fn ask_beside(account: &BagsAccount, key: &ApiKey, others: &Others) -> Verdict {
     let ledger = Ledger::of(account.status.as_ref());
-    let others: Vec<Arc<ApiKey>> = others.iter().cloned().map(Arc::new).collect();
-    let claim = Claim::of(account, &ledger, key, &others, &BTreeMap::new(), now(), &Timings::default());
+    let claim = Claim::of(account, &ledger, key, others, &BTreeMap::new(), now(), &Timings::default());
     judge(&Case { key, account: Some(account), claim: Some(&claim), installation: &ours() })
 }
 
@@ -262,23 +269,57 @@ fn a_second_apikey_of_the_same_use_waits_for_the_first_unless_that_is_going() {
 fn a_use_is_held_by_the_place_that_is_kept_for_it_before_any_cache_shows_its_apikey() {
     let mut place = theirs(1, SlotState::Reserved);
     place.key_use = new_key().key_use();
-    let ask_beside = |place: &Slot, others: &[ApiKey]| {
+    let ask = |place: &Slot, others: &[ApiKey]| {
         ask(&with(&json!({}), &json!({"slots": [place]})), &new_key(), others)
     };
-    let said = warned(&ask_beside(&place, &[]));
+    let said = warned(&ask(&place, &[]));
     assert!(said.contains(&place.owner.name) && said.contains("waits until"), "{said}");
     let going = other(1, |other| {
         other.metadata.uid = Some(place.owner.uid.clone());
         other.metadata.deletion_timestamp = new_key().metadata.creation_timestamp;
     });
-    assert!(reserves(&ask_beside(&place, &[going])), "its owner is being deleted");
+    assert!(reserves(&ask(&place, &[going])), "its owner is being deleted");
     let mut earlier_try = place.clone();
     earlier_try.owner.namespace = new_key().namespace().unwrap();
     earlier_try.owner.name = new_key().name_any();
-    assert!(reserves(&ask_beside(&earlier_try, &[])), "an earlier try of the same ApiKey");
-    let mut vanished = place;
-    vanished.state = SlotState::Live;
-    assert!(reserves(&ask_beside(&vanished, &[])), "a key whose ApiKey vanished: nobody would ever come");
+    assert!(reserves(&ask(&earlier_try, &[])), "an earlier try of the same ApiKey");
+}
+
+#[test]
+fn a_use_is_held_by_a_key_whose_apikey_no_cache_shows_until_a_live_read_says_that_it_is_gone() {
+    let states = [SlotState::Live, SlotState::Unresolved, SlotState::Lost, SlotState::Revoking];
+    for state in states {
+        let mut slot = theirs(1, state.clone());
+        slot.key_use = new_key().key_use();
+        let account = with(&json!({}), &json!({"slots": [slot]}));
+        let found = |edit: fn(&mut ApiKey)| {
+            other(1, |other| {
+                other.metadata.uid = Some(slot.owner.uid.clone());
+                other.spec.application = Some("app-0".into());
+                edit(other);
+            })
+        };
+        let ask = |looked_for: bool, found: Option<ApiKey>| {
+            let uids = looked_for.then(|| slot.owner.uid.clone());
+            let others = Others {
+                keys: found.into_iter().map(Arc::new).collect(),
+                looked_for: uids.into_iter().collect(),
+            };
+            ask_beside(&account, &new_key(), &others)
+        };
+        for (what, verdict) in
+            [("it was not looked for", ask(false, None)), ("it is there", ask(true, Some(found(|_| {}))))]
+        {
+            let said = warned(&verdict);
+            assert!(
+                said.contains(&slot.owner.name) && said.contains("waits until"),
+                "{state:?}, {what}: {said}"
+            );
+        }
+        let going = found(|other| other.metadata.deletion_timestamp = new_key().metadata.creation_timestamp);
+        assert!(reserves(&ask(true, Some(going))), "{state:?}: it is being deleted");
+        assert!(reserves(&ask(true, None)), "{state:?}: it vanished, and nobody would ever come");
+    }
 }
 
 #[test]
@@ -299,7 +340,8 @@ fn those_who_wait_by_the_label_of_the_same_namespace_come_first_as_well() {
     let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
     let ledger = Ledger::of(account.status.as_ref());
     let (key, waits) = (new_key(), Arc::new(other(20, |_| {})));
-    let claim = Claim::of(&account, &ledger, &key, &[waits], &labels, now(), &Timings::default());
+    let others = Others { keys: vec![waits], ..Others::default() };
+    let claim = Claim::of(&account, &ledger, &key, &others, &labels, now(), &Timings::default());
     assert_eq!((claim.ahead, claim.fits(&ledger)), (1, false));
 }
 

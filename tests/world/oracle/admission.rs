@@ -57,7 +57,7 @@ impl Oracle {
         has_share && room.fits_new(&self.ledger.slots, waiting)
     }
 
-    /// A place is kept only where one is free, and for a use that no other place is kept for.
+    /// A place is kept only where one is free, and for a use that nobody else has a place or a key for.
     pub(super) fn places_are_kept_rightly(
         &mut self,
         before: &Ledger,
@@ -85,9 +85,8 @@ impl Oracle {
             if again {
                 self.blame(format!("admission: two places are kept for tries of {}", slot.owner.name));
             }
-            let rival = before.slots.iter().find(|other| {
-                matches!(other.state, SlotState::Reserved | SlotState::Creating)
-                    && other.key_use == slot.key_use
+            let mut rivals = before.slots.iter().filter(|other| {
+                other.key_use == slot.key_use
                     && (&other.owner.namespace, &other.owner.name)
                         != (&slot.owner.namespace, &slot.owner.name)
             });
@@ -99,8 +98,11 @@ impl Oracle {
                 })
             };
             // Whoever was let in just now is not stored yet: its place counts all the same.
-            let young = |other: &Slot| elapsed(other.since, slot.since) < creation::PATIENCE;
-            if let Some(rival) = rival.filter(|rival| young(rival) || !going(rival)) {
+            let young = |other: &Slot| {
+                matches!(other.state, SlotState::Reserved | SlotState::Creating)
+                    && elapsed(other.since, slot.since) < creation::PATIENCE
+            };
+            if let Some(rival) = rivals.find(|rival| young(rival) || !going(rival)) {
                 self.blame(format!("use: {} and {} have one each", rival.owner.name, slot.owner.name));
             }
         }

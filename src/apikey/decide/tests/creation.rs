@@ -46,7 +46,11 @@ fn the_first_place_is_taken_when_it_fits() {
         ),
         ("not while another ApiKey has the same use", rival(seen()), "DuplicateUse"),
         ("the same use is told before a full account", rival(beside(9)), "DuplicateUse"),
-        ("the place that is kept stays although another has the use", rival(placed()), "Make"),
+        (
+            "nor in a place that was kept by what a cache showed that was behind",
+            rival(placed()),
+            "DuplicateUse",
+        ),
     ]);
 }
 

@@ -1,0 +1,39 @@
+//! Whether the owners of keys are there, also where no cache shows them.
+
+use std::sync::Arc;
+
+use kube::{
+    Api, Client,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use super::claim::{Others, holders};
+use crate::{
+    api::{ApiKey, account::Owner},
+    env::{CallError, call},
+    ledger::Ledger,
+};
+
+/// Looks for the owners of keys of the same use, live where the cache lacks them (io): who is there holds the use, whatever a watch
+/// shows that is behind; for a key that outlived its ApiKey nobody would ever come. Gives what only the API server knew.
+///
+/// # Errors
+/// When the API server does not answer.
+pub(crate) async fn look_for(
+    kube: &Client,
+    cache: &Store<ApiKey>,
+    ledger: &Ledger,
+    key: &ApiKey,
+) -> Result<Others, CallError> {
+    let mut others = Others::default();
+    for Owner { namespace, name, uid } in holders(ledger, key) {
+        let cached = cache.get(&ObjectRef::new(name).within(namespace));
+        let is_it = |found: &ApiKey| found.metadata.uid.as_ref() == Some(uid);
+        if others.looked_for.insert(uid.clone()) && !cached.is_some_and(|cached| is_it(&cached)) {
+            let keys: Api<ApiKey> = Api::namespaced(kube.clone(), namespace);
+            let found = call(keys.get_opt(name)).await?;
+            others.keys.extend(found.filter(is_it).map(Arc::new));
+        }
+    }
+    Ok(others)
+}

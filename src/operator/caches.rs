@@ -1,0 +1,186 @@
+//! The watches that fill the caches, and tell the controllers of what they show.
+//!
+//! They go on when the controllers have ended: admission answers by the same caches for as long as it is called, and what they lack by
+//! then, an ApiKey that was let in by another process above all, would count as not there.
+
+use std::future::{Future, pending, ready};
+
+use futures::{
+    Stream, StreamExt,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, Store, store::Writer},
+        utils::PredicateConfig,
+        watcher,
+    },
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{
+    gate::Gate,
+    parts::{self, Watches},
+    synced::Synced,
+    wake::Wake,
+};
+use crate::{
+    api::{ApiKey, BagsAccount},
+    env::kind_of_watch,
+};
+
+/// What changed, for a controller.
+pub(super) type Changes<K> = UnboundedReceiver<Result<K, watcher::Error>>;
+
+/// What the controllers are told of.
+pub(super) struct Told {
+    pub(super) keys: (Changes<ApiKey>, Store<ApiKey>),
+    pub(super) accounts: (Changes<BagsAccount>, Store<BagsAccount>),
+    pub(super) woken_keys: UnboundedReceiver<ObjectRef<ApiKey>>,
+    pub(super) woken_accounts: UnboundedReceiver<ObjectRef<BagsAccount>>,
+    pub(super) wake: Wake,
+}
+
+/// What fills all caches for as long as it is polled, and what it tells the controllers.
+pub(super) fn caches(
+    client: Client,
+    watches: Watches,
+    gate: &Gate,
+) -> (impl Future<Output = ()> + use<>, Told) {
+    let Gate { context, synced, leadership: _, stop: _ } = gate;
+    let Watches {
+        keys: (keys, key_writer),
+        accounts: (accounts, account_writer),
+        secrets: (_, secret_writer),
+    } = watches;
+    let (wake, woken_keys, woken_accounts) = Wake::new(keys.clone(), accounts.clone(), context.clone());
+    let namespace = &context.settings.installation.namespace;
+
+    let (to_keys, changed_keys) = unbounded();
+    let key_events = watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff();
+    let key_changes = reflected(key_events, key_writer, "ApiKey", synced, {
+        let wake = wake.clone();
+        move |event| wake.by_key(event)
+    })
+    .applied_objects()
+    .predicate_filter(parts::key_triggers(), PredicateConfig::default());
+
+    let (to_accounts, changed_accounts) = unbounded();
+    let account_events = watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff();
+    let account_changes = reflected(account_events, account_writer, "BagsAccount", synced, {
+        let wake = wake.clone();
+        move |event| wake.by_account(event)
+    })
+    .applied_objects();
+
+    let secret_events =
+        watcher(Api::namespaced(client, namespace), watcher::Config::default()).default_backoff();
+    let secrets = reflected(secret_events, secret_writer, "Secret", synced, {
+        let wake = wake.clone();
+        move |event| wake.by_secret(event)
+    });
+
+    let filling = async move {
+        let secrets = secrets.for_each(|_| ready(()));
+        tokio::join!(tell(key_changes, to_keys), tell(account_changes, to_accounts), secrets);
+    };
+    let keys = (changed_keys, keys);
+    let accounts = (changed_accounts, accounts);
+    (filling, Told { keys, accounts, woken_keys, woken_accounts, wake })
+}
+
+/// Fills the caches for as long as anything is answered by them: until the process is over, and nobody is served any more.
+pub(super) async fn kept(
+    filling: impl Future<Output = ()>,
+    serving: impl Future<Output = ()>,
+    over: &CancellationToken,
+) {
+    let needed = async {
+        serving.await;
+        over.cancelled().await;
+    };
+    let filling = async {
+        filling.await;
+        pending().await
+    };
+    tokio::select! {
+        () = needed => {}
+        () = filling => {}
+    }
+}
+
+/// Events that fill a cache, and are told of after the cache has them.
+fn reflected<K, S, F>(
+    events: S,
+    writer: Writer<K>,
+    kind: &'static str,
+    synced: &Synced,
+    tell: F,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K, S, F>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+    S: Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send,
+    F: Fn(&watcher::Event<K>) + Send,
+{
+    let synced = synced.clone();
+    events.modify(|object| object.managed_fields_mut().clear()).reflect(writer).inspect(move |event| {
+        match event {
+            Ok(event) => {
+                tell(event);
+                if matches!(event, watcher::Event::InitDone) {
+                    synced.done(kind);
+                }
+            }
+            Err(error) => warn!(kind, failure = kind_of_watch(error), "A watch failed; it is begun again"),
+        }
+    })
+}
+
+/// Tells a controller of changes, and goes on where nobody listens any more: the cache is filled on the way.
+async fn tell<T>(changes: impl Stream<Item = T>, to: UnboundedSender<T>) {
+    changes
+        .for_each(|change| {
+            let _ = to.unbounded_send(change);
+            ready(())
+        })
+        .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use kube::runtime::{reflector, watcher::Event};
+
+    use super::*;
+    use crate::{admin::Readiness, apikey::fixtures::key};
+
+    #[tokio::test]
+    async fn a_cache_is_filled_on_when_the_controller_has_gone() {
+        let (events, watched) = unbounded();
+        let (cache, writer) = reflector::store();
+        let (to_controller, mut changed) = unbounded();
+        let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+        let synced = Synced::new(Readiness::awaiting([]));
+        let changes = reflected(watched, writer, "ApiKey", &synced, |_| {}).applied_objects();
+        let mut kept = Box::pin(kept(tell(changes, to_controller), stop.cancelled(), &over));
+        let mut shows = |name: &str| {
+            let mut key = key();
+            key.metadata.name = Some(name.to_owned());
+            events.unbounded_send(Ok(Event::Apply(key))).unwrap();
+            assert!(kept.as_mut().now_or_never().is_none());
+            cache.state().len()
+        };
+        assert_eq!(shows("first"), 1);
+        assert!(changed.next().await.unwrap().is_ok());
+        drop(changed);
+        assert_eq!(shows("second"), 2);
+        // Admission has ended before the process, or the other way round.
+        over.cancel();
+        assert_eq!(shows("third"), 3);
+        stop.cancel();
+        assert!(kept.now_or_never().is_some());
+    }
+}
