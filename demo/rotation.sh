@@ -23,20 +23,21 @@ rotation_took=30
 # Writes what each application says of each of its calls, of each container from its start, as they come and go. Before each
 # line: NAMESPACE/WORKLOAD POD/RESTARTS.
 follow_callers() {
-	local namespace name restarts app seen=" "
+	local namespace name uid restarts app seen=" "
 	trap 'kill $(jobs -p) 2>/dev/null' EXIT
 	trap 'exit 0' TERM
 	while sleep 0.2; do
-		while read -r namespace name restarts app; do
-			case $seen in *" $namespace/$name/$restarts "*) continue ;; esac
-			seen+="$namespace/$name/$restarts "
-			follow_caller "$namespace" "$name" "$restarts" "$app" &
+		# A StatefulSet's pods come again under their names.
+		while read -r namespace name uid restarts app; do
+			case $seen in *" $uid.$restarts "*) continue ;; esac
+			seen+="$uid.$restarts "
+			follow_caller "$namespace" "$name" "$uid.$restarts" "$app" &
 		done < <(kubectl get pods -A -l key --field-selector=status.phase=Running --no-headers -o \
-			'custom-columns=:metadata.namespace,:metadata.name,:status.containerStatuses[0].restartCount,:metadata.labels.app')
+			'custom-columns=:metadata.namespace,:metadata.name,:metadata.uid,:status.containerStatuses[0].restartCount,:metadata.labels.app')
 	done
 }
 
-# One container, from its start to its end: NAMESPACE POD RESTARTS WORKLOAD. A log that breaks off is read again, without what was
+# One container, from its start to its end: NAMESPACE POD UID.RESTARTS WORKLOAD. A log that breaks off is read again, without what was
 # read of it. Where that cannot be any more there are calls that nobody counts: that is a failure as well.
 follow_caller() {
 	local words="$1/$4 $2/$3" state broken read_at=$SECONDS
@@ -46,7 +47,7 @@ follow_caller() {
 		if wait $!; then broken="" read_at=$SECONDS; else broken=yes; fi
 		# An API server that does not answer says nothing of the container.
 		state=$(kubectl -n "$1" get pod "$2" --ignore-not-found \
-			-o 'jsonpath={.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].state.running.startedAt}') || state=${3}2
+			-o 'jsonpath={.metadata.uid}.{.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].state.running.startedAt}') || state=${3}2
 		case $state in
 		# It runs; or it has ended, which is told some seconds later.
 		"$3"2*) ;;

@@ -65,7 +65,7 @@ show_job() {
 	say "  the job in $job_pod runs through the switch"
 }
 
-job_was_answered() { [ "$(grep -c "^shop/settlement $job_pod/0 .*GET /auth/me: 200\$" "$work/callers.log")" = "$job_calls" ]; }
+job_was_answered() { [ "$(grep -c "^shop/settlement $job_pod/[^ ]* .*GET /auth/me: 200\$" "$work/callers.log")" = "$job_calls" ]; }
 
 linger() { kubectl -n shop patch configmap bags-settings --type=merge -p "{\"data\":{\"LINGER\":\"$1\"}}" >/dev/null; }
 

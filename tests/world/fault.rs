@@ -56,7 +56,7 @@ faults! {
     /// wakes up ten minutes later and goes on where it was.
     FreezeAfter = "freeze-after" on [Kube Bags Review];
     /// The process stands still with the request on its tongue; it is sent ten minutes later, after another one took over.
-    FreezeBefore = "freeze-before" on [Kube Review];
+    FreezeBefore = "freeze-before" on [Kube Bags Review];
     /// The caches stay as they are until three more writes have happened, for a minute at most.
     StaleReads = "stale-reads" on [Kube Review];
     /// The watches see nothing from here on; after a minute they begin anew with a list.

@@ -79,8 +79,11 @@ pub(crate) struct Oracle {
     ledger_lost: bool,
     /// The same, for the rest of the run.
     ledger_was_lost: bool,
-    /// Attempts that neither ledger nor keystore knew when the ledger was lost: people are told of their keys.
+    /// Attempts that neither ledger nor keystore knew when the ledger was lost, or when their key was made late: people are
+    /// told of their keys.
     forsaken: BTreeSet<String>,
+    /// Names of keys whose process stood still with the creation on its tongue (`docs/residual-risks.md`).
+    late: BTreeSet<String>,
     /// What must appear nowhere.
     spoken: told::Unspeakable,
     position: u64,
@@ -113,6 +116,7 @@ impl Oracle {
             ledger_lost: false,
             ledger_was_lost: false,
             forsaken: BTreeSet::new(),
+            late: BTreeSet::new(),
             spoken: told::Unspeakable::default(),
             position: scene.api.version(),
             found: Vec::new(),
@@ -232,20 +236,18 @@ impl Oracle {
         self.pods_listed = None;
     }
 
+    /// A process stands still with a request to Bags on its tongue. No clock can be asked any more when it is sent: of a
+    /// creation its age, and whether its slot is settled, are nobody's to keep.
+    pub(crate) fn may_come_late(&mut self, request: &Request<bags::Body>) {
+        self.late.extend(name_to_create(request, &body_of(request)).map(str::to_owned));
+    }
+
     /// I4: a request to Bags was sent. Of each that may make a key there is one, whatever was answered: also a refusal, after
     /// which nothing was made for certain, ends its attempt, and the next one has a name of its own. The wallet way has two
     /// steps, of which each is sent once.
     pub(crate) fn bags_sent(&mut self, request: &Request<bags::Body>, now: Timestamp) {
-        let path = request.uri().path();
-        let body: Value = serde_json::from_slice(request.body().as_bytes()).unwrap_or_default();
-        let name = if path.ends_with("/create") {
-            body["name"].as_str()
-        } else if path.ends_with("/callback") {
-            body["keyName"].as_str()
-        } else {
-            None
-        };
-        let Some(name) = name else { return };
+        let body = body_of(request);
+        let Some(name) = name_to_create(request, &body) else { return };
         let step = format!("{name} {}", !body["authCode"].is_null());
         if !self.sent.insert(step) {
             self.blame(format!("I4: the creation of {name} was sent twice"));
@@ -255,6 +257,9 @@ impl Oracle {
             slot.is_some_and(|slot| !matches!(slot.state, SlotState::Creating | SlotState::Unknown(_)));
         match self.licences.get(name) {
             None => self.blame(format!("I4: the creation of {name} was sent without a licence")),
+            Some(_) if self.late.contains(name) => {
+                self.forsaken.extend(name.rsplit_once('-').map(|(_, attempt)| attempt.to_owned()));
+            }
             Some(since) if elapsed(*since, now) > self.timings.begin_deadline => {
                 self.blame(format!("I4: the licence of {name} was over when its creation was sent"));
             }
@@ -404,6 +409,20 @@ impl Oracle {
         if kept.is_some_and(|kept| kept != value.as_bytes()) {
             self.blame(format!("I2: Secret {name} holds another value than the keystore"));
         }
+    }
+}
+
+fn body_of(request: &Request<bags::Body>) -> Value {
+    serde_json::from_slice(request.body().as_bytes()).unwrap_or_default()
+}
+
+/// The name of the key that a request makes.
+fn name_to_create<'a>(request: &Request<bags::Body>, body: &'a Value) -> Option<&'a str> {
+    let path = request.uri().path();
+    match (path.ends_with("/create"), path.ends_with("/callback")) {
+        (true, _) => body["name"].as_str(),
+        (_, true) => body["keyName"].as_str(),
+        (false, false) => None,
     }
 }
 

@@ -97,6 +97,12 @@ impl Run<'_> {
                 let _ = answer.send(Err(TransportError::Broken));
                 return "lost".to_owned();
             }
+            Some(Fault::FreezeBefore) => {
+                self.oracle.may_come_late(&request);
+                let parked = Parked { label: label.clone(), sent: Sent::Bags(request, answer) };
+                self.held.push((label.incarnation, Held::Unsent(Box::new(parked))));
+                return self.freeze(label.incarnation);
+            }
             Some(fault) => {
                 if let Some((status, body)) = instead(fault, self.clock.wall()) {
                     let _ = answer.send(Ok(enveloped(status, body)));
@@ -167,7 +173,7 @@ impl Run<'_> {
         match fault {
             Some(Fault::CrashBefore | Fault::CrashAfter) => self.crash(label.incarnation, fault::RESTART),
             Some(Fault::CrashLong) => self.crash(label.incarnation, fault::LONG_RESTART),
-            Some(Fault::FreezeAfter) => {
+            Some(Fault::FreezeBefore | Fault::FreezeAfter) => {
                 self.held.push((label.incarnation, Held::Bags(answer, refusal())));
                 self.freeze(label.incarnation)
             }
