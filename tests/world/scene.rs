@@ -466,18 +466,7 @@ impl Scene {
             resolved.push(attempt.to_owned());
         }
         let stray = condition(&account, "StrayKeys").0 == "True";
-<<<<<<< HEAD
-        let slotless = |name: &str| {
-            let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
-            !slots.iter().any(|slot| slot["attempt"] == *attempt)
-        };
-        let strays = self.living_keys().into_iter().filter(|(name, _)| stray && slotless(name));
-        let revoked = strays.filter(|(_, id)| self.sandbox.revoke_key(id).is_ok()).count();
-=======
-        if stray {
-            self.revoke_what_has_no_slot();
-        }
->>>>>>> w2
+        let revoked = if stray { self.revoke_what_has_no_slot() } else { 0 };
         let more = resolved.len() > before;
         if more {
             self.annotate("bagsaccounts", "", ACCOUNT, annotation::RESOLVED, &resolved.join(","));
@@ -485,17 +474,16 @@ impl Scene {
         more || revoked > 0
     }
 
-    /// A platform person revokes keys of this cluster that no slot knows, on the pages of all users that the account has had.
-    pub(crate) fn revoke_what_has_no_slot(&self) {
-        let Some(account) = self.api.get("bagsaccounts", "", ACCOUNT) else { return };
+    /// A platform person revokes keys of this cluster that no slot knows, on the pages of all users that the account has had: so many.
+    pub(crate) fn revoke_what_has_no_slot(&self) -> usize {
+        let Some(account) = self.api.get("bagsaccounts", "", ACCOUNT) else { return 0 };
         let slots = account.pointer("/status/slots").and_then(Value::as_array).cloned().unwrap_or_default();
         let slotless = |name: &str| {
             let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
             !slots.iter().any(|slot| slot["attempt"] == *attempt)
         };
-        for (_, id) in self.living_keys().into_iter().filter(|(name, _)| slotless(name)) {
-            let _ = self.sandbox.revoke_key(&id);
-        }
+        let strays = self.living_keys().into_iter().filter(|(name, _)| slotless(name));
+        strays.filter(|(_, id)| self.sandbox.revoke_key(id).is_ok()).count()
     }
 
     /// Keys of this cluster that are let in at Bags now, by name.

@@ -193,7 +193,8 @@ async fn nothing_else_is_written_into_a_ledger_that_a_newer_version_holds() {
     let mut server = pin!(server);
     let live = store.read("main").await.unwrap();
     let condemn = Change::Condemn { attempt: "a".into(), emergency: true };
-    let writes: [(&str, fn(&mut Draft<'_>) -> Result<(), Refusal>); 5] = [
+    type Write = fn(&mut Draft<'_>) -> Result<(), Refusal>;
+    let writes: [(&str, Write); 5] = [
         ("a place that the webhook keeps", |draft| draft.apply(&reserve())),
         ("a take-over", |draft| {
             draft.status.installation =
