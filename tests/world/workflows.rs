@@ -330,7 +330,7 @@ fn trouble() -> Vec<Workflow> {
             .once(|scene| scene.is_ready("web"))
             .then(Duration::from_mins(5), "ask for another ApiKey", |scene| scene.apply("api"))
             .then(Duration::from_mins(20), "look on the former user's page for what was made late", |scene| {
-                drop(scene.revoke_what_has_no_slot())
+                scene.revoke_what_has_no_slot();
             })
             .ends("slot of api for production/api: Live"),
         Workflow::new("credentials of another user are put right before their key is verified", Ways::Both)
