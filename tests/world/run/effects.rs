@@ -83,11 +83,18 @@ impl Run<'_> {
         answer: oneshot::Sender<BagsAnswer>,
         fault: Option<Fault>,
     ) -> String {
-        // Whatever becomes of it: a request that had no effect was sent all the same, and its sender cannot know.
-        if fault != Some(Fault::CrashBefore) {
+        let away = self.scene.bags_is_away();
+        // Whatever becomes of it: a request that had no effect was sent all the same, and its sender cannot know. One that is stopped
+        // before comes here again, unless its process stands still while nothing arrives.
+        let unsent = match fault {
+            Some(Fault::CrashBefore) => true,
+            Some(Fault::FreezeBefore) => !away,
+            _ => false,
+        };
+        if !unsent {
             self.oracle.bags_sent(&request, self.clock.wall());
         }
-        if self.scene.bags_is_away() {
+        if away {
             return self.bags_is_away(label, answer, fault);
         }
         let refused = self.scene.keys_are_refused() && request.uri().path().ends_with("/auth/me");
