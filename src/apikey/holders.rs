@@ -9,10 +9,29 @@ use kube::{
 
 use super::claim::{Others, holders};
 use crate::{
-    api::{ApiKey, account::Owner},
+    api::{ApiKey, BagsAccount, account::Owner},
+    context::Context,
     env::{CallError, call},
     ledger::Ledger,
 };
+
+/// The other ApiKeys of its account, and those of its use that the cache lacks (io).
+///
+/// # Errors
+/// When the API server does not answer.
+pub(super) async fn others(
+    context: &Context,
+    key: &ApiKey,
+    account: &BagsAccount,
+) -> Result<Others, CallError> {
+    let ledger = Ledger::of(account.status.as_ref());
+    let mut others = match key.metadata.deletion_timestamp {
+        None => look_for(&context.env.kube, &context.keys, &ledger, key).await?,
+        Some(_) => Others::default(),
+    };
+    others.keys.extend(context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref));
+    Ok(others)
+}
 
 /// Looks for the owners of keys of the same use, live where the cache lacks them (io): who is there holds the use, whatever a watch
 /// shows that is behind; for a key that outlived its ApiKey nobody would ever come. Gives what only the API server knew.

@@ -280,7 +280,7 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         if deleting || selectors { read_namespace(context, &owner.namespace).await? } else { None };
     let labels = namespace.as_ref().map(|namespace| namespace.labels().clone()).unwrap_or_default();
     let others = match &account {
-        Some(account) => others(context, &key, account).await?,
+        Some(account) => holders::others(context, &key, account).await?,
         None => Others::default(),
     };
     let account = account.map(|account| view(context, &key, account, &others, &labels));
@@ -383,17 +383,6 @@ async fn uses(
 
 async fn read_namespace(context: &Context, name: &str) -> Result<Option<Namespace>, CallError> {
     call(Api::<Namespace>::all(context.env.kube.clone()).get_opt(name)).await
-}
-
-/// The other ApiKeys of its account, and those of its use that the cache lacks.
-async fn others(context: &Context, key: &ApiKey, account: &BagsAccount) -> Result<Others, CallError> {
-    let ledger = Ledger::of(account.status.as_ref());
-    let mut others = match key.metadata.deletion_timestamp {
-        None => holders::look_for(&context.env.kube, &context.keys, &ledger, key).await?,
-        Some(_) => Others::default(),
-    };
-    others.keys.extend(context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref));
-    Ok(others)
 }
 
 fn view(
