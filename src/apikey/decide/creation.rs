@@ -40,8 +40,8 @@ pub(super) fn rule(o: &Observation) -> Rule {
     }
     match slots.iter().find(|slot| slot.state == SlotState::Reserved) {
         Some(place) => match &view.use_rival {
-            // Both were let in, by what a cache showed that was behind: their places make one key.
-            Some(rival) => Rule::wait(Reason::DuplicateUse, words::duplicate_use(&o.key, rival)),
+            // Both were let in, by what a cache showed that was behind: their places make one key, and whoever waits keeps none.
+            Some(_) => Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }),
             None => licence(o, view, place),
         },
         None => further_place(o, view, &slots),

@@ -47,9 +47,9 @@ fn the_first_place_is_taken_when_it_fits() {
         ("not while another ApiKey has the same use", rival(seen()), "DuplicateUse"),
         ("the same use is told before a full account", rival(beside(9)), "DuplicateUse"),
         (
-            "nor in a place that was kept by what a cache showed that was behind",
+            "nor in a place that was kept by what a cache showed that was behind: it is given back",
             rival(placed()),
-            "DuplicateUse",
+            "GiveBack uid-0",
         ),
     ]);
 }
