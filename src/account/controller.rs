@@ -59,6 +59,12 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
     let uid = account.uid().unwrap_or_default();
     let before = account.status.clone().unwrap_or_default().conditions;
     let (seen, end) = steps(context, account).await;
+    // Before the status: whoever reads there that something is wrong finds it in the metrics as well.
+    if !matches!(end, End::Gone) {
+        let budget = context.memory_of(name, &seen.account).budget.remaining();
+        context.metrics.budget(name, i64::from(budget));
+        context.metrics.awaited(name, status::awaited(&seen));
+    }
     let written = match &end {
         End::Rest(_) | End::CutShort => write_status(context, &seen, &before).await,
         End::Gone | End::Failed(_) => Ok(()),
@@ -78,11 +84,6 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
     };
     let took = context.env.clock.monotonic().saturating_duration_since(begun);
     context.metrics.reconciled(Kind::BagsAccount, how, took);
-    if !matches!(outcome, Outcome::Gone) {
-        let budget = context.memory_of(name, &seen.account).budget.remaining();
-        context.metrics.budget(name, i64::from(budget));
-        context.metrics.awaited(name, status::awaited(&seen));
-    }
     // What went while it was looked at was remembered anew after the watch had told of it.
     if context.ledger.read(name).await.is_none() {
         context.forget_account(name);
