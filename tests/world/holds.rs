@@ -166,7 +166,7 @@ fn turned_back(workflow: Workflow) -> Workflow {
 }
 
 /// Rotations that end with the key that they began with, at least at first.
-fn back() -> [Workflow; 6] {
+fn back() -> [Workflow; 7] {
     [
         turned_back(stubborn("turned back as nothing comes up with another key"))
             .ends("Ready=True/Issued")
@@ -192,6 +192,18 @@ fn back() -> [Workflow; 6] {
         .ends("Ready=True/Issued")
         .ends("keys at Bags: 1")
         .ends(TWO_HOLD),
+        // The second time the other one carries a mark from the first, and not that of the newer key.
+        turned_back(stubborn("two workloads are turned back twice").consumer(named(
+            "worker",
+            Kind::Deployment,
+            Reads::Env,
+        )))
+        .then(Duration::from_hours(2), "ask once more", |scene| scene.ask_for_rotation("web", "second"))
+        .once(|scene| scene.has_turned_back("web"))
+        .ends("Ready=True/Issued")
+        .ends("keys at Bags: 1")
+        .ends(TWO_HOLD)
+        .ends("Deployment worker: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
         ends(turned_back(
             stubborn("turned back while somebody outside has taken the new key").consumer(named(
                 "elsewhere",
