@@ -8,6 +8,8 @@
 cargo := cargo
 profile := --profile ci --locked
 step := .ci/step
+# Tests against a real API server wait most of the time, for an operator or for their turn with a cluster.
+at_once := 8
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,8 +22,7 @@ test: ## pure tests, a share of the world's faults, and what needs a real contro
 	@$(step) "test the cluster tool" sh -c 'cd tests/cluster && go test ./...'
 	@$(step) "build the tests" $(cargo) test $(profile) --no-run
 	@$(step) "build the world" $(cargo) test $(profile) --no-run --test world
-	@$(step) "test" $(cargo) test $(profile)
-	@$(cargo) test $(profile) --test world
+	@.ci/beside "$(cargo) test $(profile) --test world" '$(step) "test" env RUST_TEST_THREADS=$(at_once) $(cargo) test $(profile)'
 
 chart: ## what of the tests is about the chart: rights, flags, wrong values, a real API server
 	@$(step) "test the chart" $(cargo) test $(profile) --test chart
@@ -63,7 +64,7 @@ lint: ## formats, lints, documentation, chart, generated files; shell scripts an
 	@$(step) "helm lint" sh -c '"$$(tests/cluster/run which helm)" lint --strict charts/bags-operator'
 	@$(step) "gofmt" sh -c '! gofmt -l tests/cluster | grep .'
 	@$(step) "go vet" sh -c 'cd tests/cluster && go vet ./...'
-	@.ci/optional shellcheck $(step) "shellcheck" shellcheck -a -x -P demo .ci/run .ci/step .ci/optional demo/run demo/cluster tests/cluster/run tests/world/mutants/run benches/run
+	@.ci/optional shellcheck $(step) "shellcheck" shellcheck -a -x -P demo .ci/run .ci/step .ci/beside .ci/optional demo/run demo/cluster tests/cluster/run tests/world/mutants/run benches/run
 	@.ci/optional cargo-deny $(step) "cargo-deny" $(cargo) deny --offline check bans licenses sources
 
 clean: ## removes what was built here; the cluster's programs are kept in the user's cache (docs/cluster.md)

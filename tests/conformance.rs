@@ -19,7 +19,6 @@ use apiserver::ApiServer;
 use bags_operator::clock::SystemClock;
 use cases::{Case, Subject};
 use futures::{FutureExt, StreamExt, stream};
-use kube::Client;
 use serde_json::json;
 use support::Cluster;
 
@@ -43,11 +42,7 @@ async fn in_memory_server_conforms() {
 #[tokio::test]
 async fn real_server_conforms() {
     let cluster = Cluster::shared().await;
-    Subject::real(cluster.client().await, "default").warm_up().await;
-    let mut config = cluster.config().await;
-    // An answer that says to come back later is an outcome.
-    config.default_retry = false;
-    let client = Client::try_from(config).unwrap();
+    let client = cluster.client().await;
     let runs = cases::all().into_iter().map(async |case| {
         let namespace = cluster.namespace(&client, "conformance").await;
         let subject = Subject::real(client.clone(), &namespace);

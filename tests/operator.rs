@@ -1,7 +1,7 @@
 //! The operator against a real API server and the sandbox on a real socket: what people see of it.
 //!
 //! Most tests share one cluster and one operator, each with a namespace, an account and a user of its own. Those that
-//! order faults, which meet every user, or that end the operator, take turns with a second cluster.
+//! order faults, which meet every user, or that end the operator, take turns with two more clusters.
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod support;

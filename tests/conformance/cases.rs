@@ -118,12 +118,6 @@ impl Subject {
         Self { client, namespace: namespace.to_owned(), server: None }
     }
 
-    /// Waits, by the client's retries, until a new server serves the kinds from its caches.
-    pub(crate) async fn warm_up(&self) {
-        self.keys().list(&ListParams::default()).await.unwrap();
-        self.accounts().list(&ListParams::default()).await.unwrap();
-    }
-
     /// Takes away what a case left outside its namespace.
     pub(crate) async fn clean(&self) {
         for account in self.accounts().list(&ListParams::default()).await.unwrap() {

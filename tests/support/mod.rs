@@ -20,13 +20,13 @@ use std::{
     time::Duration,
 };
 
-use bags_operator::api;
+use bags_operator::api::{self, ApiKey, BagsAccount};
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{ObjectMeta, PostParams},
+    api::{ListParams, ObjectMeta, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::{conditions, wait::await_condition},
 };
@@ -71,17 +71,26 @@ impl Cluster {
         let cluster = named_by_user().unwrap_or_else(boot_control_plane);
         // A runtime of its own: a client lives no longer than the runtime it was made in.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { apply_definitions(&cluster.client().await).await });
+        runtime.block_on(async {
+            // kube asks again while a new server's caches are filled.
+            let patient = Client::try_from(cluster.config().await).unwrap();
+            apply_definitions(&patient).await;
+            Api::<BagsAccount>::all(patient.clone()).list(&ListParams::default()).await.unwrap();
+            Api::<ApiKey>::all(patient).list(&ListParams::default()).await.unwrap();
+        });
         cluster
     }
 
     /// An administrator's client, for the runtime of the calling test.
     pub(crate) async fn client(&self) -> Client {
-        Client::try_from(self.config().await).unwrap()
+        let mut config = self.config().await;
+        // A test sees what is answered. kube would ask again for minutes where somebody is told to come later.
+        config.default_retry = false;
+        Client::try_from(config).unwrap()
     }
 
-    /// An administrator's configuration.
-    pub(crate) async fn config(&self) -> Config {
+    /// Of an administrator.
+    async fn config(&self) -> Config {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
     }

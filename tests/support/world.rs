@@ -7,6 +7,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+use futures::future::select_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::PostParams};
 use tokio::sync::{Mutex, MutexGuard};
@@ -14,6 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{
     Cluster,
     ledgers::LedgerWatch,
+    named_by_user,
     operator::{Launch, Operator},
     sandbox::SandboxServer,
 };
@@ -67,16 +69,18 @@ impl World {
         tokio::task::spawn_blocking(move || SHARED.get_or_init(boot)).await.expect("the world begins")
     }
 
-    /// A world for tests that take turns: they order faults, or start and end the operator. The cluster is one for
-    /// all of them, the rest is new. The flags take the place of those of [`QUICK`], or come after them.
+    /// A world for tests that take turns: they order faults, or start and end the operator. Two have one at the same
+    /// time, where the user names no cluster; it had others before them, the rest is new. The flags take the place of
+    /// those of [`QUICK`], or come after them.
     pub(crate) async fn alone(flags: &[&str]) -> Alone {
         Self::alone_after(flags, async |_| {}).await
     }
 
     /// The same, with something done in the cluster before the operator starts.
     pub(crate) async fn alone_after(flags: &[&str], first: impl AsyncFnOnce(kube::Client)) -> Alone {
-        static TURN: Mutex<Option<Cluster>> = Mutex::const_new(None);
-        let mut turn = TURN.lock().await;
+        static TURNS: [Mutex<Option<Cluster>>; 2] = [const { Mutex::const_new(None) }; 2];
+        let turns = if named_by_user().is_some() { &TURNS[..1] } else { &TURNS };
+        let (mut turn, ..) = select_all(turns.iter().map(|turn| Box::pin(turn.lock()))).await;
         if turn.is_none() {
             let boot = tokio::task::spawn_blocking(Cluster::boot);
             *turn = Some(boot.await.expect("the cluster boots; its own words are above"));
