@@ -27,7 +27,7 @@ pub struct Claim {
     pub permission: Permission,
     /// So many ApiKeys of its namespace may have keys; `None`: any number.
     pub max: Option<i64>,
-    /// Older ApiKeys that wait for a first slot.
+    /// Older ApiKeys that wait for a first slot, and for nothing else.
     pub ahead: usize,
     /// Another living ApiKey that has the same use and goes before, as `namespace/name`.
     pub use_rival: Option<String>,
@@ -36,7 +36,7 @@ pub struct Claim {
 /// The ApiKeys that a claim is judged beside.
 #[derive(Clone, Debug, Default)]
 pub struct Others {
-    /// Those that may be of the same account, as a cache or a live read shows them.
+    /// Those of the same account, and those that have the name of a Secret before one of them, as a cache or a live read shows them.
     pub keys: Vec<Arc<ApiKey>>,
     /// Uids of owners that were looked for, live where no cache shows them: one that `keys` lacks is gone.
     pub looked_for: BTreeSet<String>,
@@ -81,12 +81,14 @@ impl Claim {
             .find(|slot| {
                 !others.keys.iter().any(|other| other.metadata.uid.as_ref() == Some(&slot.owner.uid))
             });
+        let everyone = &others.keys;
         let others: Vec<&ApiKey> =
-            others.keys.iter().map(|other| &**other).filter(|other| competes(other, key)).collect();
+            everyone.iter().map(|other| &**other).filter(|other| competes(other, key)).collect();
         let may = |other: &ApiKey| may(account, ledger, other, key, labels);
         let ahead = others
             .iter()
-            .filter(|other| may(other) == May::Yes && waits_before(ledger, other, key))
+            .filter(|other| may(other) && waits_before(ledger, other, key))
+            .filter(|other| !everyone.iter().any(|third| has_secret_before(third, other)))
             .filter(|other| {
                 !others.iter().any(|third| third != *other && holds_use_before(ledger, third, other, &may))
             });
@@ -117,31 +119,18 @@ fn competes(other: &ApiKey, key: &ApiKey) -> bool {
         && other.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether another ApiKey may use the account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum May {
-    Yes,
-    No,
-    /// That depends on the labels of its namespace, which are not at hand.
-    Perhaps,
-}
-
+/// Whether another ApiKey may use the account, as far as is known: the labels of other namespaces are not at hand. Who may by them alone
+/// is served as well, in no order with those of other namespaces, and stops nobody by merely being there.
 fn may(
     account: &BagsAccount,
     ledger: &Ledger,
     other: &ApiKey,
     key: &ApiKey,
     labels: &BTreeMap<String, String>,
-) -> May {
-    let neighbour = other.namespace() == key.namespace();
+) -> bool {
     let none = BTreeMap::new();
-    match permission(account, ledger, other, if neighbour { labels } else { &none }) {
-        Permission::Granted => May::Yes,
-        Permission::Namespace | Permission::Environment(_) if !neighbour && account.allows_by_label() => {
-            May::Perhaps
-        }
-        Permission::Namespace | Permission::Environment(_) | Permission::Max(_) => May::No,
-    }
+    let labels = if other.namespace() == key.namespace() { labels } else { &none };
+    permission(account, ledger, other, labels) == Permission::Granted
 }
 
 /// Owners of keys of the same use: whether they live decides whether the use is free. The ledger knows of them before any cache does,
@@ -181,18 +170,26 @@ fn waits_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
 /// Whether another living ApiKey has the same use and goes before: it has more of it, or as much and came first. So of two that have a
 /// place, as where both were let in by what lagging caches showed, exactly one gets a key. Two that have one each are two
 /// already: neither is kept from replacing its own.
-fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn(&ApiKey) -> May) -> bool {
+fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn(&ApiKey) -> bool) -> bool {
     let stake = |key: &ApiKey| Stake::of(ledger, &key.uid().unwrap_or_default());
     other.key_use() == key.key_use()
         && match (stake(other), stake(key)) {
-            (Stake::Nothing, Stake::Nothing) => older(other, key) && may(other) != May::No,
+            (Stake::Nothing, Stake::Nothing) => older(other, key) && may(other),
             (Stake::Place, Stake::Place) => older(other, key),
             (theirs, ours) => theirs > ours,
         }
 }
 
+/// Whether another ApiKey of the namespace has the name of its Secret before it, as long as that one is there.
+pub(super) fn has_secret_before(other: &ApiKey, key: &ApiKey) -> bool {
+    other.namespace() == key.namespace()
+        && other.metadata.uid != key.metadata.uid
+        && other.secret_name() == key.secret_name()
+        && older(other, key)
+}
+
 /// Whether another ApiKey came first: by creation, then by uid.
-pub(super) fn older(other: &ApiKey, key: &ApiKey) -> bool {
+fn older(other: &ApiKey, key: &ApiKey) -> bool {
     let age = |key: &ApiKey| (key.metadata.creation_timestamp.as_ref().map(|time| time.0), key.uid());
     age(other) < age(key)
 }
@@ -254,5 +251,26 @@ mod tests {
         for (what, first, second, expected) in cases {
             assert_eq!(waits(first, second), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn who_may_use_the_account_by_labels_that_are_not_known_stops_nobody_by_being_there() {
+        let [mut older, younger] = two();
+        older.metadata.namespace = Some("elsewhere".to_owned());
+        let mut account = account();
+        account.spec.allowed = serde_json::from_value(serde_json::json!([
+            {"selector": {"matchLabels": {"team": "shop"}}},
+        ]))
+        .unwrap();
+        let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
+        let waits = |slots: Vec<Slot>| {
+            let ledger = Ledger { slots, departed: vec![] };
+            let others = Others { keys: vec![Arc::new(older.clone())], ..Others::default() };
+            let claim = Claim::of(&account, &ledger, &younger, &others, &labels, now(), &Timings::default());
+            claim.use_rival.is_some()
+        };
+        assert!(!waits(vec![]), "nobody knows whether it may");
+        let place = Slot { key_use: older.key_use(), ..slot(&older.owner(), SlotState::Reserved) };
+        assert!(waits(vec![place]), "it was let in");
     }
 }

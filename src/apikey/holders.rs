@@ -1,9 +1,9 @@
 //! Whether the owners of keys are there, also where no cache shows them.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     runtime::reflector::{ObjectRef, Store},
 };
 
@@ -29,8 +29,25 @@ pub(super) async fn others(
         None => look_for(&context.env.kube, &context.keys, &ledger, key).await?,
         Some(_) => Others::default(),
     };
-    others.keys.extend(context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref));
+    others.keys.extend(beside(&context.keys, &ledger, key));
     Ok(others)
+}
+
+/// The ApiKeys that a cache shows of the account of one, and those of other accounts that may have the name of a Secret before one of
+/// these that has no slot yet.
+pub(crate) fn beside(cache: &Store<ApiKey>, ledger: &Ledger, key: &ApiKey) -> Vec<Arc<ApiKey>> {
+    let account = &key.spec.account_ref;
+    let mut keys = cache.state_filter(|other| other.spec.account_ref == *account);
+    let secret = |key: &ApiKey| (key.namespace(), key.secret_name());
+    let waiting =
+        keys.iter().filter(|other| ledger.owned_by(&other.uid().unwrap_or_default()).next().is_none());
+    let wanted: HashSet<_> = waiting.map(|other| secret(other)).collect();
+    if !wanted.is_empty() {
+        keys.extend(
+            cache.state_filter(|other| other.spec.account_ref != *account && wanted.contains(&secret(other))),
+        );
+    }
+    keys
 }
 
 /// Looks for the owners of keys of the same use, live where the cache lacks them (io): who is there holds the use, whatever a watch

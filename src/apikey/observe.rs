@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
 use super::{
-    claim::{Claim, Others, older},
+    claim::{Claim, Others, has_secret_before},
     holders,
     permission::Permission,
     quiet::{Shown, Uses, signed},
@@ -440,13 +440,8 @@ fn unlisted(facts: &AccountFacts, now: Instant) -> Option<(Duration, bags::Error
 }
 
 fn secret_rival(context: &Context, key: &ApiKey) -> Option<Rival> {
-    let name = key.secret_name();
-    let rivals = context.keys.state_filter(|other| {
-        other.namespace() == key.namespace()
-            && other.metadata.uid != key.metadata.uid
-            && other.secret_name() == name
-    });
-    let rival = rivals.iter().find(|other| older(other, key))?;
+    let rivals = context.keys.state_filter(|other| has_secret_before(other, key));
+    let rival = rivals.first()?;
     Some(Rival { name: rival.name_any(), going: rival.metadata.deletion_timestamp.is_some() })
 }
 

@@ -96,12 +96,13 @@ impl Wake {
         )
     }
 
-    /// An ApiKey that goes makes room: for its use, its Secret's name, its slot.
+    /// An ApiKey that goes, or rests, makes room: for its use, its Secret's name, its slot, those who wait behind it.
     pub fn by_key(&self, event: &Event<ApiKey>) {
         self.listed_keys.gone(&self.keys, event).iter().for_each(|gone| self.key_gone(gone));
         match event {
             Event::Delete(gone) => self.key_gone(gone),
             Event::Apply(leaving) if leaving.metadata.deletion_timestamp.is_some() => self.room_of(leaving),
+            Event::Apply(resting) if resting.suspended() => self.behind(resting),
             Event::Apply(_) | Event::Init | Event::InitApply(_) | Event::InitDone => {}
         }
     }
@@ -119,6 +120,21 @@ impl Wake {
             (same_use || same_secret) && key.metadata.uid != gone.metadata.uid
         });
         waiting.iter().for_each(|key| self.key(key));
+        self.behind(gone);
+    }
+
+    /// Whoever has no slot leaves none whose end would wake those who wait behind it.
+    fn behind(&self, leaving: &ApiKey) {
+        let Some(account) = self.accounts.get(&ObjectRef::new(&leaving.spec.account_ref.name)) else {
+            return;
+        };
+        let waits =
+            |key: &ApiKey, ledger: &Ledger| ledger.owned_by(&key.uid().unwrap_or_default()).next().is_none();
+        if waits(leaving, &Ledger::of(account.status.as_ref())) {
+            self.keys_of(&account, |key, ledger| {
+                key.metadata.uid != leaving.metadata.uid && waits(key, ledger)
+            });
+        }
     }
 
     /// An account's change concerns the ApiKeys that wait for something of it; those whose key is live and stays so

@@ -182,9 +182,7 @@ impl Admission {
     fn claim(&self, key: &ApiKey, account: &BagsAccount, seen: &Seen) -> Claim {
         let ledger = Ledger::of(account.status.as_ref());
         let mut others = seen.holders.clone();
-        others
-            .keys
-            .extend(self.context.keys.state_filter(|other| other.spec.account_ref == key.spec.account_ref));
+        others.keys.extend(holders::beside(&self.context.keys, &ledger, key));
         let now = self.context.env.clock.wall();
         Claim::of(account, &ledger, key, &others, &seen.labels, now, &self.context.settings.timings)
     }

@@ -129,10 +129,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         return admit_without_place(message.to_owned());
     }
     if !claim.fits(&ledger) {
-        let mut sums = words::room(&name, &claim.room, &ledger.slots);
-        if claim.ahead > 0 {
-            sums.push_str(&format!(", {} wait", claim.ahead));
-        }
+        let sums = words::room(&name, &claim.room, &ledger.slots, claim.ahead);
         return match queue {
             true => admit_without_place(format!("{sums}; {}", words::WAITS)),
             false => Denial::lasting("QuotaExceeded", format!("{sums}; {}", words::MAKE_ROOM_OR_QUEUE)),

@@ -170,6 +170,13 @@ impl Scene {
         self.put(key(name));
     }
 
+    /// A person applies an ApiKey for a Secret of another name.
+    pub(crate) fn apply_for_secret(&self, name: &str, secret: &str) {
+        let mut object = key(name);
+        object["spec"]["secret"] = json!({"name": secret});
+        self.put(object);
+    }
+
     /// A person wants an ApiKey for an application of this name: it is put before the webhook, and applied again
     /// until it is there.
     pub(crate) fn submit(&self, name: &str) {

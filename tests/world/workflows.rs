@@ -163,6 +163,16 @@ fn admission() -> Vec<Workflow> {
             .then(Duration::from_mins(5), "delete one that has a key", Scene::delete_a_ready_one)
             .once(Scene::one_is_ready)
             .ends("keys at Bags: 1"),
+        Workflow::new("one waits for the name of its Secret, and another one comes", Ways::Token)
+            .account(json!({"limit": 3}))
+            .key("api")
+            .meanwhile("apply one for its Secret, and another one", |scene| {
+                scene.apply_for_secret("billing", "api");
+                scene.apply("web");
+            })
+            .once(|scene| scene.is_ready("api"))
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 2"),
         Workflow::new("two come to a namespace with one place left", Ways::Token)
             .with_a_follower()
             .account(json!({"allowed": [{"namespaces": ["shop"], "max": 1}]}))

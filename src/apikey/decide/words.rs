@@ -205,16 +205,17 @@ pub(crate) const MAKE_ROOM_OR_QUEUE: &str =
     "delete an ApiKey, or ask the platform team for admission: Queue or a higher limit";
 
 pub(super) fn no_room(view: &AccountView) -> String {
-    let sums = room(&account_name(view), &view.room, &view.ledger.slots);
+    let sums = room(&account_name(view), &view.room, &view.ledger.slots, view.ahead);
     format!("{sums}; delete an ApiKey, or ask the platform team for a higher limit")
 }
 
-/// A full account in numbers.
-pub(crate) fn room(account: &str, room: &Room, slots: &[Slot]) -> String {
+/// A full account in numbers; so many are served before.
+pub(crate) fn room(account: &str, room: &Room, slots: &[Slot], ahead: usize) -> String {
     let capacity = room.capacity(slots);
+    let wait = if ahead > 0 { format!(", {ahead} wait") } else { String::new() };
     format!(
         "account \"{account}\" has no slot for another key: {} of {} in use ({} by ApiKeys, {} made elsewhere), {} kept for \
-         rotations",
+         rotations{wait}",
         capacity.used,
         capacity.limit,
         slots.len(),

@@ -77,6 +77,7 @@ fn other(n: usize, edit: impl FnOnce(&mut ApiKey)) -> ApiKey {
     let mut other = key();
     other.metadata.name = Some(format!("app-{n}"));
     other.metadata.uid = Some(format!("uid-{n}"));
+    other.spec.secret = None;
     edit(&mut other);
     other
 }
@@ -329,6 +330,19 @@ fn those_who_wait_come_first() {
     assert_eq!(denied(&ask(&account, &new_key(), std::slice::from_ref(&waits))).reason, "QuotaExceeded");
     let suspended = other(20, |other| other.spec.suspend = Some(true));
     assert!(reserves(&ask(&account, &new_key(), &[suspended])));
+    // It would take no slot: the name of its Secret is that of one which goes, or is of another account.
+    for edit in [
+        (|first| first.metadata.deletion_timestamp = new_key().metadata.creation_timestamp)
+            as fn(&mut ApiKey),
+        |first| first.spec.account_ref.name = "another".to_owned(),
+    ] {
+        let template = |key: &mut ApiKey| key.spec.secret = new_key().spec.secret;
+        let first = other(19, |first| {
+            template(first);
+            edit(first);
+        });
+        assert!(reserves(&ask(&account, &new_key(), &[first, other(20, template)])));
+    }
     let said = denied(&ask(&account, &new_key(), std::slice::from_ref(&waits))).message.clone();
     assert!(said.contains("8 of 10 in use") && said.contains("1 wait"), "{said}");
 }
