@@ -29,7 +29,11 @@ const STATUS_CHANGED: &str = "the status was written by somebody else; looking a
 
 /// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Outcome`].
 pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Outcome {
-    let Some(key) = context.keys.get(reference) else { return Outcome::Gone };
+    let Some(key) = context.keys.get(reference) else {
+        // Where somebody else let it go, no run of ours has.
+        context.pods.forget(reference.namespace.as_deref().unwrap_or_default());
+        return Outcome::Gone;
+    };
     let key = context.written.newest(key);
     let uid = key.uid().unwrap_or_default();
     let begun = context.env.clock.monotonic();

@@ -115,10 +115,11 @@ pub(crate) fn reader(name: &str, why: Option<Why>) -> Holder {
     }
 }
 
-/// A Deployment that reads the Secret: `how` is a strategy, `paused`, `failed`, or nothing; with a mark, or `""`; rolled out,
+/// A Deployment that reads the Secret: `how` is a strategy, `paused`, `failed`, `underway`, `not up` (with `Recreate`), or nothing; with a mark, or `""`; rolled out,
 /// but with pods that only a restart will move, if `stale`.
 pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consumer {
-    let strategy = if ["Recreate", "left alone"].contains(&how) { "Recreate" } else { "RollingUpdate" };
+    let strategy =
+        if ["Recreate", "left alone", "not up"].contains(&how) { "Recreate" } else { "RollingUpdate" };
     let own = if how == "left alone" { json!({"keys.bags.fm/restart": "false"}) } else { json!({}) };
     let annotations = match mark {
         "" => json!({}),
@@ -130,7 +131,9 @@ pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consum
             let reason = "ProgressDeadlineExceeded";
             (1, json!({"type": "Progressing", "status": "False", "reason": reason, "message": message}))
         }
-        "underway" => (1, json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"})),
+        "underway" | "not up" => {
+            (1, json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}))
+        }
         _ => (3, json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"})),
     };
     let deployment: Deployment = serde_json::from_value(json!({

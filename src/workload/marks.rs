@@ -28,12 +28,21 @@ pub enum Rest {
     Refused(String),
 }
 
+/// What came of the last try.
+#[derive(Clone)]
+enum Last {
+    Set,
+    Refused(String),
+    /// Nothing is known of it.
+    Failed,
+}
+
 struct Set {
     workload: WorkloadRef,
     mark: String,
     at: Instant,
     times: u32,
-    refused: Option<String>,
+    last: Last,
 }
 
 /// Marks of this process: by workload and ApiKey.
@@ -43,7 +52,7 @@ pub struct Marks(Mutex<HashMap<(String, String), Set>>);
 impl Marks {
     /// A mark was set.
     pub fn note(&self, workload: &WorkloadRef, api_key_uid: &str, mark: &str, now: Instant) {
-        self.tried(workload, api_key_uid, mark, now, None);
+        self.tried(workload, api_key_uid, mark, now, Last::Set);
     }
 
     /// A mark was refused. It is tried again after a pause, for as long as it is wanted: nothing was done.
@@ -55,24 +64,47 @@ impl Marks {
         now: Instant,
         words: String,
     ) {
-        self.tried(workload, api_key_uid, mark, now, Some(words));
+        self.tried(workload, api_key_uid, mark, now, Last::Refused(words));
     }
 
-    fn tried(
+    /// The API server failed to set a mark. Once may be its own affair; whether the last try failed as well, which is taken for
+    /// a refusal from then on.
+    pub fn failed(
         &self,
         workload: &WorkloadRef,
         api_key_uid: &str,
         mark: &str,
         now: Instant,
-        refused: Option<String>,
-    ) {
+        words: String,
+    ) -> bool {
+        let place = (workload.uid.clone(), api_key_uid.to_owned());
+        let again = {
+            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = all.get(&place).filter(|set| set.mark == mark);
+            before.is_some_and(|set| matches!(set.last, Last::Refused(_) | Last::Failed))
+        };
+        let last = if again { Last::Refused(words) } else { Last::Failed };
+        self.tried(workload, api_key_uid, mark, now, last);
+        again
+    }
+
+    /// The workloads that this process has marked so.
+    #[must_use]
+    pub fn set(&self, api_key_uid: &str, mark: &str) -> Vec<WorkloadRef> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours =
+            all.iter().filter(|((_, owner), set)| owner == api_key_uid && set.mark == mark && set.times > 0);
+        ours.map(|(_, set)| set.workload.clone()).collect()
+    }
+
+    fn tried(&self, workload: &WorkloadRef, api_key_uid: &str, mark: &str, now: Instant, last: Last) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, set| now.saturating_duration_since(set.at) < KEPT);
         let place = (workload.uid.clone(), api_key_uid.to_owned());
         let before = all.get(&place).filter(|set| set.mark == mark).map_or(0, |set| set.times);
-        let times = before.saturating_add(u32::from(refused.is_none()));
+        let times = before.saturating_add(u32::from(matches!(last, Last::Set)));
         let (workload, mark) = (workload.clone(), mark.to_owned());
-        all.insert(place, Set { workload, mark, at: now, times, refused });
+        all.insert(place, Set { workload, mark, at: now, times, last });
     }
 
     /// The workloads that this process has marked so and will not mark again now.
@@ -85,11 +117,11 @@ impl Marks {
         pause: Duration,
     ) -> BTreeMap<WorkloadRef, Rest> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = |set: &Set| match (now.saturating_duration_since(set.at) < pause, &set.refused) {
-            (true, Some(words)) => Some(Rest::Refused(words.clone())),
-            (true, None) => Some(Rest::Pause),
+        let rest = |set: &Set| match (now.saturating_duration_since(set.at) < pause, &set.last) {
+            (true, Last::Refused(words)) => Some(Rest::Refused(words.clone())),
+            (true, Last::Set) => Some(Rest::Pause),
             (false, _) if set.times >= TIMES => Some(Rest::Spent),
-            (false, _) => None,
+            (true, Last::Failed) | (false, _) => None,
         };
         let ours = all.iter().filter(|((_, owner), set)| owner == api_key_uid && set.mark == mark);
         ours.filter_map(|(_, set)| Some((set.workload.clone(), rest(set)?))).collect()
@@ -136,5 +168,26 @@ mod tests {
         marks.note(&web, "uid-0", "uid-0-2", begun + pause * 9);
         assert_eq!(rests(pause * 9 + pause / 2), Some(Rest::Pause), "it was let in");
         assert_eq!(rests(pause * 10), None, "it was set once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the start of a virtual clock")]
+    async fn a_mark_that_fails_twice_in_a_row_rests_as_if_it_were_refused() {
+        let (marks, pause) = (Marks::default(), Duration::from_mins(10));
+        let web = WorkloadRef { kind: WorkloadKind::Deployment, name: "web".into(), uid: "uid-web".into() };
+        let begun = Instant::now();
+        let fails = |after| marks.failed(&web, "uid-0", "uid-0-2", begun + after, "no answer".to_owned());
+        let rests = |after: Duration| marks.resting("uid-0", "uid-0-2", begun + after, pause).remove(&web);
+        assert!(!fails(Duration::ZERO), "it may be done all the same");
+        assert_eq!(rests(Duration::ZERO), None, "it is tried again at once");
+        assert!(fails(Duration::from_secs(5)));
+        assert_eq!(rests(pause / 2), Some(Rest::Refused("no answer".to_owned())));
+        assert_eq!(rests(pause * 2), None, "it is tried again");
+        assert!(fails(pause * 2), "and rests again where it fails");
+        assert!(marks.set("uid-0", "uid-0-2").is_empty(), "it was never set");
+        marks.note(&web, "uid-0", "uid-0-2", begun + pause * 3);
+        assert_eq!(marks.set("uid-0", "uid-0-2"), std::slice::from_ref(&web));
+        assert!(marks.set("uid-0", "uid-0-3").is_empty(), "by another switch");
+        assert!(!fails(pause * 4), "once after it was set");
     }
 }

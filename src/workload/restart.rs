@@ -46,7 +46,9 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    fn is(&self, reference: &WorkloadRef) -> bool {
+    /// Whether it is this workload.
+    #[must_use]
+    pub fn is(&self, reference: &WorkloadRef) -> bool {
         matches!(&self.owner, Owner::Workload(own) if own == reference)
     }
 }
@@ -106,6 +108,8 @@ pub struct Plan {
     pub waiting: Vec<WorkloadRef>,
     /// Marked and not done; or marked by this process a while ago, and the mark is gone.
     pub underway: Vec<WorkloadRef>,
+    /// Those of them that end their old pods first: nobody sees that they do not come up, but that they are not up yet.
+    pub down: Vec<WorkloadRef>,
     /// Marked, and their controllers gave up.
     pub failed: Vec<Failure>,
     /// Owners of stale pods that no restart of ours will move. One whose restart stands still, as it was paused
@@ -191,8 +195,9 @@ pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>
     let paused =
         terms.resting.iter().filter(|(_, rest)| **rest == Rest::Pause).map(|(reference, _)| reference);
     plan.underway.extend(paused.filter(gone).cloned());
-    // What is not well now would not come up with the new key either, and would say nothing of it.
-    candidates.sort_by_key(|workload| !workload.is_whole());
+    // What is not well now would not come up with the new key either, and would say nothing of it. On the way back it waits for the
+    // old one, and the others do not.
+    candidates.sort_by_key(|workload| workload.is_whole() == terms.back);
     let mut candidates: Vec<_> = candidates.into_iter().map(|workload| workload.reference.clone()).collect();
     let free = if !plan.failed.is_empty() {
         0
@@ -226,6 +231,7 @@ impl Plan {
         let reference = &workload.reference;
         let obstacle = workload.may_restart().err().filter(|_| is_stale).map(Reason::Obstacle);
         if workload.mark(api_key) == Some(mark) {
+            let ends_first = matches!(workload.gap(), Some(Gap::Recreate | Gap::NoSurge));
             match workload.progress() {
                 Progress::Complete => {
                     self.done.push(reference.clone());
@@ -233,11 +239,12 @@ impl Plan {
                     self.obstructed.extend(before);
                 }
                 Progress::Failed(words) => {
-                    let of_mark = is_stale || matches!(workload.gap(), Some(Gap::Recreate | Gap::NoSurge));
+                    let of_mark = is_stale || ends_first;
                     self.failed.push(Failure { workload: reference.clone(), words, of_mark });
                 }
                 Progress::Underway => {
                     self.underway.push(reference.clone());
+                    self.down.extend(ends_first.then(|| reference.clone()));
                     self.obstructed.extend(obstacle.map(|reason| (owner.clone(), reason)));
                 }
             }

@@ -166,7 +166,7 @@ fn turned_back(workflow: Workflow) -> Workflow {
 }
 
 /// Rotations that end with the key that they began with, at least at first.
-fn back() -> [Workflow; 7] {
+fn back() -> [Workflow; 8] {
     [
         turned_back(stubborn("turned back as nothing comes up with another key"))
             .ends("Ready=True/Issued")
@@ -192,6 +192,14 @@ fn back() -> [Workflow; 7] {
         .ends("Ready=True/Issued")
         .ends("keys at Bags: 1")
         .ends(TWO_HOLD),
+        turned_back(recreated("turned back when the old pods had all ended, and the overlaps were over"))
+            .then(Duration::ZERO, "allow the gap, and short overlaps", |scene| {
+                scene.edit_key("web", |spec| spec["rollout"]["allowGap"] = json!(true));
+                scene.set_overlaps("web", "1m", "1m");
+            })
+            .ends("Ready=True/Issued")
+            .ends("keys at Bags: 1")
+            .ends(TWO_HOLD),
         // The second time the other one carries a mark from the first, and not that of the newer key.
         turned_back(stubborn("two workloads are turned back twice").consumer(named(
             "worker",

@@ -19,7 +19,7 @@ use crate::{
     context::Context,
     env::CallError,
     events::EventReason,
-    workload::{self, Switched, WorkloadRef},
+    workload::{self, Consumer, Owner, Switched, Workload, WorkloadRef, owner},
 };
 
 const TOOK_TOO_LONG: &str = "it took more than two minutes from the last look at the pods to the step that cannot be taken back; everything is \
@@ -56,7 +56,7 @@ pub(super) async fn look(
         was_clean: o.clean_since().is_some(),
     };
     let scan = workload::scan(&pods, &secret, switched, o.now, timings);
-    let consumers = match deleting {
+    let mut consumers = match deleting {
         true => Vec::new(),
         false => workload::consumers(kube, namespace, &scan, &context.owners)
             .await
@@ -65,6 +65,11 @@ pub(super) async fn look(
     let resting = match o.current().and_then(|slot| slot.published) {
         Some(number) => {
             let mark = workload::mark_value(&o.owner.uid, number);
+            if !deleting && !o.superseded().is_empty() {
+                without_pods(context, o, &mark, &mut consumers)
+                    .await
+                    .map_err(|error| unseen("their owners", o, &error))?;
+            }
             context.marks.resting(&o.owner.uid, &mark, clock.monotonic(), timings.remark_after)
         }
         None => BTreeMap::new(),
@@ -178,6 +183,10 @@ pub(super) async fn restart(
                 let now = context.env.clock.monotonic();
                 context.marks.refused(&workload.reference, &o.owner.uid, &value, now, error.to_string());
             }
+            // A webhook of theirs that does not answer fails this one each time.
+            Err(error) if error.code() == Some(500) && fails_again(context, o, workload, &value, &error) => {
+                warn!(kind = kind.as_str(), workload = %name, %error, "The restart of a workload fails each time");
+            }
             Err(error) => {
                 // It may be done all the same: then the mark is there at the next look.
                 warn!(kind = kind.as_str(), workload = %name, %error, "Failed to restart a workload");
@@ -187,6 +196,37 @@ pub(super) async fn restart(
                 );
                 return Err(Problem::transient(Reason::ApiServerUnavailable, message));
             }
+        }
+    }
+    Ok(())
+}
+
+fn fails_again(
+    context: &Context,
+    o: &Observation,
+    workload: &Workload,
+    mark: &str,
+    error: &CallError,
+) -> bool {
+    let now = context.env.clock.monotonic();
+    context.marks.failed(&workload.reference, &o.owner.uid, mark, now, error.to_string())
+}
+
+/// Those that were marked and have no pod, so that none leads to them: they may not come up at all (io).
+async fn without_pods(
+    context: &Context,
+    o: &Observation,
+    mark: &str,
+    consumers: &mut Vec<Consumer>,
+) -> Result<(), CallError> {
+    for reference in context.marks.set(&o.owner.uid, mark) {
+        if consumers.iter().any(|consumer| consumer.is(&reference)) {
+            continue;
+        }
+        let kube = context.env.kube.clone();
+        if let Some(workload) = owner::read(kube, &o.owner.namespace, &reference).await? {
+            let (owner, workload) = (Owner::Workload(reference), Some(workload));
+            consumers.push(Consumer { owner, workload, pods: Vec::new(), stale: Vec::new() });
         }
     }
     Ok(())

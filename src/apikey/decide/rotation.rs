@@ -368,10 +368,23 @@ impl Switch<'_> {
         Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(o.timings.scan_every)))
     }
 
+    /// No pod holds the old key, and there may be none with the new one either: there is a way back as long as the old one is valid.
+    fn comes_up(&self) -> Option<Rule> {
+        let Self { o, current, previous, .. } = self;
+        let plan = self.plan(o.key.rollout().max_concurrent);
+        if current.revision < previous.revision || plan.down.is_empty() {
+            return None;
+        }
+        let reason = if o.is_overdue() { Reason::RotationHeld } else { Reason::Rotating };
+        Some(Rule::Wait(
+            Hold::new(reason, words::coming_up(previous, &plan.down)).after(o.timings.scan_every),
+        ))
+    }
+
     /// No pod holds the old key: it goes when both have been valid for long enough and nobody uses it any more.
     fn gate(&self, old: &[&Slot]) -> Rule {
         let o = self.o;
-        if let Some(rule) = self.published_key_fails() {
+        if let Some(rule) = self.published_key_fails().or_else(|| self.comes_up()) {
             return rule;
         }
         let rotation = o.key.rotation();

@@ -3,8 +3,8 @@
 mod rotation;
 
 pub(super) use rotation::{
-    gaps, list, next_window, no_second_slot, no_way_back, overlapping, published_key_fails, restarting,
-    rollout_failed, rollout_fails_since, settling, switch_undated, turned_back, unknown_zone,
+    coming_up, gaps, list, next_window, no_second_slot, no_way_back, overlapping, published_key_fails,
+    restarting, rollout_failed, rollout_fails_since, settling, switch_undated, turned_back, unknown_zone,
 };
 
 use std::time::Duration;

@@ -129,6 +129,27 @@ fn the_canary_is_one_that_is_well() {
 }
 
 #[test]
+fn on_the_way_back_what_is_not_well_is_restarted_first() {
+    let unwell = with(deployment("b"), "/status/availableReplicas", json!(2));
+    let terms = Terms { max_concurrent: 2, allow_gap: true, back: true, resting: &BTreeMap::new() };
+    let plan = plan(&[fresh("a"), consumer(unwell, true)], API_KEY, MARK, &terms);
+    assert_eq!((names(&plan.mark), names(&plan.waiting)), (vec!["b"], vec!["a"]));
+}
+
+#[test]
+fn what_ends_its_old_pods_first_is_down_until_it_is_up() {
+    let recreated = |deployment: Value| with(deployment, "/spec/strategy", json!({"type": "Recreate"}));
+    let down = |deployment: Value| names(&planned(&[consumer(deployment, false)], 2).down).len();
+    assert_eq!(down(recreated(underway("a"))), 1);
+    assert_eq!(down(underway("a")), 0, "its old pods wait for the new ones");
+    assert_eq!(down(recreated(marked(deployment("a"), MARK))), 0, "it is up");
+    // Marked, and without a pod that would lead to it.
+    let without = Consumer { pods: Vec::new(), ..consumer(recreated(underway("a")), false) };
+    let plan = planned(&[without, fresh("b")], 2);
+    assert_eq!((names(&plan.down), names(&plan.mark), names(&plan.waiting)), (vec!["a"], vec![], vec!["b"]));
+}
+
+#[test]
 fn one_that_had_come_up_does_not_keep_the_others_from_it_when_a_pod_is_missing_later() {
     let came_up = json!([{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]);
     let missing = with(marked(deployment("a"), MARK), "/status/readyReplicas", json!(2));

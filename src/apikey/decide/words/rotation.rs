@@ -207,6 +207,14 @@ pub(in crate::apikey::decide) fn settling(previous: &Slot) -> String {
     )
 }
 
+pub(in crate::apikey::decide) fn coming_up(previous: &Slot, down: &[WorkloadRef]) -> String {
+    format!(
+        "key {} stays valid: no pod is seen with it, and these are not up with the newer one yet: {}",
+        key_name(previous),
+        list(down.iter().map(ToString::to_string))
+    )
+}
+
 pub(in crate::apikey::decide) fn overlapping(
     previous: &Slot,
     clean_since: Timestamp,

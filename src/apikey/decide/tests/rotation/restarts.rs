@@ -100,3 +100,22 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
         ("what fails hours after has another reason", back(gone(HOUR * 2)), "RotationHeld, 15s"),
     ]);
 }
+
+#[test]
+fn the_old_key_stays_until_what_ended_its_old_pods_is_up_with_the_newer_one() {
+    let with = |age, how| with_consumers(clean(age), vec![consumer("web", how, "uid-0-2", false)]);
+    let mut returned = with(HOUR * 2, "not up").view(|view| {
+        view.ledger.slots[0].published = Some(3);
+        view.ledger.slots[0].since = ago(HOUR * 2);
+    });
+    returned.pods.as_mut().unwrap().consumers = vec![consumer("web", "not up", "uid-0-3", false)];
+    check(vec![
+        ("it is not up yet", with(HOUR * 2, "not up"), "Rotating, 15s"),
+        ("for seven days: people are told", with(DAY * 7, "not up"), "RotationHeld, 15s"),
+        ("it is up, and the overlap runs", with(HOUR * 2, "Recreate"), "Rotating, 10m"),
+        ("its pods are replaced one by one", with(HOUR * 2, "underway"), "Rotating, 10m"),
+        ("on the way back nothing is left to go back to", returned.synced(), "Rotating, 10m"),
+    ]);
+    let said = hold(&with(HOUR * 2, "not up")).message;
+    assert!(said.contains("these are not up with the newer one yet: Deployment \"web\""), "{said}");
+}
