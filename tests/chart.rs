@@ -161,6 +161,36 @@ fn the_schema_leaves_no_object_of_ours_open() {
 }
 
 #[test]
+fn a_release_may_have_any_name_and_a_service_only_one_that_begins_with_a_letter() {
+    let render = |release: &str, changes: &[&str]| {
+        let file = set_file("minimal");
+        let mut arguments = vec!["template", release, CHART, "--namespace", NAMESPACE, "--values", &file];
+        arguments.extend(changes);
+        let output = helm(&arguments);
+        if output.status.success() { Ok(words(&output.stdout)) } else { Err(words(&output.stderr)) }
+    };
+    let named = ["--set", "fullnameOverride=keys"];
+    for (release, changes, expected) in [
+        ("keys", &[][..], "keys-bags-operator"),
+        ("team.keys", &[], "team-keys-bags-operator"),
+        ("2-prod", &named, "keys"),
+        ("123", &named, "keys"),
+    ] {
+        let objects = objects(&render(release, changes).unwrap());
+        let deployment = &the(&objects, "Deployment");
+        assert_eq!(deployment["metadata"]["name"], expected);
+        let labels = [&deployment["metadata"]["labels"], &deployment["spec"]["selector"]["matchLabels"]];
+        for labels in labels {
+            assert_eq!(labels["app.kubernetes.io/instance"], release);
+        }
+    }
+    for release in ["2-prod", "123"] {
+        let refusal = render(release, &[]).unwrap_err();
+        assert!(refusal.contains("set fullnameOverride"), "{release}: {refusal}");
+    }
+}
+
+#[test]
 fn a_wrong_value_is_refused_with_its_place_and_what_would_do() {
     for (changes, expected) in [
         (&["image.repository="][..], &["image.repository", "there is no public image yet"][..]),

@@ -8,15 +8,15 @@
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
+{{- .Release.Name | replace "." "-" | trunc 46 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 46 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | replace "." "-" | trunc 46 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "bags-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "bags-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "bags-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "bags-operator.labels" -}}
@@ -45,6 +45,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* What a schema cannot say. */}}
 {{- define "bags-operator.check" -}}
+{{- $fullname := include "bags-operator.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) -}}
+{{- fail (printf "fullnameOverride: the name of a Service begins with a letter, and %q does not; name the release otherwise, or set fullnameOverride" $fullname) -}}
+{{- end -}}
 {{- if and .Values.webhook.enabled (eq (int .Values.webhook.port) (int .Values.adminPort)) -}}
 {{- fail "webhook.port and adminPort: two servers of one pod need two ports" -}}
 {{- end -}}
