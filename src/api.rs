@@ -40,7 +40,7 @@ pub mod annotation {
     /// On a BagsAccount: comma-separated attempts of keys whose ApiKeys vanished (`OrphanedKeys`) and that nothing uses any
     /// more: they are revoked.
     pub const REVOKE: &str = "keys.bags.fm/revoke";
-    /// On a BagsAccount: the cluster (first 8 characters of the uid of `kube-system`) that takes the account over.
+    /// On a BagsAccount: the cluster and the namespace of the operator that takes the account over: `<uid of kube-system>/<namespace>`.
     pub const TAKE_OVER: &str = "keys.bags.fm/take-over";
     /// On a BagsAccount being deleted: let it go although slots are left.
     pub const FORGET: &str = "keys.bags.fm/forget";

@@ -194,7 +194,7 @@ impl Metrics {
         r.register("failures", "Failed reconciles by class and reason", self.failures.clone());
         r.register(
             "not_ready",
-            "Objects whose condition Ready is False, by its reason",
+            "ApiKeys that something stands in the way of, by reason",
             self.not_ready.counts.clone(),
         );
         self.register_rotations(r);

@@ -68,7 +68,7 @@ pub struct ApiKeySpec {
     #[schemars(length(max = 253))]
     #[x_kube(validation = rules::key_name_words(), validation = rules::key_name_says_something())]
     pub key_name: Option<String>,
-    /// For people: shown by kubectl, in events and reports.
+    /// For people; the operator does not use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub purpose: Option<String>,

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -162,4 +162,15 @@ fn reasons_are_words_that_the_api_server_takes() {
         assert!(word.starts_with(|c: char| c.is_ascii_uppercase()), "{word}");
         assert!(word.len() <= 128 && word.chars().all(|c| c.is_ascii_alphanumeric()), "{word}");
     }
+}
+
+/// `docs/events.md` has a row for each of them, and for nothing else.
+#[test]
+fn the_documentation_names_every_event() {
+    let (table, _) = include_str!("../../docs/events.md").split_once("\n## ").unwrap();
+    let rows = table.lines().filter_map(|row| row.strip_prefix("| `"));
+    let documented: Vec<&str> = rows.map(|row| row.split('`').next().unwrap()).collect();
+    let written: Vec<&str> = EventReason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(BTreeSet::from_iter(&documented), BTreeSet::from_iter(&written));
+    assert_eq!(documented.len(), written.len(), "one row each");
 }
