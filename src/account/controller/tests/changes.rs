@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures::{FutureExt, StreamExt};
+
 use super::*;
 use crate::{api::BagsAccountStatus, operator::wake::Wake};
 
@@ -83,6 +85,36 @@ async fn an_account_that_went_while_nobody_watched_leaves_no_metric_and_one_that
         watched(&event);
     }
     assert!(!is_measured(&stage));
+}
+
+#[tokio::test]
+async fn when_an_apikey_waits_no_more_those_who_wait_are_woken_and_those_with_a_key_are_not() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    for (n, account) in [(0, "main"), (1, "main"), (2, "main"), (3, "another")] {
+        stage.owner_of(n, account);
+    }
+    let accounts = stage.world().accounts.as_reader();
+    let (wake, mut woken, _accounts) = Wake::new(stage.keys.as_reader(), accounts, stage.context.clone());
+    let keys = stage.keys.as_reader();
+    let named = |n: usize| {
+        let found = keys.find(|key| key.name_any() == owner(n).name);
+        ApiKey::clone(&found.unwrap())
+    };
+    let mut told = |event: watcher::Event<ApiKey>| {
+        wake.by_key(&event);
+        let names = std::iter::from_fn(|| woken.next().now_or_never().flatten().map(|key| key.name));
+        names.collect::<BTreeSet<_>>()
+    };
+    let waits = BTreeSet::from([owner(2).name]);
+    assert_eq!(told(watcher::Event::Delete(named(1))), waits);
+    let mut resting = named(1);
+    assert_eq!(told(watcher::Event::Apply(resting.clone())), BTreeSet::new(), "it waits on");
+    resting.spec.suspend = Some(true);
+    assert_eq!(told(watcher::Event::Apply(resting)), waits);
+    let mut with_key = named(0);
+    with_key.spec.suspend = Some(true);
+    assert_eq!(told(watcher::Event::Apply(with_key)), BTreeSet::new(), "it keeps its slot");
 }
 
 #[tokio::test]
