@@ -21,7 +21,7 @@ use kube::{
 use crate::{
     api::{ApiKey, account::Slot, apikey::SecretTemplate, mark},
     bags::KeyValue,
-    env::{CallError, call},
+    env::{CallError, call, call_with_values},
 };
 
 /// Who writes the value, in `managedFields`: the time of the entry is that of the switch.
@@ -127,7 +127,7 @@ impl ConsumerSecret {
     /// # Errors
     /// When the API server does not answer, or the Secret may not be read.
     pub async fn read(&self, known: i64) -> Result<Found, CallError> {
-        let secret = call(self.api.get_opt(&self.name)).await?;
+        let secret = call_with_values(self.api.get_opt(&self.name)).await?;
         Ok(secret.map_or(Found::Missing, |secret| judge(secret, &self.uid, known)))
     }
 
@@ -139,7 +139,7 @@ impl ConsumerSecret {
     pub async fn dry_run(&self, key: &ApiKey, found: Option<&Found>) -> Result<(), CallError> {
         if let Some(Found::Ours(secret)) = found {
             let options = PostParams { dry_run: true, ..PostParams::default() };
-            match call(self.api.replace(&self.name, &options, secret)).await {
+            match call_with_values(self.api.replace(&self.name, &options, secret)).await {
                 // It has gone: it has to be made.
                 Err(error) if error.is_not_found() => {}
                 outcome => return outcome.map(drop),
@@ -149,6 +149,7 @@ impl ConsumerSecret {
         let field = key.api_key_field().to_owned();
         secret.data = Some(BTreeMap::from([(field, ByteString(Vec::new()))]));
         let options = PostParams { dry_run: true, ..PostParams::default() };
+        // No value is sent, and none is there: what stands against it may be said in full.
         call(self.api.create(&options, &secret)).await.map(drop)
     }
 
@@ -163,7 +164,7 @@ impl ConsumerSecret {
         match found {
             Found::Missing => {
                 let secret = project(&blank(desired.key), desired);
-                call(self.api.create(&by(FIELD_MANAGER), &secret)).await.map(Some)
+                call_with_values(self.api.create(&by(FIELD_MANAGER), &secret)).await.map(Some)
             }
             Found::Ours(secret) => {
                 let next = project(secret, desired);
@@ -171,7 +172,7 @@ impl ConsumerSecret {
                     return Ok(None);
                 }
                 let manager = manager_of(secret, &next, desired.key.api_key_field());
-                call(self.api.replace(&self.name, &by(manager), &next)).await.map(Some)
+                call_with_values(self.api.replace(&self.name, &by(manager), &next)).await.map(Some)
             }
             Found::Foreign(_) => Ok(None),
         }
@@ -182,7 +183,7 @@ impl ConsumerSecret {
     /// # Errors
     /// What the API server says; `409` means observe again.
     pub async fn remove(&self) -> Result<(), CallError> {
-        let Some(secret) = call(self.api.get_opt(&self.name)).await? else { return Ok(()) };
+        let Some(secret) = call_with_values(self.api.get_opt(&self.name)).await? else { return Ok(()) };
         if !marked(&secret, &self.uid) {
             return Ok(());
         }
@@ -193,7 +194,7 @@ impl ConsumerSecret {
             }),
             ..DeleteParams::default()
         };
-        match call(self.api.delete(&self.name, &options)).await {
+        match call_with_values(self.api.delete(&self.name, &options)).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.map(drop),
         }
@@ -231,12 +232,27 @@ pub fn written_at(found: &Found, field: &str) -> Option<Timestamp> {
     entries.iter().filter(owns).filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max()
 }
 
-/// Number and attempt of the switch that wrote the Secret.
+/// The switch that wrote a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its number.
+    pub number: i64,
+    /// The attempt whose value it wrote.
+    pub attempt: String,
+    /// When that key became its ApiKey's current one; `None`: somebody took the annotation away.
+    pub at: Option<jiff::Timestamp>,
+}
+
+/// What a Secret says of the switch that wrote it.
 #[must_use]
-pub fn switch_of(found: &Found) -> Option<(i64, String)> {
+pub fn switch_of(found: &Found) -> Option<Written> {
     let Found::Ours(secret) = found else { return None };
-    let number = secret.annotations().get(mark::SWITCH)?.parse().ok()?;
-    Some((number, secret.annotations().get(mark::SWITCH_ATTEMPT)?.clone()))
+    let annotations = secret.annotations();
+    Some(Written {
+        number: annotations.get(mark::SWITCH)?.parse().ok()?,
+        attempt: annotations.get(mark::SWITCH_ATTEMPT)?.clone(),
+        at: annotations.get(mark::SWITCH_TIME).and_then(|time| time.parse().ok()),
+    })
 }
 
 fn judge(secret: Secret, uid: &str, known: i64) -> Found {

@@ -80,7 +80,8 @@ impl Context {
     #[must_use]
     pub fn memory_of(&self, name: &str, account: &BagsAccount) -> Arc<AccountMemory> {
         let per_hour = u32::try_from(account.requests_per_hour()).unwrap_or(1).max(1);
-        self.memory.of(name, per_hour, &self.env.clock)
+        let paused_until = account.status.as_ref().and_then(|status| status.paused_until);
+        self.memory.of(name, per_hour, paused_until, &self.env.clock)
     }
 
     /// A client that spends an account's budget.

@@ -4,7 +4,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use kube::{Client, ResourceExt, runtime::watcher};
+use kube::{Client, ResourceExt, core::Status, runtime::watcher};
 
 use crate::{bags::BagsService, clock::Clock, clock::Randomness, saves::Saves};
 
@@ -130,6 +130,31 @@ pub async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> R
     call_within(CALL_DEADLINE, request).await
 }
 
+/// Sends a request about Secrets that may hold values, within its deadline. Of what the API server says against it nothing but
+/// code and reason is kept: a policy's words may quote what was sent or what is there, and whoever reports an error need not
+/// know which request it was.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn call_with_values<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, CallError> {
+    call(async { request.await.map_err(without_words) }).await
+}
+
+fn without_words(error: kube::Error) -> kube::Error {
+    match error {
+        kube::Error::Api(status) => {
+            let words = format!("{} {}", status.code, status.reason);
+            kube::Error::Api(Status::failure(&words, &status.reason).with_code(status.code).boxed())
+        }
+        kube::Error::SerdeError(_) => {
+            kube::Error::SerdeError(serde::de::Error::custom("an answer that cannot be read"))
+        }
+        other => other,
+    }
+}
+
 /// Sends a request to the API server, within a deadline of its own.
 ///
 /// # Errors
@@ -142,5 +167,25 @@ pub async fn call_within<T>(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(CallError::Kube(Box::new(error))),
         Err(_) => Err(CallError::Timeout(deadline)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_refused_request_about_values_nothing_but_code_and_reason_is_kept() {
+        let words = "policy no-secrets: data was value-one-for-tests";
+        let refused = || kube::Error::Api(Status::failure(words, "Invalid").with_code(422).boxed());
+        let error = call_with_values(async { Err::<(), _>(refused()) }).await.unwrap_err();
+        assert_eq!((error.to_string(), error.is_refusal()), ("422 Invalid".to_owned(), true));
+        let unreadable =
+            || kube::Error::SerdeError(serde_json::from_str::<u8>("\"value-one-for-tests\"").unwrap_err());
+        assert!(unreadable().to_string().contains("value-one"), "its words would quote it");
+        let unread = call_with_values(async { Err::<(), _>(unreadable()) }).await.unwrap_err();
+        for error in [error, unread] {
+            assert!(!format!("{error} {error:?}").contains("value-one"), "{error:?}");
+        }
     }
 }

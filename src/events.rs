@@ -101,7 +101,7 @@ reasons! {
     KeyRevoked: Normal, "Revoke";
     /// A key was left to people on purpose.
     KeyReleased: Normal, "Release";
-    /// The consumer Secret was missing or changed and was written again.
+    /// The consumer Secret was missing, or its value was changed, and was written again.
     SecretRestored: Normal, "Publish";
     /// A key waits for a free slot of the account.
     QuotaExceeded: Warning, "Reserve";

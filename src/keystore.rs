@@ -19,7 +19,7 @@ use crate::{
         mark,
     },
     bags::KeyValue,
-    env::{CallError, call},
+    env::{CallError, call, call_with_values},
 };
 
 const FIELD: &str = "value";
@@ -234,7 +234,7 @@ impl Keystore {
     /// # Errors
     /// When the API server does not answer.
     pub async fn live(&self, attempt: &str) -> Result<Option<Entry>, CallError> {
-        let secret = call(self.api.get_opt(&secret_name(attempt))).await?;
+        let secret = call_with_values(self.api.get_opt(&secret_name(attempt))).await?;
         Ok(secret.map(|secret| Entry { secret: Arc::new(secret) }))
     }
 
@@ -244,7 +244,7 @@ impl Keystore {
     /// When the API server does not answer.
     pub async fn live_of(&self, account: &str) -> Result<Vec<Entry>, CallError> {
         let selector = ListParams::default().labels(&format!("{}={account}", mark::ACCOUNT));
-        let secrets = call(self.api.list(&selector)).await?;
+        let secrets = call_with_values(self.api.list(&selector)).await?;
         Ok(secrets.items.into_iter().map(|secret| Entry { secret: Arc::new(secret) }).collect())
     }
 
@@ -267,20 +267,21 @@ impl Keystore {
     pub async fn save(&self, unsaved: &mut Unsaved<'_>) -> Result<(), SaveError> {
         if !unsaved.tried {
             unsaved.tried = true;
-            if call(self.replace(unsaved)).await.is_ok() {
+            if call_with_values(self.replace(unsaved)).await.is_ok() {
                 return Ok(());
             }
         }
         if self.arrived(unsaved).await? {
             return Ok(());
         }
-        call(self.replace(unsaved)).await.map(drop).map_err(SaveError::Call)
+        call_with_values(self.replace(unsaved)).await.map(drop).map_err(SaveError::Call)
     }
 
     /// Whether an earlier write arrived; where it did not, the next one starts from what is there.
     async fn arrived(&self, unsaved: &mut Unsaved<'_>) -> Result<bool, SaveError> {
         let before = &unsaved.placeholder;
-        let secret = call(self.api.get_opt(&before.secret.name_any())).await.map_err(SaveError::Call)?;
+        let secret =
+            call_with_values(self.api.get_opt(&before.secret.name_any())).await.map_err(SaveError::Call)?;
         let now = Entry { secret: Arc::new(secret.ok_or(SaveError::Judged)?) };
         if now.value().as_ref() == Some(unsaved.value) {
             return Ok(true);
@@ -305,7 +306,7 @@ impl Keystore {
             }),
             ..DeleteParams::default()
         };
-        match call(self.api.delete(&entry.secret.name_any(), &options)).await {
+        match call_with_values(self.api.delete(&entry.secret.name_any(), &options)).await {
             Ok(_) => Ok(Removal::Gone),
             Err(error) if error.is_not_found() => Ok(Removal::Gone),
             Err(error) if error.is_conflict() => Ok(Removal::Changed),
@@ -325,7 +326,7 @@ impl Keystore {
         }
         let mut next = (*entry.secret).clone();
         next.annotations_mut().insert(mark::RELEASED.to_owned(), "true".to_owned());
-        match call(self.api.replace(&next.name_any(), &PostParams::default(), &next)).await {
+        match call_with_values(self.api.replace(&next.name_any(), &PostParams::default(), &next)).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(error),

@@ -26,8 +26,8 @@ use self::peers::{Peers, Sign};
 const HEADER_BYTES: usize = 16 * 1024;
 /// Pause after a failure to accept, for example when file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// An answer under way may take so long when a connection is closed.
-const GRACE: Duration = Duration::from_secs(1);
+/// An answer under way may take so long when a connection is closed: no sender waits for a review longer than that, and none is slower.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What clients may hold.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl Server {
         self.address
     }
 
-    /// Serves until the token is cancelled; then answers under way get a second.
+    /// Serves until the token is cancelled; then answers under way get five seconds.
     pub async fn serve(
         self,
         router: Router,

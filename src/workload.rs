@@ -10,7 +10,7 @@
 //!
 //! Nothing here reads or writes a Secret, and nothing of a workload is written but the mark.
 
-mod lax;
+pub(crate) mod lax;
 pub mod lists;
 pub mod marks;
 pub mod owner;

@@ -206,6 +206,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_do() {
             &["webhook.enabled=true", "webhook.port=8080"],
             &["webhook.port and adminPort: two servers of one pod need two ports"],
         ),
+        (&["crds.enabled=false", "crds.keep=false"], &["crds.enabled and crds.keep", "crds.keep=true first"]),
         (&["replicas=2"], &["additional properties 'replicas' not allowed"]),
         (&["webhook.failurePolicy=Ignore"], &["/webhook", "'failurePolicy' not allowed"]),
         (&["bags.url=http://bags.example/api/v1"], &["/bags/url", "^https://"]),

@@ -14,10 +14,14 @@ use bags_operator::{
     sandbox::{Action, FaultRule, UserOptions, When},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
+use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+    core::v1::Secret,
+    events::v1::Event,
+};
 use kube::{
     Api,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
 use support::{
@@ -131,11 +135,15 @@ async fn no_secret_comes_out_anywhere() {
         remember_values(&mut secrets, scene.secrets()).await;
         remember_values(&mut secrets, scene.keystore()).await;
     }
-    let outputs = outputs(world).await;
+    let mut all = outputs(world).await;
     let sample = serde_json::to_string(&both.secrets().get("first-come").await.unwrap()).unwrap();
     assert!(secrets.leak(&sample).is_some(), "the search finds what is there");
-    assert!(outputs["log"].len() > 1_000_000, "the log is at its most talkative");
-    for (name, text) in &outputs {
+    assert!(all["log"].len() > 1_000_000, "the log is at its most talkative");
+    // What a policy quotes stands in the audit log, whoever was refused.
+    policies_quote_what_is_there(token).await;
+    remember_values(&mut secrets, token.keystore()).await;
+    all.extend(outputs(world).await.into_iter().filter(|(name, _)| *name != "audit log"));
+    for (name, text) in &all {
         assert!(!text.is_empty(), "{name} was not looked at");
         // Not with assert_eq: its message would be the leak's next output.
         if let Some(leak) = secrets.leak(text).or_else(|| value_of_the_sandbox(text)) {
@@ -214,6 +222,63 @@ async fn a_secret_is_broken(scene: &Scene<'_>) {
     // Whatever makes the operator look at it.
     scene.patch(NAME, json!({"spec": {"purpose": "looked at again"}})).await;
     scene.not_ready(NAME, "SecretConflict").await;
+}
+
+/// A policy refuses every change and removal of a Secret that holds something, in words that quote it: in the middle of a rotation, and
+/// while a key is left to people.
+async fn policies_quote_what_is_there(scene: &Scene<'_>) {
+    scene.apply("left", json!({"deletionPolicy": "Orphan"})).await;
+    scene.apply("rotated", json!({})).await;
+    for name in ["left", "rotated"] {
+        scene.ready(name).await;
+    }
+    let client = scene.client.clone();
+    let options = PostParams::default();
+    let secrets = json!({
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE", "DELETE"], "resources": ["secrets"],
+    });
+    let quoted = "oldObject.data.map(field, string(oldObject.data[field])).join(' ')";
+    let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
+        "metadata": {"name": "quotes"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [secrets]},
+            "matchConditions": [{"name": "holds-something", "expression": "has(oldObject.data)"}],
+            "validations": [{"expression": "false", "message": "no", "messageExpression": quoted}],
+        },
+    }))
+    .unwrap();
+    let binding: ValidatingAdmissionPolicyBinding = serde_json::from_value(json!({
+        "metadata": {"name": "quotes"}, "spec": {"policyName": "quotes", "validationActions": ["Deny"]},
+    }))
+    .unwrap();
+    let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone());
+    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client);
+    policies.create(&options, &policy).await.unwrap();
+    bindings.create(&options, &binding).await.unwrap();
+    let tried = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    let mut pause = tokio::time::interval(std::time::Duration::from_millis(100));
+    let refused = async {
+        loop {
+            pause.tick().await;
+            if let Err(error) = scene.secrets().delete("rotated", &tried).await {
+                return error.to_string();
+            }
+        }
+    };
+    let said = tokio::time::timeout(std::time::Duration::from_secs(60), refused)
+        .await
+        .expect("the policy is in force");
+    let value = scene.value("rotated").await;
+    assert!([STANDARD.encode(&value), value].iter().any(|it| said.contains(it)), "it quotes nothing: {said}");
+    scene.patch("rotated", json!({"metadata": {"annotations": {"keys.bags.fm/rotate": "first"}}})).await;
+    scene.delete("left").await;
+    let refused = |key: &ApiKey| serde_json::to_string(&key.status).unwrap().contains("422 Invalid");
+    for name in ["rotated", "left"] {
+        scene.key(name, "which says what the API server refuses", refused).await;
+    }
+    bindings.delete("quotes", &DeleteParams::default()).await.unwrap();
+    policies.delete("quotes", &DeleteParams::default()).await.unwrap();
+    scene.gone("left").await;
 }
 
 /// Everything that anybody but the owner of a Secret can read.

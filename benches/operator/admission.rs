@@ -249,6 +249,8 @@ async fn straight(ours: &Webhook, nothing: &Webhook) {
         review(&format!("write-{n}"), n, n % ACCOUNTS, false)
     })
     .await;
+    let full = ask(ours, REVIEWS, false, |n| review(&format!("full-{n}"), n, 0, false)).await;
+    let all_full = ask(ours, REVIEWS, false, |n| review(&format!("full-{n}"), n, n % ACCOUNTS, false)).await;
     let (resident, peak) = process::memory(ours.pid);
     let mut table = Table::new(format!("Reviews straight to the webhook, {CLIENTS} at a time: p50 / p99"));
     table.row("a webhook that does nothing", baseline.show(), "");
@@ -256,17 +258,29 @@ async fn straight(ours: &Webhook, nothing: &Webhook) {
     table.row("dry run, one account", same.show(), "≥ 1000/s, p99 ≤ 50 ms");
     table.row(format!("dry run, {ACCOUNTS} accounts"), dry.show(), "≥ 1000/s, p99 ≤ 50 ms");
     table.row(format!("asked again, {ACCOUNTS} accounts"), again.show(), "≥ 1000/s, p99 ≤ 50 ms");
+    table.row("refused: full, one account", full.show(), "≥ 1000/s, p99 ≤ 50 ms");
+    table.row(format!("refused: full, {ACCOUNTS} accounts"), all_full.show(), "≥ 1000/s, p99 ≤ 50 ms");
     table.row(format!("let in, with a place ({WRITES} in {ACCOUNTS} accounts)"), writes.show(), "");
     table.row("resident before, after, at most", format!("{idle}, {resident}, {peak}"), "");
     table.print();
 }
 
-/// Creates as many ApiKeys as fit, through the API server, 50 at a time, or at a pace.
+/// What creations through the API server come to.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    DryRun,
+    Stored,
+    /// By a full account. Beside it stands a dry run that nobody refuses: neither is stored.
+    Refused,
+}
+
+/// Creates as many ApiKeys as fit, through the API server, 50 at a time, or at a pace; all are stored, or `refused`.
 async fn create(
     client: &Client,
     from: usize,
     account: usize,
     dry_run: bool,
+    refused: bool,
     pace: Option<u32>,
 ) -> Vec<Duration> {
     let options = PostParams { dry_run, ..PostParams::default() };
@@ -282,8 +296,14 @@ async fn create(
                 tokio::time::sleep_until(due).await;
                 let key: ApiKey = api_key(from + n, account + n % ACCOUNTS);
                 let api = Api::namespaced(client.clone(), &key.namespace().unwrap());
-                api.create(&options, &key).await.unwrap();
-                due.elapsed()
+                let answer = api.create(&options, &key).await;
+                let took = due.elapsed();
+                match answer {
+                    Ok(_) if !refused => {}
+                    Err(kube::Error::Api(status)) if refused && status.code == 403 => {}
+                    answer => panic!("{answer:?}"),
+                }
+                took
             }
         })
         .buffer_unordered(CLIENTS)
@@ -294,23 +314,26 @@ async fn create(
 /// Creations through the API server.
 async fn through(world: &World, operator: &Operator, ours: &Webhook, nothing: &Webhook) {
     let numbers = AtomicUsize::new(0);
-    let one = async |webhook: &Webhook, dry_run: bool, account: usize, pace: Option<u32>| {
+    let one = async |webhook: &Webhook, way: Way, account: usize, pace: Option<u32>| {
         let from = numbers.fetch_add(WRITES, Ordering::Relaxed);
+        let refused = way == Way::Refused && webhook.pid == ours.pid;
+        let dry_run = way != Way::Stored && !refused;
         let (cpu, begun) = (process::cpu(webhook.pid), Instant::now());
-        let took = create(&world.client, from, account, dry_run, pace).await;
+        let took = create(&world.client, from, account, dry_run, refused, pace).await;
         figures(took, begun.elapsed(), process::cpu(webhook.pid) - cpu)
     };
     let mut table =
         Table::new(format!("{WRITES} creations through the API server: p50 / p99; CPU is the webhook's"));
-    for (what, dry_run) in [("dry run", true), ("stored", false)] {
+    // What was stored keeps its places, which are its accounts' last: they refuse whoever comes then.
+    for (what, way) in [("dry run", Way::DryRun), ("stored", Way::Stored), ("refused", Way::Refused)] {
         for (account, pace) in THROUGH {
             configure(&world.client, NOTHING, nothing.address, Some(&nothing.bundle)).await;
             settled(&world.client, false).await;
-            let baseline = one(nothing, dry_run, account, pace).await;
+            let baseline = one(nothing, way, account, pace).await;
             clear(&world.client).await;
             configure(&world.client, OURS, ours.address, Some(&ours.bundle)).await;
             settled(&world.client, true).await;
-            let measured = one(ours, dry_run, account, pace).await;
+            let measured = one(ours, way, account, pace).await;
             clear(&world.client).await;
             let how = pace.map_or(format!("{CLIENTS} at a time"), |pace| format!("{pace} a second"));
             table.row(format!("{what}, {how}: does nothing"), baseline.show(), "");

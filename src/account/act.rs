@@ -1,7 +1,8 @@
 //! Carries out what was decided: one lookup or one effect at a time. Makes no choice of its own.
 //!
 //! What Bags answers goes into this process's memory, what the API server answers into [`Found`]; the next decision
-//! reads both. A failed request to Bags is such an answer. A failed one to the API server ends the run.
+//! reads both. A failed request to Bags is such an answer. A failed one to the API server ends the run, unless nothing else
+//! waits for what it was to do.
 
 mod bags;
 
@@ -64,6 +65,15 @@ pub(super) enum ActError {
 }
 
 impl ActError {
+    /// Whether the account's status can be told all the same: not where its ledger cannot be written, nor where nobody knows yet
+    /// what that must hold.
+    pub(super) fn leaves_status(&self) -> bool {
+        match self {
+            Self::ReadOwner { .. } | Self::Keystore { .. } | Self::Finalizer(_) => true,
+            Self::Remnants(_) | Self::Ledger(_) => false,
+        }
+    }
+
     /// What it means for the next run.
     pub(super) fn class(&self) -> FailureClass {
         match self {
@@ -129,7 +139,10 @@ impl Actor<'_> {
             Effect::RemoveFinalizer => self.set_finalizer(false).await,
             Effect::Change(change) => self.change(change).await,
             Effect::Close(attempt) => self.close(attempt).await,
-            Effect::Clear(attempt) => self.clear(attempt).await,
+            Effect::Clear(attempt) => {
+                self.clear(attempt).await;
+                Ok(())
+            }
             Effect::Revoke { attempt, key_id } => {
                 self.revoke(&attempt, &key_id).await;
                 Ok(())
@@ -204,7 +217,10 @@ impl Actor<'_> {
                 return Err(Refusal::NotInState);
             }
             draft.status.installation = Some(installation.clone());
-            draft.status.user = draft.status.user.take().or(user.clone());
+            let (told, found) = (draft.status.user.take(), user.clone());
+            // Whom another installation had there is nobody whose keys these are.
+            draft.status.user =
+                if before.is_some() && !slots.is_empty() { found.or(told) } else { told.or(found) };
             if slots.is_empty() { Ok(()) } else { draft.rebuild(slots.clone()) }
         });
         pinned.await.map_err(ActError::Ledger)?;
@@ -303,15 +319,19 @@ impl Actor<'_> {
         Ok(())
     }
 
-    async fn clear(&mut self, attempt: String) -> Result<(), ActError> {
+    /// Nothing waits for a Secret without a slot to go: where that fails, the run goes on, and comes to the failure at its end.
+    async fn clear(&mut self, attempt: String) {
         let live = self.found.entries.remove(&attempt);
-        if let Some(entry) = live.or_else(|| self.context.keystore.cached(&attempt)) {
-            let removed = self.context.keystore.remove(&entry).await;
-            removed.map_err(|source| ActError::Keystore { attempt: attempt.clone(), source })?;
+        if let Some(entry) = live.or_else(|| self.context.keystore.cached(&attempt))
+            && let Err(source) = self.context.keystore.remove(&entry).await
+        {
+            warn!(error = %source, attempt, "Keystore Secret could not be deleted");
+            self.found.uncleared.insert(attempt.clone());
+            self.found.failure.get_or_insert(ActError::Keystore { attempt, source });
+            return;
         }
         // Whatever became of it, this run has seen it; a version that changed is looked at by the next one.
         self.found.removed.insert(attempt);
-        Ok(())
     }
 
     fn slot(&self, attempt: &str) -> Option<&SlotSeen> {

@@ -37,6 +37,8 @@ const GO_ON: Duration = Duration::from_secs(1);
 enum End {
     /// Nothing to do before this.
     Rest(Option<Duration>),
+    /// Nothing else to do before this, but a step failed that nothing waited for.
+    PassedOver(Option<Duration>, ActError),
     /// There was more to do than a run takes.
     CutShort,
     /// The account went.
@@ -66,7 +68,14 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
         context.metrics.awaited(name, status::awaited(&seen));
     }
     let written = match &end {
-        End::Rest(_) | End::CutShort => write_status(context, &seen, &before).await,
+        End::Rest(_) | End::PassedOver(..) | End::CutShort => write_status(context, &seen, &before).await,
+        // Who waits for a person must hear of it although something else fails again and again. What failed first is what counts.
+        End::Failed(failure) if failure.leaves_status() => {
+            if let Err(error) = write_status(context, &seen, &before).await {
+                warn!(error = %chain(&error), "Status was not written");
+            }
+            Ok(())
+        }
         End::Gone | End::Failed(_) => Ok(()),
     };
     let (outcome, how) = match (end, written) {
@@ -79,6 +88,11 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
         }
         (End::Rest(wait), Ok(())) => {
             (Outcome::Wait(rest(context, &seen, &uid, wait)), ReconcileOutcome::Done)
+        }
+        (End::PassedOver(wait, failure), Ok(())) => {
+            let again = failed(context, &seen, failure).await;
+            let wait = next_deadline(&seen, wait).map_or(again, |wait| wait.min(again));
+            (Outcome::Wait(wait), ReconcileOutcome::Failed)
         }
         (End::CutShort, Ok(())) => (Outcome::Wait(GO_ON), ReconcileOutcome::Waiting),
     };
@@ -101,7 +115,10 @@ async fn steps(context: &Arc<Context>, account: Arc<BagsAccount>) -> (Observatio
         let decision = decide(&seen); // (pure)
         let mut actor = Actor { context, seen: &seen, memory: &memory, found: &mut found };
         let done = match decision {
-            Decision::Rest(wait) => return (seen, End::Rest(wait)),
+            Decision::Rest(wait) => {
+                let failure = found.failure.take();
+                return (seen, failure.map_or(End::Rest(wait), |failure| End::PassedOver(wait, failure)));
+            }
             Decision::Look(look) => actor.look(look).await, // (io)
             Decision::Act(effect) => actor.act(effect).await, // (io)
         };
@@ -117,15 +134,19 @@ async fn steps(context: &Arc<Context>, account: Arc<BagsAccount>) -> (Observatio
             break;
         }
     }
-    (seen, End::CutShort)
+    (seen, found.failure.take().map_or(End::CutShort, End::Failed))
+}
+
+/// The next deadline, or the end of the pause, which is to be shown.
+fn next_deadline(seen: &Observation, wait: Option<Duration>) -> Option<Duration> {
+    let pause = seen.paused_until.map(|until| until.duration_since(seen.wall));
+    let pause = pause.and_then(|pause| Duration::try_from(pause).ok());
+    [wait, pause].into_iter().flatten().min()
 }
 
 /// Until the next deadline. A failing list keeps its count: only an answer makes the next wait short again.
 fn rest(context: &Context, seen: &Observation, uid: &str, wait: Option<Duration>) -> Duration {
-    let pause = seen.paused_until.map(|until| until.duration_since(seen.wall));
-    let pause = pause.and_then(|pause| Duration::try_from(pause).ok());
-    let wait = [wait, pause].into_iter().flatten().min();
-    match (&seen.facts.list_failure, wait) {
+    match (&seen.facts.list_failure, next_deadline(seen, wait)) {
         (Some(_), Some(wait)) => wait.min(seen.timings.resync),
         (Some(_), None) => seen.timings.resync,
         (None, wait) => context.backoff.after_success(uid, wait),

@@ -260,8 +260,13 @@ impl Facts<'_> {
         if !self.value || enough && !self.may_come_to_life() {
             return None;
         }
-        let KeyMemory { tried, acknowledged, .. } = *self.memory;
+        let KeyMemory { tried, acknowledged, unclear_since, .. } = *self.memory;
         let refused = self.refused();
+        // As long again as it had answered neither 200 nor 401 then: a user that is suspended hardly comes back in seconds.
+        let unclear = tried.zip(unclear_since).filter(|_| self.unclear()).map(|(tried, since)| {
+            let lasted = tried.saturating_duration_since(since);
+            tried + lasted.min(ASK_AGAIN).max(self.timings.death_apart)
+        });
         // As long again as it had been `Revoking` then: who is quick to revoke it need not wait long.
         let asked = tried.and_then(|tried| {
             let age = self.age.checked_sub(self.now.saturating_duration_since(tried))?;
@@ -272,11 +277,11 @@ impl Facts<'_> {
             (Some(from), _) => {
                 let (count, span) = self.wanted();
                 let steps = count.saturating_sub(1).max(1);
-                Some(from + span * refused.count.min(steps) / steps)
+                Some(from + span * refused.count.min(steps) / steps).max(unclear)
             }
             (None, _) if acknowledged.is_some() => tried
                 .filter(|tried| Some(*tried) > acknowledged)
-                .map(|tried| tried + self.timings.death_apart),
+                .map(|tried| unclear.unwrap_or(tried + self.timings.death_apart)),
             (None, _) if self.resolved => asked,
             (None, Evidence::Absent) => asked,
             (None, Evidence::None) => Some(self.now + self.scheduled()),

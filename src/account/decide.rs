@@ -226,7 +226,8 @@ pub(super) fn forgotten(seen: &Observation) -> bool {
 
 fn pin(seen: &Observation) -> Turn {
     match standing(seen) {
-        Standing::Takeable if nobodys(seen) && seen.slots.is_empty() => rebuild::pin(seen),
+        // Another installation may have taken a ledger that was lost, and found nothing of it in its own keystore.
+        Standing::Takeable if seen.slots.is_empty() => rebuild::pin(seen),
         Standing::Takeable => {
             act(Effect::Pin { installation: seen.installation.clone(), user: None, slots: Vec::new() })
         }
@@ -353,7 +354,7 @@ fn loose(seen: &Observation) -> Turn {
         let LooseEntry { attempt, value, created, watched, running } = entry;
         let clear = || act(Effect::Clear(attempt.clone()));
         match (seen.departed.contains(attempt), *value, created) {
-            _ if *running => Turn::Nothing,
+            _ if *running || seen.uncleared.contains(attempt) => Turn::Nothing,
             (true, _, _) => clear(),
             (false, true, _) | (false, false, None) => Turn::Nothing,
             (false, false, Some(created)) => {

@@ -14,7 +14,7 @@ use crate::{
         account::{Capabilities, Capability, RevocationMode, SlotState},
         annotation,
     },
-    bags::{self, Reason},
+    bags,
 };
 
 /// Another key that did not answer 200 is asked again after this.
@@ -38,9 +38,7 @@ pub(super) enum ListWay {
 impl Observation {
     /// Whether the service refuses the token.
     pub(super) fn token_refused(&self) -> bool {
-        let failure = self.facts.list_failure.as_ref();
-        self.credentials.token
-            && failure.is_some_and(|failure| failure.error.reason() == Reason::InvalidToken)
+        self.credentials.token && self.facts.refused_token.is_some()
     }
 
     /// Whether the service has no list to show.

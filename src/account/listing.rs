@@ -87,13 +87,15 @@ pub async fn fresh(
     }
     memory.note(|facts| {
         facts.token_accepted = true;
+        facts.refused_token = None;
         facts.list_failure = None;
         facts.shows_last_use |= keys.iter().any(|key| key.last_used_at.is_some());
         if coverage == Coverage::Covers {
             facts.covering_token.clone_from(&credentials.token_version);
         }
     });
-    let snapshot = Snapshot { at: now, wall, keys, coverage };
+    let snapshot =
+        Snapshot { at: now, wall, keys, coverage, user: account.expected_user().map(str::to_owned) };
     let listed = digest(context, memory, &snapshot, &ledger);
     lists.push(snapshot);
     Ok(Some(listed))
@@ -115,6 +117,7 @@ pub(super) fn note_failure(
         facts.list_failure = Some(ListFailure { count, error: error.clone(), retry_at });
         if error.reason() == bags::Reason::InvalidToken {
             facts.token_accepted = false;
+            facts.refused_token = Some(error.clone());
         }
     });
 }

@@ -46,6 +46,16 @@ pub struct Snapshot {
     pub keys: Vec<ListedKey>,
     /// Whether it speaks of the account.
     pub coverage: Coverage,
+    /// The account's user then, whose keys it shows where it covers.
+    pub user: Option<String>,
+}
+
+impl Snapshot {
+    /// Whether it speaks of a slot's key: not of one that was made for another user.
+    fn speaks_of(&self, slot: &Slot) -> Coverage {
+        let of_another = slot.user.as_ref().zip(self.user.as_ref()).is_some_and(|(its, ours)| its != ours);
+        if of_another { Coverage::No } else { self.coverage }
+    }
 }
 
 /// What the lists say of one key.
@@ -136,7 +146,7 @@ impl Lists {
             return self.verdict(slot, since, now, timings);
         };
         let later = || self.history.iter().filter(|list| list.at > shown.at);
-        let contradicted = later().any(|list| list.coverage != Coverage::No);
+        let contradicted = later().any(|list| list.speaks_of(slot) != Coverage::No);
         if !contradicted && since.admits(shown) {
             let key_id = find(&shown.keys, slot).and_then(|key| key.key_id.clone());
             return Verdict::Shown { key_id };
@@ -147,7 +157,7 @@ impl Lists {
 
 /// What these lists say of a slot's key.
 fn verdict(after: Vec<&Snapshot>, slot: &Slot, now: Instant, timings: &Timings) -> Verdict {
-    let speaking = |coverage| after.iter().copied().filter(move |list| list.coverage == coverage);
+    let speaking = |coverage| after.iter().copied().filter(move |list| list.speaks_of(slot) == coverage);
     // Whatever else a list speaks of: a name that holds ten random characters of ours is nobody else's.
     if let Some(key) = after.iter().rev().find_map(|list| find(&list.keys, slot)) {
         return Verdict::Shown { key_id: key.key_id.clone() };
@@ -160,7 +170,7 @@ fn verdict(after: Vec<&Snapshot>, slot: &Slot, now: Instant, timings: &Timings) 
     }
     match after.last() {
         None => Verdict::Undecided { wait: Duration::ZERO },
-        Some(list) => match list.coverage {
+        Some(list) => match list.speaks_of(slot) {
             Coverage::No => Verdict::NotCovered,
             Coverage::Covers => Verdict::Undecided { wait: remaining(list.at, timings.lists_apart, now) },
             Coverage::Tentative => {
@@ -264,6 +274,27 @@ mod tests {
             .collect()
     }
 
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused clock")]
+    async fn lists_of_another_user_say_nothing_of_a_key_that_they_do_not_show() {
+        use Coverage::Covers;
+        let clock = Clock(Instant::now());
+        let of = |user: Option<&str>| Slot {
+            user: user.map(str::to_owned),
+            ..slot(&owner(0), SlotState::Revoking)
+        };
+        let lists = clock.lists(&[(10, Covers, &[]), (100, Covers, &[])]);
+        let now = clock.0 + Duration::from_secs(100);
+        let absence = |user| lists.absence(&of(user), clock.since(0), now, &Timings::default());
+        assert_eq!(absence(Some("one")), Verdict::Absent);
+        assert_eq!(absence(None), Verdict::Absent, "nobody was known when it was licensed");
+        assert_eq!(absence(Some("two")), Verdict::NotCovered);
+        let theirs = of(Some("two"));
+        let shown = clock.lists(&[(10, Covers, &[&theirs])]);
+        let seen = shown.absence(&theirs, clock.since(0), now, &Timings::default());
+        assert!(matches!(seen, Verdict::Shown { .. }), "a name of ours is nobody else's");
+    }
+
     struct Clock(Instant);
 
     impl Clock {
@@ -280,6 +311,7 @@ mod tests {
                     wall: Timestamp::from_second(i64::try_from(*seconds).unwrap()).unwrap(),
                     keys: listed(slots),
                     coverage: *coverage,
+                    user: Some("one".to_owned()),
                 });
             }
             lists
@@ -362,6 +394,7 @@ mod tests {
             wall: Timestamp::from_second(wall).unwrap(),
             keys: vec![],
             coverage: Coverage::Covers,
+            user: None,
         };
         let since = Since { wall: Timestamp::from_second(5000).unwrap(), entered: at(100), surely: at(340) };
         let cases = [

@@ -47,6 +47,8 @@ pub struct AccountFacts {
     pub credentials: Option<String>,
     /// Whether the token was accepted by a list.
     pub token_accepted: bool,
+    /// How the token was refused, unless a list was given for it since: whatever else fails meanwhile says nothing of it.
+    pub refused_token: Option<bags::Error>,
     /// Lists that failed in a row, and why the last one did.
     pub list_failure: Option<ListFailure>,
     /// Whether any list showed a last use.
@@ -177,8 +179,15 @@ pub struct KeyMemory {
 
 impl Memory {
     /// The memory of an account, which may spend so many requests an hour. It is one and the same for as long as the account
-    /// is there: what one who holds it learns, all know.
-    pub fn of(&self, name: &str, requests_per_hour: u32, clock: &Arc<dyn Clock>) -> Arc<AccountMemory> {
+    /// is there: what one who holds it learns, all know. `paused_until`: the pause that the account shows, which another process
+    /// may have been told of; this one learns of its own.
+    pub fn of(
+        &self,
+        name: &str,
+        requests_per_hour: u32,
+        paused_until: Option<Timestamp>,
+        clock: &Arc<dyn Clock>,
+    ) -> Arc<AccountMemory> {
         let mut accounts = lock(&self.accounts);
         if let Some(known) = accounts.get(name) {
             known.budget.set_per_hour(requests_per_hour);
@@ -192,6 +201,9 @@ impl Memory {
             keys: Mutex::default(),
             facts: Mutex::default(),
         });
+        if let Some(until) = paused_until {
+            fresh.budget.pause_until(until);
+        }
         accounts.insert(name.to_owned(), fresh.clone());
         fresh
     }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use self::look::Look;
 use super::{
+    act::ActError,
     credentials::CredentialProblem,
     lists::{Coverage, Verdict},
     memory::{AccountFacts, AccountMemory, Entered, KeyMemory},
@@ -52,6 +53,8 @@ pub(super) struct Observation {
     pub(super) starved: Vec<String>,
     /// What is left of a ledger that is nobody's, once it was looked for.
     pub(super) remnants: Option<Vec<Remnant>>,
+    /// Attempts without a slot whose keystore Secret could not be deleted in this run.
+    pub(super) uncleared: BTreeSet<String>,
     /// The finalizer was put on, or taken off, in this run.
     pub(super) finalizer_done: bool,
     /// No request to Bags before this, apart from revocations.
@@ -159,6 +162,10 @@ pub(super) struct Found {
     pub(super) remnants: Option<Vec<Remnant>>,
     /// Keystore Secrets that were removed in this run: the cache may still show them.
     pub(super) removed: BTreeSet<String>,
+    /// Attempts without a slot whose keystore Secret could not be deleted in this run: the next one tries again.
+    pub(super) uncleared: BTreeSet<String>,
+    /// The first failure that this run went on after.
+    pub(super) failure: Option<ActError>,
     /// The finalizer was asked to be put on or taken off.
     pub(super) finalizer_done: bool,
     /// The account has no finalizer of ours any more.
@@ -218,6 +225,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
         loose,
         starved: starved(|| context.keys.state(), &account, &timings, wall),
         remnants: remnants(found, &memory),
+        uncleared: found.uncleared.clone(),
         finalizer_done: found.finalizer_done,
         paused_until: memory.budget.paused_until(),
         installation: context.settings.installation.clone(),

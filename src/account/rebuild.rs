@@ -1,7 +1,8 @@
 //! A ledger that was lost with the account's status, put together again from the keystore. Pure.
 //!
 //! Nobody's ledger (`status.installation` is missing) is a new account's, or one whose status was lost: by a restore
-//! that leaves status out, or by a person. The keystore tells which: it has a Secret for every attempt from before its
+//! that leaves status out, or by a person. So is an empty one that is taken over: another installation, without a keystore of it, may have
+//! been first to it. The keystore tells which: it has a Secret for every attempt from before its
 //! licence to its proven death. So before the first write to such a ledger every keystore Secret of the account gets
 //! its slot back, in that very write: nothing can be licensed before it, and nothing that exists is forgotten.
 //!
@@ -23,13 +24,14 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    decide::{Decision, Effect, Look, Turn, first, look, nobodys},
+    decide::{Decision, Effect, Look, Standing, Turn, first, look, nobodys, standing},
     memory::KeyMemory,
     observe::{Observation, signed},
     status::some_of,
 };
 use crate::{
     api::account::{Failures, Installation, Owner, Slot, SlotState},
+    consumer_secret::Written,
     ledger::WRONG_USER,
 };
 
@@ -50,8 +52,8 @@ pub(super) struct Remnant {
     pub(super) released: bool,
     pub(super) created: Option<Timestamp>,
     pub(super) installation: Option<Installation>,
-    /// What the owner's consumer Secret says: number and attempt of the switch that wrote it.
-    pub(super) published: Option<(i64, String)>,
+    /// What the owner's consumer Secret says: the switch that wrote it.
+    pub(super) published: Option<Written>,
     /// What this process saw of the key.
     pub(super) memory: KeyMemory,
 }
@@ -65,9 +67,9 @@ pub(super) fn pin(seen: &Observation) -> Turn {
         return unasked;
     }
     let Ok(user) = user(seen, remnants) else { return Turn::Nothing };
-    // Another installation's keystore came here with its Secrets: a person says who goes on with it.
+    // Another installation's keystore came here with its Secrets: a person says who goes on with it, and has where it is taken over.
     let theirs = remnants.iter().find_map(|remnant| remnant.installation.clone());
-    let installation = theirs.unwrap_or_else(|| seen.installation.clone());
+    let installation = theirs.filter(|_| nobodys(seen)).unwrap_or_else(|| seen.installation.clone());
     let slots = slots(seen, remnants, user);
     // Of whom no key is left, none is known to be this account's.
     let known = user.filter(|user| users(remnants.iter()).contains(user)).map(str::to_owned);
@@ -83,7 +85,7 @@ fn user<'a>(seen: &'a Observation, remnants: &'a [Remnant]) -> Result<Option<&'a
         return Ok(Some(expected));
     }
     let shown = |remnant: &&Remnant| {
-        remnant.published.as_ref().is_some_and(|(_, attempt)| *attempt == remnant.attempt)
+        remnant.published.as_ref().is_some_and(|switch| switch.attempt == remnant.attempt)
     };
     let in_use = users(remnants.iter().filter(shown));
     let votes = if in_use.is_empty() { users(remnants.iter()) } else { in_use };
@@ -107,7 +109,8 @@ fn users<'a>(remnants: impl Iterator<Item = &'a Remnant>) -> Vec<&'a str> {
 
 /// Why the slots of a ledger that was lost are not put back yet: as one word, and for people.
 pub(super) fn waits_for(seen: &Observation) -> Option<(&'static str, String)> {
-    let remnants = seen.remnants.as_ref().filter(|remnants| !remnants.is_empty() && nobodys(seen))?;
+    let pending = standing(seen) == Standing::Takeable && seen.slots.is_empty();
+    let remnants = seen.remnants.as_ref().filter(|remnants| !remnants.is_empty() && pending)?;
     let unasked =
         |remnant: &&Remnant| remnant.value && !matches!(ask(seen, remnants, remnant), Turn::Nothing);
     let keys = remnants.iter().filter(unasked).map(|remnant| format!("bags-key-{}", remnant.attempt));
@@ -194,15 +197,20 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
     for mut own in by_owner.into_values() {
         own.sort_by_key(|remnant| (remnant.revision, remnant.created));
         let shown = own.iter().find_map(|remnant| remnant.published.clone());
-        let current = shown.as_ref().and_then(|(_, attempt)| own.iter().find(|it| it.attempt == *attempt));
+        let current = shown.as_ref().and_then(|switch| own.iter().find(|it| it.attempt == switch.attempt));
         let current = current.map(|remnant| (remnant.attempt.clone(), remnant.revision, remnant.created));
-        // Each key is switched to once: a higher number is of a switch back, from a newer key that pods may hold.
-        let back = shown.as_ref().zip(current.as_ref()).is_some_and(|((number, _), now)| *number > now.1);
+        // Each key is switched to once: a higher number is of a switch back, from a newer key that pods may hold. So is a switch
+        // that is younger than a newer key, whose number may be no higher where attempts failed before: each took a revision.
+        let back = shown.as_ref().zip(current.as_ref()).is_some_and(|(switch, now)| switch.number > now.1);
+        let switched_at = shown.as_ref().and_then(|switch| switch.at);
+        let before_switch = |remnant: &Remnant| {
+            remnant.created.zip(switched_at).is_some_and(|(created, switched)| created < switched)
+        };
         let live = |remnant: &&&Remnant| {
             let newer = current.as_ref().is_some_and(|(_, revision, created)| {
                 (remnant.revision, remnant.created) > (*revision, *created)
             });
-            remnant.value && (back || !newer) && !of_another(remnant)
+            remnant.value && (back || !newer || before_switch(remnant)) && !of_another(remnant)
         };
         // The newest one's: whoever went back to an older key has had the rotation that was asked for.
         let answered = own.iter().rfind(|remnant| remnant.value).and_then(|remnant| remnant.trigger.clone());
@@ -211,7 +219,7 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
         let count = i64::try_from(switched).unwrap_or(i64::MAX);
         // What the Secret holds has the highest number.
         own.sort_by_key(|remnant| current.as_ref().is_some_and(|(attempt, ..)| *attempt == remnant.attempt));
-        let mut number = shown.map_or(0, |(number, _)| number).max(count) - count;
+        let mut number = shown.map_or(0, |switch| switch.number).max(count) - count;
         for remnant in &own {
             let state = match (remnant.released, live(&remnant), of_another(remnant)) {
                 (true, _, _) => SlotState::Released,
@@ -246,6 +254,7 @@ fn slot(seen: &Observation, remnant: &Remnant, state: SlotState, number: i64, op
         published: was_published(&state).then_some(number),
         last_switch: None,
         trigger: None,
+        user: remnant.memory.user.clone(),
         switched_back: None,
         since: if state == SlotState::Creating && !open { past } else { seen.wall },
         failures: wrong.then(|| Failures { count: 1, at: seen.wall, reason: WRONG_USER.to_owned() }),

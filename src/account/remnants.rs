@@ -5,7 +5,7 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use super::{act::ActError, memory::KeyMemory, observe::Found, rebuild::Remnant};
 use crate::{
     api::{ApiKey, BagsAccount, account::Owner},
-    consumer_secret::{self, ConsumerSecret},
+    consumer_secret::{self, ConsumerSecret, Written},
     context::Context,
     keystore::Entry,
 };
@@ -53,8 +53,8 @@ fn remnant(entry: &Entry, attempt: String, owner: Owner) -> Remnant {
     }
 }
 
-/// Number and attempt of the switch that wrote an owner's consumer Secret.
-async fn published(context: &Context, owner: &Owner) -> Result<Option<(i64, String)>, ActError> {
+/// The switch that wrote an owner's consumer Secret.
+async fn published(context: &Context, owner: &Owner) -> Result<Option<Written>, ActError> {
     let cached = context.keys.get(&ObjectRef::<ApiKey>::new(&owner.name).within(&owner.namespace));
     let key = cached.filter(|key| key.metadata.uid.as_deref() == Some(owner.uid.as_str()));
     let Some(key) = key else { return Ok(None) };

@@ -261,9 +261,8 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
             ),
         );
     }
-    if seen.token_refused() {
-        let failure = seen.facts.list_failure.as_ref().map(|failure| failure.error.to_string());
-        return word(false, "TokenRefused", failure.unwrap_or_default());
+    if let Some(refusal) = seen.facts.refused_token.as_ref().filter(|_| seen.token_refused()) {
+        return word(false, "TokenRefused", refusal.to_string());
     }
     let refused = seen.facts.refused_credentials.as_ref();
     if seen.credentials.wallet && refused.is_some() && refused == seen.credentials.version.as_ref() {

@@ -134,6 +134,10 @@ pub enum Admission {
     Deny,
     /// It is admitted with a warning, and waits: for waves of GitOps, restores, renames on a full account.
     Queue,
+    /// A word of a newer version: it is refused.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// How keys of the account are revoked.
@@ -155,7 +159,8 @@ pub enum RevocationMode {
     /// The operator, where the account's endpoint answers; a person otherwise.
     #[default]
     Auto,
-    /// Always a person.
+    /// Always a person. A word of a newer version means this too.
+    #[serde(other)]
     Person,
 }
 
@@ -281,8 +286,9 @@ pub enum Capability {
     Yes,
     /// It was seen not to be there.
     No,
-    /// Not tried yet.
+    /// Not tried yet. A word of a newer version means this too.
     #[default]
+    #[serde(other)]
     Unknown,
 }
 
@@ -320,7 +326,10 @@ impl BagsAccount {
     /// What happens to an ApiKey that does not fit.
     #[must_use]
     pub fn admission(&self) -> Admission {
-        self.spec.admission.unwrap_or_default()
+        match self.spec.admission.unwrap_or_default() {
+            Admission::Queue => Admission::Queue,
+            Admission::Deny | Admission::Unknown => Admission::Deny,
+        }
     }
 
     /// Whether the labels of namespaces decide who may use the account.
@@ -447,6 +456,25 @@ mod tests {
         assert_eq!((account.limit(), account.rotation_reserve(), account.requests_per_hour()), (10, 1, 250));
         assert_eq!(account.revocation_path(), "/agent/dev/keys/revoke");
         assert_eq!(account.revocation_mode(), RevocationMode::Auto);
+    }
+
+    #[test]
+    fn a_word_of_a_newer_version_means_hold_and_does_not_hide_the_object() {
+        let account: BagsAccount = serde_json::from_value(serde_json::json!({
+            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount", "metadata": {"name": "main"},
+            "spec": {"credentials": {}, "admission": "Auction", "revocation": {"mode": "Delayed"}},
+            "status": {"capabilities": {"create": "Yes", "list": "Partly", "lastUsed": "No", "revoke": "Later"}},
+        }))
+        .unwrap();
+        assert_eq!(
+            account.admission(),
+            Admission::Deny,
+            "nobody is let in for a word that nobody understands"
+        );
+        assert_eq!(account.revocation_mode(), RevocationMode::Person);
+        let known = account.status.unwrap().capabilities;
+        assert_eq!((known.create, known.last_used), (Capability::Yes, Capability::No));
+        assert_eq!((known.list, known.revoke), (Capability::Unknown, Capability::Unknown));
     }
 
     #[test]

@@ -142,6 +142,10 @@ pub enum DeletionPolicy {
     Revoke,
     /// Key and Secret stay; the key still counts as one of the account's.
     Orphan,
+    /// A word of a newer version: a deletion waits.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What is known of an ApiKey. Shown to people; of it no decision reads more than since when no pod has been seen
@@ -401,5 +405,11 @@ mod tests {
         assert_eq!((key.secret_name().as_str(), key.api_key_field()), ("bags", "key"));
         assert_eq!(key.base_url_field(), None, "an empty field leaves the URL out");
         assert_eq!((key.deletion_policy(), key.suspended()), (DeletionPolicy::Orphan, true));
+    }
+
+    #[test]
+    fn a_word_of_a_newer_version_does_not_hide_the_object() {
+        let key = api_key("{accountRef: {name: main}, environment: staging, deletionPolicy: Archive}");
+        assert_eq!(key.deletion_policy(), DeletionPolicy::Unknown, "neither revoked nor left");
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn any_api_key(now: i64) -> Json {
                    "application": application, "secret": secret, "suspend": suspend})
         },
     );
-    let policy = maybe(select(vec!["Revoke", "Orphan"]).prop_map(Value::from));
+    let policy = maybe(select(vec!["Revoke", "Orphan", "Archive"]).prop_map(Value::from));
     let hold = (text(), time(now)).prop_map(|(reason, since)| json!({"reason": reason, "since": since}));
     let rotation = (maybe(time(now)), maybe(text()), maybe(hold));
     let status = (any_conditions(now), maybe(number()), maybe(text()), any_current(now), any_summaries(now));
@@ -186,7 +186,7 @@ fn any_account_spec() -> Json {
         json!({"wallet": {"secretName": "bags-main"}}),
         json!({}),
     ]);
-    let mode = maybe(select(vec!["Auto", "Person"]).prop_map(Value::from));
+    let mode = maybe(select(vec!["Auto", "Person", "Delayed"]).prop_map(Value::from));
     (
         credentials,
         [maybe(number()), maybe(number()), maybe(number()), maybe(number())],
@@ -215,7 +215,7 @@ fn any_selector() -> Json {
 fn any_account_status(now: i64) -> Json {
     let refusal = (number(), number(), time(now))
         .prop_map(|(unmanaged, count, at)| json!({"unmanaged": unmanaged, "count": count, "at": at}));
-    let capability = || select(vec!["Yes", "No", "Unknown"]);
+    let capability = || select(vec!["Yes", "No", "Unknown", "Partly"]);
     let sums = [number(), number(), number()].prop_map(|[limit, unmanaged, available]| {
         json!({"limit": limit, "used": 0, "reserved": 0, "unmanaged": unmanaged, "available": available})
     });

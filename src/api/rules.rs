@@ -33,7 +33,7 @@ pub(super) fn environment_stays() -> Rule {
 
 /// The name of a BagsAccount.
 pub(super) fn account_name() -> Rule {
-    Rule::new(format!("self.size() <= 52 && self.matches('{DNS_SUBDOMAIN}')"))
+    Rule::new(format!("self.size() <= 52 && self.matches('^{DNS_SUBDOMAIN}$')"))
         .message("accountRef.name must be the name of a BagsAccount, for example main")
 }
 
@@ -46,7 +46,7 @@ pub(super) fn account_stays() -> Rule {
 
 /// As an object's name, since that is the default.
 pub(super) fn application() -> Rule {
-    Rule::new(format!("self.size() <= 52 && self.matches('{DNS_SUBDOMAIN}')")).message(
+    Rule::new(format!("self.size() <= 52 && self.matches('^{DNS_SUBDOMAIN}$')")).message(
         "application must be lower-case letters, digits, '-' and '.', at most 52 characters, for example \
          web-dashboard",
     )
@@ -95,7 +95,7 @@ pub(super) fn default_key_name_says_something() -> Rule {
 
 /// The name of the Secret in the ApiKey's namespace.
 pub(super) fn secret_name() -> Rule {
-    Rule::new(format!("self.matches('{DNS_SUBDOMAIN}')")).message(
+    Rule::new(format!("self.matches('^{DNS_SUBDOMAIN}$')")).message(
         "the name of a Secret is lower-case letters, digits, '-' and '.', for example web-dashboard-bags",
     )
 }
@@ -157,10 +157,11 @@ pub(super) fn fields_differ() -> Rule {
 
 /// Keys of labels and annotations that Kubernetes accepts.
 pub(super) fn metadata_keys() -> Rule {
-    Rule::new(
-        "self.all(key, key.size() <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?\
-         [A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$'))",
-    )
+    // The domain has 253 characters at most; of a name alone there are never as many.
+    Rule::new(format!(
+        "self.all(key, key.size() <= 317 && !key.matches('^[^/]{{254}}') && key.matches('^({DNS_SUBDOMAIN}/)?\
+         [A-Za-z0-9]([-_.A-Za-z0-9]{{0,61}}[A-Za-z0-9])?$'))"
+    ))
     .message("keys are names of at most 63 characters, with or without a domain, for example team or example.com/team")
 }
 
@@ -315,7 +316,7 @@ pub(super) fn selector_term() -> Rule {
     .message("In and NotIn need values, for example values: [shop]; Exists and DoesNotExist take none")
 }
 
-const DNS_SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const DNS_SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const DATA_FIELD: &str = "^[-._a-zA-Z0-9]{1,253}$";
 
 /// Words that say nothing about what a key is for. Words of the environment are not among them.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kube::{Api, ResourceExt};
+use tokio::time::Instant;
 
 mod finish;
 mod pods;
@@ -13,7 +14,7 @@ pub(super) use finish::ensure_finalizer;
 pub(super) use secret::secret_refused;
 
 use super::{
-    decide::{Decision, since},
+    decide::{Decision, since, words},
     hold::Reason,
     make,
     observe::{Observation, Run},
@@ -21,14 +22,15 @@ use super::{
 };
 use crate::{
     account::credentials::trust_of,
-    api::{ApiKey, account::Capability},
+    api::{ApiKey, BagsAccount, account::Capability},
     bags::Probe,
     consumer_secret::Found,
     context::Context,
     env::call,
     events::EventReason,
-    ledger::{Change, Refusal, StoreError},
+    ledger::{Change, Ledger, Refusal, StoreError},
     metrics::{KeyStep, RotationOutcome},
+    workload,
 };
 
 /// Carries out (io); `run` takes what the next observation should know.
@@ -45,11 +47,17 @@ pub async fn act(
     if let Decision::Change(changes) = &decision {
         release::mark(context, changes).await?;
     }
+    let begun = context.env.clock.monotonic();
     match decision {
         Decision::Change(changes) => match context.ledger.change(account, &changes).await {
-            Ok(_) => {
+            Ok(written) => {
                 // What was seen was judged by the switch before a switch back.
                 run.pods = None;
+                for change in &changes {
+                    if let Change::SwitchBack { attempt, .. } = change {
+                        switched(context, &written, attempt, begun);
+                    }
+                }
                 count_rotations(context, o, &changes);
                 tell_switch_back(context, o, &changes).await;
                 Ok(())
@@ -101,14 +109,13 @@ fn count_rotations(context: &Context, o: &Observation, changes: &[Change]) {
 
 /// A way back is worth an event: the rotation was asked for, and did not come about.
 async fn tell_switch_back(context: &Context, o: &Observation, changes: &[Change]) {
-    if !changes.iter().any(|change| matches!(change, Change::SwitchBack { .. })) {
-        return;
-    }
-    let note = format!(
-        "Secret \"{}\" goes back to the old key, as a workload did not come up with the new one; the new one is revoked once \
-         nothing can hold it; the next rotation begins on schedule, or with another keys.bags.fm/rotate",
-        o.key.secret_name()
-    );
+    let back_to = changes.iter().find_map(|change| match change {
+        Change::SwitchBack { attempt, .. } => Some(attempt),
+        _ => None,
+    });
+    let Some(attempt) = back_to else { return };
+    let before = o.slots().into_iter().find(|slot| slot.attempt.as_ref() == Some(attempt));
+    let note = words::switched_back(&o.key, before);
     context.events.publish(&reference(&o.key), EventReason::SwitchedBack, &note).await;
 }
 
@@ -165,6 +172,7 @@ async fn publish(
     key_id: Option<String>,
     user: String,
 ) -> Result<(), Problem> {
+    let begun = context.env.clock.monotonic();
     let outcome = context
         .ledger
         .update(account, |draft| {
@@ -177,13 +185,32 @@ async fn publish(
             if draft.account.expected_user().is_some_and(|expected| expected != user) {
                 return Err(Refusal::NotInState);
             }
-            draft.status.user = Some(user.clone());
+            // Whoever it was before has every other key of which that was not known.
+            let before = draft.status.user.replace(user.clone());
+            let before = before.unwrap_or_else(|| user.clone());
+            for slot in draft.status.slots.iter_mut().filter(|slot| slot.attempt.is_some()) {
+                let whose = if slot.attempt.as_ref() == Some(&attempt) { &user } else { &before };
+                slot.user.get_or_insert_with(|| whose.clone());
+            }
             draft.status.capabilities.create = Capability::Yes;
             draft.status.refusal = None;
             Ok(())
         })
         .await;
+    if let Ok(account) = &outcome {
+        switched(context, account, &attempt, begun);
+    }
     lost_race(outcome.map(drop))
+}
+
+/// This process has made an ApiKey's last switch, to this attempt's key, by a write that it began then: no workload carried its mark.
+fn switched(context: &Context, account: &BagsAccount, attempt: &str, begun: Instant) {
+    let ledger = Ledger::of(account.status.as_ref());
+    let slot = ledger.slots.iter().find(|slot| slot.attempt.as_deref() == Some(attempt));
+    if let Some((number, owner)) = slot.and_then(|slot| Some((slot.published?, &slot.owner))) {
+        let mark = workload::mark_value(&owner.uid, number);
+        context.marks.know(&owner.uid, &mark, begun);
+    }
 }
 
 async fn distrust(context: &Context, o: &Observation, account: &str, attempt: String) -> Result<(), Problem> {

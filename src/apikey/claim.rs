@@ -31,6 +31,8 @@ pub struct Claim {
     pub ahead: usize,
     /// Another living ApiKey that has the same use and goes before, as `namespace/name`.
     pub use_rival: Option<String>,
+    /// Another ApiKey that came first to the name of its Secret and stays, by its name.
+    pub secret_rival: Option<String>,
 }
 
 /// The ApiKeys that a claim is judged beside.
@@ -102,6 +104,10 @@ impl Claim {
                 .find(|other| holds_use_before(ledger, other, key, &may))
                 .map(|other| path(&other.namespace().unwrap_or_default(), &other.name_any()))
                 .or_else(|| kept_for.map(|slot| path(&slot.owner.namespace, &slot.owner.name))),
+            secret_rival: everyone
+                .iter()
+                .find(|other| other.metadata.deletion_timestamp.is_none() && has_secret_before(other, key))
+                .map(|other| other.name_any()),
         }
     }
 

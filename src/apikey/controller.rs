@@ -110,7 +110,8 @@ async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<Option<(Observa
         if run.gone {
             return Ok(None);
         }
-        let observation = observe(context, run).await.map_err(|error| (last.take(), Problem::from(error)))?; // (io)
+        let observation =
+            observe(context, run).await.map_err(|error| undecided(last.take(), error.into()))?; // (io)
         let decision = decide(&observation); // (pure)
         if let Decision::Wait(hold) = decision {
             let let_go =
@@ -127,7 +128,23 @@ async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<Option<(Observa
     }
     let problem =
         Problem::transient(Reason::ApiServerUnavailable, "the world kept changing; looking again soon");
-    Err((last, problem))
+    Err(undecided(last, problem))
+}
+
+/// A run that ended before its next decision: while a key is replaced, the current one works whatever could not be seen.
+fn undecided(last: Option<Box<Observation>>, problem: Problem) -> Failed {
+    let problem = match &last {
+        Some(o) if is_rotating(o) => problem.of_next_key(o),
+        Some(_) | None => problem,
+    };
+    (last, problem)
+}
+
+/// Whether its key is being replaced, or waits to be, while the current one is in the Secret.
+fn is_rotating(o: &Observation) -> bool {
+    let told = o.key.status.as_ref().is_some_and(told_of_rotation);
+    let rotates = told || !o.superseded().is_empty();
+    rotates && o.published() && o.key.metadata.deletion_timestamp.is_none()
 }
 
 /// One write, if anything but times changed; and the event of a transition.
@@ -182,7 +199,6 @@ async fn write_status(
 fn event(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Option<EventReason> {
     let ready = before.conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
     let was = |reason: Reason| ready.is_some_and(|ready| ready.reason == reason.as_str());
-    let was_of_rotation = Reason::ALL.iter().any(|known| known.is_of_rotation() && was(*known));
     // One that waits for its revocation, of a rotation before, is neither.
     let older = |key: &KeySummary| {
         let current = next.current.as_ref();
@@ -190,7 +206,7 @@ fn event(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Option<E
             && current.is_some_and(|current| key.revision < current.revision)
     };
     match reason {
-        Reason::Issued if was_of_rotation => {
+        Reason::Issued if told_of_rotation(before) => {
             before.keys.iter().any(older).then_some(EventReason::RotationFinished)
         }
         Reason::Rotating => {
@@ -199,6 +215,13 @@ fn event(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Option<E
         }
         reason => reason.event(),
     }
+}
+
+/// Whether people were last told of a rotation.
+fn told_of_rotation(status: &ApiKeyStatus) -> bool {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
+    let of_rotation = Reason::ALL.iter().filter(|reason| reason.is_of_rotation());
+    ready.is_some_and(|ready| of_rotation.map(|reason| reason.as_str()).any(|said| said == ready.reason))
 }
 
 /// Whether there is a key beside the current one, or a place for one: not those that have served.
@@ -220,7 +243,11 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
-    use crate::api::apikey::CurrentKey;
+    use crate::{
+        api::apikey::CurrentKey,
+        apikey::fixtures::{MINUTE, mine, seen, switched},
+        consumer_secret::Found,
+    };
 
     #[test]
     fn a_key_of_an_earlier_rotation_that_waits_for_a_person_begins_and_ends_none() {
@@ -246,6 +273,32 @@ mod tests {
         for (case, was, before, reason, next, expected) in cases {
             assert_eq!(event(reason, &told_so(was, before), &told_so(reason, next)), expected, "{case}");
         }
+    }
+
+    #[test]
+    fn a_look_that_fails_while_a_key_is_replaced_says_nothing_against_the_current_one() {
+        let (rotating, away) = (Reason::Rotating, Reason::ApiServerUnavailable);
+        let live = || seen().with_slot(mine(SlotState::Live));
+        let told = |reason| {
+            let status = told_so(reason, &[(SlotState::Live, 2)]);
+            live().key(|key| key.status = Some(status))
+        };
+        let cases = [
+            ("both keys live", switched(MINUTE, &[]), rotating),
+            ("the next one is being made", told(rotating), rotating),
+            ("it cannot begin yet", told(Reason::RotationBlocked), rotating),
+            ("no key is being replaced", told(Reason::Issued), away),
+            ("nothing was told yet", live(), away),
+            ("there is no key yet", seen(), away),
+            ("the Secret is not there", switched(MINUTE, &[]).with_consumer(Found::Missing), away),
+            ("it is being deleted", switched(MINUTE, &[]).deleted(MINUTE), away),
+        ];
+        for (case, o, expected) in cases {
+            let (last, problem) =
+                undecided(Some(Box::new(o)), Problem::transient(away, "the API server is away"));
+            assert_eq!((problem.reason, last.is_some()), (expected, true), "{case}");
+        }
+        assert_eq!(undecided(None, Problem::transient(away, "away")).1.reason, away, "nothing was seen");
     }
 
     fn told_so(reason: Reason, keys: &[(SlotState, i64)]) -> ApiKeyStatus {

@@ -33,20 +33,18 @@ pub(super) async fn others(
     Ok(others)
 }
 
-/// The ApiKeys that a cache shows of the account of one, and those of other accounts that may have the name of a Secret before one of
-/// these that has no slot yet.
+/// The ApiKeys that a cache shows of the account of one, and those of other accounts that may have the name of a Secret before it, or
+/// before one of these, that has no slot yet.
 pub(crate) fn beside(cache: &Store<ApiKey>, ledger: &Ledger, key: &ApiKey) -> Vec<Arc<ApiKey>> {
     let account = &key.spec.account_ref;
     let mut keys = cache.state_filter(|other| other.spec.account_ref == *account);
     let secret = |key: &ApiKey| (key.namespace(), key.secret_name());
     let waiting =
         keys.iter().filter(|other| ledger.owned_by(&other.uid().unwrap_or_default()).next().is_none());
-    let wanted: HashSet<_> = waiting.map(|other| secret(other)).collect();
-    if !wanted.is_empty() {
-        keys.extend(
-            cache.state_filter(|other| other.spec.account_ref != *account && wanted.contains(&secret(other))),
-        );
-    }
+    let wanted: HashSet<_> = waiting.map(|other| secret(other)).chain([secret(key)]).collect();
+    keys.extend(
+        cache.state_filter(|other| other.spec.account_ref != *account && wanted.contains(&secret(other))),
+    );
     keys
 }
 

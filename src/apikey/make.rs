@@ -239,6 +239,9 @@ async fn license(
             draft.status.capacity.get_or_insert_default().unmanaged = listed.unmanaged;
         }
         let applied = draft.apply(&change);
+        let user = draft.account.expected_user().map(str::to_owned);
+        let own = draft.status.slots.iter_mut().find(|slot| slot.attempt.as_deref() == Some(attempt));
+        own.into_iter().for_each(|slot| slot.user.clone_from(&user));
         full = applied == Err(Refusal::NoRoom);
         // What the list showed is written also where it leaves no room: or it would be decided again, and again.
         if full { Ok(()) } else { applied }

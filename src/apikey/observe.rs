@@ -60,6 +60,8 @@ pub struct PodsSeen {
     pub consumers: Vec<Consumer>,
     /// Workloads that this process marked for the switch and does not now mark again.
     pub resting: BTreeMap<WorkloadRef, Rest>,
+    /// Number of the last switch when they were looked at: what they hold was judged by it.
+    pub switch: Option<i64>,
     /// When they were listed anew, for a step that cannot be taken back.
     pub confirmed: Option<Timestamp>,
 }
@@ -206,7 +208,7 @@ impl Observation {
     #[must_use]
     pub fn switched_at(&self) -> Option<Timestamp> {
         self.consumer.as_ref().filter(|_| self.published()).and_then(|found| {
-            let number = consumer_secret::switch_of(found).map(|(number, _)| number);
+            let number = consumer_secret::switch_of(found).map(|switch| switch.number);
             (number == self.current()?.published)
                 .then(|| consumer_secret::written_at(found, self.key.api_key_field()))?
         })
@@ -314,7 +316,8 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         },
         last_used: known.last_used,
         consumer,
-        pods: run.pods.clone(),
+        // Another process may have made a switch since: then they were judged by the one before.
+        pods: run.pods.clone().filter(|pods| pods.switch == current.and_then(|slot| slot.published)),
         current_probe: probed(run, current),
         current_asked: known.probed.is_some(),
         current_failure: known.failure.zip(asked_ago),
@@ -396,7 +399,7 @@ fn view(
     let ledger = Ledger::of(account.status.as_ref());
     let installation = account.status.as_ref().and_then(|status| status.installation.as_ref());
     let claim = Claim::of(&account, &ledger, key, others, labels, now, &context.settings.timings);
-    let Claim { room, permission, max, ahead, use_rival } = claim;
+    let Claim { room, permission, max, ahead, use_rival, secret_rival: _ } = claim;
     let memory = context.memory_of(&account.name_any(), &account);
     let this = &context.settings.installation;
     let credentials = context.credentials(&account);

@@ -19,8 +19,6 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
 /// applications would stall every account.
 const SHARED_PAUSE: Duration = Duration::from_secs(60);
 const SHARED_PAUSE_EVERY: Duration = Duration::from_secs(60 * 60);
-/// How often a revocation is tried while the service refuses everything.
-const PAUSED_REVOCATION_EVERY: Duration = Duration::from_secs(30);
 
 /// Requests an hour, of one account or of the whole operator.
 ///
@@ -84,6 +82,9 @@ pub struct Throttled {
 }
 
 impl Budget {
+    /// How often a revocation is tried while the service refuses everything.
+    pub const PAUSED_REVOCATION_EVERY: Duration = Duration::from_secs(30);
+
     /// A full budget. Fewer than two requests an hour are taken for two.
     #[must_use]
     pub fn per_hour(requests: u32, clock: Arc<dyn Clock>) -> Self {
@@ -123,7 +124,8 @@ impl Budget {
             let again = match priority {
                 Priority::Normal => Some(until),
                 Priority::Revocation => {
-                    state.passed_at.map(|at| (at + PAUSED_REVOCATION_EVERY).min(until)).filter(|at| *at > now)
+                    let turn = state.passed_at.map(|at| (at + Self::PAUSED_REVOCATION_EVERY).min(until));
+                    turn.filter(|at| *at > now)
                 }
             };
             if let Some(again) = again {

@@ -17,6 +17,7 @@ fn slot(state: SlotState) -> Slot {
         published: None,
         last_switch: None,
         trigger: None,
+        user: None,
         switched_back: None,
         since: Timestamp::UNIX_EPOCH,
         failures: None,

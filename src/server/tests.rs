@@ -22,11 +22,14 @@ const LIMITS: Limits = Limits {
 };
 
 fn serve(tls: Option<TlsAcceptor>) -> DuplexStream {
+    serve_until(CancellationToken::new(), tls, Router::new().route("/", get(async || "here")))
+}
+
+fn serve_until(over: CancellationToken, tls: Option<TlsAcceptor>, router: Router) -> DuplexStream {
     let (client, server) = duplex(64 * 1024);
-    let router = Router::new().route("/", get(async || "here"));
     let mut connections = JoinSet::new();
     let sign = Peers::default().sign();
-    connections.spawn(connection(server, router, LIMITS, tls, sign, CancellationToken::new()));
+    connections.spawn(connection(server, router, LIMITS, tls, sign, over));
     connections.detach_all();
     client
 }
@@ -97,6 +100,22 @@ async fn without_tls_a_connection_without_a_request_is_closed_soon() {
     let stream = serve(None);
     pass(LIMITS.first_request * 2).await;
     assert_eq!(ask(stream).await, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_takes_as_long_as_a_review_may_comes_although_the_server_ends() {
+    let slow = async || {
+        pass(Duration::from_millis(4500)).await;
+        "here"
+    };
+    let over = CancellationToken::new();
+    let stream = serve_until(over.clone(), None, Router::new().route("/", get(slow)));
+    let end = async {
+        pass(Duration::from_millis(100)).await;
+        over.cancel();
+    };
+    let (answer, ()) = tokio::join!(ask(stream), end);
+    assert!(answer.ends_with("here"), "{answer}");
 }
 
 /// Before the end of a test's patience, which no limit of the server is shorter than.

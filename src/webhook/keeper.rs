@@ -114,12 +114,14 @@ enum Go {
 }
 
 impl Keeper {
-    /// Until the token is cancelled.
+    /// Until the token is cancelled; also in the middle of a turn, as an API server that does not answer would hold the end of the
+    /// process up. What was written by then is read again by whoever comes next.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut memory = Memory::default();
         let mut touched = Box::pin(self.touched());
         loop {
-            let wait = match self.turn(&mut memory).await {
+            let Some(turn) = stop.run_until_cancelled(self.turn(&mut memory)).await else { return };
+            let wait = match turn {
                 Ok(wait) => wait.min(LONGEST_WAIT),
                 Err(error) => {
                     warn!(%error, "The webhook's certificates are looked at again");

@@ -13,10 +13,13 @@ use kube::{
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::verdict::Denial;
-use crate::api::{
-    ApiKey, GROUP,
-    apikey::{AccountRef, ApiKeySpec},
-    name::{is_label, is_subdomain},
+use crate::{
+    api::{
+        ApiKey, GROUP,
+        apikey::{AccountRef, ApiKeySpec, SecretTemplate},
+        name::{is_label, is_subdomain},
+    },
+    workload::lax::Lax,
 };
 
 /// A uid is a uuid of 36 characters.
@@ -118,6 +121,15 @@ struct Spec {
     environment: String,
     application: Option<String>,
     suspend: Option<bool>,
+    /// Whatever else it may be: one that cannot be read is judged as if it had the ApiKey's own name.
+    #[serde(default)]
+    secret: Lax<OfSecret>,
+}
+
+#[derive(Deserialize)]
+struct OfSecret {
+    #[serde(default)]
+    name: Lax<String>,
 }
 
 /// Reads a review.
@@ -195,7 +207,7 @@ fn key(body: &[u8], request: &Request) -> Result<ApiKey, String> {
 
 impl From<Spec> for ApiKeySpec {
     /// What is left out is judged by nobody here: the API server has judged it by the schema.
-    fn from(Spec { account_ref, environment, application, suspend }: Spec) -> Self {
+    fn from(Spec { account_ref, environment, application, suspend, secret }: Spec) -> Self {
         Self {
             account_ref,
             environment,
@@ -203,7 +215,10 @@ impl From<Spec> for ApiKeySpec {
             suspend,
             key_name: None,
             purpose: None,
-            secret: None,
+            secret: secret
+                .and_then(|secret| secret.name)
+                .known()
+                .map(|name| SecretTemplate { name: Some(name), ..SecretTemplate::default() }),
             rotation: None,
             rollout: None,
             deletion_policy: None,

@@ -124,6 +124,13 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     if let Some(rival) = &claim.use_rival {
         return admit_without_place(words::duplicate_use(key, rival));
     }
+    if let Some(rival) = &claim.secret_rival {
+        return admit_without_place(format!(
+            "{}; {}",
+            words::has_secret(key, rival),
+            words::WAITS_FOR_SECRET
+        ));
+    }
     if key.suspended() {
         let message = "spec.suspend is true: no slot is kept for this ApiKey; one has to be free when it is set to false";
         return admit_without_place(message.to_owned());

@@ -13,7 +13,7 @@ use serde::{
 
 /// A scalar or an object. Where `T` is a record, each of its fields must be lax itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Lax<T> {
+pub(crate) enum Lax<T> {
     /// There is none, or `null`.
     #[default]
     Missing,
@@ -25,14 +25,14 @@ pub(super) enum Lax<T> {
 
 impl<T> Lax<T> {
     /// The value, where there is one that can be read.
-    pub(super) fn known(self) -> Option<T> {
+    pub(crate) fn known(self) -> Option<T> {
         match self {
             Self::Known(value) => Some(value),
             Self::Missing | Self::Unreadable => None,
         }
     }
 
-    pub(super) fn as_ref(&self) -> Lax<&T> {
+    pub(crate) fn as_ref(&self) -> Lax<&T> {
         match self {
             Self::Known(value) => Lax::Known(value),
             Self::Missing => Lax::Missing,
@@ -40,12 +40,12 @@ impl<T> Lax<T> {
         }
     }
 
-    pub(super) fn is_unreadable(&self) -> bool {
+    pub(crate) fn is_unreadable(&self) -> bool {
         matches!(self, Self::Unreadable)
     }
 
     /// Of a field of a record: what cannot be read has no readable fields.
-    pub(super) fn and_then<U>(self, field: impl FnOnce(T) -> Lax<U>) -> Lax<U> {
+    pub(crate) fn and_then<U>(self, field: impl FnOnce(T) -> Lax<U>) -> Lax<U> {
         match self {
             Self::Known(value) => field(value),
             Self::Missing => Lax::Missing,
@@ -62,7 +62,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lax<T> {
 
 /// A list. One that cannot be read is a list of one item that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Items<T>(pub(super) Vec<Lax<T>>);
+pub(crate) struct Items<T>(pub(crate) Vec<Lax<T>>);
 
 impl<T> Default for Items<T> {
     fn default() -> Self {

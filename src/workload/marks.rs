@@ -1,6 +1,7 @@
-//! The marks that this process has set, so that one that somebody takes away is not set again and again.
+//! The marks that this process has set, so that one that somebody takes away is not set again and again, and so that a workload is
+//! known that lost all of its pods by it.
 //!
-//! It may be lost: then a mark that is gone is set once more by the process that comes next.
+//! It may be lost: a process that comes next looks for marks that are there, and sets one that is gone once more.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -45,9 +46,14 @@ struct Set {
     last: Last,
 }
 
-/// Marks of this process: by workload and ApiKey.
+/// Marks of this process.
 #[derive(Default)]
-pub struct Marks(Mutex<HashMap<(String, String), Set>>);
+pub struct Marks {
+    /// By workload and ApiKey.
+    set: Mutex<HashMap<(String, String), Set>>,
+    /// By ApiKey, the mark of which it is known who carries it, and when that was last so.
+    known: Mutex<HashMap<String, (String, Instant)>>,
+}
 
 impl Marks {
     /// A mark was set.
@@ -79,7 +85,7 @@ impl Marks {
     ) -> bool {
         let place = (workload.uid.clone(), api_key_uid.to_owned());
         let again = {
-            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = self.set.lock().unwrap_or_else(PoisonError::into_inner);
             let before = all.get(&place).filter(|set| set.mark == mark);
             before.is_some_and(|set| matches!(set.last, Last::Refused(_) | Last::Failed))
         };
@@ -88,17 +94,38 @@ impl Marks {
         again
     }
 
+    /// Whether it is known who carries this mark: this process made the switch, or has looked for them, and has not stood still
+    /// since for so long that another one may have led.
+    #[must_use]
+    pub fn is_known(&self, api_key_uid: &str, mark: &str, now: Instant, term: Duration) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < term;
+        known.get(api_key_uid).is_some_and(|(known, at)| known == mark && lately(at))
+    }
+
+    /// It is now.
+    pub fn know(&self, api_key_uid: &str, mark: &str, now: Instant) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (_, at)| now.saturating_duration_since(*at) < KEPT);
+        known.insert(api_key_uid.to_owned(), (mark.to_owned(), now));
+    }
+
+    /// A try to mark a workload has failed: it may carry the mark all the same, by this process or by another one.
+    pub fn doubt(&self, api_key_uid: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(api_key_uid);
+    }
+
     /// The workloads that this process has marked so.
     #[must_use]
     pub fn set(&self, api_key_uid: &str, mark: &str) -> Vec<WorkloadRef> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         let ours =
             all.iter().filter(|((_, owner), set)| owner == api_key_uid && set.mark == mark && set.times > 0);
         ours.map(|(_, set)| set.workload.clone()).collect()
     }
 
     fn tried(&self, workload: &WorkloadRef, api_key_uid: &str, mark: &str, now: Instant, last: Last) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, set| now.saturating_duration_since(set.at) < KEPT);
         let place = (workload.uid.clone(), api_key_uid.to_owned());
         let before = all.get(&place).filter(|set| set.mark == mark).map_or(0, |set| set.times);
@@ -116,7 +143,7 @@ impl Marks {
         now: Instant,
         pause: Duration,
     ) -> BTreeMap<WorkloadRef, Rest> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = |set: &Set| match (now.saturating_duration_since(set.at) < pause, &set.last) {
             (true, Last::Refused(words)) => Some(Rest::Refused(words.clone())),
             (true, Last::Set) => Some(Rest::Pause),
@@ -189,5 +216,21 @@ mod tests {
         assert_eq!(marks.set("uid-0", "uid-0-2"), std::slice::from_ref(&web));
         assert!(marks.set("uid-0", "uid-0-3").is_empty(), "by another switch");
         assert!(!fails(pause * 4), "once after it was set");
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the start of a virtual clock")]
+    async fn who_carries_a_mark_is_known_of_the_last_switch_of_each_apikey() {
+        let (marks, now, term) = (Marks::default(), Instant::now(), Duration::from_mins(2));
+        let known = |uid, mark| marks.is_known(uid, mark, now, term);
+        assert!(!known("uid-0", "uid-0-2"), "another process may have set it");
+        marks.know("uid-0", "uid-0-2", now);
+        marks.know("uid-1", "uid-1-1", now);
+        assert!(known("uid-0", "uid-0-2") && known("uid-1", "uid-1-1"));
+        assert!(!marks.is_known("uid-0", "uid-0-2", now + term, term), "it has stood still for long");
+        marks.know("uid-0", "uid-0-3", now);
+        assert!(known("uid-0", "uid-0-3") && !known("uid-0", "uid-0-2"));
+        marks.doubt("uid-0");
+        assert!(!known("uid-0", "uid-0-3") && known("uid-1", "uid-1-1"));
     }
 }

@@ -13,13 +13,16 @@ use k8s_openapi::{
     api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use kube::{Api, Client};
+use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
+use serde::de::DeserializeOwned;
 
 use super::restarted::Workload;
 use crate::env::{CallError, call};
 
 /// ReplicaSets whose owners are remembered. Beyond, they are asked for again.
 const REMEMBERED: usize = 4096;
+/// Workloads of a page, when all of a namespace are listed.
+const PAGE: u32 = 250;
 /// API group of all three kinds. Others have kinds of the same names, with rules of their own.
 const APPS: &str = "apps";
 
@@ -239,6 +242,44 @@ pub async fn read(
     // Without a version a mark would not be bound to what was read here.
     let whole = |workload: &Workload| workload.reference.uid == *uid && !workload.resource_version.is_empty();
     Ok(found.filter(whole))
+}
+
+/// The workloads of a namespace that carry this mark of an ApiKey, whether they have pods or not.
+///
+/// # Errors
+/// When the API server does not answer each page.
+pub async fn marked(
+    client: Client,
+    namespace: &str,
+    api_key: &str,
+    mark: &str,
+) -> Result<Vec<WorkloadRef>, CallError> {
+    let mut all = every::<Deployment>(client.clone(), namespace).await?;
+    all.extend(every::<StatefulSet>(client.clone(), namespace).await?);
+    all.extend(every::<DaemonSet>(client, namespace).await?);
+    let of_mark = all.into_iter().filter(|workload| workload.mark(api_key) == Some(mark));
+    Ok(of_mark.map(|workload| workload.reference).collect())
+}
+
+async fn every<K>(client: Client, namespace: &str) -> Result<Vec<Workload>, CallError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
+    Workload: From<K>,
+{
+    let api = Api::<K>::namespaced(client, namespace);
+    let mut params = ListParams::default().limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = call(api.list(&params)).await?;
+        all.extend(page.items.into_iter().map(Workload::from));
+        match page.metadata.continue_ {
+            Some(token) if !token.is_empty() => params.continue_token = Some(token),
+            Some(_) | None => return Ok(all),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -99,6 +99,15 @@ async fn a_release_goes_through_its_life_and_leaves_the_kinds() {
     run(&[&turned[..], &["--set", "webhook.port=9444"]].concat());
     let after = webhooks.get("life-bags-operator").await.unwrap();
     assert_eq!(after.webhooks.unwrap()[0].client_config.ca_bundle, Some(bundle));
+    // Kinds that are not marked to be kept would go with all of their objects, if they were rendered no more.
+    run(&["upgrade", "life", CHART, "--values", &everything, "--set", "consumerNamespaces=null"]);
+    let without = [&turned[..], &["--set", "crds.enabled=false", "--kubeconfig", kubeconfig]].concat();
+    let refused = helm(&[&without[..], &["--namespace", "chart-life"]].concat());
+    assert!(!refused.status.success());
+    let said = words(&refused.stderr);
+    assert!(said.contains("apikeys.keys.bags.fm, which is not marked to be kept"), "{said}");
+    run(&turned);
+    run(&[&turned[..], &["--set", "crds.enabled=false"]].concat());
     run(&[
         "upgrade",
         "life",

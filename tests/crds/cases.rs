@@ -322,7 +322,14 @@ fn secrets(t: &mut Table) {
 
 fn secret_metadata(t: &mut Table) {
     let domain = "d".repeat(253);
-    for key in ["team", "example.com/team", "app.kubernetes.io/part-of", "Team_2", "notkubernetes.io/team"] {
+    for key in [
+        "team",
+        "example.com/team",
+        "a.b-c.d/team",
+        "app.kubernetes.io/part-of",
+        "Team_2",
+        "notkubernetes.io/team",
+    ] {
         t.accepts(
             format!("{key} may be put on the Secret"),
             &json!({ "spec": { "secret": { "labels": { key: "web-team" }, "annotations": { key: "Any text: ünïcode!" } } } }),
@@ -357,15 +364,20 @@ fn secret_metadata(t: &mut Table) {
             );
         }
         let too_long = "k".repeat(64);
+        let long_domain = format!("{}/team", "d".repeat(254));
         for key in [
             "two words",
             "/team",
             "example.com/",
             "Example.com/team",
+            "a..b/team",
+            "a.-b/team",
+            "a-.b/team",
             "a/b/c",
             "-team",
             "",
             too_long.as_str(),
+            long_domain.as_str(),
         ] {
             t.refuses(
                 format!("\"{key}\" is no key of a {what}"),

@@ -179,6 +179,7 @@ impl Cluster {
         let now = state.clock.monotonic();
         if let Some(index) = state.workload(name) {
             state.workloads[index].fault = None;
+            state.workloads[index].wake(now);
             state.wake_waiting(index, now);
         }
     }
@@ -209,7 +210,7 @@ impl Cluster {
         state.is_gone(&format!("{name}-outside"), now);
     }
 
-    /// A person deletes a bare pod, if it is there, and makes it again once it is gone.
+    /// A person, or its controller where nobody knows that, deletes a bare pod, if it is there, and makes it again once it is gone.
     pub(crate) fn replace_bare_pod(&self, name: &str) {
         let mut state = self.lock();
         let now = state.clock.monotonic();

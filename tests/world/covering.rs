@@ -130,7 +130,7 @@ fn rotation(row: Row) -> Workflow {
     // Whoever nobody can restart gets the new value from a person: not so soon that it could be the old one, and before an
     // hour without evidence is over.
     let workflow = match kind {
-        Kind::Pod => workflow
+        Kind::Pod | Kind::Custom => workflow
             .then(Duration::from_mins(10), "replace the pod", |scene| {
                 scene.cluster.replace_bare_pod("reader")
             })

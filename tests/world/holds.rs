@@ -71,7 +71,7 @@ fn ending() -> Workflow {
 }
 
 /// Workloads that are restarted by nobody but people.
-fn by_hand() -> [Workflow; 5] {
+fn by_hand() -> [Workflow; 7] {
     let ordered = |strategy| Consumer::of("web", Kind::StatefulSet, Reads::Env).strategy(strategy);
     let two = "StatefulSet web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds";
     [
@@ -117,6 +117,30 @@ fn by_hand() -> [Workflow; 5] {
         .meanwhile("protect the one", |scene| scene.protect_deployment("api", true))
         .then(LATER, "let it be changed", |scene| scene.protect_deployment("api", false))
         .once(|scene| scene.is_marked("web"))
+        .ends(TWO_HOLD)
+        .ends("Deployment api: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
+        later(
+            wanted(
+                "rotated, and a controller that nobody knows and a debugger hold on",
+                [named("canary", Kind::Custom, Reads::Env), named("debugged", Kind::Pod, Reads::Debugger)],
+            ),
+            "replace their pods",
+            |scene| ["canary", "debugged"].iter().for_each(|name| scene.cluster.replace_bare_pod(name)),
+        )
+        .ends("Custom canary: 1 pods, 1 ready, 0 ended, 1 hold what the Secret holds")
+        .ends("Pod debugged: 1 pods, 1 ready, 0 ended, 1 hold what the Secret holds"),
+        // After it is told to have failed: it is still not gone, and the other one stays as it is.
+        wanted(
+            "rotated, and a workload gets no more pods until it is mended",
+            [
+                named("api", Kind::Deployment, Reads::Env)
+                    .strategy(json!({"type": "Recreate"}))
+                    .which_gets_no_pods_when_changed(),
+                Consumer::of("web", Kind::Deployment, Reads::Env),
+            ],
+        )
+        .then(Duration::from_mins(13), "mend it", |scene| scene.cluster.mend("api"))
+        .once(|scene| scene.is_marked("api"))
         .ends(TWO_HOLD)
         .ends("Deployment api: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
         later(

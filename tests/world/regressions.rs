@@ -126,4 +126,12 @@ pub(crate) const ALL: &[Regression] = &[
             strikes: &["2 admit apikeys api #1 = dropped-watch"],
         },
     },
+    Regression {
+        name: "lists of another user do not prove that a key of the former one is gone, whose value was lost",
+        run: Run::Struck {
+            workflow: "moved to another user of Bags",
+            act_after: 22,
+            strikes: &["1 bags create attempt-1 #1 = crash-after", "2 bags revoke attempt-1 #1 = 400"],
+        },
+    },
 ];

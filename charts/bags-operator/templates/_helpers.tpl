@@ -58,4 +58,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.allConsumerNamespaces .Values.consumerNamespaces -}}
 {{- fail "consumerNamespaces and allConsumerNamespaces: write one of the two; allConsumerNamespaces=true covers every namespace" -}}
 {{- end -}}
+{{- include "bags-operator.checkKinds" . -}}
+{{- end -}}
+
+{{/* What a release has made and renders no more helm deletes, unless the object itself says "keep": with a kind go all of its objects. */}}
+{{- define "bags-operator.checkKinds" -}}
+{{- if not .Values.crds.enabled -}}
+{{- if not .Values.crds.keep -}}
+{{- fail "crds.enabled and crds.keep: with enabled=false nothing is rendered that could be kept or not; leave keep out. Where this release was installed with crds.keep=false, upgrade it with crds.enabled=true and crds.keep=true first, or helm deletes the kinds, every ApiKey and the record of every key" -}}
+{{- end -}}
+{{- range $kind := list "apikeys" "bagsaccounts" -}}
+{{- $name := printf "%s.keys.bags.fm" $kind -}}
+{{- $annotations := dig "metadata" "annotations" dict (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name) -}}
+{{- $ours := and (eq (dig "meta.helm.sh/release-name" "" $annotations) $.Release.Name) (eq (dig "meta.helm.sh/release-namespace" "" $annotations) $.Release.Namespace) -}}
+{{- if and $ours (ne (dig "helm.sh/resource-policy" "" $annotations) "keep") -}}
+{{- fail (printf "crds.enabled: this release has made %s, which is not marked to be kept: helm would delete it, with every object of it; upgrade with crds.enabled=true and crds.keep=true first" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -13,7 +13,7 @@ use crate::{
         memory::{Endpoint, RefusedRevocation},
     },
     api::account::SlotState,
-    bags::{self, BagsClient, Probe, Revocation},
+    bags::{self, BagsClient, Budget, Probe, Revocation},
     events::EventReason,
 };
 
@@ -71,7 +71,7 @@ impl Actor<'_> {
                 warn!(%error, attempt, "Key was not answered for");
                 self.memory.remember(attempt, |key| {
                     let pause = death::pause(key.unanswered + 1, LONGEST_PROBE_PAUSE);
-                    key.silent(now, self.retry_at(&error, now, pause));
+                    key.silent(now, self.retry_at(&error, now, pause, revoking));
                 });
                 false
             }
@@ -89,7 +89,7 @@ impl Actor<'_> {
                 facts.pinged = Some(now);
                 facts.ping_after = None;
             }
-            Err(error) => facts.ping_after = Some(self.retry_at(error, now, PING_PAUSE)),
+            Err(error) => facts.ping_after = Some(self.retry_at(error, now, PING_PAUSE, false)),
         });
     }
 
@@ -130,7 +130,7 @@ impl Actor<'_> {
                 self.memory.remember(attempt, |key| {
                     key.revocations = key.revocations.saturating_add(u32::from(failed));
                     let pause = death::revocation_pause(key.revocations);
-                    key.revoke_after = Some(self.retry_at(&error, now, pause));
+                    key.revoke_after = Some(self.retry_at(&error, now, pause, true));
                     let refusal = || RefusedRevocation { at, with: with.clone(), error: error.clone() };
                     key.revocation_refused = refused.then(refusal);
                 });
@@ -162,11 +162,14 @@ impl Actor<'_> {
         if urgent { client.urgent() } else { client }
     }
 
-    /// When a failed request may be sent again.
-    fn retry_at(&self, error: &bags::Error, now: Instant, pause: Duration) -> Instant {
+    /// When a failed request may be sent again. A revocation does not wait for the end of the service's pause: the budget has a
+    /// turn for one every now and then, and a key that leaked cannot wait for hours.
+    fn retry_at(&self, error: &bags::Error, now: Instant, pause: Duration, revocation: bool) -> Instant {
         let until = error.retry_at().unwrap_or(Timestamp::MIN);
         let told =
             Duration::try_from(until.duration_since(self.context.env.clock.wall())).unwrap_or_default();
+        let has_turns = revocation && error.reason() == bags::Reason::RateLimited;
+        let told = if has_turns { told.min(Budget::PAUSED_REVOCATION_EVERY) } else { told };
         now + told.max(pause)
     }
 }

@@ -92,6 +92,12 @@ struct World {
     deaf: bool,
     /// Revocations are refused.
     forbids: bool,
+    /// So many more revocations are answered with a rate limit that ends an hour after the beginning.
+    limited: usize,
+    /// No Secret may be deleted.
+    keeps_secrets: bool,
+    /// Bags lets no key of the user in, and says so.
+    suspended: bool,
     refuses_token: bool,
     /// Nothing answers for lists.
     no_list: bool,
@@ -151,6 +157,10 @@ impl World {
             let metadata = json!({"kind": "PartialObjectMetadata", "metadata": {"name": "shop"}});
             return if self.namespace { (200, metadata) } else { (404, Value::Null) };
         }
+        if method == Method::DELETE && self.keeps_secrets {
+            let no = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403});
+            return (403, no);
+        }
         let Some(index) = self.secrets.iter().position(|secret| secret.name_any() == name) else {
             return (404, Value::Null);
         };
@@ -176,6 +186,7 @@ impl World {
             return (400, json!({"success": false, "response": "Invalid token"}));
         }
         match path {
+            "/api/v1/auth/me" if self.suspended => (403, json!({"success": false, "error": "suspended"})),
             "/api/v1/auth/me" => {
                 match self.keys.iter().any(|known| known.alive && Some(&*known.value) == key) {
                     true => (200, json!({"success": true, "response": {"user": {"uuid": "user-1"}}})),
@@ -187,6 +198,13 @@ impl World {
                 let alive = self.keys.iter().filter(|key| key.alive);
                 let listed = alive.map(|key| json!({"keyId": key.id, "name": key.name, "status": "active"}));
                 (200, json!({"success": true, "response": listed.collect::<Vec<_>>()}))
+            }
+            "/api/v1/agent/dev/keys/revoke" if self.limited > 0 => {
+                self.limited -= 1;
+                (
+                    429,
+                    json!({"success": false, "error": "Rate limit exceeded", "resetTime": "2027-01-15T09:00:00Z"}),
+                )
             }
             "/api/v1/agent/dev/keys/revoke" if self.forbids => {
                 (403, json!({"success": false, "error": "not with this token"}))
@@ -254,6 +272,9 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         can_revoke: true,
         deaf: false,
         forbids: false,
+        limited: 0,
+        keeps_secrets: false,
+        suspended: false,
         refuses_token: false,
         no_list: false,
         down: false,

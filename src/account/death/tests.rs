@@ -396,6 +396,19 @@ fn a_key_that_answers_neither_life_nor_death_goes_by_a_persons_word_only() {
     let before = Known { unclear: Some(0), tried: None, acknowledged: None, ..known(31) };
     let cases = [
         ("it is asked again", unclear.clone(), wait(29)),
+        ("ever more rarely", Known { now: 91, tried: Some(90), ..unclear.clone() }, wait(79)),
+        ("in the end every five minutes", Known { now: 611, tried: Some(610), ..unclear.clone() }, wait(299)),
+        (
+            "once it answers 401, the next one is asked for as soon as it counts",
+            Known {
+                now: 911,
+                refused: Some((1, 910, 910)),
+                list: Evidence::Absent,
+                witness: Witness::Good,
+                ..unclear.clone()
+            },
+            wait(29),
+        ),
         ("also where no list has it", person.clone(), wait(29)),
         ("a person's word ends it", resolved(&person), Next::Dead),
         ("also where our revocation was acknowledged", resolved(&unclear), Next::Dead),

@@ -1,6 +1,6 @@
 //! The rules as tables, and their order. Properties over random accounts are in `properties`.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -70,6 +70,7 @@ pub(in crate::account) fn account() -> Observation {
         loose: vec![],
         starved: vec![],
         remnants: None,
+        uncleared: BTreeSet::new(),
         finalizer_done: false,
         paused_until: None,
         installation: ours(),
@@ -234,6 +235,11 @@ fn keystore_secrets_without_a_slot_are_cleared_away_unless_they_hold_a_value() {
             clear.clone(),
         ),
         ("whatever the wall clock says", loose(watched(599, entry(false, -5000))), rest(1)),
+        (
+            "what cannot be deleted now is the next run's",
+            Observation { uncleared: BTreeSet::from(["loose".to_owned()]), ..departed(entry(true, 0)) },
+            rest(RESYNC),
+        ),
         ("unless its save runs", loose(LooseEntry { running: true, ..entry(false, 900) }), rest(RESYNC)),
         ("a value is never thrown away", loose(entry(true, 90_000)), rest(RESYNC)),
         ("unless its key is known to be gone", departed(entry(true, 0)), clear.clone()),

@@ -39,7 +39,7 @@ impl Look<'_> {
         owner: OwnerSeen,
     ) -> SlotSeen {
         let entered = self.entered.get(place_of(slot));
-        let since = self.asked_since(slot, entered, &memory);
+        let since = self.asked_since(slot, entered, &memory, stored == Stored::Value);
         let entered = entered.map_or(self.now, |entered| entered.at);
         let verdict = match slot.state {
             SlotState::Revoking | SlotState::Released => {
@@ -89,8 +89,11 @@ impl Look<'_> {
     }
 
     /// Lists from before this say nothing about the question that a slot's state asks.
-    fn asked_since(&self, slot: &Slot, seen: Option<&Entered>, memory: &KeyMemory) -> Since {
+    fn asked_since(&self, slot: &Slot, seen: Option<&Entered>, memory: &KeyMemory, value: bool) -> Since {
         let entered = seen.map_or(self.now, |seen| seen.at);
+        let (first_since, first_at) =
+            seen.map_or((slot.since, self.now), |seen| (seen.first_since, seen.first_at));
+        let (shown_wall, shown_surely) = self.shown_from(first_since, first_at);
         let acknowledged = memory.acknowledged.map(|at| {
             let ago = self.now.saturating_duration_since(at);
             self.wall.saturating_sub(signed(ago)).unwrap_or(Timestamp::MIN)
@@ -103,20 +106,22 @@ impl Look<'_> {
             SlotState::Revoking => {
                 let wall = slot.since.max(acknowledged.unwrap_or(Timestamp::MIN));
                 let surely = memory.acknowledged.map_or(entered, |at| at.max(entered));
-                if slot.published.is_some() || memory.good.is_some() {
+                // A key that worked says itself that it is dead; lists only have to agree.
+                if value && (slot.published.is_some() || memory.good.is_some()) {
                     return Since { wall, entered, surely };
                 }
-                // One that Bags was yet to accept may be too young for the lists, and come to life when its slot is free.
-                let (first_since, first_at) =
-                    seen.map_or((slot.since, self.now), |seen| (seen.first_since, seen.first_at));
-                let (shown_wall, shown_surely) = self.shown_from(first_since, first_at);
+                // One that Bags was yet to accept may be too young for the lists, and come to life when its slot is free. Where
+                // the value is lost, nothing but lists says that it is gone.
                 Since { wall: wall.max(shown_wall), entered, surely: surely.max(shown_surely) }
+            }
+            // Of one that was left to people nothing but lists tells, and it may be too young for them.
+            SlotState::Released => {
+                Since { wall: slot.since.max(shown_wall), entered, surely: entered.max(shown_surely) }
             }
             SlotState::Reserved
             | SlotState::Live
             | SlotState::Lost
             | SlotState::Unresolved
-            | SlotState::Released
             | SlotState::Unknown(_) => Since { wall: slot.since, entered, surely: entered },
         }
     }

@@ -13,6 +13,7 @@ use crate::{
         },
         observe::LooseEntry,
     },
+    api::BagsAccountStatus,
     api::annotation,
 };
 
@@ -51,7 +52,14 @@ fn remnant(n: usize, attempt: &str, revision: i64) -> Remnant {
 }
 
 fn published(remnant: Remnant, number: i64, attempt: &str) -> Remnant {
-    Remnant { published: Some((number, attempt.into())), ..remnant }
+    Remnant { published: Some(Written { number, attempt: attempt.into(), at: None }), ..remnant }
+}
+
+/// Its keystore Secret is this many minutes old, and the consumer Secret says that it was switched to this many minutes ago.
+fn aged(remnant: Remnant, created: i64, switched: i64) -> Remnant {
+    let ago = |minutes| account().wall - jiff::SignedDuration::from_mins(minutes);
+    let published = remnant.published.map(|switch| Written { at: Some(ago(switched)), ..switch });
+    Remnant { created: Some(ago(created)), published, ..remnant }
 }
 
 fn theirs() -> Installation {
@@ -111,6 +119,22 @@ fn every_keystore_secret_gets_its_slot_back() {
             "the newer one of two was shown before the way back",
             vec![published(remnant(0, "a", 1), 3, "a"), published(remnant(0, "b", 2), 3, "a")],
             vec![("b", Live, Some(2)), ("a", Live, Some(3))],
+        ),
+        (
+            "the newer one of two was shown before the way back, after failed attempts that took revisions",
+            vec![
+                aged(published(remnant(0, "a", 3), 3, "a"), 60, 5),
+                aged(published(remnant(0, "b", 4), 3, "a"), 10, 5),
+            ],
+            vec![("b", Live, Some(2)), ("a", Live, Some(3))],
+        ),
+        (
+            "the newer one of two was never shown, after failed attempts that took revisions",
+            vec![
+                aged(published(remnant(0, "a", 3), 1, "a"), 60, 59),
+                aged(published(remnant(0, "b", 4), 1, "a"), 10, 59),
+            ],
+            vec![("b", Creating, None), ("a", Live, Some(1))],
         ),
         (
             "the older one of two may still be in use",
@@ -325,6 +349,30 @@ fn until_the_slots_are_put_back_nothing_is_decided_on_their_absence() {
     assert!(said.contains("bags-key-a") && !said.contains("bags-key-b"), "{said}");
     going = annotated(going, annotation::FORGET, "true");
     assert_eq!(decide(&going), Decision::Act(Effect::RemoveFinalizer), "unless a person lets it go");
+}
+
+#[test]
+fn a_lost_ledger_that_another_installation_was_first_to_take_is_put_together_when_it_is_taken_over() {
+    let taken = |remnants| {
+        let mut seen = annotated(lost(remnants), annotation::TAKE_OVER, "01234567-89ab");
+        let status = BagsAccountStatus { installation: Some(theirs()), ..BagsAccountStatus::default() };
+        Arc::make_mut(&mut seen.account).status = Some(status);
+        seen
+    };
+    let ours = account().installation;
+    for made_by in [ours.clone(), theirs()] {
+        let kept = Remnant { installation: Some(made_by), ..remnant(0, "a", 1) };
+        let Decision::Act(Effect::Pin { installation, slots, .. }) = decide(&taken(vec![kept])) else {
+            panic!("no pin")
+        };
+        assert_eq!((installation, slots.len()), (ours.clone(), 1));
+    }
+    let unasked = Remnant { memory: KeyMemory::default(), ..remnant(0, "a", 1) };
+    let waits = taken(vec![unasked]);
+    assert_eq!(decide(&waits), Decision::Look(Look::Probe("a".into())));
+    assert_eq!(waits_for(&waits).unwrap().0, "LedgerLost");
+    let unread = Observation { remnants: None, ..taken(vec![]) };
+    assert_eq!(decide(&unread), Decision::Look(Look::Remnants));
 }
 
 #[test]

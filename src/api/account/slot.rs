@@ -26,6 +26,10 @@ pub struct Slot {
     /// The key's id at Bags, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// The user of Bags that it was licensed for, as far as was known: another one's lists say nothing of it; absent: nobody was
+    /// known yet, or only a place is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Number of the switch that last put the key into the consumer Secret; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<i64>,

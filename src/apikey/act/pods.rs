@@ -74,7 +74,8 @@ pub(super) async fn look(
         }
         None => BTreeMap::new(),
     };
-    run.pods = Some(PodsSeen { scan, consumers, resting, confirmed: confirm.then_some(looked_at) });
+    let switch = o.current().and_then(|slot| slot.published);
+    run.pods = Some(PodsSeen { scan, consumers, resting, switch, confirmed: confirm.then_some(looked_at) });
     Ok(())
 }
 
@@ -155,6 +156,10 @@ pub(super) async fn restart(
         let WorkloadRef { kind, name, uid } = &workload.reference;
         let marked =
             workload::mark(context.env.kube.clone(), namespace, workload, &o.owner.name, &value).await;
+        if marked.is_err() {
+            // It may be done all the same, or another process was faster with it, and no pod need lead to the workload any more.
+            context.marks.doubt(&o.owner.uid);
+        }
         match marked {
             Ok(()) => {
                 context.metrics.restarted(kind.as_str());
@@ -184,11 +189,10 @@ pub(super) async fn restart(
                 context.marks.refused(&workload.reference, &o.owner.uid, &value, now, error.to_string());
             }
             // A webhook of theirs that does not answer fails this one each time.
-            Err(error) if error.code() == Some(500) && fails_again(context, o, workload, &value, &error) => {
+            Err(error) if fails_for_it_alone(&error) && fails_again(context, o, workload, &value, &error) => {
                 warn!(kind = kind.as_str(), workload = %name, %error, "The restart of a workload fails each time");
             }
             Err(error) => {
-                // It may be done all the same: then the mark is there at the next look.
                 warn!(kind = kind.as_str(), workload = %name, %error, "Failed to restart a workload");
                 let message = format!(
                     "{} \"{name}\" could not be restarted ({error}); both keys stay valid; it is tried again",
@@ -199,6 +203,12 @@ pub(super) async fn restart(
         }
     }
     Ok(())
+}
+
+/// Whether it may be the workload's own affair that a mark failed: a webhook that is asked about it is down, or slower than the
+/// deadline of the request.
+fn fails_for_it_alone(error: &CallError) -> bool {
+    error.code() == Some(500) || matches!(error, CallError::Timeout(_))
 }
 
 fn fails_again(
@@ -212,14 +222,28 @@ fn fails_again(
     context.marks.failed(&workload.reference, &o.owner.uid, mark, now, error.to_string())
 }
 
-/// Those that were marked and have no pod, so that none leads to them: they may not come up at all (io).
+/// Those that were marked and have no pod, so that none leads to them: they may not come up at all (io). A process that did not make
+/// the switch looks for them first.
 async fn without_pods(
     context: &Context,
     o: &Observation,
     mark: &str,
     consumers: &mut Vec<Consumer>,
 ) -> Result<(), CallError> {
-    for reference in context.marks.set(&o.owner.uid, mark) {
+    let (marks, uid) = (&context.marks, &o.owner.uid);
+    let now = context.env.clock.monotonic();
+    // Whoever missed two looks may have stood still.
+    let term = 2 * if o.clean_since().is_some() { o.timings.clean_scan_every } else { o.timings.scan_every };
+    if !marks.is_known(uid, mark, now, term) {
+        let kube = context.env.kube.clone();
+        for reference in owner::marked(kube, &o.owner.namespace, &o.owner.name, mark).await? {
+            if !marks.set(uid, mark).contains(&reference) {
+                marks.note(&reference, uid, mark, now);
+            }
+        }
+    }
+    marks.know(uid, mark, now);
+    for reference in marks.set(uid, mark) {
         if consumers.iter().any(|consumer| consumer.is(&reference)) {
             continue;
         }
@@ -258,6 +282,19 @@ mod tests {
         let away = refused(503, "ServiceUnavailable");
         assert_eq!(said(&seen(), &away), (Reason::ApiServerUnavailable, false), "it goes by itself");
         assert_eq!(said(&deleting, &away), (Reason::ApiServerUnavailable, false));
+    }
+
+    #[test]
+    fn a_mark_that_is_never_answered_may_be_its_workloads_own_affair_as_one_that_fails() {
+        let answered = |code| {
+            CallError::Kube(Box::new(kube::Error::Api(Status::failure("no", "no").with_code(code).boxed())))
+        };
+        assert!(fails_for_it_alone(&CallError::Timeout(Duration::from_secs(15))));
+        assert!(fails_for_it_alone(&answered(500)));
+        assert!(
+            [409, 429, 503].map(answered).iter().all(|error| !fails_for_it_alone(error)),
+            "the API server's"
+        );
     }
 
     #[test]

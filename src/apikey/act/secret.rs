@@ -35,11 +35,12 @@ pub(super) async fn project(context: &Context, o: &Observation, run: &mut Run) -
             if matches!(found, Found::Missing) && left_behind(context, &o.key).await? {
                 return refresh(context, run).await;
             }
+            let undone = was_undone(found, &written, o.key.api_key_field());
             run.consumer = Some(written);
             if !restored {
                 context.metrics.key(KeyStep::Published);
             }
-            if restored {
+            if restored && undone {
                 let note = format!(
                     "Secret \"{}\" was missing or changed and was written again",
                     o.key.secret_name()
@@ -66,6 +67,16 @@ pub(super) async fn project(context: &Context, o: &Observation, run: &mut Run) -
             ))
         }
     }
+}
+
+/// Whether somebody took away or changed what applications call with. All else in the Secret also changes with the spec, and
+/// with what the operator itself is told.
+fn was_undone(found: &Found, written: &Found, field: &str) -> bool {
+    let held = |found: &Found| match found {
+        Found::Ours(secret) => secret.data.as_ref().and_then(|data| data.get(field)).cloned(),
+        Found::Missing | Found::Foreign(_) => None,
+    };
+    held(found) != held(written)
 }
 
 /// How often a Secret that was left behind is looked after before that is given up.
@@ -112,4 +123,36 @@ pub(in crate::apikey) fn secret_refused(key: &ApiKey, said: &str) -> Problem {
         key.namespace().unwrap_or_default()
     );
     Problem::transient(Reason::SecretRefused, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{ByteString, api::core::v1::Secret};
+
+    use super::*;
+    use crate::{
+        api::account::SlotState,
+        apikey::fixtures::{mine, seen},
+    };
+
+    #[test]
+    fn what_the_spec_or_the_operator_changes_in_a_secret_is_not_told_to_be_restored() {
+        let Some(Found::Ours(written)) = seen().with_slot(mine(SlotState::Live)).consumer else {
+            panic!("no Secret");
+        };
+        let undone = |change: fn(&mut Secret)| {
+            let mut before = written.clone();
+            change(&mut before);
+            was_undone(&Found::Ours(before), &Found::Ours(written.clone()), "BAGS_API_KEY")
+        };
+        assert!(was_undone(&Found::Missing, &Found::Ours(written.clone()), "BAGS_API_KEY"));
+        assert!(undone(|secret| put(secret, "BAGS_API_KEY")), "somebody edited the value");
+        assert!(undone(|secret| secret.data = None), "somebody took it away");
+        assert!(!undone(|secret| put(secret, "BAGS_BASE_URL")), "the operator had another base URL");
+        assert!(!undone(|secret| secret.metadata.labels = None), "spec.secret.labels was edited");
+    }
+
+    fn put(secret: &mut Secret, field: &str) {
+        secret.data.get_or_insert_default().insert(field.into(), ByteString(b"another".to_vec()));
+    }
 }

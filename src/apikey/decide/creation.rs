@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{Decision, Rule, is_in, since, words};
+use super::{Decision, Rule, is_in, rotation::is_stopped, since, words};
 use crate::{
     account::credentials::trust_of,
     api::account::{Failures, Slot, SlotState},
@@ -31,10 +31,17 @@ const LONGEST_PAUSE_UNASKED: Duration = Duration::from_secs(300);
 pub(super) fn rule(o: &Observation) -> Rule {
     // Without an account, or with a key or an attempt under way, the rules before this one have spoken.
     let Some(view) = &o.account else { return Rule::Pass };
-    if o.current().is_some() || o.creating.is_some() || !matches!(super::blocked(o), Rule::Pass) {
+    let (slots, blocked) = (o.slots(), !matches!(super::blocked(o), Rule::Pass));
+    let waits = || !blocked && o.secret_rival.as_ref().is_some_and(|rival| !rival.going);
+    if let [place] = slots.as_slice()
+        && is_fresh(place)
+        && (is_stopped(o) || waits())
+    {
+        return Rule::change(Change::GiveBack { owner_uid: place.owner.uid.clone() });
+    }
+    if o.current().is_some() || o.creating.is_some() || blocked {
         return Rule::Pass;
     }
-    let slots = o.slots();
     if slots.is_empty() {
         return first_place(o, view);
     }
@@ -46,6 +53,12 @@ pub(super) fn rule(o: &Observation) -> Rule {
         },
         None => further_place(o, view, &slots),
     }
+}
+
+/// A place in which nothing was tried, for a first key: who is stopped, or waits for the name of a Secret, keeps it from the others for
+/// as long as that lasts.
+fn is_fresh(slot: &Slot) -> bool {
+    slot.state == SlotState::Reserved && slot.last_switch.is_none() && slot.failures.is_none()
 }
 
 fn first_place(o: &Observation, view: &AccountView) -> Rule {
@@ -65,7 +78,8 @@ fn first_place(o: &Observation, view: &AccountView) -> Rule {
 }
 
 pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
-    if let Some(rival) = &o.secret_rival {
+    // Whoever has the Secret has won it, also from one that counts as older, as where both were made in one second.
+    if let Some(rival) = o.secret_rival.as_ref().filter(|_| !o.published()) {
         return Rule::wait(Reason::SecretConflict, words::secret_rival(&o.key, rival));
     }
     if distrusted(view) {

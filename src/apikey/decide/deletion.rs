@@ -111,6 +111,10 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
             let wait = [advice, left, o.timings.scan_every].into_iter().filter(|wait| !wait.is_zero()).min();
             Some(Rule::Wait(Hold { wait, ..Hold::new(Reason::DeletionWaits, message) }))
         }
+        // Whatever it means, neither of the two can be undone.
+        DeletionPolicy::Unknown => {
+            Some(Rule::wait(Reason::DeletionWaits, words::deletion_policy_unknown(&o.key, &live)))
+        }
     }
 }
 

@@ -78,6 +78,11 @@ pub(crate) fn due(o: &Observation, current: &Slot) -> Due {
     }
 }
 
+/// Whether the schedule begins no further rotation, as so many were turned back one after the other.
+pub(crate) fn ends_schedule(switched_back: Option<i64>) -> bool {
+    switched_back.is_some_and(|times| times >= MOST_SWITCHES_BACK)
+}
+
 /// Rule 7: a rotation begins.
 pub(super) fn begins(o: &Observation) -> Rule {
     let (Some(view), Some(current)) = (&o.account, o.current()) else { return Rule::Pass };
@@ -127,8 +132,7 @@ pub(super) fn begins(o: &Observation) -> Rule {
 
 /// When a rotation should have begun by schedule that waits for the next window now, and for nothing else that is known.
 pub(crate) fn missed(o: &Observation, current: &Slot) -> Option<Timestamp> {
-    let turned_back = current.switched_back.is_some_and(|times| times >= MOST_SWITCHES_BACK);
-    if turned_back || !matches!(standing(o), Rule::Pass) {
+    if ends_schedule(current.switched_back) || !matches!(standing(o), Rule::Pass) {
         return None;
     }
     let Due::At(opens) = due(o, current) else { return None };
@@ -139,7 +143,7 @@ pub(crate) fn missed(o: &Observation, current: &Slot) -> Option<Timestamp> {
 }
 
 /// Whether people have stopped new keys of this ApiKey: by its own spec, or by the account's.
-fn is_stopped(o: &Observation) -> bool {
+pub(super) fn is_stopped(o: &Observation) -> bool {
     let stops = [Reason::Suspended, Reason::NamespaceNotAllowed, Reason::EnvironmentNotAllowed];
     matches!(standing(o), Rule::Wait(hold) if stops.contains(&hold.reason))
 }

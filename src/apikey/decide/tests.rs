@@ -255,7 +255,7 @@ fn who_waits_reads_what_for_and_what_to_do() {
             &[ACCOUNT, "rate limit", "2027-01-15T08:01:00Z"],
         ),
         (
-            hold(&Observation { secret_rival: Some(rival()), ..seen().with_slot(mine(SlotState::Reserved)) }),
+            hold(&Observation { secret_rival: Some(rival()), ..seen() }),
             &["\"app-9\"", "Secret \"app-0-bags\"", "spec.secret.name"],
         ),
         (

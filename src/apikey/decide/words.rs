@@ -2,6 +2,7 @@
 
 mod rotation;
 
+pub(in crate::apikey) use rotation::switched_back;
 pub(super) use rotation::{
     coming_up, gaps, list, next_window, no_second_slot, no_way_back, overlapping, published_key_fails,
     restarting, rollout_failed, rollout_fails_since, settling, switch_undated, turned_back, unknown_zone,
@@ -125,12 +126,22 @@ pub(super) fn suspended_drift(key: &ApiKey) -> String {
     )
 }
 
+/// The way out of a Secret's name that another one came first to.
+pub(crate) fn has_secret(key: &ApiKey, rival: &str) -> String {
+    format!(
+        "ApiKey \"{rival}\" came first to Secret \"{}\"; make this ApiKey with another spec.secret.name",
+        key.secret_name()
+    )
+}
+
+/// What becomes of one that is admitted all the same.
+pub(crate) const WAITS_FOR_SECRET: &str =
+    "as it is, it waits until that one is gone, and no slot is kept for it";
+
 pub(super) fn secret_rival(key: &ApiKey, rival: &Rival) -> String {
     let (Rival { name, going }, secret) = (rival, key.secret_name());
     match going {
-        false => format!(
-            "ApiKey \"{name}\" came first to Secret \"{secret}\"; make this ApiKey with another spec.secret.name"
-        ),
+        false => has_secret(key, name),
         true => format!(
             "ApiKey \"{name}\", which is being deleted, came first to Secret \"{secret}\", and waits until no pod reads it; make \
              this ApiKey with another spec.secret.name and have the pods read that. To keep the name: set spec.deletionPolicy: Orphan \
@@ -452,5 +463,15 @@ pub(super) fn deletion_waits(
         account_name(view),
         key.secret_name(),
         list(readers.iter().cloned())
+    )
+}
+
+pub(super) fn deletion_policy_unknown(key: &ApiKey, live: &[&Slot]) -> String {
+    let names: Vec<&str> = live.iter().map(|slot| key_name(slot)).collect();
+    format!(
+        "spec.deletionPolicy of ApiKey \"{}\" is a word that this version of the operator does not know, so key {} is neither revoked \
+         nor left; set it to Revoke or Orphan, or run the version that knows it",
+        key.name_any(),
+        names.join(", ")
     )
 }

@@ -11,7 +11,7 @@ use crate::{
         condition::{self, kind},
     },
     apikey::{
-        decide::rotation::{Due, due, missed},
+        decide::rotation::{Due, due, ends_schedule, missed},
         hold::Reason,
         observe::Observation,
         schedule::{Schedule, next_rotation},
@@ -30,8 +30,10 @@ pub(super) fn phase(o: &Observation) -> Option<&'static str> {
     let any = |state: SlotState| o.slots().iter().any(|slot| slot.state == state);
     if !o.superseded().is_empty() {
         return Some(match &o.pods {
-            Some(pods) if !pods.scan.is_clean() => "Restarting",
-            Some(_) | None => "Overlapping",
+            Some(pods) if pods.scan.is_clean() => "Overlapping",
+            // Nobody looked in this run: what was written down says it.
+            None if o.clean_since().is_some() => "Overlapping",
+            Some(_) | None => "Restarting",
         });
     }
     any(SlotState::Revoking).then_some("RevokingOld")
@@ -88,26 +90,41 @@ fn marked(o: &Observation, number: i64) -> Vec<String> {
 
 /// Why a rotation does not go on by itself.
 pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>) -> Option<HoldStatus> {
+    let fed = |before: &HoldStatus| before.waits_for_slot && (o.has_second_slot() || has_place(o));
     if !matches!(word.reason, Reason::RotationHeld | Reason::RotationBlocked) {
-        // One look that fails ends no wait, or none would ever be a day long.
-        if word.failed && word.reason.is_of_rotation() {
+        // One run that fails ends no wait, or none would ever be a day long.
+        if word.failed {
             return before.cloned();
         }
         // What was in its way when the last window closed has gone on since then.
         let blocked = before.filter(|before| before.reason == Reason::RotationBlocked.as_str());
         let waits = word.reason == Reason::Issued && o.current().and_then(|slot| missed(o, slot)).is_some();
-        let fed = |before: &HoldStatus| before.waits_for_slot && o.has_second_slot();
         return blocked.filter(|before| waits && !fed(before)).cloned();
     }
-    let (reason, waits_for_slot) = (word.reason.as_str(), word.starving);
-    let same = before.filter(|before| before.reason == reason && before.waits_for_slot == waits_for_slot);
+    let reason = word.reason.as_str();
+    let same = before.filter(|before| before.reason == reason);
+    let waits_for_slot = match same {
+        // Nor does such a run tell whether it would still wait for a slot.
+        Some(before) if word.failed => before.waits_for_slot && !fed(before),
+        Some(_) | None => word.starving,
+    };
+    let same = same.filter(|before| before.waits_for_slot == waits_for_slot);
     let since = same.map_or(to_seconds(o.now), |before| before.since);
     Some(HoldStatus { reason: reason.to_owned(), since, waits_for_slot })
+}
+
+/// Whether it has a slot for the next key.
+fn has_place(o: &Observation) -> bool {
+    o.slots().iter().any(|slot| [SlotState::Reserved, SlotState::Creating].contains(&slot.state))
 }
 
 /// When the next rotation begins by schedule. One that is due keeps the time for which it was due.
 pub(super) fn next(o: &Observation) -> Option<Timestamp> {
     let current = o.current()?;
+    // Its time will come, and nothing will begin.
+    if ends_schedule(current.switched_back) {
+        return None;
+    }
     let before = o.key.status.as_ref().and_then(|status| status.next_rotation);
     match due(o, current) {
         Due::At(at) => Some(to_seconds(at)),
@@ -127,8 +144,10 @@ pub(super) fn conditions(conditions: &mut Vec<Condition>, o: &Observation, word:
     let (generation, now) = (o.key.metadata.generation, o.now);
     let slots = o.slots();
     let old = !o.superseded().is_empty();
-    let revoking = o.current().is_some()
-        && slots.iter().any(|slot| slot.state == SlotState::Revoking && slot.published.is_some());
+    // Where the last key goes as well, it is an old one only after a rotation.
+    let rotated = o.current().is_some() || has(conditions, kind::OLD_KEY_REVOKED);
+    let revoking =
+        rotated && slots.iter().any(|slot| slot.state == SlotState::Revoking && slot.published.is_some());
     let reason = if word.reason.is_of_rotation() { word.reason.as_str() } else { Reason::Rotating.as_str() };
     let old_key = match (old, revoking) {
         (true, _) => Some((false, reason, word.message)),
@@ -141,6 +160,10 @@ pub(super) fn conditions(conditions: &mut Vec<Condition>, o: &Observation, word:
     let gap = gap.then_some((false, "GapWithoutConsent", word.message));
     let all = [(kind::OLD_KEY_REVOKED, old_key), (kind::ROTATING, rotating), (kind::ZERO_DOWNTIME, gap)];
     for (type_, said) in all {
+        // Whose slots cannot be seen may have its old key all the same: what was said of it stands.
+        if type_ == kind::OLD_KEY_REVOKED && o.is_ledger_unseen() {
+            continue;
+        }
         match said {
             Some((value, reason, message)) => {
                 condition::set(conditions, type_, value, reason, message.to_owned(), generation, now);

@@ -289,6 +289,62 @@ fn whose_slots_cannot_be_seen_is_not_said_to_have_no_key() {
 }
 
 #[test]
+fn an_old_key_is_said_to_be_revoked_only_where_the_slots_can_be_seen() {
+    let told = |status: &ApiKeyStatus| {
+        let said = condition(status, kind::OLD_KEY_REVOKED).expect("OldKeyRevoked");
+        format!("{} {}", said.status, said.reason)
+    };
+    let before = after(&switched(HOUR, &[]), Reason::Rotating);
+    assert_eq!(told(&before), "False Rotating");
+    let lost = seen().view(|view| view.ours = None);
+    for (o, reason) in
+        [(lost, Reason::WaitingForAccount), (seen().without_account(), Reason::AccountNotFound)]
+    {
+        let next = after(&with(o, before.clone()), reason);
+        assert_eq!(told(&next), told(&before), "both keys may live");
+    }
+    let going = || seen().with_slot(Slot { published: Some(1), ..mine(SlotState::Revoking) });
+    let next = after(&with(going().deleted(MINUTE), before.clone()), Reason::Deleting);
+    assert_eq!(told(&next), "False Revoking", "the current one goes with it");
+    let first = after(&with(going().deleted(MINUTE), after(&live(), Reason::Issued)), Reason::Deleting);
+    assert_eq!(condition(&first, kind::OLD_KEY_REVOKED), None, "there was no rotation");
+    assert_eq!(told(&after(&with(live(), before), Reason::Issued)), "True Revoked");
+}
+
+#[test]
+fn pods_that_nobody_looked_at_hold_no_old_key_only_if_none_did_before() {
+    let phase = |o: Observation| after(&o, Reason::RotationHeld).phase.unwrap();
+    assert_eq!(phase(switched(HOUR, &[])), "Overlapping");
+    assert_eq!(phase(switched(HOUR, &[reader("web-1", Some(Why::Started))])), "Restarting");
+    assert_eq!(phase(switched(HOUR, &[]).without_pods()), "Restarting", "nobody has looked yet");
+    assert_eq!(phase(with(switched(HOUR, &[]).without_pods(), moved())), "Overlapping", "none did before");
+}
+
+#[test]
+fn a_run_that_fails_ends_no_wait() {
+    let blocked = |since, waits_for_slot| {
+        Some(HoldStatus { reason: "RotationBlocked".into(), since: to_seconds(since), waits_for_slot })
+    };
+    let day = |waits| blocked(ago(HOUR * 25), waits);
+    let full = || live().view(|view| view.room.limit = 1);
+    let hold = |o: Observation, reason, before: &Option<HoldStatus>| {
+        let before = ApiKeyStatus { hold: before.clone(), ..after(&live(), Reason::RotationBlocked) };
+        let word = Word { reason, message: "message of the word", starving: false, failed: true };
+        status(&with(o, before), &word).hold
+    };
+    for reason in [Reason::Rotating, Reason::RotationBlocked, Reason::ApiServerUnavailable] {
+        assert_eq!(hold(full(), reason, &day(true)), day(true), "{reason:?}: it waits for a slot");
+        assert_eq!(hold(full(), reason, &day(false)), day(false), "{reason:?}: it waits for something else");
+        assert_eq!(hold(full(), reason, &None).is_some(), reason == Reason::RotationBlocked, "{reason:?}");
+    }
+    let placed = full().with_slot(mine(SlotState::Reserved));
+    let other = blocked(now(), false);
+    assert_eq!(hold(placed, Reason::RotationBlocked, &day(true)), other, "it has the slot, and no key yet");
+    let held = hold(full(), Reason::RotationHeld, &day(true)).unwrap();
+    assert_eq!((held.reason.as_str(), held.since), ("RotationHeld", to_seconds(now())), "it has begun since");
+}
+
+#[test]
 fn a_use_of_the_old_key_after_the_pods_moved_is_kept_for_whoever_cannot_list_any_more() {
     let seen = |used: Option<Duration>, before: Option<ApiKeyStatus>| {
         let uses = Uses { may_list: used.is_some(), previous: used.map(ago), ..Uses::default() };
@@ -361,6 +417,12 @@ fn the_next_rotation_is_when_it_is_due_and_stays_while_it_is() {
     assert_eq!(next(&seen_at(at + SignedDuration::from_mins(5))), Some(at), "it was due five minutes ago");
     assert_eq!(next(&every(told(), "20h")), next(&every(live(), "20h")), "somebody moved it");
     assert_eq!(next(&every(seen(), "10h")), None, "there is no key yet");
+    let turned_back = |times| {
+        let slot = Slot { switched_back: Some(times), ..mine(SlotState::Live) };
+        next(&every(seen().with_slot(slot), "10h"))
+    };
+    assert_eq!(turned_back(2), Some(at));
+    assert_eq!(turned_back(3), None, "the schedule begins none any more");
 }
 
 fn any_observation() -> impl Strategy<Value = Observation> {

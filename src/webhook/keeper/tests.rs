@@ -77,6 +77,23 @@ const LIVES: Lives = Lives {
 };
 
 #[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "a virtual clock")]
+async fn an_api_server_that_does_not_answer_does_not_hold_the_end_up() {
+    let silent = || {
+        let never = |_: Request<Body>| std::future::pending::<Result<Response<Body>, kube::Error>>();
+        Client::new(tower::service_fn(never), "bags-system")
+    };
+    let stop = CancellationToken::new();
+    let begun = tokio::time::Instant::now();
+    let cancel = async {
+        pass(Duration::from_secs(1)).await;
+        stop.cancel();
+    };
+    tokio::join!(keeper(silent(), silent(), Some("bags-operator")).run(stop.clone()), cancel);
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_that_does_not_stay_as_it_was_written_is_written_once_a_second() {
     let server = Stripped::default();
     let keeper = keeper(server.client(), server.client(), None);

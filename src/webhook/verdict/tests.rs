@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    api::account::{Slot, SlotState},
+    api::{
+        account::{Slot, SlotState},
+        apikey::SecretTemplate,
+    },
     apikey::{
         claim::Others,
         fixtures::{account, key, now, theirs},
@@ -336,7 +339,10 @@ fn those_who_wait_come_first() {
             as fn(&mut ApiKey),
         |first| first.spec.account_ref.name = "another".to_owned(),
     ] {
-        let template = |key: &mut ApiKey| key.spec.secret = new_key().spec.secret;
+        let template = |key: &mut ApiKey| {
+            key.spec.secret =
+                Some(SecretTemplate { name: Some("taken".to_owned()), ..SecretTemplate::default() });
+        };
         let first = other(19, |first| {
             template(first);
             edit(first);
@@ -383,6 +389,31 @@ fn a_suspended_apikey_keeps_no_place() {
     let mut key = new_key();
     key.spec.suspend = Some(true);
     assert!(warned(&ask(&with(&json!({}), &json!({})), &key, &[])).contains("spec.suspend"));
+}
+
+#[test]
+fn one_that_waits_for_the_name_of_its_secret_keeps_no_place() {
+    let account = with(&json!({}), &json!({}));
+    let same = |key: &mut ApiKey| key.spec.secret = new_key().spec.secret;
+    let elsewhere = |key: &mut ApiKey| {
+        same(key);
+        key.spec.account_ref.name = "another".to_owned();
+    };
+    let first = [other(9, same), other(9, elsewhere)];
+    for first in &first {
+        let said = warned(&ask(&account, &new_key(), std::slice::from_ref(first)));
+        assert!(said.contains("\"app-9\" came first") && said.contains("no slot is kept"), "{said}");
+    }
+    let going = other(9, |first| {
+        same(first);
+        first.metadata.deletion_timestamp = new_key().metadata.creation_timestamp;
+    });
+    assert!(reserves(&ask(&account, &new_key(), &[going])), "that one goes by itself");
+    let another_namespace = other(9, |first| {
+        same(first);
+        first.metadata.namespace = Some("elsewhere".to_owned());
+    });
+    assert!(reserves(&ask(&account, &new_key(), &[another_namespace])));
 }
 
 /// An account as an accountant would draw it: each box is one key that Bags counts, or may have to.

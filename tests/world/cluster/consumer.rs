@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     DaemonSet,
     /// A pod that nobody makes again.
     Pod,
+    /// The same, made by a controller of a kind that the operator does not know.
+    Custom,
     /// A pod that runs to its end once. Its Job is not an object here.
     Job,
     /// Somebody outside of the cluster, who copied the value once. Nothing in the API server tells of them.
@@ -29,7 +31,7 @@ impl Kind {
             Self::Deployment => Some("deployments"),
             Self::StatefulSet => Some("statefulsets"),
             Self::DaemonSet => Some("daemonsets"),
-            Self::Pod | Self::Job | Self::Outside => None,
+            Self::Pod | Self::Custom | Self::Job | Self::Outside => None,
         }
     }
 
@@ -37,7 +39,12 @@ impl Kind {
     pub(super) fn ends_by_itself(self) -> bool {
         match self {
             Self::Job => true,
-            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::Pod | Self::Outside => false,
+            Self::Deployment
+            | Self::StatefulSet
+            | Self::DaemonSet
+            | Self::Pod
+            | Self::Custom
+            | Self::Outside => false,
         }
     }
 }
@@ -61,6 +68,8 @@ pub(crate) enum Reads {
     Init,
     /// From a container beside its own, which has it from its environment.
     Sidecar,
+    /// From the environment of a container that somebody put into its running pod, and no template has.
+    Debugger,
 }
 
 impl Reads {
@@ -68,7 +77,13 @@ impl Reads {
     pub(super) fn again(self) -> bool {
         match self {
             Self::ReloadedFile | Self::Projected => true,
-            Self::Env | Self::File | Self::AllEnv | Self::Part | Self::Init | Self::Sidecar => false,
+            Self::Env
+            | Self::File
+            | Self::AllEnv
+            | Self::Part
+            | Self::Init
+            | Self::Sidecar
+            | Self::Debugger => false,
         }
     }
 
@@ -87,6 +102,8 @@ pub(super) enum Breaks {
     AnotherValue,
     /// The same, but that they run on and are not ready.
     ReadyWithAnotherValue,
+    /// Any but its first template: not even pods are made of another one, as where a quota is used up.
+    PodsOfAnotherTemplate,
 }
 
 /// A workload, and what its nodes are like.
@@ -127,7 +144,7 @@ pub(crate) struct Consumer {
 impl Consumer {
     /// Two pods that read the Secret of an ApiKey, under its name, on nodes that are quick and right.
     pub(crate) fn of(secret: &str, kind: Kind, reads: Reads) -> Self {
-        let alone = matches!(kind, Kind::Pod | Kind::Job | Kind::Outside);
+        let alone = kind.resource().is_none();
         Self {
             name: secret.to_owned(),
             secret: secret.to_owned(),
@@ -141,7 +158,7 @@ impl Consumer {
                 }
                 Kind::StatefulSet => json!({"type": "RollingUpdate"}),
                 Kind::DaemonSet => json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}),
-                Kind::Pod | Kind::Job | Kind::Outside => Value::Null,
+                Kind::Pod | Kind::Custom | Kind::Job | Kind::Outside => Value::Null,
             },
             left_alone: false,
             paused: false,
@@ -213,6 +230,12 @@ impl Consumer {
     /// Containers run and are not ready with any but their first value until a person mends it.
     pub(crate) fn which_is_not_ready_with_another_value(mut self) -> Self {
         self.fault = Some(Breaks::ReadyWithAnotherValue);
+        self
+    }
+
+    /// No pods of any but its first template are made until a person mends it.
+    pub(crate) fn which_gets_no_pods_when_changed(mut self) -> Self {
+        self.fault = Some(Breaks::PodsOfAnotherTemplate);
         self
     }
 

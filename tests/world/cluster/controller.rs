@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     State,
-    consumer::{Breaks, Consumer, Kind},
+    consumer::{Breaks, Consumer, Kind, Reads},
     kubelet::Pod,
     objects, seconds,
 };
@@ -129,7 +129,7 @@ impl State {
     /// The controller of a workload looks at it.
     pub(super) fn control(&mut self, index: usize, now: Instant) {
         match self.workloads[index].consumer.kind {
-            Kind::Pod => self.bare_pod(index, now),
+            Kind::Pod | Kind::Custom => self.bare_pod(index, now),
             Kind::Job => self.job(index, now),
             Kind::Outside => self.outside(index, now),
             kind @ (Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet) => {
@@ -139,7 +139,7 @@ impl State {
                         Kind::Deployment => self.roll(index, &asked, now),
                         Kind::StatefulSet => self.in_order(index, &asked, now),
                         Kind::DaemonSet => self.on_nodes(index, &asked, now),
-                        Kind::Pod | Kind::Job | Kind::Outside => {}
+                        Kind::Pod | Kind::Custom | Kind::Job | Kind::Outside => {}
                     },
                 }
             }
@@ -189,8 +189,14 @@ impl State {
         now: Instant,
     ) {
         let workload = &mut self.workloads[index];
+        if workload.fault == Some(Breaks::PodsOfAnotherTemplate) && revision > 1 {
+            return;
+        }
         workload.made += 1;
-        let object = objects::pod(&name, self.namespace, place, workload.template(revision), owner);
+        let mut object = objects::pod(&name, self.namespace, place, workload.template(revision), owner);
+        if workload.consumer.reads == Reads::Debugger {
+            objects::debug(&mut object, &workload.consumer.secret);
+        }
         // A namespace that is going takes none.
         if self.api.create(object).is_err() {
             return;
@@ -211,11 +217,12 @@ impl State {
     fn bare_pod(&mut self, index: usize, now: Instant) {
         let workload = &self.workloads[index];
         let name = workload.consumer.name.clone();
+        let owner = (workload.consumer.kind == Kind::Custom).then(|| objects::custom_owner(&name));
         let wanted = workload.made == 0 || workload.wanted_again;
         match (wanted, self.pods.get(&name).map(Pod::is_ending)) {
             (true, None) => {
                 self.workloads[index].wanted_again = false;
-                self.make_pod(index, (name, 1, 0), None, now);
+                self.make_pod(index, (name, 1, 0), owner, now);
             }
             (true, Some(false)) => self.delete_pod(&name),
             // It is made again once it is gone.

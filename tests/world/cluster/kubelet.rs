@@ -198,7 +198,7 @@ impl State {
         let wall = self.clock.wall();
         let first = workload.first_value.clone().or_else(|| value.clone());
         let breaks = match workload.fault {
-            None => false,
+            None | Some(Breaks::PodsOfAnotherTemplate) => false,
             Some(Breaks::AnotherTemplate) => pod.revision > 1,
             Some(Breaks::AnotherValue) => value != first,
             Some(Breaks::ReadyWithAnotherValue) => false,

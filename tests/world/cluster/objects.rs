@@ -10,6 +10,8 @@ use super::{
 const IMAGE: &str = "example.com/app:1";
 /// The container that runs before the application's or beside it, where there is one.
 const BESIDE: &str = "beside";
+/// The container that somebody put into a running pod, where there is one.
+const DEBUGGER: &str = "debugger";
 
 /// The variable with the key of a second Secret.
 const SECOND: &str = "BAGS_SECOND_API_KEY";
@@ -21,8 +23,7 @@ pub(super) fn template(consumer: &Consumer) -> Value {
         "restartPolicy": if consumer.kind == Kind::Job { "Never" } else { "Always" },
         "terminationGracePeriodSeconds": consumer.grace.as_secs(),
     });
-    let reference = json!({"name": consumer.secret, "key": FIELD});
-    let env = json!([{"name": FIELD, "valueFrom": {"secretKeyRef": reference}}]);
+    let env = variables(&consumer.secret);
     let mount = json!({"name": "key", "mountPath": "/key", "readOnly": true});
     let volume = json!({"name": "key", "secret": {"secretName": consumer.secret}});
     match consumer.reads {
@@ -42,6 +43,7 @@ pub(super) fn template(consumer: &Consumer) -> Value {
             let sources = json!([{"secret": {"name": consumer.secret}}]);
             spec["volumes"] = json!([{"name": "key", "projected": {"sources": sources}}]);
         }
+        Reads::Debugger => {}
         Reads::Init => spec["initContainers"] = json!([{"name": BESIDE, "image": IMAGE, "env": env}]),
         Reads::Sidecar => {
             spec["initContainers"] =
@@ -87,7 +89,7 @@ pub(super) fn workload(consumer: &Consumer, namespace: &str, template: &Value) -
             ("StatefulSet", more)
         }
         Kind::DaemonSet => ("DaemonSet", json!({"updateStrategy": consumer.strategy})),
-        Kind::Pod | Kind::Job | Kind::Outside => return None,
+        Kind::Pod | Kind::Custom | Kind::Job | Kind::Outside => return None,
     };
     let mut object = json!({
         "apiVersion": "apps/v1", "kind": kind,
@@ -124,6 +126,23 @@ pub(super) fn owner(api_version: &str, kind: &str, object: &Value) -> Value {
 pub(super) fn job_owner(name: &str) -> Value {
     let job = json!({"metadata": {"name": name, "uid": format!("job-of-{name}")}});
     owner("batch/v1", "Job", &job)
+}
+
+/// A reference to a controller of a kind that only somebody else knows.
+pub(super) fn custom_owner(name: &str) -> Value {
+    let rollout = json!({"metadata": {"name": name, "uid": format!("rollout-of-{name}")}});
+    owner("argoproj.io/v1alpha1", "Rollout", &rollout)
+}
+
+/// Variables with the key.
+fn variables(secret: &str) -> Value {
+    json!([{"name": FIELD, "valueFrom": {"secretKeyRef": {"name": secret, "key": FIELD}}}])
+}
+
+/// Somebody puts a container into a pod that has the key in its environment.
+pub(super) fn debug(pod: &mut Value, secret: &str) {
+    pod["spec"]["ephemeralContainers"] =
+        json!([{"name": DEBUGGER, "image": IMAGE, "targetContainerName": "app", "env": variables(secret)}]);
 }
 
 /// A pod, as a controller makes it and a scheduler puts it on a node.
@@ -188,9 +207,14 @@ pub(super) fn pod_status(reads: Reads, container: &Container, restarts: u32, now
         "conditions": [condition("ContainersReady"), condition("Ready")],
         "containerStatuses": [{
             "name": "app", "image": IMAGE, "imageID": "", "ready": ready,
-            "restartCount": restarts, "state": state,
+            "restartCount": restarts, "state": &state,
         }],
     });
+    if reads == Reads::Debugger {
+        status["ephemeralContainerStatuses"] = json!([{
+            "name": DEBUGGER, "image": IMAGE, "imageID": "", "ready": false, "restartCount": 0, "state": state,
+        }]);
+    }
     if let Some(state) = beside {
         status["initContainerStatuses"] = json!([{
             "name": BESIDE, "image": IMAGE, "imageID": "", "ready": true, "restartCount": 0, "state": state,

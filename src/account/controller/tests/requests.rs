@@ -39,6 +39,22 @@ async fn an_account_waits_for_its_own_pause_and_for_that_of_all() {
 }
 
 #[tokio::test]
+async fn a_pause_that_another_process_was_told_of_holds_for_the_next_one() {
+    let stage = stage(true, vec![]);
+    let end = stage.clock.wall() + Duration::from_mins(10);
+    {
+        let mut world = stage.world();
+        world.account.status.as_mut().unwrap().paused_until = Some(end);
+        world.changed();
+    }
+    let asked = |world: &World| world.requests.iter().any(|request| request.starts_with("BAGS"));
+    reconcile(&stage.context, "main").await;
+    assert!(!asked(&stage.world()));
+    let took = stage.until(MINUTES, asked).await;
+    assert!((Duration::from_mins(10)..Duration::from_mins(11)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
 async fn lists_that_nobody_answers_for_are_missing_and_looked_for_again_at_the_resync() {
     let live = aged(0, SlotState::Live);
     let mut stage = stage(true, vec![live.clone()]);
@@ -97,6 +113,32 @@ async fn a_refused_token_is_told_and_forgotten_when_its_secret_changes() {
     assert_eq!(condition(&stage.world(), "CredentialsValid").unwrap().status, "True");
     assert_eq!(condition(&stage.world(), "Ready").unwrap().status, "True");
     assert_eq!(stage.world().events, ["CredentialsRefused", "CredentialsAccepted", "ListCovers"]);
+}
+
+#[tokio::test]
+async fn a_refused_token_stays_refused_while_lists_fail_for_another_reason() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    stage.world().refuses_token = true;
+    reconcile(&stage.context, "main").await;
+    stage.world().down = true;
+    stage.pass(Duration::from_mins(15)).await;
+    {
+        let world = stage.world();
+        assert!(world.requests.iter().filter(|request| request.ends_with("/dev/keys")).count() > 1);
+        for type_ in ["CredentialsValid", "Ready"] {
+            let told = condition(&world, type_).unwrap();
+            assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "TokenRefused"), "{type_}");
+        }
+        assert_eq!(world.events, ["CredentialsRefused"]);
+    }
+    stage.world().down = false;
+    stage.world().refuses_token = false;
+    let accepted =
+        |world: &World| condition(world, "CredentialsValid").is_some_and(|told| told.status == "True");
+    stage.until(MINUTES, accepted).await;
 }
 
 #[tokio::test]

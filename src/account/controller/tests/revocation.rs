@@ -111,12 +111,35 @@ async fn a_young_key_that_bags_never_accepted_is_not_given_up_by_lists_that_may_
         ("its value is lost", given_up(Lost, None, None, true).await, 240 + 30),
         ("nobody has seen its creation", given_up(Revoking, Some(true), None, false).await, 65 + 240 + 30),
         ("one that was published", given_up(Revoking, Some(true), Some(1), true).await, 65 + 30),
+        (
+            "one that was published and whose value is lost",
+            given_up(Revoking, None, Some(1), true).await,
+            240 + 30,
+        ),
     ];
     for (name, stage, expected) in cases {
         let gone = |world: &World| states(world) == [SlotState::Live, SlotState::Reserved];
         let took = stage.until(MINUTES, gone).await;
         assert_eq!(took, Duration::from_secs(expected - 65), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_young_key_that_was_left_to_people_is_not_given_up_by_lists_that_may_lag_behind_its_creation() {
+    use SlotState::{Live, Lost, Released, Reserved};
+    let mut stage = given_up(Released, Some(true), Some(1), true).await;
+    // For its sake lists are asked for at once, half a minute apart.
+    let lost = aged(2, Lost);
+    stage.key(&lost, None);
+    stage.owner(2);
+    {
+        let mut world = stage.world();
+        world.account.status.as_mut().unwrap().slots.push(lost);
+        world.changed();
+    }
+    let took = stage.until(MINUTES, |world| states(world) == [Released, Live, Reserved]).await;
+    assert!(took < Duration::from_secs(40), "{took:?}");
+    stage.until(MINUTES, |world| states(world) == [Live, Reserved]).await;
 }
 
 #[tokio::test]
@@ -213,4 +236,68 @@ async fn a_revocation_that_is_refused_is_a_persons_and_tried_again_a_day_later()
     stage.world().forbids = false;
     let took = stage.until(Duration::from_hours(25), |world| states(world) == [SlotState::Live]).await;
     assert!(took > Duration::from_hours(20), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_secret_that_may_not_be_deleted_keeps_nobody_from_being_asked_for_a_revocation() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let gone = aged(2, SlotState::Revoking);
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    for slot in [&dying, &live, &gone] {
+        stage.key(slot, Some(true));
+    }
+    {
+        let mut world = stage.world();
+        world.keys[2].alive = false;
+        world.can_revoke = false;
+        world.keeps_secrets = true;
+        world.account.status.as_mut().unwrap().departed = vec![gone.attempt.unwrap()];
+        world.changed();
+    }
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    {
+        let world = stage.world();
+        let listed = "BAGS /api/v1/agent/dev/keys".to_owned();
+        assert!(world.requests.contains(&listed), "what comes after it is done as well");
+        assert!(world.events.contains(&"ReconcileFailed".to_owned()), "{:?}", world.events);
+        assert_eq!(world.secrets.len(), 3);
+    }
+    stage.world().keeps_secrets = false;
+    stage.until(MINUTES, |world| world.secrets.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_keeps_no_revocation_waiting_for_its_end() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.world().limited = 1;
+    let sent = |world: &World| world.requests.iter().filter(|request| request.ends_with("/revoke")).count();
+    let took = stage.until(MINUTES, |world| sent(world) == 2).await;
+    assert_eq!(took, Duration::from_secs(30), "not at once, nor an hour later");
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!(took <= Duration::from_mins(1), "{took:?}");
+    let asked = stage.world().requests.iter().filter(|request| request.starts_with("BAGS")).count();
+    assert!(asked <= 5, "{asked}: in the pause one in thirty seconds");
+}
+
+#[tokio::test]
+async fn a_revoked_key_that_answers_neither_life_nor_death_is_asked_ever_more_rarely() {
+    let dying = aged(0, SlotState::Revoking);
+    let stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    let asked = |world: &World| world.requests.iter().filter(|request| request.ends_with("/auth/me")).count();
+    reconcile(&stage.context, "main").await;
+    assert_eq!(asked(&stage.world()), 2, "before its revocation, and after it");
+    stage.world().suspended = true;
+    stage.pass(Duration::from_hours(1)).await;
+    let more = asked(&stage.world()) - 2;
+    assert!((10..=20).contains(&more), "{more}");
+    assert_eq!(condition(&stage.world(), "RevocationNeedsPerson").unwrap().reason, "DeathUnclear");
+    stage.world().suspended = false;
+    let took = stage.until(MINUTES, |world| states(world).is_empty()).await;
+    assert!(took <= Duration::from_mins(6), "{took:?}");
 }

@@ -15,6 +15,11 @@ fn full(observation: Observation) -> Observation {
     observation.view(|view| view.room.limit = i64::try_from(view.ledger.slots.len()).unwrap())
 }
 
+/// An attempt was refused in its place.
+fn failed() -> Observation {
+    seen().with_slot(failing(1, SECOND * 20, "Connect", mine(SlotState::Reserved)))
+}
+
 const FURTHER: &str = "ReserveFurther uid-0 production/app-0";
 
 #[test]
@@ -76,8 +81,19 @@ fn a_key_is_made_in_its_place_when_nothing_stands_against_it() {
         (
             "another ApiKey was first to the Secret's name",
             Observation { secret_rival: Some(rival()), ..placed() },
+            "GiveBack uid-0",
+        ),
+        (
+            "another ApiKey was first to the Secret's name, and goes by itself",
+            Observation { secret_rival: Some(Rival { going: true, ..rival() }), ..placed() },
             "SecretConflict",
         ),
+        (
+            "another ApiKey was first to the Secret's name, and something was tried: its pause must not begin anew",
+            Observation { secret_rival: Some(rival()), ..failed() },
+            "SecretConflict",
+        ),
+        ("a place is not kept for one that is suspended", placed().suspended(), "GiveBack uid-0"),
         (
             "no place is kept while nothing could be put into the Secret",
             Observation { secret_rival: Some(rival()), ..seen() },

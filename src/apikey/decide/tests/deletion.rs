@@ -152,6 +152,33 @@ fn a_published_key_is_revoked_by_a_persons_word_or_with_its_namespace() {
     ]);
 }
 
+#[test]
+fn a_deletion_waits_where_its_policy_is_a_word_of_a_newer_version() {
+    let unknown = |o: Observation| o.key(|key| key.spec.deletion_policy = Some(DeletionPolicy::Unknown));
+    check(vec![
+        ("the key is neither revoked nor left", unknown(deleted(SlotState::Live)), "DeletionWaits"),
+        ("none of two is", unknown(two_live()), "DeletionWaits"),
+        (
+            "nor by delete-now: it says when, and not what",
+            unknown(deleted(SlotState::Live)).annotated(DELETE_NOW, "true"),
+            "DeletionWaits",
+        ),
+        ("nor with its namespace", unknown(terminating(seen_deleted(MINUTE * 15))), "DeletionWaits"),
+        (
+            "a key that was never published goes as ever",
+            unknown(deleted(SlotState::Creating)).saved(),
+            "Abandon attempt-uid-0-Creating",
+        ),
+        (
+            "a Secret is not removed for such a word",
+            unknown(seen().with_slot(mine(SlotState::Revoking)).deleted(MINUTE * 15)),
+            "Finish",
+        ),
+    ]);
+    let waits = hold(&unknown(deleted(SlotState::Live)));
+    assert!(waits.message.contains("spec.deletionPolicy"), "{}", waits.message);
+}
+
 fn seen_deleted(age: Duration) -> Observation {
     seen().with_slot(mine(SlotState::Live)).deleted(age)
 }

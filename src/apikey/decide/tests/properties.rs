@@ -123,7 +123,8 @@ fn judge_making(o: &Observation) -> Result<(), TestCaseError> {
     let replaces = o.current().is_some();
     prop_assert!(!replaces || due(o) && o.published() && o.superseded().is_empty());
     prop_assert!(!replaces || o.pods.is_some() && !o.gaps());
-    prop_assert!(o.creating.is_none() && o.secret_rival.is_none());
+    // Whoever has the Secret keeps it, whoever else wants it.
+    prop_assert!(o.creating.is_none() && (replaces || o.secret_rival.is_none()));
     prop_assert!(view.paused_until.is_none() && view.next_code.is_none());
     prop_assert!(view.ledger.open_licence(o.now, o.timings.licence_term).is_none());
     prop_assert!(place.is_some_and(|place| view.room.fits_creation(&view.ledger.slots, place)));

@@ -221,9 +221,9 @@ fn nothing_is_made_while_something_speaks_against_it() {
         ("the namespace has its share", with(Permission::Max(3)), "NamespaceQuotaExceeded"),
         ("it is suspended", seen().suspended(), "Suspended"),
         (
-            "a place that is kept does not change that",
+            "a place that is kept does not change that: it is given back",
             seen().with_slot(mine(SlotState::Reserved)).suspended(),
-            "Suspended",
+            "GiveBack uid-0",
         ),
         ("a published key stays in a dying account", dying(live(seen())), "Issued"),
         ("a published key stays without permission", live(with(Permission::Namespace)), "Issued"),

@@ -216,6 +216,19 @@ fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
             "SecretRefused, 1m",
         ),
         (
+            "another ApiKey counts as first to the Secret that it has",
+            Observation { secret_rival: Some(rival()), ..asked_unread() },
+            "ReserveNext uid-0 production/app-0",
+        ),
+        (
+            "another ApiKey counts as first to it, and a place is kept: the next key is made",
+            Observation {
+                secret_rival: Some(rival()),
+                ..asked_unread().with_slot(mine(SlotState::Reserved))
+            },
+            "Make",
+        ),
+        (
             "the time zone of a window does not exist",
             in_windows(every(live(), "30m"), &[("02:00", "1h", "Mars/Olympus")]),
             "RotationBlocked",

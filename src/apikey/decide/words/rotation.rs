@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{account_name, key_name, moment};
 use crate::{
     api::{ApiKey, account::Slot},
-    apikey::{observe::AccountView, quiet::Quiet},
+    apikey::{decide::rotation::ends_schedule, observe::AccountView, quiet::Quiet},
     bags::Probe,
     workload::{Consumer, Gap, Holder, Obstacle, Owner, Plan, Scan, Why, WorkloadRef, restart},
 };
@@ -28,6 +28,24 @@ pub(in crate::apikey::decide) fn turned_back(current: &Slot, times: i64) -> Stri
          begins on schedule any more; see what its new pods say (kubectl describe pod), then ask for one with another \
          keys.bags.fm/rotate",
         key_name(current)
+    )
+}
+
+/// The Secret goes back to a key, `before` as its slot was.
+pub(in crate::apikey) fn switched_back(key: &ApiKey, before: Option<&Slot>) -> String {
+    let times = before.and_then(|slot| slot.switched_back).unwrap_or(0).saturating_add(1);
+    let next = match key.rotation().every {
+        None => "the next rotation begins with another keys.bags.fm/rotate".to_owned(),
+        Some(_) if ends_schedule(Some(times)) => format!(
+            "the last {times} rotations were turned back, and none begins on schedule any more; see what its new pods say (kubectl \
+             describe pod), then ask for one with another keys.bags.fm/rotate"
+        ),
+        Some(_) => "the next rotation begins on schedule, or with another keys.bags.fm/rotate".to_owned(),
+    };
+    format!(
+        "Secret \"{}\" goes back to the old key, as a workload did not come up with the new one; the new one is revoked once \
+         nothing can hold it; {next}",
+        key.secret_name()
     )
 }
 

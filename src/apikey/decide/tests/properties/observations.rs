@@ -156,7 +156,8 @@ fn of_key() -> impl Strategy<Value = Twist> {
                 key.metadata.deletion_timestamp =
                     deleted.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time);
                 key.spec.suspend = Some(a && b);
-                key.spec.deletion_policy = orphan.then_some(DeletionPolicy::Orphan);
+                let policy = if a && d { DeletionPolicy::Unknown } else { DeletionPolicy::Orphan };
+                key.spec.deletion_policy = orphan.then_some(policy);
                 if a && d {
                     key.metadata.finalizers = None;
                 }

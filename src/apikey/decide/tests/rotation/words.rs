@@ -129,3 +129,44 @@ fn never_worked(attempt: &str) -> Slot {
 fn probed(probe: Probe) -> Observation {
     Observation { current_probe: Some(probe), ..confirmed(clean(HOUR * 25)) }
 }
+
+#[test]
+fn a_switch_back_tells_what_the_next_rotation_waits_for() {
+    use crate::apikey::decide::words::switched_back;
+    let told = |o: &Observation, times| {
+        switched_back(&o.key, Some(&Slot { switched_back: times, ..mine(SlotState::Live) }))
+    };
+    let (scheduled, on_demand) = (every(live(), "30m"), live());
+    for (says, o, times, part) in [
+        (
+            "the first one",
+            &scheduled,
+            None,
+            "; the next rotation begins on schedule, or with another keys.bags.fm/rotate",
+        ),
+        ("the second one", &scheduled, Some(1), "; the next rotation begins on schedule, or with another "),
+        (
+            "the third one",
+            &scheduled,
+            Some(2),
+            "; the last 3 rotations were turned back, and none begins on schedule ",
+        ),
+        ("one that was asked for after that", &scheduled, Some(3), "; the last 4 rotations were turned back"),
+        (
+            "without a schedule",
+            &on_demand,
+            None,
+            "; the next rotation begins with another keys.bags.fm/rotate",
+        ),
+        (
+            "without a schedule, the third one",
+            &on_demand,
+            Some(2),
+            "; the next rotation begins with another ",
+        ),
+    ] {
+        let note = told(o, times);
+        assert!(note.starts_with("Secret \"app-0-bags\" goes back"), "{says}: {note}");
+        assert!(note.contains(part) && note.len() <= 1024, "{says}: {note}");
+    }
+}
