@@ -249,8 +249,9 @@ async fn straight(ours: &Webhook, nothing: &Webhook) {
         review(&format!("write-{n}"), n, n % ACCOUNTS, false)
     })
     .await;
-    let full = ask(ours, REVIEWS, false, |n| review(&format!("full-{n}"), n, 0, false)).await;
-    let all_full = ask(ours, REVIEWS, false, |n| review(&format!("full-{n}"), n, n % ACCOUNTS, false)).await;
+    let full = ask(ours, REVIEWS, false, |n| review(&format!("full-{n}"), WRITES + n, 0, false)).await;
+    let all_full =
+        ask(ours, REVIEWS, false, |n| review(&format!("full-{n}"), WRITES + n, n % ACCOUNTS, false)).await;
     let (resident, peak) = process::memory(ours.pid);
     let mut table = Table::new(format!("Reviews straight to the webhook, {CLIENTS} at a time: p50 / p99"));
     table.row("a webhook that does nothing", baseline.show(), "");
