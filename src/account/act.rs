@@ -326,6 +326,7 @@ impl Actor<'_> {
             && let Err(source) = self.context.keystore.remove(&entry).await
         {
             warn!(error = %source, attempt, "Keystore Secret could not be deleted");
+            self.found.entries.insert(attempt.clone(), entry);
             self.found.uncleared.insert(attempt.clone());
             self.found.failure.get_or_insert(ActError::Keystore { attempt, source });
             return;

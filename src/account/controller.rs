@@ -134,7 +134,7 @@ async fn steps(context: &Arc<Context>, account: Arc<BagsAccount>) -> (Observatio
             break;
         }
     }
-    (seen, found.failure.take().map_or(End::CutShort, End::Failed))
+    (seen, found.failure.take().map_or(End::CutShort, |failure| End::PassedOver(Some(GO_ON), failure)))
 }
 
 /// The next deadline, or the end of the pause, which is to be shown.

@@ -142,7 +142,7 @@ pub(super) fn decide(seen: &Observation) -> Decision {
     let rules: &[Rule] = match (standing(seen), held_by_unknown_state(seen)) {
         (Standing::Foreign, _) => &[let_go],
         (Standing::Takeable | Standing::Ours, true) => &[let_go, finalizer, list_due],
-        (Standing::Takeable | Standing::Ours, false) if nobodys(seen) => &[pin, let_go, finalizer],
+        (Standing::Takeable | Standing::Ours, false) if pending(seen) => &[pin, let_go, finalizer],
         (Standing::Takeable | Standing::Ours, false) => &all,
     };
     match first(rules.iter().map(|rule| rule(seen))) {
@@ -214,6 +214,12 @@ pub(super) fn nobodys(seen: &Observation) -> bool {
     seen.account.status.as_ref().is_none_or(|status| status.installation.is_none())
 }
 
+/// Whether the ledger is yet to be put together: nothing may be decided on what it lacks until then. So is one that another installation
+/// has taken, and that is empty, when it is taken over.
+pub(super) fn pending(seen: &Observation) -> bool {
+    nobodys(seen) || standing(seen) == Standing::Takeable && seen.slots.is_empty()
+}
+
 /// Whether a slot is in a state that only a newer version knows.
 pub(super) fn held_by_unknown_state(seen: &Observation) -> bool {
     seen.slots.iter().any(|slot| matches!(slot.slot.state, SlotState::Unknown(_)))
@@ -238,7 +244,7 @@ fn pin(seen: &Observation) -> Turn {
 fn let_go(seen: &Observation) -> Turn {
     let deleting = seen.account.metadata.deletion_timestamp.is_some();
     let finalized = seen.account.finalizers().iter().any(|name| name == FINALIZER);
-    let free = seen.slots.is_empty() && !nobodys(seen) || forgotten(seen);
+    let free = seen.slots.is_empty() && !pending(seen) || forgotten(seen);
     if deleting && finalized && free && !seen.finalizer_done {
         return act(Effect::RemoveFinalizer);
     }

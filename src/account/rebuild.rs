@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    decide::{Decision, Effect, Look, Standing, Turn, first, look, nobodys, standing},
+    decide::{Decision, Effect, Look, Turn, first, look, nobodys, pending},
     memory::KeyMemory,
     observe::{Observation, signed},
     status::some_of,
@@ -60,7 +60,7 @@ pub(super) struct Remnant {
 
 /// The first write to a ledger that is nobody's: with the slots that it must have.
 pub(super) fn pin(seen: &Observation) -> Turn {
-    let Some(remnants) = &seen.remnants else { return look(Look::Remnants) };
+    let Some(remnants) = &remnants(seen) else { return look(Look::Remnants) };
     let values = remnants.iter().filter(|remnant| remnant.value);
     let unasked = first(values.map(|remnant| ask(seen, remnants, remnant)));
     if !matches!(unasked, Turn::Nothing) {
@@ -74,6 +74,12 @@ pub(super) fn pin(seen: &Observation) -> Turn {
     // Of whom no key is left, none is known to be this account's.
     let known = user.filter(|user| users(remnants.iter()).contains(user)).map(str::to_owned);
     Turn::Now(Decision::Act(Effect::Pin { installation, user: known, slots }))
+}
+
+/// What was found in the keystore; attempts that an emptied ledger knows to have left it are cleared away later.
+fn remnants(seen: &Observation) -> Option<Vec<Remnant>> {
+    let left = |remnant: &&Remnant| !seen.departed.contains(&remnant.attempt);
+    seen.remnants.as_ref().map(|remnants| remnants.iter().filter(left).cloned().collect())
 }
 
 /// No user of Bags is more likely the account's than another.
@@ -109,8 +115,7 @@ fn users<'a>(remnants: impl Iterator<Item = &'a Remnant>) -> Vec<&'a str> {
 
 /// Why the slots of a ledger that was lost are not put back yet: as one word, and for people.
 pub(super) fn waits_for(seen: &Observation) -> Option<(&'static str, String)> {
-    let pending = standing(seen) == Standing::Takeable && seen.slots.is_empty();
-    let remnants = seen.remnants.as_ref().filter(|remnants| !remnants.is_empty() && pending)?;
+    let remnants = &remnants(seen).filter(|remnants| !remnants.is_empty() && pending(seen))?;
     let unasked =
         |remnant: &&Remnant| remnant.value && !matches!(ask(seen, remnants, remnant), Turn::Nothing);
     let keys = remnants.iter().filter(unasked).map(|remnant| format!("bags-key-{}", remnant.attempt));
@@ -170,6 +175,9 @@ fn refused(seen: &Observation, remnants: &[Remnant], remnant: &Remnant) -> Turn 
     }
     let mut others = remnants.iter().filter(|other| other.attempt != remnant.attempt && works(other));
     if others.clone().any(|other| other.memory.good >= remnant.memory.probed) {
+        if seen.uncleared.contains(&remnant.attempt) {
+            return Turn::In(seen.timings.resync);
+        }
         return Turn::Now(Decision::Act(Effect::Clear(remnant.attempt.clone())));
     }
     others

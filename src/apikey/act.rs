@@ -189,8 +189,10 @@ async fn publish(
             let before = draft.status.user.replace(user.clone());
             let before = before.unwrap_or_else(|| user.clone());
             for slot in draft.status.slots.iter_mut().filter(|slot| slot.attempt.is_some()) {
-                let whose = if slot.attempt.as_ref() == Some(&attempt) { &user } else { &before };
-                slot.user.get_or_insert_with(|| whose.clone());
+                match slot.attempt.as_ref() == Some(&attempt) {
+                    true => slot.user = Some(user.clone()),
+                    false => drop(slot.user.get_or_insert_with(|| before.clone())),
+                }
             }
             draft.status.capabilities.create = Capability::Yes;
             draft.status.refusal = None;

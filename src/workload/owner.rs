@@ -14,7 +14,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::restarted::Workload;
 use crate::env::{CallError, call};
@@ -251,34 +252,50 @@ pub async fn read(
 pub async fn marked(
     client: Client,
     namespace: &str,
-    api_key: &str,
-    mark: &str,
+    secret: &str,
+    (api_key, mark): (&str, &str),
 ) -> Result<Vec<WorkloadRef>, CallError> {
-    let mut all = every::<Deployment>(client.clone(), namespace).await?;
-    all.extend(every::<StatefulSet>(client.clone(), namespace).await?);
-    all.extend(every::<DaemonSet>(client, namespace).await?);
+    let mut all = every::<Deployment>(client.clone(), namespace, secret).await?;
+    all.extend(every::<StatefulSet>(client.clone(), namespace, secret).await?);
+    all.extend(every::<DaemonSet>(client, namespace, secret).await?);
     let of_mark = all.into_iter().filter(|workload| workload.mark(api_key) == Some(mark));
     Ok(of_mark.map(|workload| workload.reference).collect())
 }
 
-async fn every<K>(client: Client, namespace: &str) -> Result<Vec<Workload>, CallError>
+/// Those of a kind whose pod template names a Secret.
+async fn every<K>(client: Client, namespace: &str, secret: &str) -> Result<Vec<Workload>, CallError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
         + std::fmt::Debug
-        + DeserializeOwned,
+        + DeserializeOwned
+        + Serialize,
     Workload: From<K>,
 {
+    let names = |workload: &K| {
+        let object = serde_json::to_value(workload).unwrap_or_default();
+        has_text(&object["spec"]["template"]["spec"], secret)
+    };
     let api = Api::<K>::namespaced(client, namespace);
     let mut params = ListParams::default().limit(PAGE);
     let mut all = Vec::new();
     loop {
         let page = call(api.list(&params)).await?;
-        all.extend(page.items.into_iter().map(Workload::from));
+        all.extend(page.items.into_iter().filter(names).map(Workload::from));
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params.continue_token = Some(token),
             Some(_) | None => return Ok(all),
         }
+    }
+}
+
+/// Whether a text stands anywhere in it: rather one workload too many than one that is forgotten.
+fn has_text(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(one) => one == text,
+        Value::Array(all) => all.iter().any(|one| has_text(one, text)),
+        Value::Object(all) => all.values().any(|one| has_text(one, text)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

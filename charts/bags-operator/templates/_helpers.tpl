@@ -67,7 +67,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if not .Values.crds.keep -}}
 {{- fail "crds.enabled and crds.keep: with enabled=false nothing is rendered that could be kept or not; leave keep out. Where this release was installed with crds.keep=false, upgrade it with crds.enabled=true and crds.keep=true first, or helm deletes the kinds, every ApiKey and the record of every key" -}}
 {{- end -}}
-{{- range $kind := list "apikeys" "bagsaccounts" -}}
+{{- range $kind := ternary (list "apikeys" "bagsaccounts") list .Release.IsUpgrade -}}
 {{- $name := printf "%s.keys.bags.fm" $kind -}}
 {{- $annotations := dig "metadata" "annotations" dict (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name) -}}
 {{- $ours := and (eq (dig "meta.helm.sh/release-name" "" $annotations) $.Release.Name) (eq (dig "meta.helm.sh/release-namespace" "" $annotations) $.Release.Namespace) -}}

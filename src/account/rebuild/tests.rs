@@ -74,6 +74,14 @@ fn refused(remnant: Remnant) -> Remnant {
     Remnant { memory, ..remnant }
 }
 
+/// It answered 401 a moment ago, for the first time.
+fn refused_once(remnant: Remnant) -> Remnant {
+    let now = account().now;
+    let memory =
+        KeyMemory { refused_since: Some(now), probed: Some(now), refusals: 1, ..KeyMemory::default() };
+    Remnant { memory, ..remnant }
+}
+
 fn left_to_people(remnant: Remnant) -> Remnant {
     Remnant { released: true, ..remnant }
 }
@@ -373,6 +381,30 @@ fn a_lost_ledger_that_another_installation_was_first_to_take_is_put_together_whe
     assert_eq!(waits_for(&waits).unwrap().0, "LedgerLost");
     let unread = Observation { remnants: None, ..taken(vec![]) };
     assert_eq!(decide(&unread), Decision::Look(Look::Remnants));
+    // Until then nothing is decided on what it lacks.
+    let old = LooseEntry {
+        attempt: "old".into(),
+        value: false,
+        created: Some(account().wall - jiff::SignedDuration::from_hours(1)),
+        watched: SPAN * 2,
+        running: false,
+    };
+    let unsettled = Observation { loose: vec![old], ..taken(vec![refused_once(remnant(0, "a", 1))]) };
+    assert!(matches!(decide(&unsettled), Decision::Rest(Some(_))), "{:?}", decide(&unsettled));
+    let going = deleting(unsettled);
+    assert!(matches!(decide(&going), Decision::Rest(Some(_))), "{:?}", decide(&going));
+    // What an emptied ledger knows to have left is no remnant of it.
+    let buried = Observation { departed: vec!["a".into()], ..taken(vec![remnant(0, "a", 1)]) };
+    let Decision::Act(Effect::Pin { slots, .. }) = decide(&buried) else { panic!("no pin") };
+    assert!(slots.is_empty(), "{slots:?}");
+}
+
+#[test]
+fn a_dead_keys_secret_that_may_not_be_deleted_is_not_asked_for_again_in_the_same_run() {
+    let dead = || vec![refused(remnant(0, "a", 1)), remnant(1, "b", 1)];
+    assert_eq!(decide(&lost(dead())), Decision::Act(Effect::Clear("a".into())));
+    let kept = Observation { uncleared: ["a".to_owned()].into(), ..lost(dead()) };
+    assert!(matches!(decide(&kept), Decision::Rest(Some(_))));
 }
 
 #[test]

@@ -236,7 +236,8 @@ async fn without_pods(
     let term = 2 * if o.clean_since().is_some() { o.timings.clean_scan_every } else { o.timings.scan_every };
     if !marks.is_known(uid, mark, now, term) {
         let kube = context.env.kube.clone();
-        for reference in owner::marked(kube, &o.owner.namespace, &o.owner.name, mark).await? {
+        let (secret, of) = (o.key.secret_name(), (o.owner.name.as_str(), mark));
+        for reference in owner::marked(kube, &o.owner.namespace, &secret, of).await? {
             if !marks.set(uid, mark).contains(&reference) {
                 marks.note(&reference, uid, mark, now);
             }

@@ -183,3 +183,12 @@ fn owners_are_named_as_people_name_them() {
         assert_eq!(owner.to_string(), expected);
     }
 }
+
+#[test]
+fn a_secret_is_named_wherever_it_stands_in_a_template() {
+    let spec = serde_json::json!({"containers": [{"name": "app", "env": [
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "web", "key": "BAGS_API_KEY"}}},
+    ]}]});
+    assert!(has_text(&spec, "web"));
+    assert!(!has_text(&spec, "we") && !has_text(&Value::Null, "web"));
+}
