@@ -122,11 +122,17 @@ fn by_hand() -> [Workflow; 7] {
         later(
             wanted(
                 "rotated, and a controller that nobody knows and a debugger hold on",
-                [named("canary", Kind::Custom, Reads::Env), named("debugged", Kind::Pod, Reads::Debugger)],
+                [
+                    named("canary", Kind::Custom, Reads::Env),
+                    named("debugged", Kind::Pod, Reads::Debugger).calls_seldom(),
+                ],
             ),
-            "replace their pods",
-            |scene| ["canary", "debugged"].iter().for_each(|name| scene.cluster.replace_bare_pod(name)),
+            "its controller replaces the one",
+            |scene| scene.cluster.replace_bare_pod("canary"),
         )
+        .then(Duration::from_mins(30), "replace the debugged one", |scene| {
+            scene.cluster.replace_bare_pod("debugged");
+        })
         .ends("Custom canary: 1 pods, 1 ready, 0 ended, 1 hold what the Secret holds")
         .ends("Pod debugged: 1 pods, 1 ready, 0 ended, 1 hold what the Secret holds"),
         // After it is told to have failed: it is still not gone, and the other one stays as it is.
