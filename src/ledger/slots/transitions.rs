@@ -117,6 +117,7 @@ impl Ledger {
         slot.attempt = None;
         slot.key_name = None;
         slot.key_id = None;
+        slot.user = None;
         slot.trigger = None;
         // A place has no switch number of its own; one that it should not have had is kept all the same.
         slot.last_switch = slot.last_switch.max(slot.published.take());
