@@ -1,15 +1,19 @@
-//! The chart as helm renders it: the rights are those of `docs/rbac.yaml`, the flags are the program's, the pod is
+//! The chart as helm renders it: the rights are those of `docs/rbac.yaml` and fenced, the flags are the program's, the pod is
 //! restricted, wrong values are refused in words, and a real API server takes all of it.
 //!
 //! helm is that of the cluster tool; the first use compiles it (a minute).
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
+#[path = "chart/alerts.rs"]
+mod alerts;
 #[path = "chart/deployment.rs"]
 mod deployment;
 #[path = "chart/flags.rs"]
 mod flags;
 #[path = "chart/kinds.rs"]
 mod kinds;
+#[path = "chart/policy.rs"]
+mod policy;
 #[path = "chart/rights.rs"]
 mod rights;
 #[path = "chart/server.rs"]
@@ -209,6 +213,8 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_do() {
         (&["crds.enabled=false", "crds.keep=false"], &["crds.enabled and crds.keep", "crds.keep=true first"]),
         (&["replicas=2"], &["additional properties 'replicas' not allowed"]),
         (&["webhook.failurePolicy=Ignore"], &["/webhook", "'failurePolicy' not allowed"]),
+        (&["admissionPolicy.enabled=yes"], &["/admissionPolicy/enabled", "want boolean"]),
+        (&["prometheusRule.label=x"], &["/prometheusRule", "'label' not allowed"]),
         (&["bags.url=http://bags.example/api/v1"], &["/bags/url", "^https://"]),
         (&["bags.requestsPerHour=29"], &["/bags/requestsPerHour", "minimum: got 29, want 30"]),
         (&["log.format=xml"], &["/log/format", "'text', 'json'"]),
@@ -252,6 +258,8 @@ fn every_object_carries_the_common_labels_and_lies_in_the_namespace_of_the_relea
                 "ClusterRole",
                 "ClusterRoleBinding",
                 "CustomResourceDefinition",
+                "ValidatingAdmissionPolicy",
+                "ValidatingAdmissionPolicyBinding",
                 "ValidatingWebhookConfiguration",
             ];
             let namespace = &object["metadata"]["namespace"];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::{BOTH, NAMESPACE, NEITHER, ROOT, objects, pod, template, the};
+use crate::{BOTH, NAMESPACE, NEITHER, ROOT, objects, of_kind, pod, template, the};
 
 /// What is allowed: roles and bindings by kind, namespace and name, without labels.
 fn rights(objects: &[Value]) -> BTreeMap<String, Value> {
@@ -92,5 +92,36 @@ fn secrets_elsewhere_may_be_had_only_where_a_binding_says_so() {
             let expected = [json!({"kind": "ServiceAccount", "name": "bags", "namespace": NAMESPACE})];
             assert_eq!(subjects[..], expected, "{name}");
         }
+    }
+}
+
+#[test]
+fn who_may_edit_or_view_a_namespace_may_do_so_with_api_keys_only_where_a_value_says_so() {
+    let roles = |objects: &[Value]| -> Vec<Value> {
+        let roles = of_kind(objects, "ClusterRole").into_iter();
+        let of_tenants = |role: &&Value| role["metadata"]["name"].as_str().unwrap().contains("-apikeys-");
+        roles.filter(of_tenants).cloned().collect()
+    };
+    for set in ["minimal", "cluster-wide"] {
+        assert_eq!(roles(&template(set, &[])), [] as [Value; 0], "{set}");
+    }
+    assert_eq!(roles(&template("everything", &[])).len(), 2);
+    for (value, of, verbs) in [
+        (
+            "rbac.aggregateToEdit=true",
+            "edit",
+            json!(["get", "list", "watch", "create", "update", "patch", "delete"]),
+        ),
+        ("rbac.aggregateToView=true", "view", json!(["get", "list", "watch"])),
+    ] {
+        let found = roles(&template("minimal", &[value]));
+        assert_eq!(found.len(), 1, "{value}");
+        assert_eq!(found[0]["metadata"]["name"], format!("bags-operator-apikeys-{of}"));
+        let rule = json!({"apiGroups": ["keys.bags.fm"], "resources": ["apikeys"], "verbs": verbs});
+        assert_eq!(found[0]["rules"], json!([rule]), "neither a status nor an account");
+        let labels = found[0]["metadata"]["labels"].as_object().unwrap();
+        let aggregated: Vec<_> = labels.iter().filter(|(label, _)| label.contains("aggregate")).collect();
+        let expected = format!("rbac.authorization.k8s.io/aggregate-to-{of}");
+        assert_eq!(aggregated, [(&expected, &json!("true"))]);
     }
 }

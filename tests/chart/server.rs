@@ -23,16 +23,22 @@ async fn a_server_takes_every_rendering() {
     }
 }
 
-fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Output {
+pub(crate) fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Output {
     let mut command = Command::new(&cluster.kubectl);
     command.arg("--kubeconfig").arg(&cluster.kubeconfig).args(arguments).output().unwrap()
 }
 
-/// What the server says of each object; none is stored.
-fn apply_dry(cluster: &Cluster, name: &str, text: &str) -> String {
+/// The path of a new file with this text.
+pub(crate) fn written(name: &str, text: &str) -> String {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.yaml"));
     std::fs::write(&file, text).unwrap();
-    let output = kubectl(cluster, &["apply", "--dry-run=server", "--filename", file.to_str().unwrap()]);
+    file.to_str().unwrap().to_owned()
+}
+
+/// What the server says of each object; none is stored.
+fn apply_dry(cluster: &Cluster, name: &str, text: &str) -> String {
+    let file = written(name, text);
+    let output = kubectl(cluster, &["apply", "--dry-run=server", "--filename", &file]);
     assert!(output.status.success(), "{name}: {}", words(&output.stderr));
     words(&output.stdout)
 }
@@ -72,9 +78,8 @@ async fn a_release_goes_through_its_life_and_leaves_the_kinds() {
     ]);
     assert!(notes.contains("No namespace takes part yet"), "{notes}");
     assert!(notes.contains("kubectl -n chart-life create secret generic bags-main"), "{notes}");
-    let suggested = notes.split("<<END\n").nth(1).unwrap().split("\nEND\n").next().unwrap();
     kubectl(&cluster, &["create", "namespace", "shop"]); // or it is there
-    apply_dry(&cluster, "chart-notes", suggested);
+    apply_dry(&cluster, "chart-notes", suggested(&notes));
     assert_eq!(strategy().await, "Recreate");
     let turned = [
         "upgrade",
@@ -128,6 +133,43 @@ async fn a_release_goes_through_its_life_and_leaves_the_kinds() {
         let name = definition.metadata.name.unwrap();
         assert!(definitions.get_opt(&name).await.unwrap().is_some(), "{name} is gone");
     }
+}
+
+/// The manifest in the notes.
+fn suggested(notes: &str) -> &str {
+    notes.split("<<END\n").nth(1).unwrap().split("\nEND\n").next().unwrap()
+}
+
+#[tokio::test]
+async fn the_notes_speak_of_a_namespace_that_takes_part() {
+    let cluster = Cluster::shared().await;
+    kubectl(&cluster, &["create", "namespace", "1234"]); // or it is there
+    let (kubeconfig, minimal) = (cluster.kubeconfig.to_str().unwrap(), set_file("minimal"));
+    let output = helm(&[
+        "--kubeconfig",
+        kubeconfig,
+        "--namespace",
+        "chart-notes",
+        "install",
+        "notes",
+        CHART,
+        "--dry-run",
+        "--values",
+        &minimal,
+        "--set",
+        "crds.enabled=false",
+        "--set-string",
+        "consumerNamespaces={1234,shop}",
+    ]);
+    assert!(output.status.success(), "{}", words(&output.stderr));
+    let output = words(&output.stdout);
+    let notes = output.split("\nNOTES:\n").nth(1).unwrap();
+    assert!(notes.contains("These namespaces take part: 1234, shop."), "{notes}");
+    assert!(notes.contains("kubectl -n 1234 wait"), "{notes}");
+    let account = &objects(suggested(notes))[0];
+    assert_eq!(account["spec"]["allowed"][0]["namespaces"], serde_json::json!(["1234"]));
+    let taken = apply_dry(&cluster, "chart-notes-1234", suggested(notes));
+    assert_eq!(taken.lines().count(), 2, "{taken}");
 }
 
 /// Some certificate authority: that of the cluster.
