@@ -173,7 +173,7 @@ impl AdminServer {
         self.0.address()
     }
 
-    /// Serves until the token is cancelled; then answers under way get a second.
+    /// Serves until the token is cancelled; then answers under way get five seconds.
     pub async fn serve(self, state: AdminState, stop: CancellationToken) {
         self.0.serve(router(state), LIMITS, None, stop).await;
     }

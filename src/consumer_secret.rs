@@ -13,15 +13,12 @@ use k8s_openapi::{
     api::core::v1::Secret,
     apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
 };
-use kube::{
-    Api, Client, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
-};
+use kube::{Api, Client, ResourceExt, api::PostParams};
 
 use crate::{
     api::{ApiKey, account::Slot, apikey::SecretTemplate, mark},
     bags::KeyValue,
-    env::{CallError, call, call_with_values},
+    env::{CallError, call, call_with_values, only},
 };
 
 /// Who writes the value, in `managedFields`: the time of the entry is that of the switch.
@@ -187,14 +184,7 @@ impl ConsumerSecret {
         if !marked(&secret, &self.uid) {
             return Ok(());
         }
-        let options = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: secret.metadata.uid.clone(),
-                resource_version: secret.metadata.resource_version.clone(),
-            }),
-            ..DeleteParams::default()
-        };
-        match call_with_values(self.api.delete(&self.name, &options)).await {
+        match call_with_values(self.api.delete(&self.name, &only(&secret.metadata))).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.map(drop),
         }

@@ -4,7 +4,13 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use kube::{Client, ResourceExt, core::Status, runtime::watcher};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    Client, ResourceExt,
+    api::{DeleteParams, Preconditions},
+    core::Status,
+    runtime::watcher,
+};
 
 use crate::{bags::BagsService, clock::Clock, clock::Randomness, saves::Saves};
 
@@ -107,8 +113,30 @@ fn kind(error: &kube::Error) -> String {
     }
 }
 
+/// To delete this version of an object, and no other: what was changed since may be somebody else's by now.
+pub(crate) fn only(read: &ObjectMeta) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: read.uid.clone(),
+            resource_version: read.resource_version.clone(),
+        }),
+        ..DeleteParams::default()
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
 /// The API server's own words, without the debug form of its answer.
-fn explain(error: &kube::Error) -> String {
+pub(crate) fn explain(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),

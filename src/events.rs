@@ -95,7 +95,7 @@ reasons! {
     RotationsStarved: Warning, "Rotate";
     /// The Secret went back to the old key, as a workload did not come up with the new one.
     SwitchedBack: Warning, "Rotate";
-    /// A workload is restarted, so that it reads the new key.
+    /// A workload is restarted, so that it reads the key that the Secret holds now.
     Restarted: Normal, "Restart";
     /// A key was revoked and proven dead.
     KeyRevoked: Normal, "Revoke";

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams, Preconditions},
+    api::{ListParams, PostParams},
     runtime::reflector::{ObjectRef, Store},
 };
 
@@ -19,7 +19,7 @@ use crate::{
         mark,
     },
     bags::KeyValue,
-    env::{CallError, call, call_with_values},
+    env::{CallError, call, call_with_values, only},
 };
 
 const FIELD: &str = "value";
@@ -110,10 +110,12 @@ impl Entry {
         Self { secret: Arc::new(Secret { metadata, data, ..Secret::default() }) }
     }
 
-    /// The attempt that it belongs to.
+    /// The attempt that it belongs to. A copy under another name belongs to none: it is not what is read, written and deleted
+    /// for the attempt, and must not stand in for it.
     #[must_use]
     pub fn attempt(&self) -> Option<&str> {
-        self.secret.labels().get(mark::ATTEMPT).map(String::as_str)
+        let attempt = self.secret.labels().get(mark::ATTEMPT)?;
+        (self.secret.name_any() == secret_name(attempt)).then_some(attempt.as_str())
     }
 
     /// The key's value, once it has arrived.
@@ -217,10 +219,8 @@ impl Keystore {
     /// Every entry as the watch saw it.
     #[must_use]
     pub fn all_cached(&self) -> Vec<Entry> {
-        let all = self.seen.state().into_iter();
-        all.filter(|secret| secret.labels().contains_key(mark::ATTEMPT))
-            .map(|secret| Entry { secret })
-            .collect()
+        let all = self.seen.state().into_iter().map(|secret| Entry { secret });
+        all.filter(|entry| entry.attempt().is_some()).collect()
     }
 
     /// Any Secret of the operator's namespace as the watch saw it, for credentials.
@@ -245,7 +245,8 @@ impl Keystore {
     pub async fn live_of(&self, account: &str) -> Result<Vec<Entry>, CallError> {
         let selector = ListParams::default().labels(&format!("{}={account}", mark::ACCOUNT));
         let secrets = call_with_values(self.api.list(&selector)).await?;
-        Ok(secrets.items.into_iter().map(|secret| Entry { secret: Arc::new(secret) }).collect())
+        let all = secrets.items.into_iter().map(|secret| Entry { secret: Arc::new(secret) });
+        Ok(all.filter(|entry| entry.attempt().is_some()).collect())
     }
 
     /// Makes the empty Secret that a value will be saved in.
@@ -299,14 +300,8 @@ impl Keystore {
     /// # Errors
     /// When the API server does not answer.
     pub async fn remove(&self, entry: &Entry) -> Result<Removal, CallError> {
-        let options = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: entry.secret.metadata.uid.clone(),
-                resource_version: entry.secret.metadata.resource_version.clone(),
-            }),
-            ..DeleteParams::default()
-        };
-        match call_with_values(self.api.delete(&entry.secret.name_any(), &options)).await {
+        let this_version = only(&entry.secret.metadata);
+        match call_with_values(self.api.delete(&entry.secret.name_any(), &this_version)).await {
             Ok(_) => Ok(Removal::Gone),
             Err(error) if error.is_not_found() => Ok(Removal::Gone),
             Err(error) if error.is_conflict() => Ok(Removal::Changed),
@@ -398,12 +393,15 @@ mod tests {
     };
 
     use http::{Method, Request, Response};
-    use kube::{client::Body, runtime::reflector};
+    use kube::{
+        client::Body,
+        runtime::{reflector, watcher},
+    };
     use serde_json::{Value, json};
 
     use super::*;
 
-    /// Requests: the method, and of a write the version it is based on.
+    /// Requests: the method, of a write the version it is based on, of a read what it asks for.
     type Came = Arc<Mutex<Vec<(Method, Value)>>>;
 
     fn placeholder(version: &str) -> Value {
@@ -422,7 +420,9 @@ mod tests {
                 let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
                 let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let version = sent["metadata"]["resourceVersion"].clone();
-                seen.lock().unwrap_or_else(PoisonError::into_inner).push((head.method, version));
+                let query = head.uri.query().filter(|query| !query.is_empty()).map(Value::from);
+                let told = query.filter(|_| head.method == Method::GET).unwrap_or(version);
+                seen.lock().unwrap_or_else(PoisonError::into_inner).push((head.method, told));
                 let (code, answer) = answers.lock().unwrap().next().expect("no more requests than answers");
                 let body = Body::from(serde_json::to_vec(&answer).unwrap());
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
@@ -437,6 +437,37 @@ mod tests {
             code,
             json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "", "reason": reason}),
         )
+    }
+
+    #[tokio::test]
+    async fn an_account_is_put_together_again_from_its_own_entries_alone() {
+        let none = json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {}, "items": []});
+        let (keystore, came) = keystore(vec![(200, none)]);
+        assert!(keystore.live_of("main").await.unwrap().is_empty());
+        let of_main = "&labelSelector=keys.bags.fm%2Faccount%3Dmain";
+        assert_eq!(*came.lock().unwrap(), [(Method::GET, json!(of_main))]);
+    }
+
+    #[tokio::test]
+    async fn a_copy_under_another_name_is_no_entry() {
+        let secret = |name: &str| {
+            let labels = json!({mark::ACCOUNT: "main", mark::ATTEMPT: "a"});
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": labels}})
+        };
+        let items = [secret("backup-of-a"), secret("bags-key-a"), secret("bags-key-b")];
+        let all = json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {}, "items": items});
+        let (keystore, _) = keystore(vec![(200, all)]);
+        let found = keystore.live_of("main").await.unwrap();
+        let names: Vec<String> = found.iter().map(|entry| entry.secret.name_any()).collect();
+        assert_eq!(names, ["bags-key-a"]);
+        assert_eq!(found[0].attempt(), Some("a"));
+        let (seen, mut writer) = reflector::store::<Secret>();
+        for item in items {
+            let secret = serde_json::from_value(item).unwrap();
+            writer.apply_watcher_event(&watcher::Event::Apply(secret));
+        }
+        let watching = Keystore::new(keystore.api.into_client(), "bags-system", seen);
+        assert_eq!(watching.all_cached().len(), 1);
     }
 
     #[tokio::test]

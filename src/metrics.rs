@@ -216,7 +216,7 @@ impl Metrics {
         r.register("account_available", "ApiKeys that still fit", self.available.clone());
         r.register(
             "account_requests_remaining",
-            "Requests to Bags left to the operator in this hour",
+            "Requests to Bags that may be sent at once now",
             self.budget.clone(),
         );
         r.register("admission_reviews", "Admission reviews by what became of them", self.reviews.clone());
@@ -377,7 +377,7 @@ impl Metrics {
         self.rotations_starved.get_or_create(&labels).set(count(awaited.rotations));
     }
 
-    /// Requests to Bags left to the operator for an account in this hour.
+    /// Requests to Bags that may be sent for an account at once now.
     pub fn budget(&self, account: &str, remaining: i64) {
         self.budget.get_or_create(&ByAccount { account: account.to_owned() }).set(remaining);
     }

@@ -100,6 +100,11 @@ pub enum RunError {
         "failed to read namespace \"{CLUSTER_NAMESPACE}\", whose uid stands for the cluster (the operator needs the right to get it)"
     )]
     Cluster(#[source] CallError),
+    /// Nothing tells the cluster apart from others, whose ledgers and keys would be taken for one's own.
+    #[error(
+        "namespace \"{CLUSTER_NAMESPACE}\" has no uid, which stands for the cluster: the API server does not give any"
+    )]
+    NoClusterUid,
     /// The custom resources are not there, or may not be listed.
     #[error(
         "failed to list {kind}; install the CRDs with: kubectl apply -f crds/, and see that the operator may list them"
@@ -263,7 +268,11 @@ async fn check_resources(client: &Client) -> Result<(), RunError> {
 async fn cluster_uid(client: &Client) -> Result<String, RunError> {
     let namespaces = Api::<Namespace>::all(client.clone());
     let namespace = call(namespaces.get(CLUSTER_NAMESPACE)).await.map_err(RunError::Cluster)?;
-    Ok(namespace.uid().unwrap_or_default())
+    uid_of(&namespace)
+}
+
+fn uid_of(namespace: &Namespace) -> Result<String, RunError> {
+    namespace.uid().filter(|uid| !uid.is_empty()).ok_or(RunError::NoClusterUid)
 }
 
 /// Both controllers, which are told of what the caches show. What is done about it begins when the gate opens.
@@ -306,7 +315,7 @@ where
         + 'static,
 {
     let concurrency = u16::try_from(concurrency).unwrap_or(u16::MAX);
-    Controller::for_stream(changes, store)
+    Controller::for_stream(changes.map(Ok), store)
         .reconcile_on(woken)
         .with_config(ControllerConfig::default().concurrency(concurrency))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
@@ -354,6 +363,16 @@ mod tests {
     use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
+
+    #[test]
+    fn a_cluster_without_a_uid_is_not_taken_for_another_one_without() {
+        let mut namespace = Namespace::default();
+        assert!(matches!(uid_of(&namespace), Err(RunError::NoClusterUid)));
+        namespace.metadata.uid = Some(String::new());
+        assert!(matches!(uid_of(&namespace), Err(RunError::NoClusterUid)));
+        namespace.metadata.uid = Some("a".to_owned());
+        assert_eq!(uid_of(&namespace).unwrap(), "a");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_list_that_is_never_answered_ends() {

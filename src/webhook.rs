@@ -66,7 +66,7 @@ pub enum WebhookError {
 
 /// What the keeper of the webhook's certificates is given.
 pub struct Keeping {
-    /// A client that waits for as long as nothing happens.
+    /// A client that waits for some minutes while nothing happens.
     pub watching: Client,
     /// Where it is told whether new ApiKeys are put before the webhook.
     pub registration: watch::Sender<Registration>,

@@ -30,7 +30,7 @@ use crate::{
     context::Context,
     env::{CallError, call},
     events::EventReason,
-    keystore::Removal,
+    keystore::{Entry, Removal},
     ledger::{Change, Refusal, StoreError},
     metrics::KeyStep,
 };
@@ -56,6 +56,14 @@ pub(super) enum ActError {
     /// What is left of a lost ledger could not be read.
     #[error("failed to read what the keystore has of the account")]
     Remnants(#[source] CallError),
+    /// The Secret that applications read could not be read, which tells of a lost ledger what was published.
+    #[error("failed to read Secret \"{name}\" in namespace \"{namespace}\"")]
+    ReadSecret {
+        namespace: String,
+        name: String,
+        #[source]
+        source: CallError,
+    },
     /// The finalizer could not be changed.
     #[error("failed to change the finalizer")]
     Finalizer(#[source] CallError),
@@ -69,7 +77,9 @@ impl ActError {
     /// what that must hold.
     pub(super) fn leaves_status(&self) -> bool {
         match self {
-            Self::ReadOwner { .. } | Self::Keystore { .. } | Self::Finalizer(_) => true,
+            Self::ReadOwner { .. } | Self::Keystore { .. } | Self::ReadSecret { .. } | Self::Finalizer(_) => {
+                true
+            }
             Self::Remnants(_) | Self::Ledger(_) => false,
         }
     }
@@ -79,6 +89,7 @@ impl ActError {
         match self {
             Self::ReadOwner { source, .. }
             | Self::Keystore { source, .. }
+            | Self::ReadSecret { source, .. }
             | Self::Remnants(source)
             | Self::Finalizer(source) => {
                 if source.is_refusal() {
@@ -138,7 +149,10 @@ impl Actor<'_> {
             Effect::AddFinalizer => self.set_finalizer(true).await,
             Effect::RemoveFinalizer => self.set_finalizer(false).await,
             Effect::Change(change) => self.change(change).await,
-            Effect::Close(attempt) => self.close(attempt).await,
+            Effect::Close(attempt) => {
+                self.close(attempt).await;
+                Ok(())
+            }
             Effect::Clear(attempt) => {
                 self.clear(attempt).await;
                 Ok(())
@@ -202,7 +216,7 @@ impl Actor<'_> {
 
     /// A ledger that somebody pinned meanwhile is observed again.
     async fn pin(
-        &self,
+        &mut self,
         installation: Installation,
         user: Option<String>,
         slots: Vec<Slot>,
@@ -223,7 +237,10 @@ impl Actor<'_> {
                 if before.is_some() && !slots.is_empty() { found.or(told) } else { told.or(found) };
             if slots.is_empty() { Ok(()) } else { draft.rebuild(slots.clone()) }
         });
-        pinned.await.map_err(ActError::Ledger)?;
+        let pinned = pinned.await;
+        // Should it be lost once more while this run lasts, there is more to put back.
+        self.found.remnants = None;
+        pinned.map_err(ActError::Ledger)?;
         if !slots.is_empty() {
             warn!(slots = slots.len(), "The ledger was lost; it is put together again from the keystore");
             let note = format!(
@@ -237,7 +254,8 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// A conflict is no failure: the newer version wakes this account again.
+    /// A conflict is no failure: the newer version wakes this account again. Nothing waits for the finalizer to be put on: where that
+    /// fails, the run goes on, and comes to the failure at its end.
     async fn set_finalizer(&mut self, present: bool) -> Result<(), ActError> {
         let account = &self.seen.account;
         let mut finalizers = account.finalizers().to_vec();
@@ -253,6 +271,10 @@ impl Actor<'_> {
             Ok(_) => self.found.let_go = !present,
             Err(error) if error.is_not_found() => self.found.let_go = !present,
             Err(error) if error.is_conflict() => {}
+            Err(error) if present => {
+                warn!(%error, "Finalizer could not be put on");
+                self.found.failure.get_or_insert(ActError::Finalizer(error));
+            }
             Err(error) => return Err(ActError::Finalizer(error)),
         }
         self.found.finalizer_done = true;
@@ -305,8 +327,8 @@ impl Actor<'_> {
         }
     }
 
-    async fn close(&mut self, attempt: String) -> Result<(), ActError> {
-        let Some(entry) = self.found.entries.remove(&attempt) else { return Ok(()) };
+    async fn close(&mut self, attempt: String) {
+        let Some(entry) = self.found.entries.remove(&attempt) else { return };
         match self.context.keystore.remove(&entry).await {
             Ok(Removal::Gone) => {
                 self.memory.remember(&attempt, |key| key.closed = true);
@@ -314,22 +336,24 @@ impl Actor<'_> {
             }
             // The value arrived: the next look shows it.
             Ok(Removal::Changed) => {}
-            Err(source) => return Err(ActError::Keystore { attempt, source }),
+            Err(source) => self.not_deleted(attempt, entry, source),
         }
-        Ok(())
     }
 
-    /// Nothing waits for a Secret without a slot to go: where that fails, the run goes on, and comes to the failure at its end.
+    /// At most its own slot waits for a Secret to go: where that fails, the run goes on, and comes to the failure at its end.
+    fn not_deleted(&mut self, attempt: String, entry: Entry, source: CallError) {
+        warn!(error = %source, attempt, "Keystore Secret could not be deleted");
+        self.found.entries.insert(attempt.clone(), entry);
+        self.found.uncleared.insert(attempt.clone());
+        self.found.failure.get_or_insert(ActError::Keystore { attempt, source });
+    }
+
     async fn clear(&mut self, attempt: String) {
         let live = self.found.entries.remove(&attempt);
         if let Some(entry) = live.or_else(|| self.context.keystore.cached(&attempt))
             && let Err(source) = self.context.keystore.remove(&entry).await
         {
-            warn!(error = %source, attempt, "Keystore Secret could not be deleted");
-            self.found.entries.insert(attempt.clone(), entry);
-            self.found.uncleared.insert(attempt.clone());
-            self.found.failure.get_or_insert(ActError::Keystore { attempt, source });
-            return;
+            return self.not_deleted(attempt, entry, source);
         }
         // Whatever became of it, this run has seen it; a version that changed is looked at by the next one.
         self.found.removed.insert(attempt);

@@ -20,6 +20,7 @@ use crate::{
     api::BagsAccount,
     backoff::FailureClass,
     context::Context,
+    env::chain,
     events::EventReason,
     ledger::{Refusal, StoreError},
     metrics::{Kind, ReconcileOutcome},
@@ -203,7 +204,7 @@ async fn failed(context: &Context, seen: &Observation, failure: ActError) -> Dur
     context.metrics.failed(Kind::BagsAccount, class, "ReconcileFailed");
     match (&failure, class) {
         // Someone else was first: all is decided again.
-        (ActError::Ledger(StoreError::Refused(Refusal::NotInState)), _) => {}
+        (ActError::Ledger(StoreError::Refused(Refusal::NotInState | Refusal::Anothers)), _) => {}
         (_, FailureClass::Terminal) => {
             error!(error = %chain(&failure), "Reconcile failed");
             let regarding = reference(&seen.account);
@@ -215,17 +216,6 @@ async fn failed(context: &Context, seen: &Observation, failure: ActError) -> Dur
     }
     let uid = seen.account.uid().unwrap_or_default();
     context.backoff.after_failure(&uid, class, context.env.clock.wall())
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -172,18 +172,19 @@ pub fn read(
             Some((wallet.0, totp))
         }
     };
-    let token = match &account.spec.credentials.agent_token {
-        None => None,
-        Some(reference) => {
-            let field = reference.field.as_deref().unwrap_or("token");
-            let parse = |_: &Secret, bytes: &[u8]| AgentToken::parse(bytes);
-            Some(source.parse(&reference.secret_name, field, "TokenUnreadable", parse)?)
-        }
-    };
-    let (token, token_version) = token.unzip();
+    let (token, token_version) = source.token(account)?.unzip();
     versions.extend(token_version.clone());
     let version = versions.into_iter().collect::<Vec<_>>().join(",");
     Ok(CredentialSet { wallet, token, version, token_version })
+}
+
+/// Reads an account's token alone, whatever is wrong with its wallet: lists and revocations need no more. No key may be made with
+/// this. `None`: there is none that can be read.
+#[must_use]
+pub fn read_token(account: &BagsAccount, keystore: &Keystore, namespace: &str) -> Option<CredentialSet> {
+    let (token, version) = Source { keystore, namespace }.token(account).ok()??;
+    let token_version = Some(version.clone());
+    Some(CredentialSet { wallet: None, token: Some(token), version, token_version })
 }
 
 struct Source<'a> {
@@ -192,6 +193,14 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// The agent token, where the account has one, and its version.
+    fn token(&self, account: &BagsAccount) -> Result<Option<(AgentToken, String)>, CredentialProblem> {
+        let Some(reference) = &account.spec.credentials.agent_token else { return Ok(None) };
+        let field = reference.field.as_deref().unwrap_or("token");
+        let parse = |_: &Secret, bytes: &[u8]| AgentToken::parse(bytes);
+        self.parse(&reference.secret_name, field, "TokenUnreadable", parse).map(Some)
+    }
+
     fn parse<T, E: std::fmt::Display>(
         &self,
         name: &str,
@@ -305,6 +314,27 @@ mod tests {
         };
         assert_eq!(version(None), version(Some("wallet.json")));
         assert_ne!(version(None), version(Some("other.json")));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_read_by_itself_whatever_is_wrong_with_the_wallet() {
+        let (keystore, mut writer) = keystore();
+        let mut account = account();
+        let token = |account: &BagsAccount| {
+            read_token(account, &keystore, "bags").map(|set| (set.wallet.is_some(), set.token_version))
+        };
+        assert_eq!(token(&account), None, "it has none");
+        let reference =
+            json!({"wallet": {"secretName": "bags-main"}, "agentToken": {"secretName": "bags-main"}});
+        account.spec.credentials = serde_json::from_value(reference).unwrap();
+        assert_eq!(token(&account), None, "its Secret is missing");
+        let mut spoilt = secret("2", "[1,2]");
+        let text = k8s_openapi::ByteString(b"token-for-tests".to_vec());
+        spoilt.data.as_mut().unwrap().insert("token".to_owned(), text);
+        writer.apply_watcher_event(&Event::Apply(spoilt));
+        let whole = read(&account, &keystore, "bags", &LastWallet::default());
+        assert_eq!(whole.map(|set| set.version).unwrap_err().reason(), "WalletUnreadable");
+        assert_eq!(token(&account), Some((false, Some("bags-main/token@2".to_owned()))));
     }
 
     #[tokio::test]

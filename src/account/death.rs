@@ -54,6 +54,10 @@ pub(super) enum PersonReason {
     Unclear,
     /// Nobody told the key's id.
     NoKeyId,
+    /// Another key goes by the same id.
+    SharedKeyId,
+    /// It belongs to another user of the service than the token.
+    OtherUser,
     /// Its value is lost, and no list speaks of the account.
     NotProvable,
     /// It is refused for long, and so is every other key that could show that this means something.
@@ -204,10 +208,11 @@ impl Facts<'_> {
         self.memory.unclear_since.is_some() && self.memory.probed.is_some_and(|at| Some(at) >= floor)
     }
 
+    /// Its last answer has to be one of these refusals: whatever else was answered since makes the time between them no longer.
     fn refused_enough(&self) -> bool {
         let (count, span) = self.wanted();
         let refused = self.refused();
-        refused.count >= count && refused.span >= span
+        self.memory.unclear_since.is_none() && refused.count >= count && refused.span >= span
     }
 
     /// Whether only a person can tell: a key that Bags was yet to accept, and accepts late, answers 401 until then.
@@ -279,9 +284,10 @@ impl Facts<'_> {
                 let steps = count.saturating_sub(1).max(1);
                 Some(from + span * refused.count.min(steps) / steps).max(unclear)
             }
-            (None, _) if acknowledged.is_some() => tried
-                .filter(|tried| Some(*tried) > acknowledged)
-                .map(|tried| unclear.unwrap_or(tried + self.timings.death_apart)),
+            (None, _) if acknowledged.is_some() => {
+                let since = tried.filter(|tried| Some(*tried) > acknowledged);
+                unclear.or(since.map(|tried| tried + self.timings.death_apart))
+            }
             (None, _) if self.resolved => asked,
             (None, Evidence::Absent) => asked,
             (None, Evidence::None) => Some(self.now + self.scheduled()),

@@ -268,7 +268,9 @@ fn identified(seen: &Observation) -> Turn {
 }
 
 fn lost(seen: &Observation) -> Turn {
-    each(seen, &SlotState::Lost, |_, attempt| change(Change::Condemn { attempt, emergency: false }))
+    each(seen, &SlotState::Lost, |_, attempt| {
+        change(Change::Condemn { attempt, emergency: false, looked_at: None })
+    })
 }
 
 fn revoking(seen: &Observation) -> Turn {
@@ -311,6 +313,7 @@ fn judge(seen: &Observation) -> Turn {
                 return Turn::In(seen.timings.judge_after.saturating_sub(age).max(AFTER_SAVE));
             }
             _ if age < seen.timings.judge_after => return Turn::In(seen.timings.judge_after - age),
+            _ if seen.uncleared.contains(&attempt) => return Turn::Nothing,
             _ if slot.memory.closed => {}
             Stored::SurelyEmpty => return act(Effect::Close(attempt)),
             Stored::Absent | Stored::Empty => return look(Look::Entry(attempt)),

@@ -193,12 +193,25 @@ impl Observation {
         lately.then_some(&refused.error)
     }
 
+    /// Whether a slot's key belongs to another user than the account's, as where that was moved. The token is not that user's:
+    /// whatever Bags said to it about such a key would say nothing of the others.
+    fn belongs_to_another(&self, seen: &SlotSeen) -> bool {
+        seen.user().zip(self.account.expected_user()).is_some_and(|(its, ours)| its != ours)
+    }
+
+    /// Whether another key that is to live goes by the same id, as far as anybody told: whoever revoked by it might hit that one.
+    fn shares_key_id(&self, seen: &SlotSeen) -> bool {
+        let others = self.slots.iter().filter(|other| other.attempt() != seen.attempt());
+        let mut living = others.filter(|other| other.slot.state != SlotState::Revoking);
+        seen.key_id.is_some() && living.any(|other| other.key_id == seen.key_id)
+    }
+
     /// Who revokes a slot's key.
     pub(super) fn way(&self, seen: &SlotSeen) -> Way {
         if self.account.revocation_mode() == RevocationMode::Person {
             return Way::Person(PersonReason::Mode);
         }
-        if self.credentials.problem.is_some() {
+        if self.credentials.problem.is_some() && !self.credentials.token {
             return Way::Person(PersonReason::CredentialsUnusable);
         }
         if !self.credentials.token {
@@ -207,11 +220,17 @@ impl Observation {
         if self.token_refused() {
             return Way::Person(PersonReason::TokenRefused);
         }
+        if self.belongs_to_another(seen) {
+            return Way::Person(PersonReason::OtherUser);
+        }
         if self.endpoint_missing() {
             return Way::Person(PersonReason::NoEndpoint);
         }
         if self.revocation_refused(seen).is_some() {
             return Way::Person(PersonReason::Refused);
+        }
+        if self.shares_key_id(seen) {
+            return Way::Person(PersonReason::SharedKeyId);
         }
         match (&seen.key_id, seen.listed_since) {
             (Some(_), _) => Way::Operator,

@@ -20,6 +20,8 @@ pub struct Listed {
     pub coverage: Coverage,
     /// Whether any listed key shows a last use.
     pub shows_last_use: bool,
+    /// Another user than the account's, whose key it shows: then the token is that user's.
+    pub stranger: Option<String>,
 }
 
 /// Whether the service has no list, which is no failure: nothing public promises that it has one.
@@ -48,12 +50,14 @@ pub async fn fresh(
 ) -> Result<Option<Listed>, bags::Error> {
     let Some(token) = &credentials.token else { return Ok(None) };
     let ledger = Ledger::of(account.status.as_ref());
-    let mut lists = memory.lists.lock().await;
     let clock = &context.env.clock;
-    let now = clock.monotonic();
-    if let Some(last) = lists.last().filter(|last| now.saturating_duration_since(last.at) <= max_age) {
-        return Ok(Some(digest(context, memory, last, &ledger)));
+    // Whoever waits for a list that began since then has it: one for each of those who wait would be asked one after the other.
+    let asked = clock.monotonic();
+    let mut lists = memory.lists.lock().await;
+    if let Some(last) = lists.last().filter(|last| asked.saturating_duration_since(last.at) <= max_age) {
+        return Ok(Some(digest(context, account, memory, last, &ledger)));
     }
+    let now = clock.monotonic();
     let missing = memory.facts().list_failure.filter(|failure| is_missing(&failure.error));
     if missing.is_some_and(|failure| failure.retry_at > now) {
         return Ok(None);
@@ -96,7 +100,7 @@ pub async fn fresh(
     });
     let snapshot =
         Snapshot { at: now, wall, keys, coverage, user: account.expected_user().map(str::to_owned) };
-    let listed = digest(context, memory, &snapshot, &ledger);
+    let listed = digest(context, account, memory, &snapshot, &ledger);
     lists.push(snapshot);
     Ok(Some(listed))
 }
@@ -122,7 +126,13 @@ pub(super) fn note_failure(
     });
 }
 
-fn digest(context: &Context, memory: &AccountMemory, list: &Snapshot, ledger: &Ledger) -> Listed {
+fn digest(
+    context: &Context,
+    account: &BagsAccount,
+    memory: &AccountMemory,
+    list: &Snapshot,
+    ledger: &Ledger,
+) -> Listed {
     let departed = memory.departed(&ledger.departed, context.env.clock.monotonic());
     let unmanaged = lists::unmanaged(&list.keys, list.at, ledger, &departed);
     let mark = format!("-{}-", crate::api::name::cluster_mark(&context.settings.installation.cluster));
@@ -136,5 +146,6 @@ fn digest(context: &Context, memory: &AccountMemory, list: &Snapshot, ledger: &L
             .collect(),
         coverage: list.coverage,
         shows_last_use: list.keys.iter().any(|key| key.last_used_at.is_some()),
+        stranger: lists::stranger(&list.keys, account.expected_user()).map(|user| user.as_str().to_owned()),
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     api::account::{Slot, SlotState},
-    bags::ListedKey,
+    bags::{ListedKey, UserId},
     ledger::Ledger,
     timings::Timings,
 };
@@ -148,8 +148,7 @@ impl Lists {
         let later = || self.history.iter().filter(|list| list.at > shown.at);
         let contradicted = later().any(|list| list.speaks_of(slot) != Coverage::No);
         if !contradicted && since.admits(shown) {
-            let key_id = find(&shown.keys, slot).and_then(|key| key.key_id.clone());
-            return Verdict::Shown { key_id };
+            return Verdict::Shown { key_id: id_of(&shown.keys, slot) };
         }
         verdict(later().filter(|list| since.admits(list)).collect(), slot, now, timings)
     }
@@ -159,8 +158,8 @@ impl Lists {
 fn verdict(after: Vec<&Snapshot>, slot: &Slot, now: Instant, timings: &Timings) -> Verdict {
     let speaking = |coverage| after.iter().copied().filter(move |list| list.speaks_of(slot) == coverage);
     // Whatever else a list speaks of: a name that holds ten random characters of ours is nobody else's.
-    if let Some(key) = after.iter().rev().find_map(|list| find(&list.keys, slot)) {
-        return Verdict::Shown { key_id: key.key_id.clone() };
+    if let Some(list) = after.iter().rev().find(|list| find(&list.keys, slot).is_some()) {
+        return Verdict::Shown { key_id: id_of(&list.keys, slot) };
     }
     if spans(speaking(Coverage::Covers), 2, timings.lists_apart) {
         return Verdict::Absent;
@@ -192,15 +191,35 @@ fn remaining(at: Instant, apart: Duration, now: Instant) -> Duration {
     apart.saturating_sub(now.saturating_duration_since(at))
 }
 
-/// A slot's key in a list: by its id, or by its name, which is unique.
+/// A slot's key in a list: by its id and its name, or else by its id, or by its name. Either should be unique; where one is
+/// not, the other one tells whose key it is.
 #[must_use]
 pub fn find<'a>(keys: &'a [ListedKey], slot: &Slot) -> Option<&'a ListedKey> {
-    keys.iter().find(|key| is_of(key, slot))
+    let by_both = keys.iter().find(|key| has_id(key, slot) && has_name(key, slot));
+    let by_id = || keys.iter().find(|key| has_id(key, slot));
+    let by_name = || keys.iter().find(|key| has_name(key, slot));
+    by_both.or_else(by_id).or_else(by_name)
+}
+
+/// The id of a slot's key, as a list tells it. Of an id that nobody else told, the name alone says whose it is: several keys
+/// of that name tell none, as one of them may be somebody else's.
+#[must_use]
+pub fn id_of(keys: &[ListedKey], slot: &Slot) -> Option<String> {
+    let namesakes = keys.iter().filter(|key| has_name(key, slot)).count();
+    let found = find(keys, slot).filter(|key| has_id(key, slot) || namesakes == 1)?;
+    found.key_id.clone()
+}
+
+fn has_id(key: &ListedKey, slot: &Slot) -> bool {
+    key.key_id.is_some() && key.key_id == slot.key_id
+}
+
+fn has_name(key: &ListedKey, slot: &Slot) -> bool {
+    slot.key_name.as_deref() == Some(key.name.as_str())
 }
 
 fn is_of(key: &ListedKey, slot: &Slot) -> bool {
-    let same_id = key.key_id.is_some() && key.key_id == slot.key_id;
-    same_id || slot.key_name.as_deref() == Some(key.name.as_str())
+    has_id(key, slot) || has_name(key, slot)
 }
 
 /// Whether a list covers the account; `good` tells of an attempt whether its key answered 200 within the last hour.
@@ -235,6 +254,14 @@ pub fn shows_live(keys: &[ListedKey], ledger: &Ledger, wall: Timestamp, timings:
     let mut live = live.peekable();
     live.peek()?;
     Some(live.any(|slot| find(keys, slot).is_some()))
+}
+
+/// A user in a list who is not the one that the account's keys must belong to: a list shows the keys of its token's user. Nobody
+/// says that each row names one.
+#[must_use]
+pub fn stranger<'a>(keys: &'a [ListedKey], expected: Option<&str>) -> Option<&'a UserId> {
+    let expected = expected?;
+    keys.iter().filter_map(|key| key.user_id.as_ref()).find(|user| user.as_str() != expected)
 }
 
 /// Keys in a list asked for at `at` that are in no slot and did not lately leave one: made elsewhere. `departed` tells
@@ -413,6 +440,53 @@ mod tests {
         assert_eq!(wait(4950, 200), 50, "by the wall clock");
         assert_eq!(wait(1000, 200), 140, "by the other one, where the wall clock was set back");
         assert_eq!(wait(9000, 90), 10, "not before the question");
+    }
+
+    #[test]
+    fn a_list_tells_whose_its_token_is_where_a_row_names_its_user() {
+        let slots = [owner(0), owner(1)].map(|owner| slot(&owner, SlotState::Live));
+        let told = |users: [Option<&str>; 2], expected| {
+            let mut keys = listed(&[&slots[0], &slots[1]]);
+            for (key, user) in keys.iter_mut().zip(users) {
+                key.user_id = user.and_then(UserId::parse);
+            }
+            stranger(&keys, expected).map(|user| user.as_str().to_owned())
+        };
+        let (ours, theirs) = (Some("one"), Some("two"));
+        assert_eq!(told([theirs, theirs], ours).as_deref(), theirs);
+        assert_eq!(told([None, theirs], ours).as_deref(), theirs, "one row is enough");
+        assert_eq!(told([ours, ours], ours), None);
+        assert_eq!(told([None, ours], ours), None, "a row may lack it");
+        assert_eq!(told([None, None], ours), None);
+        assert_eq!(told([theirs, theirs], None), None, "nobody knows whose the account is");
+        assert_eq!(stranger(&[], ours), None, "it shows no key");
+    }
+
+    #[test]
+    fn a_key_is_found_by_id_and_name_before_either_of_them() {
+        let a = slot(&owner(0), SlotState::Live);
+        let b = Slot { key_id: a.key_id.clone(), ..slot(&owner(1), SlotState::Live) };
+        let keys = listed(&[&b, &a]);
+        let name = |slot: &Slot| find(&keys, slot).map(|key| key.name.clone());
+        assert_eq!((name(&a), name(&b)), (a.key_name.clone(), b.key_name.clone()), "two keys go by one id");
+        let renamed = Slot { key_name: Some("Renamed".into()), ..a.clone() };
+        assert!(name(&renamed).is_some(), "by its id");
+        let of_another_id = Slot { key_id: Some("another".into()), ..a.clone() };
+        assert_eq!(name(&of_another_id), a.key_name, "by its name");
+        let neither = Slot { key_id: Some("another".into()), ..renamed };
+        assert_eq!(name(&neither), None);
+    }
+
+    #[test]
+    fn of_several_keys_of_one_name_none_tells_an_id_that_nobody_else_told() {
+        let known = slot(&owner(0), SlotState::Revoking);
+        let untold = Slot { key_id: None, ..known.clone() };
+        let namesake = Slot { key_id: Some("by-hand".into()), ..known.clone() };
+        let told = |slot: &Slot, listed_slots: &[&Slot]| id_of(&listed(listed_slots), slot);
+        assert_eq!(told(&untold, &[&known]), known.key_id);
+        assert_eq!(told(&untold, &[&namesake, &known]), None);
+        assert_eq!(told(&known, &[&namesake, &known]), known.key_id, "an id that is known is its own");
+        assert_eq!(told(&untold, &[]), None);
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub struct KeyMemory {
     pub refused_since: Option<Instant>,
     /// How often in a row it answered 401, apart enough to count.
     pub refusals: u32,
-    /// Since when it has answered neither 200 nor 401, without one of them in between.
+    /// Since when it has answered neither 200 nor 401 in the service's words, without one of them in between.
     pub unclear_since: Option<Instant>,
     /// What it last answered, where that was not 200.
     pub failure: Option<Probe>,
@@ -322,6 +322,13 @@ impl KeyMemory {
         self.unclear_since.get_or_insert(now);
     }
 
+    /// It was answered 401, 403 or 404, but not in the service's own words: by something in its stead, which may say so of any key.
+    /// That shows no life, and is no refusal of the service.
+    pub fn refused_strangely(&mut self, now: Instant) {
+        self.answered(now);
+        self.unclear_since.get_or_insert(now);
+    }
+
     fn answered(&mut self, now: Instant) {
         self.tried = Some(now);
         self.probed = Some(now);
@@ -354,6 +361,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "tokio's paused clock")]
+    async fn a_refusal_that_is_not_in_the_services_words_is_none_of_its_refusals() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut key = KeyMemory { unanswered: 3, probe_after: Some(at(60)), ..KeyMemory::default() };
+        key.answered_dead(at(1), None);
+        key.refused_strangely(at(31));
+        key.refused_strangely(at(61));
+        assert_eq!((key.refusals, key.refused_since), (1, Some(at(1))));
+        assert_eq!((key.unclear_since, key.probed, key.tried), (Some(at(31)), Some(at(61)), Some(at(61))));
+        assert_eq!((key.unanswered, key.probe_after), (0, None));
+        key.answered_dead(at(91), None);
+        assert_eq!((key.refusals, key.unclear_since), (2, None));
+    }
 
     #[tokio::test(start_paused = true)]
     #[expect(clippy::disallowed_methods, reason = "tokio's paused clock")]

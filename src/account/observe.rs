@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::look::Look;
 use super::{
     act::ActError,
-    credentials::CredentialProblem,
+    credentials::{CredentialProblem, read_token},
     lists::{Coverage, Verdict},
     memory::{AccountFacts, AccountMemory, Entered, KeyMemory},
     rebuild::Remnant,
@@ -53,7 +53,9 @@ pub(super) struct Observation {
     pub(super) starved: Vec<String>,
     /// What is left of a ledger that is nobody's, once it was looked for.
     pub(super) remnants: Option<Vec<Remnant>>,
-    /// Attempts without a slot whose keystore Secret could not be deleted in this run.
+    /// Why that could not be told in this run: a Secret that applications read, and that says what was published.
+    pub(super) unread: Option<String>,
+    /// Attempts whose keystore Secret could not be deleted in this run.
     pub(super) uncleared: BTreeSet<String>,
     /// The finalizer was put on, or taken off, in this run.
     pub(super) finalizer_done: bool,
@@ -87,6 +89,8 @@ pub(super) struct SlotSeen {
     pub(super) listed_since: bool,
     /// The last list was asked for since its last 200, and does not show it.
     pub(super) unlisted: bool,
+    /// The last list was asked for when any list of its user showed it, if it existed, and does not show it.
+    pub(super) lacking: bool,
     /// The key's id, from wherever it is known.
     pub(super) key_id: Option<String>,
 }
@@ -122,9 +126,12 @@ pub(super) enum OwnerSeen {
 /// The credentials, without themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CredentialsSeen {
+    /// Why they cannot be used as a whole: then no key is made.
     pub(super) problem: Option<CredentialProblem>,
     pub(super) wallet: bool,
+    /// There is a token; it can be read also where the wallet cannot.
     pub(super) token: bool,
+    /// Of all of them; where there is a problem, nobody knows it.
     pub(super) version: Option<String>,
     pub(super) token_version: Option<String>,
 }
@@ -160,9 +167,11 @@ pub(super) struct Found {
     pub(super) entries: HashMap<String, Entry>,
     /// What is left of a ledger that is nobody's.
     pub(super) remnants: Option<Vec<Remnant>>,
+    /// Why that could not be told.
+    pub(super) unread: Option<String>,
     /// Keystore Secrets that were removed in this run: the cache may still show them.
     pub(super) removed: BTreeSet<String>,
-    /// Attempts without a slot whose keystore Secret could not be deleted in this run: the next one tries again.
+    /// Attempts whose keystore Secret could not be deleted in this run: the next one tries again.
     pub(super) uncleared: BTreeSet<String>,
     /// The first failure that this run went on after.
     pub(super) failure: Option<ActError>,
@@ -225,6 +234,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
         loose,
         starved: starved(|| context.keys.state(), &account, &timings, wall),
         remnants: remnants(found, &memory),
+        unread: found.unread.clone(),
         uncleared: found.uncleared.clone(),
         finalizer_done: found.finalizer_done,
         paused_until: memory.budget.paused_until(),
@@ -246,13 +256,24 @@ fn credentials(context: &Context, account: &BagsAccount) -> CredentialsSeen {
             version: Some(set.version),
             token_version: set.token_version,
         },
-        Err(problem) => CredentialsSeen { problem: Some(problem), ..CredentialsSeen::default() },
+        Err(problem) => {
+            let namespace = &context.settings.installation.namespace;
+            let token = read_token(account, &context.keystore, namespace);
+            CredentialsSeen {
+                problem: Some(problem),
+                token: token.is_some(),
+                token_version: token.and_then(|set| set.token_version),
+                ..CredentialsSeen::default()
+            }
+        }
     }
 }
 
 /// Other credentials may speak of another account: nothing that the old ones showed counts any more. Whether so.
 fn start_over(memory: &AccountMemory, credentials: &CredentialsSeen) -> bool {
-    let Some(version) = &credentials.version else { return false };
+    // Of those that cannot be read as a whole, the token may be another one as well.
+    let version = credentials.version.as_ref().or(credentials.token_version.as_ref());
+    let Some(version) = version else { return false };
     memory.note(|facts| {
         let changed = facts.credentials.as_ref().is_some_and(|known| known != version);
         if changed {
@@ -380,6 +401,11 @@ impl SlotSeen {
     /// The attempt; a kept place has none.
     pub(super) fn attempt(&self) -> Option<&str> {
         self.slot.attempt.as_deref()
+    }
+
+    /// The user that its key belongs to, as far as that is known: by its own word, or else by whom it was licensed for.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.memory.user.as_deref().or(self.slot.user.as_deref())
     }
 }
 

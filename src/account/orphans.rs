@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::{
     decide::{Look, Turn, change, first, look},
-    observe::{Observation, OwnerSeen, SlotSeen, Stored},
+    observe::{Observation, OwnerSeen, SlotSeen, Stored, signed},
 };
 use crate::{api::account::SlotState, ledger::Change};
 
@@ -71,9 +73,9 @@ fn once_gone(slot: &SlotSeen, due: Duration, then: Change) -> Turn {
 }
 
 fn published(seen: &Observation, slot: &SlotSeen, attempt: &str) -> Turn {
-    let condemn = Change::Condemn { attempt: attempt.to_owned(), emergency: false };
+    let condemn = |looked_at| Change::Condemn { attempt: attempt.to_owned(), emergency: false, looked_at };
     if !vanished(slot) || seen.let_go(slot) {
-        return once_gone(slot, Duration::ZERO, condemn);
+        return once_gone(slot, Duration::ZERO, condemn(None));
     }
     let namespace = &slot.slot.owner.namespace;
     let ask = || look(Look::Namespace(namespace.clone()));
@@ -89,7 +91,11 @@ fn published(seen: &Observation, slot: &SlotSeen, attempt: &str) -> Turn {
         None => Turn::In(again),
         Some(due) if !due.is_zero() => Turn::In(due.min(again)),
         Some(_) if asked > JUST_NOW => ask(),
-        Some(_) => once_gone(slot, Duration::ZERO, condemn),
+        // A namespace that comes back brings pods: whoever stands still with this looks again.
+        Some(_) => {
+            let looked_at = seen.wall.saturating_sub(signed(asked)).unwrap_or(Timestamp::MIN);
+            once_gone(slot, Duration::ZERO, condemn(Some(looked_at)))
+        }
     }
 }
 

@@ -60,6 +60,10 @@ pub(super) struct Remnant {
 
 /// The first write to a ledger that is nobody's: with the slots that it must have.
 pub(super) fn pin(seen: &Observation) -> Turn {
+    // Which of the keys were published is not known, and whoever guessed might call one unpublished that pods hold.
+    if seen.unread.is_some() {
+        return Turn::Nothing;
+    }
     let Some(remnants) = &remnants(seen) else { return look(Look::Remnants) };
     let values = remnants.iter().filter(|remnant| remnant.value);
     let unasked = first(values.map(|remnant| ask(seen, remnants, remnant)));
@@ -115,6 +119,13 @@ fn users<'a>(remnants: impl Iterator<Item = &'a Remnant>) -> Vec<&'a str> {
 
 /// Why the slots of a ledger that was lost are not put back yet: as one word, and for people.
 pub(super) fn waits_for(seen: &Observation) -> Option<(&'static str, String)> {
+    if let Some(unread) = seen.unread.as_ref().filter(|_| pending(seen)) {
+        let message = format!(
+            "the ledger was lost; it is put together again from the operator's own Secrets and from those of the ApiKeys, which say what \
+             was published, and nothing is made or revoked before: {unread}"
+        );
+        return Some(("LedgerLost", message));
+    }
     let remnants = &remnants(seen).filter(|remnants| !remnants.is_empty() && pending(seen))?;
     let unasked =
         |remnant: &&Remnant| remnant.value && !matches!(ask(seen, remnants, remnant), Turn::Nothing);
@@ -153,7 +164,7 @@ fn ask(seen: &Observation, remnants: &[Remnant], remnant: &Remnant) -> Turn {
         return Turn::Nothing;
     }
     let refused_for = refused_since.zip(probed).map(|(since, last)| last.saturating_duration_since(since));
-    if refusals >= 3 && refused_for.is_some_and(|refused| refused >= span) {
+    if unclear_since.is_none() && refusals >= 3 && refused_for.is_some_and(|refused| refused >= span) {
         return refused(seen, remnants, remnant);
     }
     // Asked again after half of the time that three answers must span.
@@ -225,6 +236,7 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
         // Those that were left to people had been switched to as well.
         let switched = own.iter().filter(|remnant| remnant.released || live(remnant)).count();
         let count = i64::try_from(switched).unwrap_or(i64::MAX);
+        let living = own.iter().filter(|remnant| !remnant.released && live(remnant)).count();
         // What the Secret holds has the highest number.
         own.sort_by_key(|remnant| current.as_ref().is_some_and(|(attempt, ..)| *attempt == remnant.attempt));
         let mut number = shown.map_or(0, |switch| switch.number).max(count) - count;
@@ -238,10 +250,21 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
             number += i64::from(was_published(&state));
             let open = newest.is_some_and(|newest| newest.attempt == remnant.attempt);
             let trigger = if state == SlotState::Live { &answered } else { &remnant.trigger };
-            slots.push(Slot { trigger: trigger.clone(), ..slot(seen, remnant, state, number, open) });
+            let put_back = slot(seen, remnant, state, number, open);
+            // Of two that live nobody knows what pods were given meanwhile: they count from now on.
+            let only = living == 1 && put_back.state == SlotState::Live;
+            let since = switched_to(remnant).filter(|_| only).map_or(put_back.since, |at| at.min(seen.wall));
+            slots.push(Slot { trigger: trigger.clone(), since, ..put_back });
         }
     }
     slots
+}
+
+/// When the consumer Secret's key became the current one, by that Secret's own word, and no earlier than it was made: one that
+/// counted as new would be replaced as much later.
+fn switched_to(remnant: &Remnant) -> Option<Timestamp> {
+    let switch = remnant.published.as_ref().filter(|switch| switch.attempt == remnant.attempt)?;
+    Some(switch.at?.max(remnant.created?))
 }
 
 /// Only a published key can be left to people.

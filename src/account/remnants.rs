@@ -7,10 +7,12 @@ use crate::{
     api::{ApiKey, BagsAccount, account::Owner},
     consumer_secret::{self, ConsumerSecret, Written},
     context::Context,
+    env::chain,
     keystore::Entry,
 };
 
-/// Looks for keystore Secrets of the account, by a list and not by the cache: that may not show one yet.
+/// Looks for keystore Secrets of the account, by a list and not by the cache: that may not show one yet. Where what they say
+/// cannot be told, as a Secret that applications read may not be read, nothing is found, and the run goes on to say so.
 ///
 /// # Errors
 /// When the API server does not answer.
@@ -25,10 +27,16 @@ pub(super) async fn read(
         let (Some(attempt), Some(owner)) = (entry.attempt().map(str::to_owned), entry.made_for()) else {
             continue;
         };
-        remnants.push(Remnant {
-            published: published(context, &owner).await?,
-            ..remnant(&entry, attempt.clone(), owner)
-        });
+        match published(context, &owner).await {
+            Ok(published) => {
+                remnants.push(Remnant { published, ..remnant(&entry, attempt.clone(), owner) });
+            }
+            Err(failure) => {
+                found.unread = Some(chain(&failure));
+                found.failure.get_or_insert(failure);
+                return Ok(());
+            }
+        }
         found.entries.insert(attempt, entry);
     }
     found.remnants = Some(remnants);
@@ -60,5 +68,7 @@ async fn published(context: &Context, owner: &Owner) -> Result<Option<Written>, 
     let Some(key) = key else { return Ok(None) };
     // A Secret that may not be read does not say that nothing was published.
     let found = ConsumerSecret::of(context.env.kube.clone(), &key).read(i64::MAX).await;
-    Ok(consumer_secret::switch_of(&found.map_err(ActError::Remnants)?))
+    let (namespace, name) = (owner.namespace.clone(), key.secret_name());
+    let found = found.map_err(|source| ActError::ReadSecret { namespace, name, source })?;
+    Ok(consumer_secret::switch_of(&found))
 }

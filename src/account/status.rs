@@ -147,7 +147,8 @@ fn capabilities(known: &mut Capabilities, seen: &Observation) {
     if live && any_credential {
         known.create = Capability::Yes;
     }
-    if seen.credentials.problem.is_some() {
+    // Whether there is a token is not known where none can be read.
+    if seen.credentials.problem.is_some() && !seen.credentials.token {
         return;
     }
     if !seen.credentials.token {

@@ -17,8 +17,9 @@ use super::{
     decide::{Decision, since, words},
     hold::Reason,
     make,
-    observe::{Observation, Run},
+    observe::Observation,
     problem::Problem,
+    run::{Asked, Run},
 };
 use crate::{
     account::credentials::trust_of,
@@ -100,7 +101,21 @@ fn count_rotations(context: &Context, o: &Observation, changes: &[Change]) {
             Some((RotationOutcome::Finished, Some(since(o.now, current.since))))
         }
         Change::SwitchBack { .. } => Some((RotationOutcome::SwitchedBack, None)),
-        _ => None,
+        Change::Reserve { .. }
+        | Change::ReserveFurther { .. }
+        | Change::GiveBack { .. }
+        | Change::License { .. }
+        | Change::Identify { .. }
+        | Change::Publish { .. }
+        | Change::Retire { .. }
+        | Change::NotMade { .. }
+        | Change::Abandon { .. }
+        | Change::Lose { .. }
+        | Change::Doubt { .. }
+        | Change::Condemn { .. }
+        | Change::Release { .. }
+        | Change::Bury { .. }
+        | Change::Dismiss { .. } => None,
     });
     if let Some((outcome, overlap)) = outcome {
         context.metrics.rotation(outcome, overlap);
@@ -109,9 +124,8 @@ fn count_rotations(context: &Context, o: &Observation, changes: &[Change]) {
 
 /// A way back is worth an event: the rotation was asked for, and did not come about.
 async fn tell_switch_back(context: &Context, o: &Observation, changes: &[Change]) {
-    let back_to = changes.iter().find_map(|change| match change {
-        Change::SwitchBack { attempt, .. } => Some(attempt),
-        _ => None,
+    let back_to = changes.iter().find_map(|change| {
+        if let Change::SwitchBack { attempt, switch: _ } = change { Some(attempt) } else { None }
     });
     let Some(attempt) = back_to else { return };
     let before = o.slots().into_iter().find(|slot| slot.attempt.as_ref() == Some(attempt));
@@ -147,7 +161,7 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     };
     let memory = context.memory_of(&view.account.name_any(), &view.account);
     let clock = &context.env.clock;
-    let asked = clock.monotonic();
+    let (asked, at) = (clock.monotonic(), clock.wall());
     let answer = context.client(&memory).me(&value).await;
     let answer = answer.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
     let now = clock.monotonic();
@@ -159,9 +173,9 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     if creating.is_some() && matches!(answer, Probe::Alive { .. }) {
         context.metrics.key(KeyStep::Verified);
     }
-    run.probe = Some((attempt, answer));
+    run.asked = Some(Asked { attempt, answer, at });
     // A list from before does not show this use.
-    run.listed = false;
+    run.listed = None;
     Ok(())
 }
 
@@ -263,6 +277,6 @@ pub(super) fn reference(key: &ApiKey) -> k8s_openapi::api::core::v1::ObjectRefer
 
 /// A change that the ledger refused because it moved on.
 pub(super) fn is_race(refusal: Refusal) -> bool {
-    use Refusal::{HasPlace, LicenceOpen, NamespaceFull, NoRoom, Nobodys, NotInState};
-    matches!(refusal, LicenceOpen | NoRoom | NamespaceFull | NotInState | HasPlace | Nobodys)
+    use Refusal::{Anothers, HasPlace, LicenceOpen, NamespaceFull, NoRoom, Nobodys, NotInState};
+    matches!(refusal, LicenceOpen | NoRoom | NamespaceFull | NotInState | HasPlace | Nobodys | Anothers)
 }

@@ -7,10 +7,11 @@ use tracing::{debug, info, warn};
 
 use super::{
     act::{act, api, catch_up, reference, refresh},
-    decide::{Decision, decide},
+    decide::{Decision, decide, words},
     hold::{self, Hold, Reason},
-    observe::{Observation, Run, observe},
+    observe::{Observation, observe},
     problem::Problem,
+    run::Run,
     status::{Word, status},
 };
 use crate::{
@@ -49,7 +50,7 @@ pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) ->
 
 async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, ReconcileOutcome) {
     let uid = key.uid().unwrap_or_default();
-    let mut run = Run { key, gone: false, probe: None, consumer: None, pods: None, listed: false };
+    let mut run = Run::of(key);
     match rounds(context, &mut run).await {
         Ok(None) => {
             context.backoff.forget(&uid);
@@ -163,7 +164,7 @@ async fn write_status(
         return Ok(());
     }
     let begins = has_second_key(&next) && !has_second_key(&before);
-    let changed = begins || told(&next) != told(&before);
+    let changed = begins || has_ended(&before, &next) || told(&next) != told(&before);
     for _ in 0..2 {
         let key = ApiKey { status: Some(next.clone()), ..(*run.key).clone() };
         let options = PostParams::default();
@@ -188,33 +189,45 @@ async fn write_status(
             Err(error) => return Err(error.into()),
         }
     }
-    if let Some(event) = event(word.reason, &before, &next).filter(|_| changed) {
-        context.events.publish(&reference(&run.key), event, word.message).await;
+    for event in events(word.reason, &before, &next).into_iter().filter(|_| changed) {
+        let issued = observation.current().map(|current| words::issued(&observation.key, current));
+        let note = match (event, &issued) {
+            (EventReason::RotationFinished, Some(issued)) => issued.as_str(),
+            (_, Some(_) | None) => word.message,
+        };
+        context.events.publish(&reference(&run.key), event, note).await;
     }
     Ok(())
 }
 
-/// The event of a transition. Of a rotation, by the keys that there are: one that waits for its turn has not begun, and one
-/// that was turned back or is not wanted any more has not finished.
-fn event(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Option<EventReason> {
+/// The events of a transition. Of a rotation, by the keys that there are: one that waits for its turn has not begun, and one
+/// that was turned back or is not wanted any more has not finished. One may end and the next one begin at once.
+fn events(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Vec<EventReason> {
     let ready = before.conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
     let was = |reason: Reason| ready.is_some_and(|ready| ready.reason == reason.as_str());
-    // One that waits for its revocation, of a rotation before, is neither.
-    let older = |key: &KeySummary| {
-        let current = next.current.as_ref();
-        key.state == SlotState::Live.as_str()
-            && current.is_some_and(|current| key.revision < current.revision)
-    };
-    match reason {
-        Reason::Issued if told_of_rotation(before) => {
-            before.keys.iter().any(older).then_some(EventReason::RotationFinished)
-        }
+    let ended = has_ended(before, next);
+    let ends = reason == Reason::Issued || reason.is_of_rotation();
+    let finished = (ends && ended && told_of_rotation(before)).then_some(EventReason::RotationFinished);
+    let of_now = match reason {
+        Reason::Issued if told_of_rotation(before) => None,
         Reason::Rotating => {
-            let goes_on = has_second_key(before) && (was(Reason::Rotating) || was(Reason::RotationHeld));
+            let goes_on =
+                has_second_key(before) && !ended && (was(Reason::Rotating) || was(Reason::RotationHeld));
             (has_second_key(next) && !goes_on).then_some(EventReason::RotationStarted)
         }
         reason => reason.event(),
-    }
+    };
+    finished.into_iter().chain(of_now).collect()
+}
+
+/// Whether a key that was valid beside a newer one has gone. One that waits for its revocation, of a rotation before, is none.
+fn has_ended(before: &ApiKeyStatus, next: &ApiKeyStatus) -> bool {
+    let Some(current) = &next.current else { return false };
+    let lives = |key: &&KeySummary| key.state == SlotState::Live.as_str();
+    let older = before.keys.iter().filter(lives).filter(|key| key.revision < current.revision);
+    let mut gone =
+        older.filter(|key| !next.keys.iter().filter(lives).any(|other| other.revision == key.revision));
+    gone.next().is_some()
 }
 
 /// Whether people were last told of a rotation.
@@ -253,26 +266,33 @@ mod tests {
     fn a_key_of_an_earlier_rotation_that_waits_for_a_person_begins_and_ends_none() {
         use SlotState::{Creating, Live, Reserved, Revoking};
         let (issued, rotating) = (Reason::Issued, Reason::Rotating);
-        let (started, finished) = (Some(EventReason::RotationStarted), Some(EventReason::RotationFinished));
+        let (started, finished) = (EventReason::RotationStarted, EventReason::RotationFinished);
         let blocked = Reason::RotationBlocked;
         let waits = [(Live, 2), (Revoking, 1)];
-        let cases: [(_, _, &[_], _, &[_], _); 5] = [
-            ("an old key goes", rotating, &[(Live, 2), (Live, 1)], issued, &waits, finished),
-            ("the window ends", blocked, &waits, issued, &waits, None),
-            ("a look fails", blocked, &waits, rotating, &waits, None),
-            ("it begins", blocked, &waits, rotating, &[(Live, 2), (Reserved, 0), (Revoking, 1)], started),
+        let both = [(Live, 2), (Live, 1)];
+        let next_place = [(Live, 2), (Reserved, 0), (Revoking, 1)];
+        let cases: [(_, _, &[_], _, &[_], &[_]); 7] = [
+            ("an old key goes", rotating, &both, issued, &waits, &[finished]),
+            ("it goes with its ApiKey", rotating, &both, Reason::Deleting, &waits, &[]),
+            ("the window ends", blocked, &waits, issued, &waits, &[]),
+            ("a look fails", blocked, &waits, rotating, &waits, &[]),
+            ("it begins", blocked, &waits, rotating, &next_place, &[started]),
+            ("it goes on", rotating, &[(Live, 2), (Reserved, 0)], rotating, &[(Live, 2), (Creating, 3)], &[]),
             (
-                "it goes on",
+                "one goes, and the next one begins at once",
                 rotating,
-                &[(Live, 2), (Reserved, 0)],
+                &both,
                 rotating,
-                &[(Live, 2), (Creating, 3)],
-                None,
+                &next_place,
+                &[finished, started],
             ),
         ];
         for (case, was, before, reason, next, expected) in cases {
-            assert_eq!(event(reason, &told_so(was, before), &told_so(reason, next)), expected, "{case}");
+            assert_eq!(events(reason, &told_so(was, before), &told_so(reason, next)), expected, "{case}");
         }
+        let ended = |next: &[_]| has_ended(&told_so(rotating, &both), &told_so(rotating, next));
+        assert!(ended(&next_place), "what was told is the same");
+        assert!(!ended(&both));
     }
 
     #[test]

@@ -115,8 +115,8 @@ pub(crate) fn reader(name: &str, why: Option<Why>) -> Holder {
     }
 }
 
-/// A Deployment that reads the Secret: `how` is a strategy, `paused`, `failed`, `underway`, `not up` (with `Recreate`), or nothing; with a mark, or `""`; rolled out,
-/// but with pods that only a restart will move, if `stale`.
+/// A Deployment that reads the Secret: `how` is a strategy, `paused`, `failed`, `failed an hour ago`, `underway`, `not up` (with `Recreate`), or nothing; with a
+/// mark, or `""`; rolled out, but with pods that only a restart will move, if `stale`.
 pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consumer {
     let strategy =
         if ["Recreate", "left alone", "not up"].contains(&how) { "Recreate" } else { "RollingUpdate" };
@@ -126,10 +126,13 @@ pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consum
         mark => json!({"restart.keys.bags.fm/app-0": mark}),
     };
     let (updated, condition) = match how {
-        "failed" => {
+        "failed" | "failed an hour ago" => {
             let message = "ReplicaSet \"api-7\" has timed out progressing.";
             let reason = "ProgressDeadlineExceeded";
-            (1, json!({"type": "Progressing", "status": "False", "reason": reason, "message": message}))
+            let since = (how == "failed an hour ago").then(|| ago(HOUR));
+            let condition = json!({"type": "Progressing", "status": "False", "reason": reason, "message": message,
+                                   "lastTransitionTime": since});
+            (1, condition)
         }
         "underway" | "not up" => {
             (1, json!({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}))

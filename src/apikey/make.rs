@@ -18,8 +18,9 @@ use self::attempt::{Job, carry_out};
 use super::{
     act::{ensure_finalizer, is_race, refresh, secret_refused},
     hold::Reason,
-    observe::{AccountView, Observation, Run},
+    observe::{AccountView, Observation},
     problem::Problem,
+    run::Run,
 };
 use crate::{
     account::{
@@ -28,6 +29,7 @@ use crate::{
         memory::AccountMemory,
     },
     api::{
+        BagsAccount,
         account::{Capability, SlotState},
         name::full_key_name,
     },
@@ -183,7 +185,25 @@ async fn checks(
         Err(error) => return Err(error.into()),
     }
     let listed = listed.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
+    if let Some(problem) = listed.as_ref().and_then(|listed| of_another_user(&view.account, listed)) {
+        return Err(problem.into());
+    }
     Ok((key, listed))
+}
+
+/// What a list says against a creation: its token is another user's, in whose account the key would be made. A list without keys
+/// does not tell; where a wallet makes the key, it is the wallet's user's.
+fn of_another_user(account: &BagsAccount, listed: &Listed) -> Option<Problem> {
+    if account.spec.credentials.wallet.is_some() {
+        return None;
+    }
+    let (stranger, expected) = (listed.stranger.as_ref()?, account.expected_user()?);
+    let message = format!(
+        "the agent token of BagsAccount \"{}\" lists keys of user {stranger} of Bags, which is another user than the account's \
+         ({expected}); a platform person has to correct spec.expectedUser or the credentials' Secret; nothing is made before",
+        account.name_any()
+    );
+    Some(Problem::terminal(Reason::WrongUser, message))
 }
 
 /// The consumer Secret is there already: it must be ours.
@@ -227,10 +247,8 @@ async fn license(
     let written = context.ledger.update(&o.key.spec.account_ref.name, |draft| {
         licensed = (draft.now(), clock.monotonic());
         let waited = licensed.1.saturating_duration_since(placed_at);
-        let installation = draft.status.installation.as_ref();
         if waited > context.settings.timings.placeholder_fresh
             || draft.account.metadata.generation != view.account.metadata.generation
-            || installation != Some(&context.settings.installation)
         {
             return Err(Refusal::NotInState);
         }
@@ -266,17 +284,42 @@ async fn discard(context: &Context, placeholder: &Entry) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Observation, trigger};
+    use super::{Observation, of_another_user, trigger};
     use crate::{
+        account::{listing::Listed, lists::Coverage},
         api::{
-            account::{Slot, SlotState},
+            account::{Slot, SlotState, WalletRef},
             annotation,
         },
         apikey::{
             decide::rotation::{Due, due},
-            fixtures::{mine, seen},
+            fixtures::{account, mine, seen},
+            hold::Reason,
         },
+        backoff::FailureClass,
     };
+
+    #[test]
+    fn a_list_that_shows_another_users_keys_stops_a_creation_before_its_licence() {
+        let mut account = account();
+        account.spec.expected_user = Some("user-1".into());
+        let listed = |stranger: Option<&str>| Listed {
+            unmanaged: 1,
+            stray: vec![],
+            coverage: Coverage::No,
+            shows_last_use: false,
+            stranger: stranger.map(str::to_owned),
+        };
+        assert!(of_another_user(&account, &listed(None)).is_none());
+        let problem = of_another_user(&account, &listed(Some("user-2"))).unwrap();
+        assert_eq!((problem.reason, problem.class), (Reason::WrongUser, FailureClass::Terminal));
+        for part in ["\"main\"", "user-1", "user-2", "spec.expectedUser"] {
+            assert!(problem.message.contains(part), "{part} is not in: {}", problem.message);
+        }
+        account.spec.credentials.wallet =
+            Some(WalletRef { secret_name: "bags-main".into(), field: None, totp_field: None });
+        assert!(of_another_user(&account, &listed(Some("user-2"))).is_none(), "the wallet makes it");
+    }
 
     #[test]
     fn a_token_that_is_there_at_birth_or_stays_asks_for_no_rotation() {

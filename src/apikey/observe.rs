@@ -12,6 +12,7 @@ use super::{
     holders,
     permission::Permission,
     quiet::{Shown, Uses, signed},
+    run::{Run, still_holds},
 };
 use crate::{
     account::{
@@ -30,26 +31,10 @@ use crate::{
     context::Context,
     env::{CallError, call},
     keystore::Entry,
-    ledger::{LOOK_HOLDS, Ledger, Room, slots},
+    ledger::{Ledger, Room, slots},
     timings::Timings,
     workload::{Consumer, Rest, Scan, WorkloadRef},
 };
-
-/// What is carried from one round of a run to the next.
-pub struct Run {
-    /// The ApiKey, as last read or written.
-    pub key: Arc<ApiKey>,
-    /// It is not there any more, or another one of its name is: nothing is left to do for it here.
-    pub gone: bool,
-    /// What the key of an attempt answered in this run.
-    pub probe: Option<(String, Probe)>,
-    /// The consumer Secret as this run wrote it.
-    pub consumer: Option<Found>,
-    /// The pods of its namespace, where this run looked at them.
-    pub pods: Option<PodsSeen>,
-    /// A list of the account's keys was asked for before the point of no return.
-    pub listed: bool,
-}
 
 /// The pods of an ApiKey's namespace that read its Secret.
 #[derive(Clone, Debug, Default)]
@@ -151,6 +136,18 @@ pub struct AccountView {
     pub neighbours: bool,
 }
 
+impl AccountView {
+    /// Whether lists tell of the use of its keys. Credentials that cannot be read now promise them all the same: an hour without
+    /// them is not one in which nobody called.
+    #[must_use]
+    pub fn may_list(&self) -> bool {
+        match &self.credentials {
+            Ok(credentials) => credentials.token.is_some(),
+            Err(_) => self.account.spec.credentials.agent_token.is_some(),
+        }
+    }
+}
+
 /// An attempt that was licensed.
 pub struct CreatingView {
     /// Its slot.
@@ -241,9 +238,7 @@ impl Observation {
     /// When the pods were listed for a step that cannot be taken back, where that still holds.
     #[must_use]
     pub fn last_look(&self) -> Option<Timestamp> {
-        let looked_at = self.pods.as_ref()?.confirmed?;
-        let age = Duration::try_from(self.now.duration_since(looked_at)).unwrap_or(Duration::ZERO);
-        (age < LOOK_HOLDS).then_some(looked_at)
+        self.pods.as_ref()?.confirmed.filter(|looked_at| still_holds(*looked_at, self.now))
     }
 
     /// Since when no pod has been seen with another value than that of the last switch: kept in the status, as nothing else
@@ -303,8 +298,9 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         .map(|(attempt, view)| context.memory_of(&view.account.name_any(), &view.account).key(attempt));
     let known = known.unwrap_or_default();
     let asked_ago = known.probed.map(|at| context.env.clock.monotonic().saturating_duration_since(at));
+    let now = context.env.clock.wall();
     Ok(Observation {
-        now: context.env.clock.wall(),
+        now,
         timings: context.settings.timings.clone(),
         creating: match slots.iter().find(|slot| slot.state == SlotState::Creating) {
             Some(slot) => Some(creating(context, run, account.as_ref(), slot).await?),
@@ -318,15 +314,15 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         consumer,
         // Another process may have made a switch since: then they were judged by the one before.
         pods: run.pods.clone().filter(|pods| pods.switch == current.and_then(|slot| slot.published)),
-        current_probe: probed(run, current),
+        current_probe: run.answer_of(current, now),
         current_asked: known.probed.is_some(),
         current_failure: known.failure.zip(asked_ago),
-        previous_probe: probed(run, previous(&slots)),
+        previous_probe: run.answer_of(previous(&slots), now),
         uses: match (account.as_ref(), previous(&slots)) {
             (Some(view), Some(previous)) => Some(uses(context, view, &key, current, previous).await),
             _ => None,
         },
-        listed: run.listed,
+        listed: run.has_listed(now),
         base_url: context.settings.consumer_bags_url.clone(),
         secret_rival: secret_rival(context, &key),
         namespace_terminating: namespace.is_some_and(|n| n.metadata.deletion_timestamp.is_some()),
@@ -340,11 +336,6 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
 fn previous(slots: &[Slot]) -> Option<&Slot> {
     let current = slots::current(slots)?;
     slots::current(slots.iter().filter(|slot| slot.attempt != current.attempt))
-}
-
-fn probed(run: &Run, slot: Option<&Slot>) -> Option<Probe> {
-    let (attempt, probe) = run.probe.as_ref()?;
-    (Some(attempt) == slot?.attempt.as_ref()).then(|| probe.clone())
 }
 
 /// What the status keeps of the last switch: of it only what nothing else could tell the next process is ever asked.
@@ -373,7 +364,7 @@ async fn uses(
     // No later than it was told of: a time that lies ahead would be waited for.
     let told = list.and_then(|list| Some(lists::find(&list.keys, previous)?.last_used_at?.min(list.wall)));
     Uses {
-        may_list: view.credentials.as_ref().is_ok_and(|credentials| credentials.token.is_some()),
+        may_list: view.may_list(),
         listed_at: list.filter(|list| list.coverage == Coverage::Covers).map(|list| list.wall),
         tells: told.is_some(),
         previous: told
@@ -473,7 +464,6 @@ async fn creating(
     let known = account.map(|view| context.memory_of(&view.account.name_any(), &view.account).key(&attempt));
     let known = known.unwrap_or_default();
     let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
-    let probe = run.probe.as_ref().filter(|(probed, _)| *probed == attempt).map(|(_, probe)| probe.clone());
     let running = context.env.saves.running(&attempt);
     let valued = |entry: Option<Entry>| entry.filter(|entry| entry.value().is_some());
     let saved = match valued(context.keystore.cached(&attempt)) {
@@ -485,7 +475,7 @@ async fn creating(
         slot: slot.clone(),
         running,
         saved,
-        probe,
+        probe: run.answer_of(Some(slot), context.env.clock.wall()),
         refused_for: ago(known.refused_since),
         probed_ago: ago(known.probed),
     })

@@ -103,3 +103,21 @@ impl From<CredentialProblem> for Problem {
         Self::terminal(reason, format!("for the platform team: {problem}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_may_not_be_written_says_why() {
+        let said =
+            "bagsaccounts.keys.bags.fm \"main\" is forbidden: User \"operator\" cannot update resource";
+        let forbidden = Status::failure(said, "Forbidden").with_code(403).boxed();
+        let error = StoreError::Kube(Box::new(kube::Error::Api(forbidden)));
+        let Problem { reason, message, class: _ } = error.into();
+        assert_eq!(reason, Reason::ApiServerUnavailable);
+        assert!(message.contains(said), "{message}");
+    }
+}

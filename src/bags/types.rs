@@ -123,7 +123,7 @@ pub struct ListedKey {
     pub key_id: Option<String>,
     /// Its name; control characters replaced.
     pub name: String,
-    /// `active`, as far as is known; empty where the service does not say.
+    /// `active`, as far as is known; empty where the service does not say. Its other words are not documented.
     pub status: String,
     /// When it was made, by the service's clock.
     pub created_at: Option<Timestamp>,
@@ -133,11 +133,14 @@ pub struct ListedKey {
     pub user_id: Option<UserId>,
 }
 
+/// Words that say of a key that it is gone. Of what any other word means nobody knows, and a key that lives would be given up for it.
+const GONE: [&str; 4] = ["revoked", "deleted", "expired", "inactive"];
+
 impl ListedKey {
-    /// Whether the key takes one of the account's places: unless the service says otherwise, a listed key does.
+    /// Whether the key takes one of the account's places: unless the service says that it is gone, a listed key does.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.status.is_empty() || self.status.eq_ignore_ascii_case("active")
+        !GONE.iter().any(|word| self.status.eq_ignore_ascii_case(word))
     }
 }
 
@@ -212,6 +215,22 @@ mod tests {
             [b"", b"a b", b"a\n", b"\ta", b"a\0b", "wért".as_bytes(), b"\xff", &[b'a'; 1025]];
         for bad in bad {
             assert_eq!(KeyValue::parse(bad), Err(KeyValueError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_listed_key_takes_a_place_unless_a_known_word_says_that_it_is_gone() {
+        let takes_place = |status: &str| {
+            let (name, status) = ("Web".to_owned(), status.to_owned());
+            let key =
+                ListedKey { key_id: None, name, status, created_at: None, last_used_at: None, user_id: None };
+            key.is_active()
+        };
+        for word in ["", "active", "Active", "pending", "suspended", "a word of a newer version"] {
+            assert!(takes_place(word), "{word}");
+        }
+        for word in ["revoked", "REVOKED", "deleted", "expired", "inactive"] {
+            assert!(!takes_place(word), "{word}");
         }
     }
 

@@ -70,8 +70,9 @@ pub enum Change {
     Lose { attempt: String, key_id: Option<String> },
     /// Creating → Unresolved: nobody can tell whether the key exists, or whose it is.
     Doubt { attempt: String, reason: &'static str },
-    /// Lost → Revoking, Live → Revoking. `emergency` lifts the protection of the owner's current key.
-    Condemn { attempt: String, emergency: bool },
+    /// Lost → Revoking, Live → Revoking. `emergency` lifts the protection of the owner's current key. `looked_at`: judged by a look
+    /// at who may use it; refused where that is too long ago by now.
+    Condemn { attempt: String, emergency: bool, looked_at: Option<Timestamp> },
     /// Live → Released: left to people on purpose.
     Release { attempt: String },
     /// Revoking → Reserved (the last slot of a living owner), else → gone: proven dead.
@@ -92,6 +93,9 @@ pub enum Refusal {
     /// The ledger belongs to no installation yet: it is a new account's, or it was lost.
     #[error("the ledger belongs to no installation of the operator yet")]
     Nobodys,
+    /// The ledger belongs to another installation: it was taken over since it was looked at.
+    #[error("the ledger belongs to another installation of the operator")]
+    Anothers,
     /// Another creation of the account is under way.
     #[error("another creation of the account is under way")]
     LicenceOpen,
@@ -221,10 +225,7 @@ impl Ledger {
             }
             Change::Retire { attempt, switch, looked_at } => {
                 self.superseded(attempt, *switch)?;
-                let age = Duration::try_from(terms.now.duration_since(*looked_at)).unwrap_or(Duration::ZERO);
-                if age >= LOOK_HOLDS {
-                    return Err(Refusal::NotInState);
-                }
+                look_holds(*looked_at, terms.now)?;
                 next.enter(attempt, &[SlotState::Live], SlotState::Revoking, terms.now)?;
             }
             Change::NotMade { attempt, reason } => next.not_made(attempt, reason, terms.now)?,
@@ -249,7 +250,12 @@ impl Ledger {
                 let slot = next.slot(attempt, &[SlotState::Unresolved])?;
                 slot.failures = Some(failed(slot.failures.as_ref(), reason, terms.now));
             }
-            Change::Condemn { attempt, emergency } => next.condemn(attempt, *emergency, terms.now)?,
+            Change::Condemn { attempt, emergency, looked_at } => {
+                if let Some(looked_at) = looked_at {
+                    look_holds(*looked_at, terms.now)?;
+                }
+                next.condemn(attempt, *emergency, terms.now)?;
+            }
             Change::Release { attempt } => {
                 next.enter(attempt, &[SlotState::Live], SlotState::Released, terms.now)?
             }
@@ -287,6 +293,12 @@ impl Ledger {
 #[must_use]
 pub fn current<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> Option<&'a Slot> {
     slots.into_iter().filter(|slot| slot.state == SlotState::Live).max_by_key(|slot| slot.published)
+}
+
+/// What was judged by a look holds for a while. Whoever stood still since then knows nothing of a pod that came meanwhile.
+fn look_holds(looked_at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
+    let age = Duration::try_from(now.duration_since(looked_at)).unwrap_or(Duration::ZERO);
+    if age < LOOK_HOLDS { Ok(()) } else { Err(Refusal::NotInState) }
 }
 
 /// Whether a slot holds an open licence (I5).

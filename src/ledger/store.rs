@@ -25,9 +25,12 @@ use super::{
     slots::{Change, Ledger, Refusal, Terms},
 };
 use crate::{
-    api::{BagsAccount, BagsAccountStatus, account::Slot},
+    api::{
+        BagsAccount, BagsAccountStatus,
+        account::{Installation, Slot},
+    },
     clock::Clock,
-    env::version,
+    env::{explain, version},
     timings::Timings,
 };
 
@@ -43,8 +46,8 @@ pub enum StoreError {
     #[error("there is no BagsAccount \"{0}\"")]
     NoAccount(String),
     /// The ledger as it is does not allow the change.
-    #[error("the ledger does not allow it")]
-    Refused(#[source] Refusal),
+    #[error("the ledger does not allow it: {0}")]
+    Refused(Refusal),
     /// The write would have broken an invariant; nothing was sent.
     #[error("the write would have broken an invariant: {0}")]
     Violation(String),
@@ -55,8 +58,25 @@ pub enum StoreError {
     #[error("failed to write the ledger: no answer in {} s", WRITE_DEADLINE.as_secs())]
     Timeout,
     /// The API server answered with an error.
-    #[error("failed to read or write the ledger")]
-    Kube(#[source] Box<kube::Error>),
+    #[error("failed to read or write the ledger: {}", explain(.0))]
+    Kube(Box<kube::Error>),
+}
+
+impl StoreError {
+    /// Whether the API server understood the write and said no: it has no effect, now or later, nor would another one
+    /// like it.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        match self {
+            Self::Kube(error) => match &**error {
+                kube::Error::Api(status) => matches!(status.code, 400 | 403 | 405 | 413 | 422),
+                _ => false,
+            },
+            Self::NoAccount(_) | Self::Refused(_) | Self::Violation(_) | Self::Contended | Self::Timeout => {
+                false
+            }
+        }
+    }
 }
 
 /// A version of an account being changed.
@@ -68,6 +88,8 @@ pub struct Draft<'a> {
     waiver: Waiver,
     now: jiff::Timestamp,
     timings: &'a Timings,
+    /// Who writes.
+    installation: &'a Installation,
 }
 
 impl Draft<'_> {
@@ -87,10 +109,12 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// When the ledger does not allow it; also where it is nobody's, as its slots may be lost: whoever decided before that happened
-    /// would keep them from being put back.
+    /// would keep them from being put back; and where another installation has taken it over since.
     pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
-        if self.status.installation.is_none() {
-            return Err(Refusal::Nobodys);
+        match &self.status.installation {
+            None => return Err(Refusal::Nobodys),
+            Some(holder) if holder != self.installation => return Err(Refusal::Anothers),
+            Some(_) => {}
         }
         let next = Ledger::of(Some(&self.status)).apply(change, &self.terms())?;
         if matches!(change, Change::Condemn { emergency: true, .. }) {
@@ -99,6 +123,22 @@ impl Draft<'_> {
         self.status.slots = next.slots;
         self.status.departed = next.departed;
         Ok(())
+    }
+
+    /// Takes a licence back whose write was not answered. Where it is not there it may still be under way, so it is given and taken
+    /// back at once: that write is of the version that this one replaces, and conflicts from now on. Whether there is room does not
+    /// matter, as nothing is made.
+    ///
+    /// # Errors
+    /// When neither is possible: the ledger has moved on without the licence, which cannot arrive any more.
+    pub fn take_back(&mut self, license: &Change, not_made: &Change) -> Result<(), Refusal> {
+        if self.apply(not_made).is_ok() {
+            return Ok(());
+        }
+        let room = Room { limit: i64::MAX, ..self.room() };
+        let licensed = Ledger::of(Some(&self.status)).apply(license, &Terms { room, ..self.terms() })?;
+        self.status.slots = licensed.slots;
+        self.apply(not_made)
     }
 
     /// Puts slots back that were lost with the account's status.
@@ -142,6 +182,8 @@ pub struct LedgerStore {
     api: Api<BagsAccount>,
     clock: Arc<dyn Clock>,
     timings: Timings,
+    /// Whose ledgers are written.
+    installation: Installation,
     seen: Store<BagsAccount>,
     last: Mutex<HashMap<String, Last>>,
 }
@@ -149,8 +191,14 @@ pub struct LedgerStore {
 impl LedgerStore {
     /// `seen` is the cache of the watch on accounts.
     #[must_use]
-    pub fn new(client: Client, clock: Arc<dyn Clock>, timings: Timings, seen: Store<BagsAccount>) -> Self {
-        Self { api: Api::all(client), clock, timings, seen, last: Mutex::default() }
+    pub fn new(
+        client: Client,
+        clock: Arc<dyn Clock>,
+        timings: Timings,
+        installation: Installation,
+        seen: Store<BagsAccount>,
+    ) -> Self {
+        Self { api: Api::all(client), clock, timings, installation, seen, last: Mutex::default() }
     }
 
     /// The newest version that this process knows: the last acknowledged write, or what the watch saw since.
@@ -201,7 +249,9 @@ impl LedgerStore {
         let mut last = last.lock().await;
         let account = match &*last {
             Known::Acknowledged(ours) => newer(ours, live),
-            Known::Nothing | Known::Doubtful => live,
+            Known::Nothing => live,
+            // It may have been read before the write in doubt was applied.
+            Known::Doubtful => self.get(name).await?,
         };
         self.attempt(&account, &mut last, &mut decide).await?.ok_or(StoreError::Contended)
     }
@@ -293,6 +343,7 @@ impl LedgerStore {
             waiver: Waiver::None,
             now: to_microseconds(self.clock.wall()),
             timings: &self.timings,
+            installation: &self.installation,
         };
         decide(&mut draft).map_err(StoreError::Refused)?;
         if draft.is_held() {

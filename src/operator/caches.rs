@@ -32,8 +32,9 @@ use crate::{
     env::kind_of_watch,
 };
 
-/// What changed, for a controller.
-pub(super) type Changes<K> = UnboundedReceiver<Result<K, watcher::Error>>;
+/// What changed, for a controller. Failures of a watch are none of it: a controller holds back for a while after one, also
+/// what others wake, and the watch has done so itself.
+pub(super) type Changes<K> = UnboundedReceiver<K>;
 
 /// What the controllers are told of.
 pub(super) struct Told {
@@ -140,10 +141,12 @@ where
 }
 
 /// Tells a controller of changes, and goes on where nobody listens any more: the cache is filled on the way.
-async fn tell<T>(changes: impl Stream<Item = T>, to: UnboundedSender<T>) {
+async fn tell<K>(changes: impl Stream<Item = Result<K, watcher::Error>>, to: UnboundedSender<K>) {
     changes
         .for_each(|change| {
-            let _ = to.unbounded_send(change);
+            if let Ok(object) = change {
+                let _ = to.unbounded_send(object);
+            }
             ready(())
         })
         .await;
@@ -151,7 +154,9 @@ async fn tell<T>(changes: impl Stream<Item = T>, to: UnboundedSender<T>) {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
+    use std::sync::Mutex;
+
+    use futures::{FutureExt, stream};
     use kube::runtime::{reflector, watcher::Event};
 
     use super::*;
@@ -174,7 +179,7 @@ mod tests {
             cache.state().len()
         };
         assert_eq!(shows("first"), 1);
-        assert!(changed.next().await.unwrap().is_ok());
+        assert_eq!(changed.next().await.unwrap().name_any(), "first");
         drop(changed);
         assert_eq!(shows("second"), 2);
         // Admission has ended before the process, or the other way round.
@@ -182,5 +187,25 @@ mod tests {
         assert_eq!(shows("third"), 3);
         stop.cancel();
         assert!(kept.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_a_watch_is_kept_from_the_controller() {
+        let (to_controller, changed) = unbounded();
+        tell(stream::iter([Err(watcher::Error::NoResourceVersion), Ok(key())]), to_controller).await;
+        let told: Vec<String> = changed.map(|key| key.name_any()).collect().await;
+        assert_eq!(told, [key().name_any()]);
+    }
+
+    #[tokio::test]
+    async fn a_list_shows_in_the_cache_when_its_end_is_told_and_not_before() {
+        let (cache, writer) = reflector::store::<ApiKey>();
+        let synced = Synced::new(Readiness::awaiting([]));
+        let shown = Mutex::new(Vec::new());
+        let list = [Event::Init, Event::InitApply(key()), Event::InitDone];
+        let events = stream::iter(list.map(Ok));
+        let told = |_: &Event<_>| shown.lock().unwrap().push(cache.state().len());
+        reflected(events, writer, "ApiKey", &synced, told).for_each(|_| ready(())).await;
+        assert_eq!(*shown.lock().unwrap(), [0, 0, 1]);
     }
 }

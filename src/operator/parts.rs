@@ -65,7 +65,13 @@ pub fn context(
     Context {
         keys: watches.keys.0.clone(),
         written: Written::default(),
-        ledger: LedgerStore::new(kube.clone(), clock.clone(), timings.clone(), watches.accounts.0.clone()),
+        ledger: LedgerStore::new(
+            kube.clone(),
+            clock.clone(),
+            timings.clone(),
+            installation.clone(),
+            watches.accounts.0.clone(),
+        ),
         keystore: Keystore::new(kube.clone(), &installation.namespace, watches.secrets.0.clone()),
         memory: Memory::default(),
         operator_budget: Arc::new(Budget::per_hour(config.requests_per_hour, clock.clone())),

@@ -39,8 +39,17 @@ pub struct Wake {
     listed_accounts: Arc<Listed<BagsAccount>>,
 }
 
-/// What a cache held before a new list began: of what went while nobody watched, only its absence tells.
+/// What a cache held before a new list began. Of what went while nobody watched only its absence tells; and what came or changed
+/// meanwhile is told of page by page, before the cache shows any of it: who looks then finds nothing, or what was there before.
 struct Listed<K>(Mutex<Vec<Arc<K>>>);
+
+/// What a new list came to.
+struct News<K> {
+    /// What it no longer shows.
+    gone: Vec<Arc<K>>,
+    /// What was not there before, or as another version.
+    fresh: Vec<Arc<K>>,
+}
 
 impl<K> Default for Listed<K> {
     fn default() -> Self {
@@ -52,21 +61,23 @@ impl<K> Listed<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
 {
-    /// What a new list no longer shows, at its end; the cache has seen the event already.
-    fn gone(&self, cache: &Store<K>, event: &Event<K>) -> Vec<Arc<K>> {
-        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What a new list came to, at its end; the cache has seen the event already.
+    fn news(&self, cache: &Store<K>, event: &Event<K>) -> News<K> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut gone, mut fresh) = (Vec::new(), Vec::new());
         match event {
-            Event::Init => *before = cache.state(),
+            Event::Init => *held = cache.state(),
             Event::InitDone => {
-                let there: HashSet<Option<String>> =
-                    cache.state().iter().map(|object| object.uid()).collect();
-                let mut gone = std::mem::take(&mut *before);
+                (gone, fresh) = (std::mem::take(&mut *held), cache.state());
+                let there: HashSet<_> = fresh.iter().map(|object| object.uid()).collect();
+                let known: HashSet<_> =
+                    gone.iter().map(|object| (object.uid(), object.resource_version())).collect();
                 gone.retain(|object| !there.contains(&object.uid()));
-                return gone;
+                fresh.retain(|object| !known.contains(&(object.uid(), object.resource_version())));
             }
             Event::InitApply(_) | Event::Apply(_) | Event::Delete(_) => {}
         }
-        Vec::new()
+        News { gone, fresh }
     }
 }
 
@@ -98,7 +109,9 @@ impl Wake {
 
     /// An ApiKey that goes, or rests, makes room: for its use, its Secret's name, its slot, those who wait behind it.
     pub fn by_key(&self, event: &Event<ApiKey>) {
-        self.listed_keys.gone(&self.keys, event).iter().for_each(|gone| self.key_gone(gone));
+        let News { gone, fresh } = self.listed_keys.news(&self.keys, event);
+        gone.iter().for_each(|gone| self.key_gone(gone));
+        fresh.iter().for_each(|fresh| self.key(fresh));
         match event {
             Event::Delete(gone) => self.key_gone(gone),
             Event::Apply(leaving) if leaving.metadata.deletion_timestamp.is_some() => self.room_of(leaving),
@@ -140,21 +153,24 @@ impl Wake {
     /// An account's change concerns the ApiKeys that wait for something of it; those whose key is live and stays so
     /// are left in peace, or each write of the ledger would cost a request for each of them.
     pub fn by_account(&self, event: &Event<BagsAccount>) {
-        self.listed_accounts.gone(&self.accounts, event).iter().for_each(|gone| self.account_gone(gone));
+        let News { gone, fresh } = self.listed_accounts.news(&self.accounts, event);
+        gone.iter().for_each(|gone| self.account_gone(gone));
+        fresh.iter().for_each(|fresh| self.account(&fresh.name_any()));
         match event {
-            Event::Apply(account) | Event::InitApply(account) => {
-                let status = account.status.clone().unwrap_or_default();
-                self.context.metrics.account(
-                    &account.name_any(),
-                    &status.slots,
-                    &status.capacity.unwrap_or_default(),
-                );
-                let edited = self.edited(account);
-                self.keys_of(account, |key, ledger| edited || unsettled(key, ledger));
-            }
+            Event::Apply(account) => self.account_shown(account),
+            // Not page by page: who is woken looks at the cache.
+            Event::InitDone => self.accounts.state().iter().for_each(|account| self.account_shown(account)),
             Event::Delete(account) => self.account_gone(account),
-            Event::Init | Event::InitDone => {}
+            Event::Init | Event::InitApply(_) => {}
         }
+    }
+
+    fn account_shown(&self, account: &BagsAccount) {
+        let status = account.status.clone().unwrap_or_default();
+        let capacity = status.capacity.unwrap_or_default();
+        self.context.metrics.account(&account.name_any(), &status.slots, &capacity);
+        let edited = self.edited(account);
+        self.keys_of(account, |key, ledger| edited || unsettled(key, ledger));
     }
 
     fn account_gone(&self, gone: &BagsAccount) {
@@ -237,9 +253,24 @@ fn unsettled(key: &ApiKey, ledger: &Ledger) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use futures::{FutureExt, StreamExt};
+    use http::{Request, Response};
+    use kube::{Client, client::Body, runtime::reflector};
+
     use super::*;
-    use crate::ledger::slots::tests::{owner, slot};
-    use kube::runtime::reflector;
+    use crate::{
+        api::account::Installation,
+        apikey::fixtures::account,
+        bags::{BagsService, TransportError},
+        clock::{Randomness, SystemClock},
+        config::{Cli, Command, Config},
+        env::Env,
+        ledger::slots::tests::{owner, slot},
+        operator::parts::{self, Watches},
+        saves::Saves,
+        webhook::registration::Registration,
+    };
 
     fn key(uid: &str) -> ApiKey {
         serde_json::from_value(serde_json::json!({
@@ -251,30 +282,99 @@ mod tests {
     }
 
     #[test]
-    fn what_a_new_list_no_longer_shows_is_gone() {
+    fn what_a_new_list_no_longer_shows_is_gone_and_what_it_shows_anew_is_fresh() {
         let (cache, mut writer) = reflector::store();
         let listed = Listed::default();
         let mut told = |event: Event<ApiKey>| {
             writer.apply_watcher_event(&event);
-            let gone = listed.gone(&cache, &event);
-            gone.iter().filter_map(|key| key.uid()).collect::<Vec<_>>()
+            let News { gone, fresh } = listed.news(&cache, &event);
+            [gone, fresh].map(|keys| {
+                let mut uids: Vec<String> = keys.iter().filter_map(|key| key.uid()).collect();
+                uids.sort();
+                uids
+            })
         };
-        for event in [Event::Init, Event::InitApply(key("a")), Event::InitApply(key("b")), Event::InitDone] {
-            assert!(told(event).is_empty(), "the first list");
+        let nothing = [const { Vec::<String>::new() }; 2];
+        for event in [Event::Init, Event::InitApply(key("a")), Event::InitApply(key("b"))] {
+            assert_eq!(told(event), nothing);
         }
-        assert!(told(Event::Apply(key("c"))).is_empty());
-        assert!(told(Event::Init).is_empty());
-        // One of the same name, and one that is new.
-        let mut again = key("b");
+        assert_eq!(told(Event::InitDone), [vec![], vec!["a", "b"]], "the first list");
+        assert_eq!(told(Event::Apply(key("c"))), nothing);
+        assert_eq!(told(Event::Init), nothing);
+        // One of the same name, one that is new, and one that was edited.
+        let (mut again, mut edited) = (key("b"), key("c"));
         again.metadata.uid = Some("b2".into());
-        for event in [Event::InitApply(key("a")), Event::InitApply(again), Event::InitApply(key("d"))] {
-            assert!(told(event).is_empty());
+        edited.metadata.resource_version = Some("2".into());
+        for object in [key("a"), again, key("d"), edited] {
+            assert_eq!(told(Event::InitApply(object)), nothing, "the cache shows it at the end of the list");
         }
-        let mut gone = told(Event::InitDone);
-        gone.sort();
-        assert_eq!(gone, ["b", "c"]);
-        assert!(told(Event::Init).is_empty());
-        assert_eq!(told(Event::InitDone).len(), 3, "all of them");
+        assert_eq!(told(Event::InitDone), [vec!["b"], vec!["b2", "c", "d"]]);
+        assert_eq!(told(Event::Init), nothing);
+        // It is begun again, as where a page of it failed.
+        assert_eq!(told(Event::InitApply(key("e"))), nothing);
+        assert_eq!(told(Event::Init), nothing);
+        assert_eq!(told(Event::InitDone), [vec!["a", "b2", "c", "d"], vec![]]);
+    }
+
+    /// A process that has asked nobody yet.
+    fn context(watches: &Watches) -> Arc<Context> {
+        let kube = tower::service_fn(|_: Request<Body>| async {
+            Err::<Response<Body>, _>(std::io::Error::other("nobody answers"))
+        });
+        let env = Env {
+            kube: Client::new(kube, "unused"),
+            bags: BagsService::new(tower::service_fn(|_| async { Err(TransportError::Broken) })),
+            clock: Arc::new(SystemClock),
+            randomness: Randomness::from_seed(1),
+            saves: Saves::default(),
+        };
+        let Command::Run(flags) =
+            Cli::parse_from(["bags-operator", "run", "--namespace=bags-system"]).command;
+        let config = Config::try_from(*flags).unwrap();
+        let installation = Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() };
+        let registration = tokio::sync::watch::channel(Registration::Unwatched).1;
+        Arc::new(parts::context(&config, env, installation, watches, registration))
+    }
+
+    /// Names of what was woken since.
+    fn names<K: kube::Resource<DynamicType = ()>>(
+        woken: &mut UnboundedReceiver<ObjectRef<K>>,
+    ) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::iter::from_fn(|| woken.next().now_or_never().flatten().map(|object| object.name)).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn what_a_list_shows_anew_is_woken_when_the_cache_shows_it_and_not_before() {
+        let mut watches = Watches::new();
+        let (wake, mut woken_keys, mut woken_accounts) =
+            Wake::new(watches.keys.0.clone(), watches.accounts.0.clone(), context(&watches));
+        let mut told = |event: Event<ApiKey>| {
+            watches.keys.1.apply_watcher_event(&event);
+            wake.by_key(&event);
+            names(&mut woken_keys)
+        };
+        for (shown, fresh) in [(vec!["a"], vec!["app-a"]), (vec!["a", "b"], vec!["app-b"])] {
+            assert!(told(Event::Init).is_empty());
+            for uid in shown {
+                assert!(told(Event::InitApply(key(uid))).is_empty());
+            }
+            assert_eq!(told(Event::InitDone), fresh);
+        }
+        let mut told = |event: Event<BagsAccount>| {
+            watches.accounts.1.apply_watcher_event(&event);
+            wake.by_account(&event);
+            (names(&mut woken_accounts), names(&mut woken_keys))
+        };
+        // Those who wait for something of an account are woken by each list, as by each of its changes.
+        let waiting = vec!["app-a".to_owned(), "app-b".to_owned()];
+        for fresh in [vec!["main".to_owned()], vec![]] {
+            assert_eq!(told(Event::Init), (vec![], vec![]));
+            assert_eq!(told(Event::InitApply(account())), (vec![], vec![]));
+            assert_eq!(told(Event::InitDone), (fresh, waiting.clone()));
+        }
     }
 
     #[test]

@@ -256,10 +256,14 @@ fn slow(account: &str) -> Denial {
 }
 
 fn unanswered(error: &CallError) -> Denial {
-    warn!(error = %error.kind(), "An account could not be read");
+    warn!(error = %error.kind(), "What a verdict is made of could not be read");
     Denial::passing(
         "ApiServerUnavailable",
-        format!("the account could not be read: {}; apply the ApiKey again in a moment", error.kind()),
+        format!(
+            "the account, the namespace or an ApiKey of the same use could not be read: {}; apply the ApiKey again in a \
+             moment",
+            error.kind()
+        ),
     )
 }
 

@@ -34,7 +34,7 @@ use crate::{
     admin::Readiness,
     api::mark,
     clock::Clock,
-    env::{CallError, call},
+    env::{CallError, call, chain},
     metrics::Metrics,
 };
 
@@ -54,7 +54,7 @@ enum TurnError {
     Secret(CallError),
     #[error("the webhook's configuration could not be read or written: {}", .0.kind())]
     Configuration(CallError),
-    #[error("{0}")]
+    #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
 
@@ -78,7 +78,7 @@ impl ResolvesServerCert for Serving {
 pub(super) struct Keeper {
     /// For calls.
     pub(super) client: Client,
-    /// For watches: without a bound on how long it hears nothing, as nobody touches what is watched for weeks.
+    /// For watches: a connection on which nothing happens for some minutes is ended, and the watch begun again.
     pub(super) watching: Client,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
@@ -124,7 +124,7 @@ impl Keeper {
             let wait = match turn {
                 Ok(wait) => wait.min(LONGEST_WAIT),
                 Err(error) => {
-                    warn!(%error, "The webhook's certificates are looked at again");
+                    warn!(error = %chain(&error), "The webhook's certificates are looked at again");
                     RETRY
                 }
             };

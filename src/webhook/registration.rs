@@ -221,20 +221,27 @@ impl<'a> Configuration<'a> {
         }
         // No replica of ours goes back: it writes over the version that it has read before the authorities.
         let taken_away = dealings.held.as_ref().is_some_and(|(held, _)| held == bundle);
-        if taken_away || webhooks.iter().any(foreign) {
-            warn!(configuration = self.name, by = writer, "Somebody else's caBundle is replaced");
-            dealings.replaces(writer, now);
-        }
+        let replaces = taken_away || webhooks.iter().any(foreign);
         for webhook in &mut *webhooks {
             webhook.client_config.ca_bundle = Some(ours.clone());
         }
-        let registered = self.registered(webhooks, dealings, now);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match call(self.api.replace(&self.name, &params, &configuration)).await {
+        let written = call(self.api.replace(&self.name, &params, &configuration)).await;
+        // Each bundle counts once, however often it could not be replaced; also where another replica was faster.
+        let replaced = match &written {
+            Ok(_) => replaces,
+            Err(error) => replaces && error.is_conflict(),
+        };
+        if replaced {
+            warn!(configuration = self.name, by = writer, "Somebody else's caBundle was replaced");
+            dealings.replaces(writer, now);
+        }
+        match written {
             Ok(written) => {
                 dealings.holds(bundle, &written);
                 info!(configuration = self.name, "The caBundle of the webhook's configuration was written");
-                Ok(Look::Settled(registered))
+                let webhooks = configuration.webhooks.unwrap_or_default();
+                Ok(Look::Settled(self.registered(&webhooks, dealings, now)))
             }
             Err(error) if error.is_refusal() => Ok(Look::Settled(self.wrong(&error))),
             Err(error) => Err(error),
@@ -264,7 +271,11 @@ fn gap(webhook: &ValidatingWebhook, hosts: &[String]) -> Option<String> {
     let ValidatingWebhook { name, client_config, .. } = webhook;
     let host = match (&client_config.service, &client_config.url) {
         (Some(service), _) => Some(format!("{}.{}.svc", service.name, service.namespace)),
-        (None, Some(url)) => url.parse().ok().and_then(|url: http::Uri| url.host().map(str::to_owned)),
+        // An IPv6 address stands in brackets in a URL, and nowhere else.
+        (None, Some(url)) => {
+            let url = url.parse::<http::Uri>().ok();
+            url.and_then(|url| url.host().map(|host| host.trim_matches(['[', ']']).to_owned()))
+        }
         (None, None) => None,
     };
     let host = host.unwrap_or_default();

@@ -23,7 +23,7 @@ const FEW: i64 = 1;
 pub struct Case<'a> {
     /// The new ApiKey, with uid and namespace.
     pub key: &'a ApiKey,
-    /// Its account as a live read showed it; `None`: there is none of that name.
+    /// Its account, as this process knows it or as a live read showed it; `None`: there is none of that name.
     pub account: Option<&'a BagsAccount>,
     /// What the account has for it; asked only where there is an account.
     pub claim: Option<&'a Claim>,
@@ -91,18 +91,9 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     // A try of the same name that came to nothing is no reason to refuse the next one.
     let ledger = ledger.without_earlier_try(&key.owner());
     let queue = account.admission() == Admission::Queue;
-    let namespace = key.namespace().unwrap_or_default();
     // Whoever may not use the account is told that, and nothing of how it is.
-    match &claim.permission {
-        Permission::Granted | Permission::Max(_) => {}
-        Permission::Namespace => {
-            let message = words::namespace_not_allowed(&name, &namespace);
-            return Denial::lasting("NamespaceNotAllowed", message);
-        }
-        Permission::Environment(allowed) => {
-            let message = words::environment_not_allowed(&name, &key.spec.environment, allowed);
-            return Denial::lasting("EnvironmentNotAllowed", message);
-        }
+    if let Some(denial) = not_permitted(key, &name, &claim.permission) {
+        return denial;
     }
     match standing(account, &ledger, installation) {
         Some(obstacle) if queue && obstacle.reason == NOT_READY => {
@@ -112,7 +103,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         None => {}
     }
     if let Permission::Max(max) = claim.permission {
-        let full = words::namespace_full(&name, &namespace, max);
+        let full = words::namespace_full(&name, &key.namespace().unwrap_or_default(), max);
         return match queue {
             true => admit_without_place(format!("{full}; {}", words::WAITS)),
             false => Denial::lasting(
@@ -121,19 +112,8 @@ pub fn judge(case: &Case<'_>) -> Verdict {
             ),
         };
     }
-    if let Some(rival) = &claim.use_rival {
-        return admit_without_place(words::duplicate_use(key, rival));
-    }
-    if let Some(rival) = &claim.secret_rival {
-        return admit_without_place(format!(
-            "{}; {}",
-            words::has_secret(key, rival),
-            words::WAITS_FOR_SECRET
-        ));
-    }
-    if key.suspended() {
-        let message = "spec.suspend is true: no slot is kept for this ApiKey; one has to be free when it is set to false";
-        return admit_without_place(message.to_owned());
+    if let Some(warning) = waits_for_else(key, claim) {
+        return admit_without_place(warning);
     }
     if !claim.fits(&ledger) {
         let sums = words::room(&name, &claim.room, &ledger.slots, claim.ahead);
@@ -145,6 +125,33 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     let (owner, key_use) = (key.owner(), key.key_use());
     let reserve = Change::Reserve { owner, key_use, ahead: claim.ahead, max: claim.max };
     Verdict::Admit { reserve: Some(reserve), warnings: warnings(&name, claim, &ledger) }
+}
+
+fn not_permitted(key: &ApiKey, account: &str, permission: &Permission) -> Option<Verdict> {
+    match permission {
+        Permission::Granted | Permission::Max(_) => None,
+        Permission::Namespace => {
+            let message = words::namespace_not_allowed(account, &key.namespace().unwrap_or_default());
+            Some(Denial::lasting("NamespaceNotAllowed", message))
+        }
+        Permission::Environment(allowed) => {
+            let message = words::environment_not_allowed(account, &key.spec.environment, allowed);
+            Some(Denial::lasting("EnvironmentNotAllowed", message))
+        }
+    }
+}
+
+/// What it waits for that is no slot: it would keep one from the others meanwhile.
+fn waits_for_else(key: &ApiKey, claim: &Claim) -> Option<String> {
+    if let Some(rival) = &claim.use_rival {
+        return Some(words::duplicate_use(key, rival));
+    }
+    if let Some(rival) = &claim.secret_rival {
+        return Some(format!("{}; {}", words::has_secret(key, rival), words::WAITS_FOR_SECRET));
+    }
+    let suspended =
+        "spec.suspend is true: no slot is kept for this ApiKey; one has to be free when it is set to false";
+    key.suspended().then(|| suspended.to_owned())
 }
 
 /// Whether another installation of this very cluster holds the account.

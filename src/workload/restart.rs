@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use kube::{
     Api, Client,
@@ -97,6 +98,8 @@ pub struct Failure {
     /// It need not have come up with what the mark stands for: pods from before are still there, or would have gone first. Else
     /// it had, and fails since.
     pub of_mark: bool,
+    /// Since when its controller says so, where that is told.
+    pub at: Option<Timestamp>,
 }
 
 /// What is to be done about the consumers of a Secret.
@@ -231,7 +234,7 @@ impl Plan {
         let reference = &workload.reference;
         let obstacle = workload.may_restart().err().filter(|_| is_stale).map(Reason::Obstacle);
         if workload.mark(api_key) == Some(mark) {
-            let ends_first = matches!(workload.gap(), Some(Gap::Recreate | Gap::NoSurge));
+            let ends_first = workload.ends_first();
             match workload.progress() {
                 Progress::Complete => {
                     self.done.push(reference.clone());
@@ -240,7 +243,8 @@ impl Plan {
                 }
                 Progress::Failed(words) => {
                     let of_mark = is_stale || ends_first;
-                    self.failed.push(Failure { workload: reference.clone(), words, of_mark });
+                    let at = workload.failed_at();
+                    self.failed.push(Failure { workload: reference.clone(), words, of_mark, at });
                 }
                 Progress::Underway => {
                     self.underway.push(reference.clone());

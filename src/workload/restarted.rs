@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::{
         DaemonSet, DaemonSetStatus, DaemonSetUpdateStrategy, Deployment, DeploymentCondition,
@@ -36,8 +37,15 @@ pub struct Workload {
     replicas: Replicas,
     /// By the word of its controller, all pods of the newest template were ready at some time.
     came_up: bool,
-    /// Why its rollout failed.
-    failure: Option<String>,
+    /// Why its rollout failed, and since when.
+    failure: Option<GivenUp>,
+}
+
+/// What a controller says of a rollout that it has given up waiting for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct GivenUp {
+    words: String,
+    at: Option<Timestamp>,
 }
 
 /// How a change of the pod template reaches the pods.
@@ -156,6 +164,21 @@ impl Workload {
         }
     }
 
+    /// Whether its last old pod ends before a new one is ready: where the new one does not come up, no pod with the old value is
+    /// left to tell so. On one node that is how such a workload is always updated, for which nobody is asked.
+    #[must_use]
+    pub fn ends_first(&self) -> bool {
+        let on_one_node =
+            matches!(self.strategy, Strategy::EachNode { missing: 1.. }) && self.replicas.wanted == 1;
+        on_one_node || matches!(self.gap(), Some(Gap::Recreate | Gap::NoSurge))
+    }
+
+    /// Since when its controller says that the rollout failed, where it tells.
+    #[must_use]
+    pub fn failed_at(&self) -> Option<Timestamp> {
+        self.failure.as_ref()?.at
+    }
+
     /// Whether all its pods are there, of the newest template, and work.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -176,7 +199,7 @@ impl Workload {
         if came_up || self.is_whole() {
             return Progress::Complete;
         }
-        self.failure.clone().map_or(Progress::Underway, Progress::Failed)
+        self.failure.as_ref().map_or(Progress::Underway, |failure| Progress::Failed(failure.words.clone()))
     }
 
     /// What all kinds have in common; the rest as of a workload of which nothing is known.
@@ -369,9 +392,10 @@ fn scaled(value: &IntOrString, replicas: i32, round: Round) -> Option<i64> {
     }
 }
 
-fn failure(status: &DeploymentStatus) -> Option<String> {
+fn failure(status: &DeploymentStatus) -> Option<GivenUp> {
     let failed = progressing(status, DEADLINE_EXCEEDED)?;
-    Some(failed.message.clone().unwrap_or_else(|| DEADLINE_EXCEEDED.to_owned()))
+    let words = failed.message.clone().unwrap_or_else(|| DEADLINE_EXCEEDED.to_owned());
+    Some(GivenUp { words, at: failed.last_transition_time.as_ref().map(|time| time.0) })
 }
 
 /// The condition that tells of a rollout, if it is for this reason.

@@ -241,6 +241,26 @@ async fn credentials_of_another_user_publish_nothing_and_make_one_key_only() {
 }
 
 #[tokio::test]
+async fn credentials_of_another_user_whose_keys_are_listed_make_none() {
+    let world = World::shared().await;
+    let scene = Scene::without_account(world, Way::Token, UserOptions::default()).await;
+    let stranger: NewUser = world.sandbox.sandbox.add_user(UserOptions::default());
+    world.sandbox.sandbox.make_key(&stranger.id, BY_HAND).unwrap();
+    let token = stranger.credentials.token().to_owned();
+    scene.put_credentials(&BTreeMap::from([("token".to_owned(), token)])).await;
+    scene.make_account(json!({"expectedUser": scene.user.id})).await;
+    scene.apply(NAME, json!({})).await;
+    let [theirs, ours] = [&stranger, &scene.user].map(|user| user.id.as_str());
+    let words = [scene.name.as_str(), "another user", theirs, ours, "spec.expectedUser"];
+    let trouble = Trouble { reason: "WrongUser", event: Some("WrongUser"), words: &words };
+    trouble.shows(&scene, NAME).await;
+    let keys = world.sandbox.keys_of(&stranger.id);
+    assert_eq!(keys.len(), 1, "a key was made in a stranger's account: {keys:?}");
+    scene.put_credentials(&scene.credentials()).await;
+    recovers(scene).await;
+}
+
+#[tokio::test]
 async fn a_second_factor_that_is_not_configured_is_asked_for_by_field() {
     let world = World::shared().await;
     let options = UserOptions { totp: true, ..UserOptions::default() };
@@ -385,6 +405,11 @@ async fn a_secret_of_somebody_else_is_left_alone_and_no_key_is_made_before_it_go
     assert!(scene.made().is_empty(), "a key was made that has nowhere to go");
     let now = scene.secrets().get(NAME).await.unwrap();
     assert_eq!(now, theirs, "somebody else's Secret was touched");
+    scene.delete_now(NAME).await;
+    let now = scene.secrets().get(NAME).await.unwrap();
+    assert_eq!(now, theirs, "somebody else's Secret went with the ApiKey that wanted its name");
+    scene.apply(NAME, json!({})).await;
+    scene.not_ready(NAME, "SecretConflict").await;
     scene.secrets().delete(NAME, &DeleteParams::default()).await.unwrap();
     recovers(scene).await;
 }
@@ -401,6 +426,10 @@ async fn of_two_apikeys_with_one_secret_name_the_first_has_it() {
     let trouble = Trouble { reason: "SecretConflict", event: Some("SecretConflict"), words: &words };
     trouble.shows(&scene, NAME).await;
     assert_eq!(scene.made().len(), 1, "a key was made that has nowhere to go");
+    scene.delete_now(NAME).await;
+    scene.working_value("shared").await;
+    scene.apply_after("first-come", NAME, fields("returns")).await;
+    scene.not_ready(NAME, "SecretConflict").await;
     scene.delete_now("first-come").await;
     scene.ready(NAME).await;
     scene.working_value("shared").await;

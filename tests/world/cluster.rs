@@ -35,7 +35,10 @@ use tokio::time::Instant;
 use super::apiserver::{ApiServer, Change, ChangeKind};
 
 #[allow(unused_imports, reason = "each test binary uses its part")]
-pub(crate) use consumer::{Consumer, Kind, Reads};
+pub(crate) use {
+    consumer::{Consumer, Kind, Reads},
+    history::{FIELD, value_in},
+};
 
 use controller::Workload;
 use history::History;
@@ -197,8 +200,10 @@ impl Cluster {
     /// Whoever outside of the cluster holds another value than this Secret does.
     pub(crate) fn who_outside_holds_another(&self, secret: &str) -> Vec<String> {
         let state = self.lock();
-        let newest = state.secrets.newest(secret);
-        let late = |pod: &&Pod| pod.held().is_some_and(|held| held.outside && Some(held.value) != newest);
+        let late = |pod: &&Pod| {
+            let newest = state.secrets.newest(state.workloads[pod.workload].consumer.source());
+            pod.held().is_some_and(|held| held.outside && Some(held.value) != newest)
+        };
         let workloads = state.pods.values().filter(late).map(|pod| &state.workloads[pod.workload].consumer);
         workloads.filter(|consumer| consumer.secret == secret).map(|consumer| consumer.name.clone()).collect()
     }
@@ -300,11 +305,8 @@ impl State {
 
     fn words_of(&self, index: usize, workload: &Workload) -> String {
         let Workload { consumer, .. } = workload;
-        let newest: Vec<Option<String>> = [Some(&consumer.secret), consumer.second.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|name| self.secrets.newest(name))
-            .collect();
+        let sources = [consumer.source()].into_iter().chain(consumer.second_source());
+        let newest: Vec<Option<String>> = sources.map(|source| self.secrets.newest(source)).collect();
         let pods: Vec<&Pod> = self.pods.values().filter(|pod| pod.workload == index).collect();
         let ready = pods.iter().filter(|pod| pod.is_ready()).count();
         let is_fresh = |pod: &&&Pod| pod.all_held().map(|held| Some(held.value)).eq(newest.iter().cloned());

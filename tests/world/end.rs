@@ -1,5 +1,7 @@
 //! What a run comes to: the law that every end obeys, and the end in words that two runs can be compared by.
 
+mod waiting;
+
 use std::{collections::BTreeSet, fmt::Write};
 
 use bags_operator::{
@@ -9,17 +11,19 @@ use bags_operator::{
     },
     ledger::slots,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use self::waiting::Waiting;
 use super::{
+    cluster::value_in,
     oracle::{Oracle, ledger},
     process::OPERATOR_NAMESPACE,
-    scene::{ACCOUNT, Scene, TENANT},
+    scene::{ACCOUNT, Scene, TENANT, attempt_in, field_of, secret_of},
 };
 
-/// Reasons with which an ApiKey may rest without a key: something outside of the operator has to change first.
+/// Reasons with which an ApiKey may rest without a key: something outside of the operator has to change first. Whether it
+/// has changed since is asked in `waiting.rs`.
 const RESTING: &[&str] = &[
     "Suspended",
     "AccountNotFound",
@@ -65,7 +69,7 @@ pub(crate) fn unfinished(scene: &Scene, oracle: &Oracle) -> Vec<String> {
     }
     let keys = scene.living_keys();
     for name in keys.keys() {
-        let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
+        let attempt = attempt_in(name);
         // Of one that neither ledger nor keystore knows a list tells people, and where there is none, nobody can.
         let nobody_can_tell = oracle.is_forsaken(attempt) && !scene.lists_keys();
         if !in_slots.contains(attempt) && !nobody_can_tell {
@@ -78,10 +82,11 @@ pub(crate) fn unfinished(scene: &Scene, oracle: &Oracle) -> Vec<String> {
             found.push(format!("the keystore has a Secret for {attempt}, which has no slot"));
         }
     }
+    let waiting = Waiting::new(scene, oracle, &ledger);
     for key in scene.api.list("apikeys") {
         let uid = key["metadata"]["uid"].as_str().unwrap_or_default();
         let own: Vec<&Slot> = ledger.owned_by(uid).collect();
-        one_key(scene, oracle, &key, slots::current(own), &mut found);
+        one_key(scene, oracle, &waiting, &key, slots::current(own), &mut found);
     }
     found
 }
@@ -91,7 +96,14 @@ fn exists(scene: &Scene, owner: &Owner) -> bool {
     key.is_some_and(|key| key["metadata"]["uid"].as_str() == Some(owner.uid.as_str()))
 }
 
-fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, found: &mut Vec<String>) {
+fn one_key(
+    scene: &Scene,
+    oracle: &Oracle,
+    waiting: &Waiting<'_>,
+    key: &Value,
+    current: Option<&Slot>,
+    found: &mut Vec<String>,
+) {
     let name = key["metadata"]["name"].as_str().unwrap_or_default();
     let ready = condition(key, "Ready");
     let (is_ready, reason) = (ready.0 == "True", ready.1);
@@ -99,11 +111,14 @@ fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, 
     let Some(slot) = current else {
         if !RESTING.contains(&reason) {
             found.push(format!("{name} has no key and says {reason}"));
+        } else if !deleting && !waiting.is_so(reason, key) {
+            found.push(format!("{name} has no key and says {reason}, which is not so"));
         }
         return;
     };
     let attempt = slot.attempt.as_deref().unwrap_or_default();
-    if !is_ready && !deleting && reason != "Suspended" {
+    let suspended = reason == "Suspended" && waiting.is_so(reason, key);
+    if !is_ready && !deleting && !suspended {
         found.push(format!("{name} has a key and is not ready: {reason}"));
     }
     if let (Some(used), Some(published)) = (current_time(key, "lastUsedAt"), current_time(key, "publishedAt"))
@@ -114,15 +129,14 @@ fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, 
         found.push(format!("{name} says that its key was used at {used}, long before it was published"));
     }
     let wanted = key["metadata"]["annotations"][annotation::ROTATE].as_str();
-    let held = key["status"]["hold"]["reason"] == "RotationBlocked";
+    let hold = &key["status"]["hold"];
+    let held =
+        hold["reason"] == "RotationBlocked" && !(hold["waitsForSlot"] == true && waiting.has_second_slot());
     if is_ready && !deleting && !held && wanted.is_some_and(|token| slot.trigger.as_deref() != Some(token)) {
         found.push(format!("another key was asked for by {name}, and its rotation has not begun"));
     }
-    let secret = scene.api.get("secrets", TENANT, name);
-    let value = secret.and_then(|secret| {
-        let value = STANDARD.decode(secret["data"]["BAGS_API_KEY"].as_str()?).ok()?;
-        String::from_utf8(value).ok()
-    });
+    let secret = scene.api.get("secrets", TENANT, secret_of(key));
+    let value = secret.and_then(|secret| value_in(&secret, field_of(key)));
     match value {
         Some(value) if !scene.sandbox.works(&value) => {
             found.push(format!("the value in the Secret of {name} is not let in"));
@@ -131,7 +145,7 @@ fn one_key(scene: &Scene, oracle: &Oracle, key: &Value, current: Option<&Slot>, 
             found.push(format!("I2: the Secret of {name} holds another key than the current one"));
         }
         Some(_) => {}
-        None if reason == "Suspended" => {}
+        None if suspended => {}
         None => found.push(format!("the Secret of {name} holds no value")),
     }
 }

@@ -15,6 +15,7 @@ use super::{
     apiserver::Payload,
     creation::Verdict,
     fault::{Label, Seam},
+    scene::attempt_in,
 };
 
 /// What the API server's side of a connection gives.
@@ -263,7 +264,7 @@ fn of_kube(request: &Request<Payload>, names: &mut Names) -> String {
 fn of_bags(request: &Request<bags::Body>, names: &mut Names) -> String {
     let path = request.uri().path().trim_start_matches("/api/v1");
     let body: Value = serde_json::from_slice(request.body().as_bytes()).unwrap_or_default();
-    let attempt = |field: &str| body[field].as_str().and_then(|name| name.rsplit_once('-')).map(|(_, a)| a);
+    let attempt = |field: &str| attempt_in(body[field].as_str().unwrap_or_default());
     match path {
         "/ping" => "bags ping".to_owned(),
         "/auth/me" => {
@@ -273,10 +274,10 @@ fn of_bags(request: &Request<bags::Body>, names: &mut Names) -> String {
         "/agent/v2/auth/init" => "bags challenge".to_owned(),
         "/agent/v2/auth/callback" => {
             let step = if body["authCode"].is_null() { "sign" } else { "second-factor" };
-            format!("bags {step} {}", names.attempt(attempt("keyName").unwrap_or_default()))
+            format!("bags {step} {}", names.attempt(attempt("keyName")))
         }
         "/agent/dev/keys/create" => {
-            format!("bags create {}", names.attempt(attempt("name").unwrap_or_default()))
+            format!("bags create {}", names.attempt(attempt("name")))
         }
         "/agent/dev/keys" => "bags list".to_owned(),
         _ => format!("bags revoke {}", names.of_secret(body["keyId"].as_str().unwrap_or_default())),

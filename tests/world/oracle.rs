@@ -21,7 +21,6 @@ use bags_operator::{
     ledger::Ledger,
     timings::Timings,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -29,9 +28,10 @@ use serde_json::Value;
 
 use super::{
     apiserver::{Change, ChangeKind, Payload},
+    cluster::value_in,
     gate::is_dry_run,
     process::OPERATOR_NAMESPACE,
-    scene::{ACCOUNT, MARK, Scene, TENANT},
+    scene::{ACCOUNT, MARK, Scene, TENANT, attempt_in, field_of, secret_of},
 };
 
 /// What was seen so far, and what was wrong with it.
@@ -167,7 +167,7 @@ impl Oracle {
         self.ledger_lost = true;
         self.ledger_was_lost = true;
         for name in scene.living_keys().into_keys() {
-            let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
+            let attempt = attempt_in(&name);
             let kept = scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}"));
             let empty = kept.as_ref().is_none_or(|kept| kept["data"]["value"].is_null());
             // Whoever judges it may have decided already that its empty Secret goes.
@@ -222,8 +222,10 @@ impl Oracle {
         if status.is_success() && *request.method() == Method::PATCH {
             self.restarted(request, scene);
         }
-        if *request.method() == Method::GET && status.is_success() && request.uri().path().ends_with("/pods")
-        {
+        let lists_pods = *request.method() == Method::GET && request.uri().path().ends_with("/pods");
+        // Further pages show what was there with the first one.
+        let first = request.uri().query().is_none_or(|query| !query.contains("continue="));
+        if lists_pods && first && status.is_success() {
             self.pods_listed = Some(now);
         }
         if *request.method() != Method::GET && !is_dry_run(request) {
@@ -258,7 +260,7 @@ impl Oracle {
         match self.licences.get(name) {
             None => self.blame(format!("I4: the creation of {name} was sent without a licence")),
             Some(_) if self.late.contains(name) => {
-                self.forsaken.extend(name.rsplit_once('-').map(|(_, attempt)| attempt.to_owned()));
+                self.forsaken.insert(attempt_in(name).to_owned());
             }
             Some(since) if elapsed(*since, now) > self.timings.begin_deadline => {
                 self.blame(format!("I4: the licence of {name} was over when its creation was sent"));
@@ -291,7 +293,7 @@ impl Oracle {
         let answer: Value = serde_json::from_slice(body).unwrap_or_default();
         let payload = &answer["response"];
         let mut learn = |value: &Value, name: &Value| {
-            let attempt = name.as_str().and_then(|name| name.rsplit_once('-')).map(|(_, attempt)| attempt);
+            let attempt = name.as_str().map(attempt_in).filter(|attempt| !attempt.is_empty());
             if let (Some(value), Some(attempt)) = (value.as_str(), attempt) {
                 self.values.insert(value.to_owned(), attempt.to_owned());
             }
@@ -310,7 +312,7 @@ impl Oracle {
 
     /// I3, I10: what the operator revokes is in `Revoking`, or is the key of a save that came too late.
     fn revoked(&mut self, incarnation: u32, name: &str) {
-        let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
+        let attempt = attempt_in(name);
         match self.ledger.by_attempt(attempt).map(|slot| slot.state.clone()) {
             Some(SlotState::Revoking) => {}
             // A request that was on its way when another version came by.
@@ -331,7 +333,7 @@ impl Oracle {
     fn every_key_has_a_slot(&mut self, scene: &Scene) {
         let ours: Vec<String> = self.alive.values().filter(|name| name.contains(MARK)).cloned().collect();
         for name in ours {
-            let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default().to_owned();
+            let attempt = attempt_in(&name).to_owned();
             let slots = self
                 .ledger
                 .slots
@@ -372,7 +374,7 @@ impl Oracle {
     fn secret_written(&mut self, change: &Change, scene: &Scene) {
         let secret = &*change.object;
         if change.kind == ChangeKind::Deleted {
-            return;
+            return self.secret_deleted(secret, scene);
         }
         let kept = secret["metadata"]["labels"][mark::ATTEMPT].as_str();
         if let Some(attempt) = kept.filter(|_| !secret["data"]["value"].is_null()) {
@@ -401,13 +403,41 @@ impl Oracle {
         if self.switches.get(&(uid.to_owned(), number)).is_none_or(|published| published != attempt) {
             self.blame(format!("I2: Secret {name} holds switch {number}, which the ledger does not know"));
         }
-        let value = secret["data"]["BAGS_API_KEY"].as_str().and_then(|value| STANDARD.decode(value).ok());
-        let value = value.and_then(|value| String::from_utf8(value).ok()).unwrap_or_default();
+        let keys = scene.api.list("apikeys");
+        let owner = keys.iter().find(|key| key["metadata"]["uid"].as_str() == Some(uid));
+        if owner.is_some_and(|owner| secret_of(owner) != name) {
+            self.blame(format!("I2: the key of {uid} was written into Secret {name}, which is not its own"));
+        }
         let kept = scene.api.get("secrets", OPERATOR_NAMESPACE, &format!("bags-key-{attempt}"));
-        let kept = kept
-            .and_then(|kept| kept["data"]["value"].as_str().and_then(|value| STANDARD.decode(value).ok()));
-        if kept.is_some_and(|kept| kept != value.as_bytes()) {
+        let kept = kept.and_then(|kept| value_in(&kept, "value"));
+        let holds = |kept: &String| {
+            let mut fields = secret["data"].as_object().into_iter().flat_map(serde_json::Map::keys);
+            match owner {
+                Some(owner) => value_in(secret, field_of(owner)).as_ref() == Some(kept),
+                // Of one that is gone nobody knows the field any more.
+                None => fields.any(|field| value_in(secret, field).as_ref() == Some(kept)),
+            }
+        };
+        if kept.is_some_and(|kept| !holds(&kept)) {
             self.blame(format!("I2: Secret {name} holds another value than the keystore"));
+        }
+    }
+
+    /// Of the tenant's Secrets the operator deletes those of ApiKeys that go or are gone, and no other ones.
+    fn secret_deleted(&mut self, secret: &Value, scene: &Scene) {
+        let metadata = &secret["metadata"];
+        if metadata["namespace"].as_str() != Some(TENANT) {
+            return;
+        }
+        let name = metadata["name"].as_str().unwrap_or_default();
+        let Some(uid) = metadata["labels"][mark::OWNER_UID].as_str() else {
+            return self.blame(format!("Secret {name} was deleted, which is no ApiKey's"));
+        };
+        let stays = |key: &Value| {
+            key["metadata"]["uid"].as_str() == Some(uid) && key["metadata"]["deletionTimestamp"].is_null()
+        };
+        if scene.api.list("apikeys").iter().any(|key| stays(key)) {
+            self.blame(format!("Secret {name} was deleted, whose ApiKey stays"));
         }
     }
 }

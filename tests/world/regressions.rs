@@ -134,4 +134,12 @@ pub(crate) const ALL: &[Regression] = &[
             strikes: &["1 bags create attempt-1 #1 = crash-after", "2 bags revoke attempt-1 #1 = 400"],
         },
     },
+    Regression {
+        name: "a ledger that is lost while a run of its account waits is put together from what there is by then",
+        run: Run::Struck {
+            workflow: "ledger lost in the middle",
+            act_after: 14,
+            strikes: &["1 patch bagsaccounts main #1 = done-no-answer"],
+        },
+    },
 ];

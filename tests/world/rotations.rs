@@ -40,7 +40,13 @@ pub(crate) fn asked(workflow: Workflow) -> Workflow {
 pub(crate) fn rotations() -> Vec<Workflow> {
     let ends = |workflow: Workflow| ends(workflow).long();
     vec![
-        ends(asked(web("rotated while two pods read it", Ways::Token))).ends(TWO_HOLD),
+        ends(asked(
+            Workflow::new("rotated while two pods read it", Ways::Token)
+                .key("web")
+                .in_secret("shop-key", "apiKey")
+                .consumed_by(Kind::Deployment, Reads::Env),
+        ))
+        .ends(TWO_HOLD),
         ends(asked(web("rotated by wallet, and a person revokes", Ways::Wallet))).ends(TWO_HOLD),
         ends(asked(
             web("rotated where no use is shown, and somebody outside calls on", Ways::Both)

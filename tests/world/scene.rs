@@ -3,6 +3,7 @@
 //! What people do here is done at once and never fails; only the operator's own requests go through the gate.
 
 mod credentials;
+mod delivery;
 mod outside;
 mod workloads;
 
@@ -29,6 +30,8 @@ use super::{
     process::OPERATOR_NAMESPACE,
 };
 
+pub(crate) use delivery::{field_of, secret_of};
+
 /// The namespace of all ApiKeys.
 pub(crate) const TENANT: &str = "shop";
 /// The one account.
@@ -39,8 +42,15 @@ pub(crate) const OWN_USER: &str = "its own";
 pub(crate) const CREDENTIALS: &str = "bags-main";
 /// The uid of `kube-system`.
 pub(crate) const CLUSTER: &str = "01234567-89ab-4cde-8f01-23456789abcd";
+/// That of another cluster.
+const ANOTHER_CLUSTER: &str = "89abcdef-0123-4567-89ab-cdef01234567";
 /// What stands for this cluster in names of keys.
 pub(crate) const MARK: &str = "-01234567-";
+
+/// The attempt that a key was made in, by its name.
+pub(crate) fn attempt_in(name: &str) -> &str {
+    name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default()
+}
 
 /// Which credentials the account has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,8 +182,13 @@ impl Scene {
 
     /// A person applies an ApiKey for a Secret of another name.
     pub(crate) fn apply_for_secret(&self, name: &str, secret: &str) {
+        self.apply_with(name, json!({"name": secret}));
+    }
+
+    /// A person applies an ApiKey that says this of its Secret.
+    pub(crate) fn apply_with(&self, name: &str, secret: Value) {
         let mut object = key(name);
-        object["spec"]["secret"] = json!({"name": secret});
+        object["spec"]["secret"] = secret;
         self.put(object);
     }
 
@@ -442,6 +457,20 @@ impl Scene {
         });
     }
 
+    /// The account's ledger comes to be another installation's, as by a restore of its status from another cluster.
+    pub(crate) fn hand_ledger_to_others(&self) {
+        let _ = self.api.edit_status("bagsaccounts", "", ACCOUNT, |account| {
+            account["status"]["installation"] =
+                json!({"cluster": ANOTHER_CLUSTER, "namespace": OPERATOR_NAMESPACE});
+        });
+    }
+
+    /// A platform person gives it to this one.
+    pub(crate) fn take_ledger_over(&self) {
+        let ours = format!("{CLUSTER}/{OPERATOR_NAMESPACE}");
+        self.annotate("bagsaccounts", "", ACCOUNT, annotation::TAKE_OVER, &ours);
+    }
+
     /// The account's status is lost, as by a restore that leaves it out.
     pub(crate) fn lose_ledger(&self) {
         let _ = self.api.edit_status("bagsaccounts", "", ACCOUNT, |account| {
@@ -486,7 +515,7 @@ impl Scene {
         let Some(account) = self.api.get("bagsaccounts", "", ACCOUNT) else { return 0 };
         let slots = account.pointer("/status/slots").and_then(Value::as_array).cloned().unwrap_or_default();
         let slotless = |name: &str| {
-            let attempt = name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default();
+            let attempt = attempt_in(name);
             !slots.iter().any(|slot| slot["attempt"] == *attempt)
         };
         let strays = self.living_keys().into_iter().filter(|(name, _)| slotless(name));

@@ -4,7 +4,7 @@
 
 mod random;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bags_operator::sandbox::UserOptions;
 use jiff::SignedDuration;
@@ -40,6 +40,8 @@ pub(crate) struct Workflow {
     account: Value,
     elsewhere: usize,
     keys: Vec<String>,
+    /// Secrets that these name otherwise, and the field of each that is to hold the key.
+    secrets: BTreeMap<String, (&'static str, &'static str)>,
     consumers: Vec<Consumer>,
     deeds: Vec<Deed>,
     ends: Vec<&'static str>,
@@ -64,6 +66,7 @@ impl Workflow {
             account: json!({}),
             elsewhere: 0,
             keys: Vec::new(),
+            secrets: BTreeMap::new(),
             consumers: Vec::new(),
             deeds: Vec::new(),
             ends: Vec::new(),
@@ -131,10 +134,21 @@ impl Workflow {
         self
     }
 
-    /// Two pods that read the Secret of the ApiKey before this; one, of what has one only.
+    /// The ApiKey before this gives its Secret another name than its own, and its key another field.
+    pub(crate) fn in_secret(mut self, secret: &'static str, field: &'static str) -> Self {
+        let name = self.keys.last().cloned().unwrap_or_default();
+        self.secrets.insert(name, (secret, field));
+        self
+    }
+
+    /// Two pods that read the Secret of the ApiKey before this, by whose name they go; one, of what has one only.
     pub(crate) fn consumed_by(self, kind: Kind, reads: Reads) -> Self {
-        let secret = self.keys.last().cloned().unwrap_or_default();
-        self.consumer(Consumer::of(&secret, kind, reads))
+        let name = self.keys.last().cloned().unwrap_or_default();
+        let consumer = match self.secrets.get(&name) {
+            Some((secret, field)) => Consumer::of(secret, kind, reads).called(&name).in_field(field),
+            None => Consumer::of(&name, kind, reads),
+        };
+        self.consumer(consumer)
     }
 
     /// A workload that is applied before the operator starts.
@@ -268,7 +282,14 @@ impl Workflow {
     pub(crate) fn scene(&self, clock: &Arc<VirtualClock>, seed: u64) -> Scene {
         let scene = Scene::new(clock, seed, self.ways, self.service.clone(), &self.account);
         (0..self.elsewhere).for_each(|_| scene.make_key_elsewhere());
-        self.keys.iter().for_each(|name| scene.apply(name));
+        for name in &self.keys {
+            match self.secrets.get(name) {
+                Some((secret, field)) => {
+                    scene.apply_with(name, json!({"name": secret, "apiKeyField": field}));
+                }
+                None => scene.apply(name),
+            }
+        }
         self.consumers.iter().for_each(|consumer| scene.cluster.declare(consumer.clone()));
         scene
     }

@@ -246,6 +246,14 @@ fn deletion() -> Vec<Workflow> {
             .once(|scene| scene.is_gone("web"))
             .ends(WEB_IS_READY)
             .ends("keys at Bags: 1"),
+        Workflow::new("deleted where somebody else's Secret has its name", Ways::Token)
+            .meanwhile("write a key into a Secret, and apply an ApiKey of its name", |scene| {
+                scene.write_key_by_hand("web");
+                scene.apply("web");
+            })
+            .then(Duration::from_mins(5), "delete the ApiKey", |scene| scene.delete("web"))
+            .ends(NOTHING_IS_LEFT)
+            .ends("Secret \"web\": BAGS_API_KEY"),
         Workflow::new("finalizer stripped in the middle", Ways::Token)
             .key("web")
             .meanwhile("take the finalizer off and delete the ApiKey", |scene| scene.strip_and_delete("web"))
@@ -365,6 +373,32 @@ fn trouble() -> Vec<Workflow> {
             .meanwhile("suspend the ApiKey", |scene| scene.suspend("web", true))
             .then(Duration::from_mins(20), "let it go on", |scene| scene.suspend("web", false))
             .ends(WEB_IS_READY),
+        Workflow::new(
+            "one is suspended before it has a place, and another one comes for the last",
+            Ways::Token,
+        )
+        .account(json!({"limit": 2}))
+        .meanwhile("apply an ApiKey, and suspend it", |scene| {
+            scene.apply("api");
+            scene.suspend("api", true);
+        })
+        .then(Duration::from_mins(1), "apply another one", |scene| scene.apply("web"))
+        .ends(WEB_IS_READY)
+        .ends("keys at Bags: 1"),
+        Workflow::new("forbidden in the middle", Ways::Token)
+            .key("web")
+            .meanwhile("allow nobody", |scene| scene.edit_account(|spec| spec["allowed"] = json!([])))
+            .then(Duration::from_mins(30), "allow it again", |scene| {
+                scene.edit_account(|spec| spec["allowed"] = json!([{"namespaces": ["shop"]}]));
+            })
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
+        Workflow::new("the ledger is another installation's for a while, and is taken over", Ways::Token)
+            .key("web")
+            .meanwhile("another installation has the ledger", Scene::hand_ledger_to_others)
+            .then(Duration::from_mins(30), "take it over", Scene::take_ledger_over)
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
         Workflow::new("limit lowered in the middle", Ways::Token)
             .key("api")
             .key("web")
@@ -467,6 +501,7 @@ fn consumers() -> Vec<Workflow> {
         Workflow::new("deleted while pods read it", Ways::Token)
             .long()
             .key("web")
+            .in_secret("shop-key", "apiKey")
             .consumed_by(Kind::Deployment, Reads::Env)
             .meanwhile("delete the ApiKey", |scene| scene.delete("web"))
             .then(Duration::from_mins(10), "delete what reads it", |scene| scene.delete_workload("web"))

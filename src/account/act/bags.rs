@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::{Actor, PAGE, named};
 use crate::{
     account::{
+        credentials::{CredentialSet, read_token},
         death, listing,
         memory::{Endpoint, RefusedRevocation},
     },
@@ -22,9 +23,15 @@ const PING_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause between two unanswered questions.
 const LONGEST_PROBE_PAUSE: Duration = Duration::from_mins(5);
 
+/// Whether a key was refused by something in the service's stead, or by the service in words that nobody knows: it was answered,
+/// and asking it again and again would bring nothing else.
+fn is_strange(error: &bags::Error) -> bool {
+    error.reason() == bags::Reason::Unreadable && matches!(error.status(), Some(401 | 403 | 404))
+}
+
 impl Actor<'_> {
     pub(super) async fn list(&self) {
-        let Ok(credentials) = self.context.credentials(&self.seen.account) else { return };
+        let Some(credentials) = self.credentials() else { return };
         let account = &self.seen.account;
         let answer = listing::fresh(self.context, account, self.memory, &credentials, Duration::ZERO).await;
         if let Err(error) = answer {
@@ -67,6 +74,11 @@ impl Actor<'_> {
                 self.memory.remember(attempt, |key| key.answered_unclear(now, unclear));
                 false
             }
+            Err(error) if is_strange(&error) => {
+                warn!(%error, attempt, "Key was refused, but not in the words of Bags");
+                self.memory.remember(attempt, |key| key.refused_strangely(now));
+                false
+            }
             Err(error) => {
                 warn!(%error, attempt, "Key was not answered for");
                 self.memory.remember(attempt, |key| {
@@ -94,15 +106,15 @@ impl Actor<'_> {
     }
 
     pub(super) async fn revoke(&self, attempt: &str, key_id: &str) {
-        let Ok(credentials) = self.context.credentials(&self.seen.account) else { return };
+        let Some(credentials) = self.credentials() else { return };
         let Some(token) = credentials.token else { return };
         let path = self.seen.account.revocation_path();
         let clock = &self.context.env.clock;
-        // Where the endpoint is known to be there, a 404 is about this key.
+        // Where the endpoint is known to be there, a 404 is about this key; and so it may be where the token's list lacks the key.
         let with = self.seen.endpoint();
-        let is_there = self.seen.endpoint_found();
+        let of_key = self.seen.endpoint_found() || self.slot(attempt).is_some_and(|seen| seen.lacking);
         let answer = match self.client(true).revoke(&token, path, key_id).await {
-            Ok(Revocation::NoEndpoint) if is_there => {
+            Ok(Revocation::NoEndpoint) if of_key => {
                 Err(bags::Error::new(bags::Operation::Revoke, bags::Class::Refused, bags::Reason::NotFound))
             }
             answer => answer,
@@ -155,6 +167,14 @@ impl Actor<'_> {
             named(seen)
         );
         self.publish(seen, EventReason::RevocationHasNoEffect, &note).await;
+    }
+
+    /// The account's credentials, or what of them can be read and lists and revocations need: the token.
+    fn credentials(&self) -> Option<CredentialSet> {
+        let (account, context) = (&self.seen.account, self.context);
+        let namespace = &context.settings.installation.namespace;
+        let whole = context.credentials(account).ok();
+        whole.or_else(|| read_token(account, &context.keystore, namespace))
     }
 
     fn client(&self, urgent: bool) -> BagsClient {

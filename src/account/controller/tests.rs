@@ -74,6 +74,8 @@ struct Key {
     name: String,
     value: String,
     alive: bool,
+    /// It is of another user than the token, `former`: let in, not listed, and not found where it is to be revoked.
+    theirs: bool,
 }
 
 /// What there is outside of the operator.
@@ -96,6 +98,14 @@ struct World {
     limited: usize,
     /// No Secret may be deleted.
     keeps_secrets: bool,
+    /// No Secret of the ApiKeys' namespace may be read.
+    hides_secrets: bool,
+    /// The account itself may not be written, its status apart.
+    keeps_finalizers: bool,
+    /// A key that is not let in is refused by something in Bags' stead.
+    strange: bool,
+    /// So long Bags takes for an answer.
+    takes: Duration,
     /// Bags lets no key of the user in, and says so.
     suspended: bool,
     refuses_token: bool,
@@ -124,6 +134,10 @@ impl World {
             return (201, sent);
         }
         self.requests.push(format!("{method} {path}"));
+        let forbidden = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403});
+        if self.keeps_finalizers && method == Method::PATCH && path.ends_with("/bagsaccounts/main") {
+            return (403, forbidden);
+        }
         let version = sent["metadata"]["resourceVersion"].as_str().map(str::to_owned);
         if path.contains("/bagsaccounts/") && method != Method::GET {
             if version != self.account.resource_version() {
@@ -157,9 +171,15 @@ impl World {
             let metadata = json!({"kind": "PartialObjectMetadata", "metadata": {"name": "shop"}});
             return if self.namespace { (200, metadata) } else { (404, Value::Null) };
         }
-        if method == Method::DELETE && self.keeps_secrets {
-            let no = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403});
-            return (403, no);
+        if method == Method::DELETE && self.keeps_secrets
+            || path.contains("/namespaces/shop/secrets/") && self.hides_secrets
+        {
+            return (403, forbidden);
+        }
+        if path == "/api/v1/namespaces/bags/secrets" {
+            let all =
+                json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {}, "items": self.secrets});
+            return (200, all);
         }
         let Some(index) = self.secrets.iter().position(|secret| secret.name_any() == name) else {
             return (404, Value::Null);
@@ -185,17 +205,22 @@ impl World {
         if self.refuses_token && sent["token"] == "token-for-tests" {
             return (400, json!({"success": false, "response": "Invalid token"}));
         }
+        let theirs = self.keys.iter().any(|key| key.theirs && sent["keyId"] == key.id.as_str());
         match path {
             "/api/v1/auth/me" if self.suspended => (403, json!({"success": false, "error": "suspended"})),
             "/api/v1/auth/me" => {
-                match self.keys.iter().any(|known| known.alive && Some(&*known.value) == key) {
-                    true => (200, json!({"success": true, "response": {"user": {"uuid": "user-1"}}})),
-                    false => (401, json!({"success": false, "error": "Invalid API key."})),
+                match self.keys.iter().find(|known| known.alive && Some(&*known.value) == key) {
+                    Some(known) => {
+                        let user = if known.theirs { "former" } else { "user-1" };
+                        (200, json!({"success": true, "response": {"user": {"uuid": user}}}))
+                    }
+                    None if self.strange => (401, json!({"statusCode": 401, "message": "Unauthorized"})),
+                    None => (401, json!({"success": false, "error": "Invalid API key."})),
                 }
             }
             "/api/v1/agent/dev/keys" if self.no_list => (404, json!("Cannot POST")),
             "/api/v1/agent/dev/keys" => {
-                let alive = self.keys.iter().filter(|key| key.alive);
+                let alive = self.keys.iter().filter(|key| key.alive && !key.theirs);
                 let listed = alive.map(|key| json!({"keyId": key.id, "name": key.name, "status": "active"}));
                 (200, json!({"success": true, "response": listed.collect::<Vec<_>>()}))
             }
@@ -209,7 +234,7 @@ impl World {
             "/api/v1/agent/dev/keys/revoke" if self.forbids => {
                 (403, json!({"success": false, "error": "not with this token"}))
             }
-            "/api/v1/agent/dev/keys/revoke" if self.can_revoke => {
+            "/api/v1/agent/dev/keys/revoke" if self.can_revoke && !theirs => {
                 for key in self.keys.iter_mut().filter(|key| sent["keyId"] == key.id.as_str()) {
                     key.alive = self.deaf;
                 }
@@ -274,6 +299,10 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         forbids: false,
         limited: 0,
         keeps_secrets: false,
+        hides_secrets: false,
+        keeps_finalizers: false,
+        strange: false,
+        takes: Duration::ZERO,
         suspended: false,
         refuses_token: false,
         no_list: false,
@@ -307,20 +336,20 @@ fn operator(
         marks: Marks::default(),
         env: Env {
             kube: client.clone(),
-            bags: bags_service(world.clone()),
+            bags: bags_service(world.clone(), clock.clone()),
             clock: clock.clone(),
             randomness: Randomness::from_seed(1),
             saves: Saves::default(),
         },
         settings: Settings {
-            installation,
+            installation: installation.clone(),
             bags_url: BaseUrl::parse("https://bags.test/api/v1", false).unwrap(),
             consumer_bags_url: "https://bags.test/api/v1".into(),
             request_deadline: Duration::from_secs(30),
             timings: timings.clone(),
         },
         keys: keys.as_reader(),
-        ledger: LedgerStore::new(client.clone(), clock.clone(), timings.clone(), accounts),
+        ledger: LedgerStore::new(client.clone(), clock.clone(), timings.clone(), installation, accounts),
         keystore: Keystore::new(client.clone(), "bags", secrets),
         registration: tokio::sync::watch::channel(crate::webhook::registration::Registration::Unwatched).1,
         memory: Memory::default(),
@@ -356,13 +385,14 @@ fn kube_service(
     })
 }
 
-fn bags_service(world: Arc<Mutex<World>>) -> bags::BagsService {
+fn bags_service(world: Arc<Mutex<World>>, clock: Arc<HandClock>) -> bags::BagsService {
     BoxCloneSyncService::new(tower::service_fn(move |request: Request<bags::Body>| {
-        let world = world.clone();
+        let (world, clock) = (world.clone(), clock.clone());
         async move {
             let key = request.headers().get("x-api-key").map(|key| key.to_str().unwrap().to_owned());
             let path = request.uri().path().to_owned();
             let (code, answer) = world.lock().unwrap().bags(&path, key.as_deref(), request.body().as_bytes());
+            *clock.passed.lock().unwrap() += world.lock().unwrap().takes;
             let body = bags::Body::from(serde_json::to_vec(&answer).unwrap());
             let answer = Response::builder().status(code).header("content-type", "application/json");
             Ok(answer.body(body).unwrap())
@@ -396,6 +426,7 @@ impl Stage {
             name: slot.key_name.clone().unwrap(),
             value: format!("value-of-{attempt}"),
             alive: true,
+            theirs: false,
         });
         let Some(value) = value else { return };
         let data = value
@@ -403,7 +434,8 @@ impl Stage {
         let secret: Secret = serde_json::from_value(json!({
             "metadata": {
                 "name": format!("bags-key-{attempt}"), "namespace": "bags", "uid": attempt, "resourceVersion": "1",
-                "labels": {mark::ATTEMPT: attempt, mark::ACCOUNT: "main"},
+                "labels": {mark::ATTEMPT: attempt, mark::ACCOUNT: "main", mark::OWNER_UID: slot.owner.uid},
+                "annotations": {mark::OWNER_NAMESPACE: slot.owner.namespace, mark::OWNER_NAME: slot.owner.name},
             },
             "data": data,
         }))

@@ -423,6 +423,23 @@ fn a_key_that_answers_neither_life_nor_death_goes_by_a_persons_word_only() {
 }
 
 #[test]
+fn what_answers_in_the_services_stead_makes_the_time_between_refusals_no_longer() {
+    let twice = Known {
+        acknowledged: Some(1),
+        refused: Some((2, 2, 62)),
+        list: Evidence::Absent,
+        witness: Witness::Good,
+        ..known(63)
+    };
+    assert_eq!(with(&twice, next), Next::Dead);
+    let last_was_unclear = |facts: &Facts<'_>| {
+        let memory = KeyMemory { unclear_since: facts.memory.probed, ..facts.memory.clone() };
+        next(&Facts { memory: &memory, ..facts.clone() })
+    };
+    assert_eq!(with(&twice, last_was_unclear), wait(29));
+}
+
+#[test]
 fn an_unknown_id_is_looked_up_in_a_list_first() {
     let unidentified = Known { way: Way::Unidentified, ..known(0) };
     assert_eq!(with(&unidentified, next), Next::List);

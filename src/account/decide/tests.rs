@@ -70,6 +70,7 @@ pub(in crate::account) fn account() -> Observation {
         loose: vec![],
         starved: vec![],
         remnants: None,
+        unread: None,
         uncleared: BTreeSet::new(),
         finalizer_done: false,
         paused_until: None,
@@ -98,6 +99,7 @@ pub(in crate::account) fn seen(n: usize, state: SlotState) -> SlotSeen {
         verdict: Verdict::Undecided { wait: Duration::ZERO },
         listed_since: false,
         unlisted: false,
+        lacking: false,
         key_id: slot.key_id.clone(),
         slot,
     }

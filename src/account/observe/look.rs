@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{CLOCKS_APART, ListSeen, OwnerSeen, SlotSeen, Stored, place_of, signed};
 use crate::{
     account::{
-        lists::{self, Lists, Since, Verdict},
+        lists::{self, Lists, Since, Snapshot, Verdict},
         memory::{Entered, KeyMemory},
     },
     api::account::{Slot, SlotState},
@@ -40,6 +40,7 @@ impl Look<'_> {
     ) -> SlotSeen {
         let entered = self.entered.get(place_of(slot));
         let since = self.asked_since(slot, entered, &memory, stored == Stored::Value);
+        let (shown_wall, shown_surely) = self.shown_after_licence(slot, entered);
         let entered = entered.map_or(self.now, |entered| entered.at);
         let verdict = match slot.state {
             SlotState::Revoking | SlotState::Released => {
@@ -61,7 +62,7 @@ impl Look<'_> {
         };
         let last = self.lists.last();
         let listed_id = || {
-            let id = last.and_then(|list| lists::find(&list.keys, slot)?.key_id.clone())?;
+            let id = last.and_then(|list| lists::id_of(&list.keys, slot))?;
             let value = entry.and_then(Entry::value);
             // What is written down stands in the status.
             (!value.is_some_and(|value| value.is_told_by(&id))).then_some(id)
@@ -70,9 +71,11 @@ impl Look<'_> {
         let key_id = slot.key_id.clone().or_else(stored_id).or_else(listed_id);
         let current = self.ledger.current(&slot.owner.uid).is_some_and(|now| now.attempt == slot.attempt);
         let listed_since = last.is_some_and(|list| since.admits(list));
-        let unlisted = last.is_some_and(|list| {
-            memory.good.is_some_and(|good| list.at >= good) && lists::find(&list.keys, slot).is_none()
-        });
+        let lacks = |list: &Snapshot| lists::find(&list.keys, slot).is_none();
+        let unlisted =
+            last.is_some_and(|list| memory.good.is_some_and(|good| list.at >= good) && lacks(list));
+        let lacking =
+            last.is_some_and(|list| (list.wall >= shown_wall || list.at >= shown_surely) && lacks(list));
         SlotSeen {
             slot: slot.clone(),
             memory,
@@ -84,6 +87,7 @@ impl Look<'_> {
             verdict,
             listed_since,
             unlisted,
+            lacking,
             key_id,
         }
     }
@@ -91,9 +95,7 @@ impl Look<'_> {
     /// Lists from before this say nothing about the question that a slot's state asks.
     fn asked_since(&self, slot: &Slot, seen: Option<&Entered>, memory: &KeyMemory, value: bool) -> Since {
         let entered = seen.map_or(self.now, |seen| seen.at);
-        let (first_since, first_at) =
-            seen.map_or((slot.since, self.now), |seen| (seen.first_since, seen.first_at));
-        let (shown_wall, shown_surely) = self.shown_from(first_since, first_at);
+        let (shown_wall, shown_surely) = self.shown_after_licence(slot, seen);
         let acknowledged = memory.acknowledged.map(|at| {
             let ago = self.now.saturating_duration_since(at);
             self.wall.saturating_sub(signed(ago)).unwrap_or(Timestamp::MIN)
@@ -124,6 +126,13 @@ impl Look<'_> {
             | SlotState::Unresolved
             | SlotState::Unknown(_) => Since { wall: slot.since, entered, surely: entered },
         }
+    }
+
+    /// From when on a list shows a slot's key, as its licence was no later than the first state that this process saw it in.
+    fn shown_after_licence(&self, slot: &Slot, seen: Option<&Entered>) -> (Timestamp, Instant) {
+        let (first_since, first_at) =
+            seen.map_or((slot.since, self.now), |seen| (seen.first_since, seen.first_at));
+        self.shown_from(first_since, first_at)
     }
 
     /// From when on a list shows a key whose licence was no later than `since`, nor than `seen`: by the wall clock, and

@@ -72,8 +72,11 @@ fn a_place_or_an_unpublished_key_without_an_owner_goes_after_its_time_and_a_live
 fn a_published_key_without_an_owner_goes_with_its_namespace_or_on_a_persons_word_and_never_by_time() {
     let live = |found| orphan(SlotState::Live, 90_000, found);
     let gone = || live(Some(OwnerSeen::Gone));
-    let condemn =
-        |attempt: &str| change_of(Change::Condemn { attempt: attempt.to_owned(), emergency: false });
+    let condemn = |attempt: &str, looked_at| {
+        change_of(Change::Condemn { attempt: attempt.to_owned(), emergency: false, looked_at })
+    };
+    // The namespace was looked for so long ago.
+    let look_of = |seconds| Some(Timestamp::from_second(NOW - seconds).unwrap());
     let current = attempt(0, SlotState::Live);
     let (ask, look) = (Decision::Look(Look::Owner(owner(0))), Decision::Look(Look::Namespace("shop".into())));
     let may_go = |account| annotated(account, annotation::REVOKE, &attempt(0, SlotState::Live));
@@ -91,10 +94,11 @@ fn a_published_key_without_an_owner_goes_with_its_namespace_or_on_a_persons_word
         ("a namespace that is gone may come back", namespace(gone(), 0, Some(3599)), rest(1)),
         ("then it is looked for a last time", namespace(gone(), 61, Some(3600)), look),
         ("and so is the owner", namespace(live(None), 60, Some(3600)), ask.clone()),
-        ("then the key goes", namespace(gone(), 0, Some(3600)), condemn(&current)),
+        ("then the key goes", namespace(gone(), 0, Some(3600)), condemn(&current, look_of(0))),
+        ("by that look", namespace(gone(), 60, Some(3600)), condemn(&current, look_of(60))),
         ("unless the owner is there", namespace(live(Some(OwnerSeen::Lives)), 0, Some(3600)), rest(RESYNC)),
-        ("the older one goes first", two, condemn("older")),
-        ("a person's word is followed", namespace(may_go(gone()), 0, None), condemn(&current)),
+        ("the older one goes first", two, condemn("older", look_of(0))),
+        ("a person's word is followed", namespace(may_go(gone()), 0, None), condemn(&current, None)),
         ("after a live read", namespace(may_go(live(None)), 0, None), ask),
         ("that it was removed is another word", namespace(removed(gone()), 0, None), rest(RESYNC)),
         ("but not while its ApiKey is there", may_go(live(Some(OwnerSeen::Cached))), rest(RESYNC)),

@@ -238,6 +238,31 @@ fn every_keystore_secret_gets_its_slot_back() {
 }
 
 #[test]
+fn an_only_key_is_as_old_as_its_secret_says_and_two_count_from_now_on() {
+    let only = |number, attempt| published(remnant(0, "a", 1), number, attempt);
+    let two = |attempt, revision, created| aged(published(remnant(0, attempt, revision), 2, "b"), created, 5);
+    // Minutes before now, in the ledger's order.
+    let undated = || published(aged(remnant(0, "a", 1), 60, 59), 1, "a");
+    let cases: Vec<(&str, Vec<Remnant>, Vec<i64>)> = vec![
+        ("as its Secret says", vec![aged(only(1, "a"), 60, 59)], vec![59]),
+        ("no older than its value", vec![aged(only(1, "a"), 60, 90)], vec![60]),
+        ("and no younger than now", vec![aged(only(1, "a"), 60, -5)], vec![0]),
+        ("the Secret holds another one", vec![aged(only(2, "z"), 60, 59)], vec![0]),
+        ("the Secret does not say when", vec![undated()], vec![0]),
+        ("there is no Secret", vec![aged(remnant(0, "a", 1), 60, 59)], vec![0]),
+        ("two that live", vec![two("a", 1, 60), two("b", 2, 10)], vec![0, 0]),
+        ("beside one that is being made", vec![aged(only(1, "a"), 60, 59), empty(0, "b")], vec![0, 59]),
+    ];
+    for (name, remnants, expected) in cases {
+        let seen = lost(remnants);
+        let Decision::Act(Effect::Pin { slots, .. }) = decide(&seen) else { panic!("no pin: {name}") };
+        let ages: Vec<i64> =
+            slots.iter().map(|slot| seen.wall.duration_since(slot.since).as_mins()).collect();
+        assert_eq!(ages, expected, "{name}");
+    }
+}
+
+#[test]
 fn a_rotation_that_was_asked_for_is_not_asked_for_again() {
     let asked = |attempt, revision, token: Option<&str>| Remnant {
         trigger: token.map(str::to_owned),
@@ -397,6 +422,16 @@ fn a_lost_ledger_that_another_installation_was_first_to_take_is_put_together_whe
     let buried = Observation { departed: vec!["a".into()], ..taken(vec![remnant(0, "a", 1)]) };
     let Decision::Act(Effect::Pin { slots, .. }) = decide(&buried) else { panic!("no pin") };
     assert!(slots.is_empty(), "{slots:?}");
+}
+
+#[test]
+fn a_ledger_is_not_put_together_before_it_is_known_what_was_published() {
+    let why = "failed to read Secret \"web\" in namespace \"shop\": 403 Forbidden";
+    let seen = Observation { remnants: None, unread: Some(why.into()), ..lost(vec![]) };
+    assert_eq!(decide(&seen), Decision::Rest(None));
+    let (reason, said) = waits_for(&seen).unwrap();
+    assert_eq!(reason, "LedgerLost");
+    assert!(said.ends_with(why), "{said}");
 }
 
 #[test]

@@ -49,6 +49,8 @@ impl PersonReason {
             Self::Failing => "RevocationFails",
             Self::Unclear => "DeathUnclear",
             Self::NoKeyId => "KeyIdUnknown",
+            Self::SharedKeyId => "KeyIdShared",
+            Self::OtherUser => "KeyOfAnotherUser",
             Self::NotProvable => "ValueLost",
             Self::Unwitnessed => "NoKeyAccepted",
             Self::Contradicted => "StillListed",
@@ -75,10 +77,20 @@ fn why(reason: PersonReason, slot: &SlotSeen, seen: &Observation) -> String {
             "its revocation fails or has no effect, and is sent again every few minutes".to_owned()
         }
         PersonReason::Unclear => {
-            "the service says neither that it works nor that it does not, as where its user is gone or suspended"
+            "the service says neither that it works nor that it does not, as where its user is gone or suspended, or \
+             something else answers in its stead"
                 .to_owned()
         }
-        PersonReason::NoKeyId => "the service told no id of it".to_owned(),
+        PersonReason::NoKeyId => {
+            "the service told no id of it, or has more than one key of its name".to_owned()
+        }
+        PersonReason::SharedKeyId => {
+            "another key of the account goes by the same id, so look for its name".to_owned()
+        }
+        PersonReason::OtherUser => {
+            let user = slot.user().map_or_else(String::new, |user| format!(" {user}"));
+            format!("it belongs to user{user} of Bags, whose token the account has not")
+        }
         PersonReason::NotProvable => {
             "its value is lost and no list can show that it is gone, so only \"resolved\" ends this"
                 .to_owned()

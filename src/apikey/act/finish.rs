@@ -13,11 +13,7 @@ use crate::{
         ApiKey, FINALIZER,
         account::{Slot, SlotState},
     },
-    apikey::{
-        hold::Reason,
-        observe::{Observation, Run},
-        problem::Problem,
-    },
+    apikey::{hold::Reason, observe::Observation, problem::Problem, run::Run},
     consumer_secret::ConsumerSecret,
     context::Context,
     env::{CallError, call},

@@ -13,8 +13,9 @@ use crate::{
     api::annotation::DELETE_NOW,
     apikey::{
         hold::Reason,
-        observe::{Observation, PodsSeen, Run},
+        observe::{Observation, PodsSeen},
         problem::Problem,
+        run::Run,
     },
     context::Context,
     env::CallError,
@@ -43,8 +44,9 @@ pub(super) async fn look(
         return Err(Problem::transient(Reason::ApiServerUnavailable, TOOK_TOO_LONG));
     }
     if confirm {
-        // What people said meanwhile counts: a watch may be behind.
+        // What people said meanwhile counts: a watch may be behind. And the Secret is read once more.
         refresh(context, run).await?;
+        run.consumer = None;
     }
     let looked_at = clock.wall();
     let listed = context.pods.get(kube.clone(), clock, namespace, max_age).await;
@@ -128,9 +130,10 @@ pub(super) async fn list_keys(context: &Arc<Context>, o: &Observation, run: &mut
     let name = view.account.name_any();
     let memory = context.memory_of(&name, &view.account);
     let credentials = context.credentials(&view.account)?;
+    let asked_at = context.env.clock.wall();
     let listed = listing::fresh(context, &view.account, &memory, &credentials, Duration::ZERO).await;
     listed.map_err(|error| Problem::of_bags(&name, &error))?;
-    run.listed = true;
+    run.listed = Some(asked_at);
     Ok(())
 }
 
@@ -153,7 +156,7 @@ pub(super) async fn restart(
         else {
             continue;
         };
-        let WorkloadRef { kind, name, uid } = &workload.reference;
+        let WorkloadRef { kind, name, uid: _ } = &workload.reference;
         let marked =
             workload::mark(context.env.kube.clone(), namespace, workload, &o.owner.name, &value).await;
         if marked.is_err() {
@@ -165,21 +168,7 @@ pub(super) async fn restart(
                 context.metrics.restarted(kind.as_str());
                 context.marks.note(&workload.reference, &o.owner.uid, &value, context.env.clock.monotonic());
                 info!(kind = kind.as_str(), workload = %name, mark = %value, "Restarted a workload");
-                let note = format!(
-                    "ApiKey \"{}\" has a new key: the pods are replaced, so that they read it",
-                    o.owner.name
-                );
-                let what = ObjectReference {
-                    api_version: Some("apps/v1".to_owned()),
-                    kind: Some(kind.as_str().to_owned()),
-                    namespace: Some(namespace.clone()),
-                    name: Some(name.clone()),
-                    uid: Some(uid.clone()),
-                    ..ObjectReference::default()
-                };
-                context.events.publish(&what, EventReason::Restarted, &note).await;
-                let told = format!("{} {name} is restarted, so that it reads the new key", kind.as_str());
-                context.events.publish(&reference(&o.key), EventReason::Restarted, &told).await;
+                tell_restart(context, o, workload).await;
             }
             Err(error) if error.is_conflict() || error.is_not_found() => {}
             // The others do not wait for it.
@@ -203,6 +192,30 @@ pub(super) async fn restart(
         }
     }
     Ok(())
+}
+
+/// An event of the workload, whose people may not know of the ApiKey, and one of the ApiKey.
+async fn tell_restart(context: &Context, o: &Observation, workload: &Workload) {
+    let WorkloadRef { kind, name, uid } = &workload.reference;
+    let secret = o.key.secret_name();
+    let what = ObjectReference {
+        api_version: Some("apps/v1".to_owned()),
+        kind: Some(kind.as_str().to_owned()),
+        namespace: Some(o.owner.namespace.clone()),
+        name: Some(name.clone()),
+        uid: Some(uid.clone()),
+        ..ObjectReference::default()
+    };
+    let note = format!(
+        "ApiKey \"{}\" has another key: the pods are replaced, so that they read what Secret \"{secret}\" holds now",
+        o.owner.name
+    );
+    context.events.publish(&what, EventReason::Restarted, &note).await;
+    let told = format!(
+        "{} {name} is restarted, so that it reads the key that Secret \"{secret}\" holds now",
+        kind.as_str()
+    );
+    context.events.publish(&reference(&o.key), EventReason::Restarted, &told).await;
 }
 
 /// Whether it may be the workload's own affair that a mark failed: a webhook that is asked about it is down, or slower than the

@@ -5,11 +5,7 @@ use kube::ResourceExt;
 use super::{api, reference, refresh};
 use crate::{
     api::ApiKey,
-    apikey::{
-        hold::Reason,
-        observe::{Observation, Run},
-        problem::Problem,
-    },
+    apikey::{hold::Reason, observe::Observation, problem::Problem, run::Run},
     consumer_secret::{ConsumerSecret, Desired, Found, in_sync},
     context::Context,
     env::{CallError, call},

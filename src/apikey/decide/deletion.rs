@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{Decision, Rule, is_in, since, words};
@@ -89,19 +90,21 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
     // The current one last: it is protected while another one is live.
     live.sort_by_key(|slot| slot.published);
     let attempts = live.iter().filter_map(|slot| slot.attempt.clone());
-    match o.key.deletion_policy() {
-        DeletionPolicy::Orphan => {
+    match (o.key.deletion_policy(), may_revoke(o, deleting_for)) {
+        (DeletionPolicy::Orphan, _) => {
             Some(Rule::Act(Decision::Change(attempts.map(|attempt| Change::Release { attempt }).collect())))
         }
-        DeletionPolicy::Revoke if may_revoke(o, deleting_for) => {
-            let condemn = |attempt| Change::Condemn { attempt, emergency: false };
+        (DeletionPolicy::Revoke, Some(looked_at)) => {
+            let condemn = |attempt| Change::Condemn { attempt, emergency: false, looked_at };
             Some(Rule::Act(Decision::Change(attempts.map(condemn).collect())))
         }
-        DeletionPolicy::Revoke if o.pods.is_none() => {
+        (DeletionPolicy::Revoke, None) if o.pods.is_none() => {
             Some(Rule::Act(Decision::LookAtPods { confirm: false }))
         }
-        DeletionPolicy::Revoke if unread(o) => Some(Rule::Act(Decision::LookAtPods { confirm: true })),
-        DeletionPolicy::Revoke => {
+        (DeletionPolicy::Revoke, None) if unread(o) => {
+            Some(Rule::Act(Decision::LookAtPods { confirm: true }))
+        }
+        (DeletionPolicy::Revoke, None) => {
             let advice = o.timings.deletion_advice.saturating_sub(deleting_for);
             let left = o.timings.handover.saturating_sub(deleting_for);
             let deleted = o.key.metadata.deletion_timestamp.as_ref().filter(|_| o.namespace_terminating);
@@ -112,16 +115,19 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
             Some(Rule::Wait(Hold { wait, ..Hold::new(Reason::DeletionWaits, message) }))
         }
         // Whatever it means, neither of the two can be undone.
-        DeletionPolicy::Unknown => {
+        (DeletionPolicy::Unknown, _) => {
             Some(Rule::wait(Reason::DeletionWaits, words::deletion_policy_unknown(&o.key, &live)))
         }
     }
 }
 
-fn may_revoke(o: &Observation, deleting_for: Duration) -> bool {
+/// Whether published keys may be revoked, and by which look at the pods: a person's word, and the end of the namespace, ask for none.
+fn may_revoke(o: &Observation, deleting_for: Duration) -> Option<Option<Timestamp>> {
     let word = o.key.annotations().get(annotation::DELETE_NOW).is_some_and(|value| value != "false");
-    let confirmed = o.last_look().is_some() && unread(o);
-    word || confirmed || (o.namespace_terminating && deleting_for >= o.timings.handover)
+    if word || (o.namespace_terminating && deleting_for >= o.timings.handover) {
+        return Some(None);
+    }
+    o.last_look().filter(|_| unread(o)).map(Some)
 }
 
 /// The pods that read the Secret, by name.

@@ -343,9 +343,11 @@ impl Switch<'_> {
         let plan = self.plan(o.key.rollout().max_concurrent);
         // The first that speaks of the new key, else the first.
         let failure = plan.failed.iter().find(|failure| failure.of_mark).or(plan.failed.first())?;
-        let Failure { workload, words: said, of_mark } = failure;
-        // Where no pod is left that holds the old key, it is late that tells.
-        let of_mark = *of_mark || self.pods.scan.is_clean();
+        let Failure { workload, words: said, of_mark, at } = failure;
+        // Where no pod is left that holds the old key, it is late that tells; and that it had failed while others still held it.
+        let clean_since = o.clean_since().unwrap_or(o.now);
+        let before = at.is_some_and(|at| since(clean_since, at) > o.timings.scan_every);
+        let of_mark = *of_mark || (self.pods.scan.is_clean() && !before);
         let rotation = o.key.rotation();
         let late = o.clean_since().is_some_and(|clean| since(o.now, clean) >= FAILS_WITHIN);
         let newer = self.current.revision > self.previous.revision && !late;

@@ -69,7 +69,10 @@ fn told_change(change: &Change) -> String {
         Change::Abandon { attempt } => format!("Abandon {attempt}"),
         Change::Doubt { attempt, reason } => format!("Doubt {attempt} {reason}"),
         Change::Release { attempt } => format!("Release {attempt}"),
-        Change::Condemn { attempt, emergency: false } => format!("Condemn {attempt}"),
+        Change::Condemn { attempt, emergency: false, looked_at } => {
+            let look = looked_at.map(|_| " by a look").unwrap_or_default();
+            format!("Condemn {attempt}{look}")
+        }
         other => panic!("not an ApiKey's to propose: {other:?}"),
     }
 }

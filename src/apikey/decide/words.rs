@@ -330,14 +330,6 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) 
                  spec.requestsPerHour of the account, or the operator's --requests-per-hour (bags.requestsPerHour of the chart); {again}"
             ),
         ),
-        "Dns" | "Connect" | "Tls" | "Timeout" | "Broken" | "ServerError" | "Unreadable"
-        | "OutcomeUnknown" | "LicenceExpired" | "OutOfTime" | "ShuttingDown" => (
-            Reason::BagsUnavailable,
-            format!(
-                "Bags could not be asked for a key of account \"{account}\" ({}); nothing was made; {again}",
-                failures.reason
-            ),
-        ),
         NEVER_ACCEPTED => (
             Reason::KeyNotAccepted,
             format!(
@@ -352,6 +344,12 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) 
                  the operator can write Secrets in its own namespace; {again}"
             ),
         ),
+        unasked if never_asked(unasked) => (
+            Reason::BagsUnavailable,
+            format!(
+                "Bags could not be asked for a key of account \"{account}\" ({unasked}); nothing was made; {again}"
+            ),
+        ),
         other => (
             Reason::BagsRefused,
             format!("no key could be made in account \"{account}\" ({other}); nothing was made; {again}"),
@@ -359,7 +357,8 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) 
     }
 }
 
-/// Whether an attempt that failed for this reason never reached Bags, or got no answer to a question that makes nothing.
+/// Whether an attempt that failed for this reason never reached Bags, got no answer to a question that makes nothing, or was too
+/// slow for what it was given to sign.
 pub(super) fn never_asked(reason: &str) -> bool {
     matches!(
         reason,
@@ -373,6 +372,8 @@ pub(super) fn never_asked(reason: &str) -> bool {
             | "OutcomeUnknown"
             | "BudgetSpent"
             | "LicenceExpired"
+            | "NonceExpired"
+            | "OutOfTime"
             | "ShuttingDown"
     )
 }
@@ -398,7 +399,7 @@ pub(super) fn revoking(view: &AccountView, slots: &[&Slot]) -> String {
     )
 }
 
-pub(super) fn issued(key: &ApiKey, slot: &Slot) -> String {
+pub(in crate::apikey) fn issued(key: &ApiKey, slot: &Slot) -> String {
     let suspended = if key.suspended() { "; spec.suspend is true: it is not kept in step" } else { "" };
     format!("key {} works and is in Secret \"{}\"{suspended}", key_name(slot), key.secret_name())
 }

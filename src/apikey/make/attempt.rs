@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -20,6 +20,7 @@ use crate::{
     keystore::{Entry, SaveError, Unsaved},
     ledger::{Change, Ledger, StoreError},
     metrics::KeyStep,
+    timings::Timings,
 };
 
 /// First and longest pause between tries to save a value.
@@ -115,12 +116,16 @@ async fn send(
 
 /// I4: how long the request may take; `None` when the licence is over by either clock.
 fn time_left(context: &Context, job: &Job) -> Option<Duration> {
-    let timings = &context.settings.timings;
     let (wall, monotonic) = job.licensed;
     let by_wall = context.env.clock.wall().duration_since(wall);
     let by_monotonic = context.env.clock.monotonic().saturating_duration_since(monotonic);
+    left_of(&context.settings.timings, by_wall, by_monotonic)
+}
+
+/// The same, of a licence that is so old by either clock: one stands still while the machine sleeps, the other one is set by people.
+fn left_of(timings: &Timings, by_wall: SignedDuration, by_monotonic: Duration) -> Option<Duration> {
     // A wall clock that went back tells nothing; one second of it is adjustment.
-    let by_wall = Duration::try_from(by_wall + jiff::SignedDuration::from_secs(1)).ok()?;
+    let by_wall = Duration::try_from(by_wall + SignedDuration::from_secs(1)).ok()?;
     let elapsed = by_wall.saturating_sub(Duration::from_secs(1)).max(by_monotonic);
     (elapsed <= timings.begin_deadline).then(|| timings.answer_deadline.saturating_sub(elapsed))
 }
@@ -185,8 +190,8 @@ async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
     // A key that is in a slot is not this task's to revoke: its value may have arrived by a write without an answer,
     // and it may be published by now.
     let Ok(account) = context.ledger.read_live(&job.account).await else { return };
-    if let (true, Some(token), Some(key_id)) =
-        (may_revoke(&account, &job.attempt), &job.credentials.token, key_id)
+    if let (Some(token), Some(key_id)) = (&job.credentials.token, key_id)
+        && may_revoke(&account, &job.attempt, &key_id)
     {
         let client = context.client(&job.memory).urgent();
         match client.revoke(token, account.revocation_path(), &key_id).await {
@@ -196,9 +201,12 @@ async fn lost(context: &Context, job: &Job, key_id: Option<String>) {
     }
 }
 
-/// Whether a save may revoke the key of its attempt by itself. Where only a person revokes, StrayKeys names it once a list shows it.
-fn may_revoke(account: &BagsAccount, attempt: &str) -> bool {
-    was_judged(account, attempt) && account.revocation_mode() != RevocationMode::Person
+/// Whether a save may revoke the key of its attempt by itself, by the id that Bags told. Where only a person revokes, StrayKeys
+/// names it once a list shows it; so it does where a key in a slot goes by that id, and would be revoked in its place.
+fn may_revoke(account: &BagsAccount, attempt: &str, key_id: &str) -> bool {
+    let slots = account.status.iter().flat_map(|status| &status.slots);
+    let shared = slots.filter_map(|slot| slot.key_id.as_deref()).any(|known| known == key_id);
+    was_judged(account, attempt) && !shared && account.revocation_mode() != RevocationMode::Person
 }
 
 /// Whether an attempt left the ledger. Of one that was lost nobody can tell: its slot is put back.
@@ -208,12 +216,19 @@ fn was_judged(account: &BagsAccount, attempt: &str) -> bool {
         && Ledger::of(status).by_attempt(attempt).is_none()
 }
 
-/// Nothing was made: the place is kept, and the placeholder goes.
+/// Nothing was made: the place is kept, and the placeholder goes. So it is also where nobody knows whether the licence was
+/// written: by then it is in the ledger no more, or cannot arrive there.
 async fn not_made(context: &Context, job: &Job, why: &NotMade) {
     let reason = match why {
         NotMade::Bags(error) => error.reason().name(),
         NotMade::LicenceExpired => "LicenceExpired",
         NotMade::NoCredentials => "NoCredentials",
+    };
+    let license = Change::License {
+        owner_uid: job.placeholder.made_for().map(|owner| owner.uid).unwrap_or_default(),
+        attempt: job.attempt.clone(),
+        key_name: job.key_name.clone(),
+        trigger: None,
     };
     let change = Change::NotMade { attempt: job.attempt.clone(), reason };
     if decide::speaks_of_credentials(reason) {
@@ -223,7 +238,10 @@ async fn not_made(context: &Context, job: &Job, why: &NotMade) {
     let mut pause = SAVE_PAUSES.0;
     loop {
         let written = context.ledger.update(&job.account, |draft| {
-            draft.apply(&change)?;
+            match job.acknowledged {
+                true => draft.apply(&change)?,
+                false => draft.take_back(&license, &change)?,
+            }
             if reason == LIMIT_REACHED {
                 draft.status.refusal = Some(learnt(draft.account, &draft.status.slots, draft.now()));
             }
@@ -231,6 +249,8 @@ async fn not_made(context: &Context, job: &Job, why: &NotMade) {
         });
         match written.await {
             Ok(_) | Err(StoreError::Refused(_) | StoreError::NoAccount(_)) => break,
+            // Who may not write it has not written the licence either.
+            Err(error) if !job.acknowledged && error.is_rejection() => break,
             Err(error) => warn!(%error, "Failed to record that nothing was made; it is tried again"),
         }
         let elapsed = context.env.clock.monotonic().saturating_duration_since(job.licensed.1);
@@ -268,8 +288,190 @@ async fn report(context: &Context, job: &Job, reason: EventReason, note: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use clap::Parser;
+    use http::{Method, Request, Response};
+    use kube::{Client, ResourceExt, client::Body, runtime::watcher::Event};
+    use serde_json::{Value, json};
+
     use super::*;
-    use crate::apikey::fixtures::{account, mine, now};
+    use crate::{
+        api::account::Installation,
+        apikey::fixtures::{CREDENTIALS, account, credentials, mine, now},
+        bags::{BagsService, TransportError},
+        clock::{Randomness, SystemClock},
+        config::{Cli, Command, Config},
+        env::Env,
+        keystore::Placeholder,
+        operator::parts::{self, Watches},
+        saves::Saves,
+        webhook::registration::Registration,
+    };
+
+    /// An API server with one account and one Secret.
+    struct Server {
+        account: BagsAccount,
+        secret: Value,
+        /// The next write of the account is answered with a failure, and is still under way.
+        holds: bool,
+        /// The write that is under way.
+        held: Option<BagsAccount>,
+        /// Nobody may write the account.
+        refuses: bool,
+        requests: Vec<Method>,
+    }
+
+    impl Server {
+        fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+            self.requests.push(method.clone());
+            if path.contains("/secrets") {
+                if *method == Method::POST {
+                    self.secret = serde_json::from_slice(body).unwrap();
+                }
+                return (200, self.secret.clone());
+            }
+            if *method == Method::GET {
+                return (200, json!(self.account));
+            }
+            if self.refuses {
+                return failure(403);
+            }
+            let sent = serde_json::from_slice(body).unwrap();
+            if std::mem::take(&mut self.holds) {
+                self.held = Some(sent);
+                return failure(500);
+            }
+            self.write(sent)
+        }
+
+        fn write(&mut self, sent: BagsAccount) -> (u16, Value) {
+            let version = self.account.resource_version();
+            if sent.resource_version() != version {
+                return failure(409);
+            }
+            let next = version.unwrap().parse::<u64>().unwrap() + 1;
+            self.account = sent;
+            self.account.metadata.resource_version = Some(next.to_string());
+            (200, json!(self.account))
+        }
+    }
+
+    fn failure(code: u16) -> (u16, Value) {
+        (code, json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "No", "code": code}))
+    }
+
+    /// An account with a place for the ApiKey, and a process whose cache shows it.
+    fn stage() -> (Arc<Mutex<Server>>, Arc<Context>) {
+        let installation = Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() };
+        let mut account = account();
+        account.metadata.resource_version = Some("1".to_owned());
+        let status = account.status.get_or_insert_default();
+        (status.installation, status.slots) = (Some(installation.clone()), vec![mine(SlotState::Reserved)]);
+        let mut watches = Watches::new();
+        watches.accounts.1.apply_watcher_event(&Event::Apply(account.clone()));
+        let server = Arc::new(Mutex::new(Server {
+            account,
+            secret: Value::Null,
+            holds: false,
+            held: None,
+            refuses: false,
+            requests: vec![],
+        }));
+        let kube = tower::service_fn({
+            let server = server.clone();
+            move |request: Request<Body>| {
+                let server = server.clone();
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = body.collect_bytes().await?;
+                    let (code, answer) =
+                        server.lock().unwrap().answer(&parts.method, parts.uri.path(), &body);
+                    let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+                    Ok::<_, kube::Error>(Response::builder().status(code).body(answer).unwrap())
+                }
+            }
+        });
+        let env = Env {
+            kube: Client::new(kube, "unused"),
+            bags: BagsService::new(tower::service_fn(|_| async { Err(TransportError::Broken) })),
+            clock: Arc::new(SystemClock),
+            randomness: Randomness::from_seed(1),
+            saves: Saves::default(),
+        };
+        let Command::Run(flags) =
+            Cli::parse_from(["bags-operator", "run", "--namespace=bags-system"]).command;
+        let config = Config::try_from(*flags).unwrap();
+        let registration = tokio::sync::watch::channel(Registration::Unwatched).1;
+        let context = parts::context(&config, env, installation, &watches, registration);
+        (server, Arc::new(context))
+    }
+
+    /// An attempt whose licence was not acknowledged.
+    async fn unacknowledged(context: &Context) -> Job {
+        let place = mine(SlotState::Reserved);
+        let placeholder = Placeholder {
+            account: "main",
+            owner: &place.owner,
+            key_use: &place.key_use,
+            trigger: None,
+            revision: 1,
+            attempt: "attempt-1",
+            key_name: "Production-App-0-attempt-1",
+            credentials: CREDENTIALS,
+            installation: &context.settings.installation,
+        };
+        Job {
+            account: "main".to_owned(),
+            attempt: placeholder.attempt.to_owned(),
+            key_name: placeholder.key_name.to_owned(),
+            placeholder: context.keystore.place(&placeholder).await.unwrap(),
+            credentials: credentials(),
+            memory: context.memory_of("main", &account()),
+            licensed: (context.env.clock.wall(), context.env.clock.monotonic()),
+            acknowledged: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_licence_that_was_not_answered_cannot_arrive_after_its_placeholder_went() {
+        for arrived in [false, true] {
+            let (server, context) = stage();
+            let job = unacknowledged(&context).await;
+            let license = Change::License {
+                owner_uid: mine(SlotState::Reserved).owner.uid,
+                attempt: job.attempt.clone(),
+                key_name: job.key_name.clone(),
+                trigger: None,
+            };
+            server.lock().unwrap().holds = true;
+            assert!(context.ledger.change("main", &[license]).await.is_err());
+            let late = server.lock().unwrap().held.take().unwrap();
+            if arrived {
+                assert_eq!(server.lock().unwrap().write(late.clone()).0, 200);
+            }
+            carry_out(context.clone(), job).await;
+            let mut server = server.lock().unwrap();
+            assert!(server.requests.ends_with(&[Method::PUT, Method::DELETE]), "{:?}", server.requests);
+            assert_eq!(server.write(late).0, 409, "it arrives no more");
+            let Ledger { slots, departed } = Ledger::of(server.account.status.as_ref());
+            let failed = slots[0].failures.as_ref().map(|failures| failures.reason.as_str());
+            assert_eq!(
+                (slots.len(), &slots[0].state, failed),
+                (1, &SlotState::Reserved, Some("LicenceExpired"))
+            );
+            assert_eq!(departed, ["attempt-1"], "arrived: {arrived}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ledger_that_may_not_be_written_is_not_tried_again_for_a_licence_that_it_refused_as_well() {
+        let (server, context) = stage();
+        let job = unacknowledged(&context).await;
+        server.lock().unwrap().refuses = true;
+        carry_out(context.clone(), job).await;
+        assert_eq!(server.lock().unwrap().requests, [Method::POST, Method::PUT, Method::DELETE]);
+    }
 
     #[test]
     fn an_attempt_of_a_lost_ledger_was_not_judged_and_a_person_may_be_the_only_one_to_revoke() {
@@ -280,11 +482,44 @@ mod tests {
         account.status.get_or_insert_default().installation =
             Some(crate::api::account::Installation { cluster: "cluster".into(), namespace: "bags".into() });
         assert!(was_judged(&account, &attempt), "it left");
-        assert!(may_revoke(&account, &attempt), "nothing else knows of its key");
+        let may_revoke = |account: &BagsAccount| may_revoke(account, &attempt, "id-1");
+        assert!(may_revoke(&account), "nothing else knows of its key");
         account.spec.revocation.get_or_insert_default().mode = Some(RevocationMode::Person);
-        assert!(!may_revoke(&account, &attempt), "only a person revokes");
+        assert!(!may_revoke(&account), "only a person revokes");
         account.status.get_or_insert_default().slots.push(mine(SlotState::Creating));
         assert!(!was_judged(&account, &attempt), "it is in a slot");
+    }
+
+    #[test]
+    fn a_key_in_a_slot_is_not_revoked_for_one_that_goes_by_the_same_id() {
+        let mut account = account();
+        let live = mine(SlotState::Live);
+        let id = live.key_id.clone().unwrap();
+        let status = account.status.get_or_insert_default();
+        status.installation =
+            Some(crate::api::account::Installation { cluster: "cluster".into(), namespace: "bags".into() });
+        status.slots.push(live);
+        assert!(may_revoke(&account, "judged", "another-id"));
+        assert!(!may_revoke(&account, "judged", &id));
+    }
+
+    #[test]
+    fn a_licence_is_over_by_either_clock() {
+        let timings = Timings::default();
+        let (begin, answer) = (timings.begin_deadline, timings.answer_deadline);
+        let signed = |time| SignedDuration::try_from(time).unwrap();
+        let (none, hour) = (Duration::ZERO, Duration::from_hours(1));
+        let left = |by_wall, by_monotonic| left_of(&timings, by_wall, by_monotonic);
+        assert_eq!(left(signed(none), none), Some(answer));
+        assert_eq!(left(signed(hour), none), None, "the machine slept, and its other clock with it");
+        assert_eq!(left(signed(none), hour), None, "somebody set the wall clock back to when it was given");
+        assert_eq!(left(-signed(hour), none), None, "nobody can tell by a clock that went back");
+        assert_eq!(left(SignedDuration::from_millis(-900), none), Some(answer), "it was adjusted");
+        assert_eq!(left(signed(begin), none), Some(answer.saturating_sub(begin)), "the last moment");
+        assert_eq!(left(signed(none), begin), Some(answer.saturating_sub(begin)), "the last moment");
+        let nanosecond = Duration::from_nanos(1);
+        assert_eq!(left(signed(begin + nanosecond), none), None);
+        assert_eq!(left(signed(none), begin + nanosecond), None);
     }
 
     #[test]

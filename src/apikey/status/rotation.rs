@@ -27,7 +27,6 @@ const MARKED: usize = 200;
 
 /// Where a rotation is; `None`: there is none.
 pub(super) fn phase(o: &Observation) -> Option<&'static str> {
-    let any = |state: SlotState| o.slots().iter().any(|slot| slot.state == state);
     if !o.superseded().is_empty() {
         return Some(match &o.pods {
             Some(pods) if pods.scan.is_clean() => "Overlapping",
@@ -36,7 +35,12 @@ pub(super) fn phase(o: &Observation) -> Option<&'static str> {
             Some(_) | None => "Restarting",
         });
     }
-    any(SlotState::Revoking).then_some("RevokingOld")
+    is_revoking_old(o).then_some("RevokingOld")
+}
+
+/// Whether a key that was in use is being revoked: a next one that never was is no old one.
+fn is_revoking_old(o: &Observation) -> bool {
+    o.slots().iter().any(|slot| slot.state == SlotState::Revoking && slot.published.is_some())
 }
 
 /// The last switch, where the Secret shows it. What is known of an earlier look stays until another one: since when no pod
@@ -94,7 +98,7 @@ pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>
     if !matches!(word.reason, Reason::RotationHeld | Reason::RotationBlocked) {
         // One run that fails ends no wait, or none would ever be a day long.
         if word.failed {
-            return before.cloned();
+            return before.filter(|before| !fed(before)).cloned();
         }
         // What was in its way when the last window closed has gone on since then.
         let blocked = before.filter(|before| before.reason == Reason::RotationBlocked.as_str());
@@ -142,12 +146,10 @@ pub(super) fn next(o: &Observation) -> Option<Timestamp> {
 /// workload that a restart would stop.
 pub(super) fn conditions(conditions: &mut Vec<Condition>, o: &Observation, word: &Word<'_>) {
     let (generation, now) = (o.key.metadata.generation, o.now);
-    let slots = o.slots();
     let old = !o.superseded().is_empty();
     // Where the last key goes as well, it is an old one only after a rotation.
     let rotated = o.current().is_some() || has(conditions, kind::OLD_KEY_REVOKED);
-    let revoking =
-        rotated && slots.iter().any(|slot| slot.state == SlotState::Revoking && slot.published.is_some());
+    let revoking = rotated && is_revoking_old(o);
     let reason = if word.reason.is_of_rotation() { word.reason.as_str() } else { Reason::Rotating.as_str() };
     let old_key = match (old, revoking) {
         (true, _) => Some((false, reason, word.message)),

@@ -318,6 +318,9 @@ fn pods_that_nobody_looked_at_hold_no_old_key_only_if_none_did_before() {
     assert_eq!(phase(switched(HOUR, &[reader("web-1", Some(Why::Started))])), "Restarting");
     assert_eq!(phase(switched(HOUR, &[]).without_pods()), "Restarting", "nobody has looked yet");
     assert_eq!(phase(with(switched(HOUR, &[]).without_pods(), moved())), "Overlapping", "none did before");
+    let beside = |published| live().with_slot(Slot { published, ..named("next", mine(SlotState::Revoking)) });
+    assert_eq!(after(&beside(Some(1)), Reason::Issued).phase.unwrap(), "RevokingOld");
+    assert_eq!(after(&beside(None), Reason::Issued).phase.unwrap(), "Ready", "it was never in use");
 }
 
 #[test]
@@ -337,9 +340,11 @@ fn a_run_that_fails_ends_no_wait() {
         assert_eq!(hold(full(), reason, &day(false)), day(false), "{reason:?}: it waits for something else");
         assert_eq!(hold(full(), reason, &None).is_some(), reason == Reason::RotationBlocked, "{reason:?}");
     }
-    let placed = full().with_slot(mine(SlotState::Reserved));
+    let placed = || full().with_slot(mine(SlotState::Reserved));
+    let passing = hold(placed(), Reason::Rotating, &day(true));
+    assert_eq!(passing, None, "it has the slot, and its key could not be made in passing");
     let other = blocked(now(), false);
-    assert_eq!(hold(placed, Reason::RotationBlocked, &day(true)), other, "it has the slot, and no key yet");
+    assert_eq!(hold(placed(), Reason::RotationBlocked, &day(true)), other, "it has the slot, and no key yet");
     let held = hold(full(), Reason::RotationHeld, &day(true)).unwrap();
     assert_eq!((held.reason.as_str(), held.since), ("RotationHeld", to_seconds(now())), "it has begun since");
 }

@@ -254,6 +254,18 @@ fn what_was_judged_for_one_switch_does_nothing_after_another() {
 }
 
 #[test]
+fn what_was_judged_by_a_look_does_nothing_once_that_is_long_ago() {
+    let start = ledger(vec![slot(&owner(0), SlotState::Live)]);
+    let condemn =
+        |looked_at| Change::Condemn { attempt: attempt(0, SlotState::Live), emergency: false, looked_at };
+    let by_look = condemn(Some(terms(10, 0).now));
+    let gone = start.apply(&by_look, &terms(10, 119)).unwrap();
+    assert_eq!(gone.slots[0].state, SlotState::Revoking);
+    assert_eq!(start.apply(&by_look, &terms(10, 120)), Err(Refusal::NotInState), "the look is old");
+    start.apply(&condemn(None), &terms(10, 10_000)).unwrap();
+}
+
+#[test]
 fn a_switch_back_spends_the_token_that_asked_for_the_rotation() {
     let (mut old, mut new) = (slot(&owner(0), SlotState::Live), slot(&owner(0), SlotState::Live));
     (old.attempt, new.attempt, new.published) = (Some("old".into()), Some("new".into()), Some(2));
@@ -285,7 +297,7 @@ fn switches_back_in_a_row_are_counted_at_the_key_that_stays() {
 fn the_last_slot_of_a_living_owner_keeps_its_place_and_its_switch_number() {
     let start = ledger(vec![slot(&owner(0), SlotState::Live)]);
     let name = attempt(0, SlotState::Live);
-    let condemned = Change::Condemn { attempt: name.clone(), emergency: false };
+    let condemned = Change::Condemn { attempt: name.clone(), emergency: false, looked_at: None };
     let revoking = start.apply(&condemned, &terms(10, 0)).unwrap();
     let buried = |owner_lives| {
         let bury = Change::Bury { attempt: name.clone(), owner_lives };
@@ -305,7 +317,7 @@ fn the_current_key_is_safe_while_another_one_is_live_but_for_an_emergency() {
     (old.attempt, new.attempt, new.published) = (Some("old".into()), Some("new".into()), Some(2));
     let both = ledger(vec![old, new]);
     let condemn = |attempt: &str, emergency| {
-        both.apply(&Change::Condemn { attempt: attempt.into(), emergency }, &terms(10, 0))
+        both.apply(&Change::Condemn { attempt: attempt.into(), emergency, looked_at: None }, &terms(10, 0))
     };
     assert_eq!(condemn("new", false), Err(Refusal::CurrentKey));
     assert!(condemn("new", true).is_ok());
@@ -343,7 +355,7 @@ fn keys_that_were_made_to_no_use_are_counted_until_one_is_published() {
         let attempt = || attempt.to_owned();
         let reason = if count == 2 {
             state = apply(state, Change::Lose { attempt: attempt(), key_id: None });
-            state = apply(state, Change::Condemn { attempt: attempt(), emergency: false });
+            state = apply(state, Change::Condemn { attempt: attempt(), emergency: false, looked_at: None });
             VALUE_LOST
         } else {
             state = apply(state, Change::Abandon { attempt: attempt() });
@@ -392,8 +404,8 @@ fn only_the_lines_of_the_table_lead_from_one_state_to_another() {
         (Creating, |attempt| Change::Lose { attempt, key_id: None }, Some(Lost)),
         (Unresolved, |attempt| Change::Lose { attempt, key_id: None }, Some(Lost)),
         (Creating, |attempt| Change::Doubt { attempt, reason: "NoList" }, Some(Unresolved)),
-        (Lost, |attempt| Change::Condemn { attempt, emergency: false }, Some(Revoking)),
-        (Live, |attempt| Change::Condemn { attempt, emergency: false }, Some(Revoking)),
+        (Lost, |attempt| Change::Condemn { attempt, emergency: false, looked_at: None }, Some(Revoking)),
+        (Live, |attempt| Change::Condemn { attempt, emergency: false, looked_at: None }, Some(Revoking)),
         (Live, |attempt| Change::Release { attempt }, Some(Released)),
         (Revoking, |attempt| Change::Bury { attempt, owner_lives: true }, Some(Reserved)),
         (Revoking, |attempt| Change::Bury { attempt, owner_lives: false }, None),
@@ -433,7 +445,10 @@ fn any_change() -> impl Strategy<Value = Change> {
         11 => Change::Abandon { attempt },
         12 => Change::Lose { attempt, key_id: None },
         13 => Change::Doubt { attempt, reason: "NoList" },
-        14 => Change::Condemn { attempt, emergency: flag },
+        14 => {
+            let looked_at = (n > 1).then(|| terms(10, 0).now);
+            Change::Condemn { attempt, emergency: flag, looked_at }
+        }
         15 => Change::Release { attempt },
         16 => Change::ReserveNext { owner: owner(n), key_use: format!("production/app-{n}") },
         _ if flag => Change::Bury { attempt, owner_lives: n % 2 == 0 },

@@ -40,7 +40,16 @@ fn store_of(first: Value) -> (LedgerStore, Server) {
     let first: BagsAccount = serde_json::from_value(first).unwrap();
     writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(first));
     let client = Client::new(service, "default");
-    (LedgerStore::new(client, Arc::new(SystemClock), Timings::default(), seen), server)
+    let ours = Installation { cluster: "cluster".into(), namespace: "bags".into() };
+    (LedgerStore::new(client, Arc::new(SystemClock), Timings::default(), ours, seen), server)
+}
+
+/// The slots with this place of one ApiKey.
+fn place(state: &str, attempt: Option<&str>) -> Value {
+    json!([{
+        "owner": {"namespace": "shop", "name": "web", "uid": "uid-web"}, "use": "production/web",
+        "revision": 1, "state": state, "attempt": attempt, "since": "2026-01-01T00:00:00Z",
+    }])
 }
 
 fn reserve() -> Change {
@@ -77,6 +86,17 @@ async fn nothing_is_written_into_a_ledger_that_may_be_a_lost_one() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_into_a_ledger_that_was_taken_over_since_it_was_looked_at() {
+    let mut taken = account(1, json!([]));
+    taken["status"]["installation"]["namespace"] = json!("another");
+    let (store, server) = store_of(taken);
+    let mut server = pin!(server);
+    let refused = store.change("main", &[reserve()]).await;
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::Anothers))));
+    assert!(server.next_request().now_or_never().is_none(), "it is judged by whoever has it now");
+}
+
+#[tokio::test]
 async fn after_a_write_of_unknown_outcome_the_next_one_starts_from_a_live_read() {
     let (store, server) = store();
     let mut server = pin!(server);
@@ -88,16 +108,109 @@ async fn after_a_write_of_unknown_outcome_the_next_one_starts_from_a_live_read()
     assert!(matches!(first, Err(StoreError::Kube(_))));
 
     // The write had been applied: from the watch's version the change would seem possible once more.
-    let slots = json!([{
-        "owner": {"namespace": "shop", "name": "web", "uid": "uid-web"}, "use": "production/web",
-        "revision": 1, "state": "Reserved", "since": "2026-01-01T00:00:00Z",
-    }]);
+    let applied = account(2, place("Reserved", None));
     let (second, (method, _)) =
-        tokio::join!(store.change("main", &reserve), answer(&mut server, 200, account(2, slots)));
+        tokio::join!(store.change("main", &reserve), answer(&mut server, 200, applied));
     assert_eq!(method, Method::GET);
     assert!(matches!(second, Err(StoreError::Refused(Refusal::HasPlace))));
     let known = store.read("main").await.expect("the account");
     assert_eq!(known.status.as_ref().unwrap().slots[0].state, SlotState::Reserved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_write_of_unknown_outcome_is_not_believed_after_it() {
+    let (store, server) = store();
+    let mut server = pin!(server);
+    let before = store.read("main").await.expect("the account");
+    let reserve = [reserve()];
+    let (first, _) = tokio::join!(
+        store.change("main", &reserve),
+        answer(&mut server, 500, failure(500, "InternalError")),
+    );
+    assert!(matches!(first, Err(StoreError::Kube(_))));
+
+    let applied = account(2, place("Reserved", None));
+    let (second, (method, _)) = tokio::join!(
+        store.update_once("main", before, |_| Err(Refusal::NotInState)),
+        answer(&mut server, 200, applied),
+    );
+    assert_eq!(method, Method::GET);
+    assert!(matches!(second, Err(StoreError::Refused(Refusal::NotInState))));
+    let known = store.read("main").await.expect("the account");
+    assert_eq!(known.resource_version(), Some("2".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_licence_that_was_not_answered_is_taken_back_by_a_write_that_it_conflicts_with() {
+    let license = Change::License {
+        owner_uid: "uid-web".into(),
+        attempt: "a".into(),
+        key_name: "Production-Web-a".into(),
+        trigger: None,
+    };
+    let not_made = Change::NotMade { attempt: "a".into(), reason: "LicenceExpired" };
+    let mut full = account(1, place("Reserved", None));
+    full["status"]["capabilities"] = json!({"list": "Yes"});
+    full["status"]["capacity"] =
+        json!({"limit": 10, "used": 11, "reserved": 0, "unmanaged": 10, "available": 0});
+    for (case, there, version) in [
+        ("it is not there, and may be under way", account(1, place("Reserved", None)), Some("1")),
+        ("there is no room any more", full, Some("1")),
+        ("it arrived", account(2, place("Creating", Some("a"))), Some("2")),
+        ("the place is another attempt's", account(2, place("Creating", Some("b"))), None),
+        ("the place was given back", account(2, json!([])), None),
+    ] {
+        let (store, server) = store_of(account(1, place("Reserved", None)));
+        let mut server = pin!(server);
+        let asked = [license.clone()];
+        let (asked, _) = tokio::join!(
+            store.change("main", &asked),
+            answer(&mut server, 500, failure(500, "InternalError")),
+        );
+        assert!(asked.is_err(), "{case}");
+        let script = async {
+            assert_eq!(answer(&mut server, 200, there).await.0, Method::GET, "{case}");
+            match version {
+                Some(_) => answer(&mut server, 200, account(3, json!([]))).await.1,
+                None => None,
+            }
+        };
+        let (taken_back, sent) =
+            tokio::join!(store.update("main", |draft| draft.take_back(&license, &not_made)), script);
+        let Some(version) = version else {
+            assert!(matches!(taken_back, Err(StoreError::Refused(_))), "{case}: {taken_back:?}");
+            continue;
+        };
+        assert!(taken_back.is_ok(), "{case}: {taken_back:?}");
+        let sent = sent.expect("a write");
+        assert_eq!(sent["metadata"]["resourceVersion"], version, "{case}");
+        let (slot, departed) = (&sent["status"]["slots"][0], &sent["status"]["departed"]);
+        assert_eq!((&slot["state"], &slot["attempt"]), (&json!("Reserved"), &Value::Null), "{case}");
+        assert_eq!(
+            (&slot["failures"]["reason"], departed),
+            (&json!("LicenceExpired"), &json!(["a"])),
+            "{case}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_what_the_api_server_understood_and_refused_is_a_rejection() {
+    for (code, reason, rejected) in [
+        (403, "Forbidden", true),
+        (422, "Invalid", true),
+        (429, "TooManyRequests", false),
+        (500, "InternalError", false),
+        (504, "Timeout", false),
+    ] {
+        let (store, server) = store();
+        let mut server = pin!(server);
+        let reserve = [reserve()];
+        let (failed, _) =
+            tokio::join!(store.change("main", &reserve), answer(&mut server, code, failure(code, reason)));
+        assert_eq!(failed.unwrap_err().is_rejection(), rejected, "{code}");
+    }
+    assert!(!StoreError::Refused(Refusal::NoRoom).is_rejection());
 }
 
 #[tokio::test]
@@ -192,7 +305,7 @@ async fn nothing_else_is_written_into_a_ledger_that_a_newer_version_holds() {
     let (store, server) = store_of(of_a_newer_version(4));
     let mut server = pin!(server);
     let live = store.read("main").await.unwrap();
-    let condemn = Change::Condemn { attempt: "a".into(), emergency: true };
+    let condemn = Change::Condemn { attempt: "a".into(), emergency: true, looked_at: None };
     type Write = fn(&mut Draft<'_>) -> Result<(), Refusal>;
     let writes: [(&str, Write); 5] = [
         ("a place that the webhook keeps", |draft| draft.apply(&reserve())),

@@ -36,12 +36,17 @@ struct Server {
     conflicts: bool,
     /// It answers nobody.
     silent: bool,
+    /// It fails where a path has this in it.
+    fails: Option<&'static str>,
     /// Accounts as they were written.
     written: Vec<BagsAccount>,
 }
 
 impl Server {
     fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+        if self.fails.is_some_and(|part| path.contains(part)) {
+            return (500, status(500, "InternalError"));
+        }
         let found = match (method, path.contains("/bagsaccounts/")) {
             (&Method::GET, true) => self.account.as_ref().map(|account| json!(account)),
             (&Method::GET, false) => self.key.as_ref().map(|key| json!(key)),
@@ -213,6 +218,26 @@ async fn who_is_not_answered_in_time_is_told_whether_others_or_the_api_server_ke
         let denial = admission(&server, None).decide(new_key(), false).await.unwrap_err();
         assert_eq!((denial.reason, denial.passing), (reason, true));
         assert!(denial.message.contains(words), "{}", denial.message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_read_is_told_as_what_it_may_have_been() {
+    let mut slot = theirs(1, SlotState::Live);
+    slot.key_use = new_key().key_use();
+    let by_label = json!({"allowed": [{"selector": {"matchLabels": {"team": "shop"}}}]});
+    for (what, account, part) in [
+        ("the account", with(&json!({}), &json!({})), "/bagsaccounts/"),
+        ("the namespace", with(&by_label, &json!({})), "/api/v1/namespaces/"),
+        ("an ApiKey of the same use", with(&json!({}), &json!({"slots": [slot]})), "/apikeys/"),
+    ] {
+        let server = server(&account);
+        server.lock().unwrap().fails = Some(part);
+        let denial = admission(&server, None).decide(new_key(), false).await.unwrap_err();
+        assert_eq!((denial.reason, denial.passing), ("ApiServerUnavailable", true), "{what}");
+        let words = denial.message.strip_suffix(": 500 InternalError; apply the ApiKey again in a moment");
+        let words = words.and_then(|words| words.strip_suffix(" could not be read"));
+        assert!(words.is_some_and(|words| words.contains(what)), "{what}: {}", denial.message);
     }
 }
 

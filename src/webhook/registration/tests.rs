@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::{Method, Request, Response};
 use kube::client::Body;
@@ -30,16 +33,23 @@ fn configuration(over: &Value) -> Value {
     configuration
 }
 
-/// An API server with this configuration, and how often it was written.
+/// An API server with this configuration, and how often it was written; it answers with this code.
 fn served<'a>(code: u16, stored: &Arc<Mutex<(Value, usize)>>, hosts: &'a [String]) -> Configuration<'a> {
+    answered(Arc::new(move |_: &Method| code), stored, hosts)
+}
+
+/// The code of an answer, by the method of the request.
+type Code = Arc<dyn Fn(&Method) -> u16 + Send + Sync>;
+
+fn answered<'a>(code: Code, stored: &Arc<Mutex<(Value, usize)>>, hosts: &'a [String]) -> Configuration<'a> {
     let stored = stored.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
-        let stored = stored.clone();
+        let (code, stored) = (code(request.method()), stored.clone());
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect_bytes().await?;
             let mut stored = stored.lock().unwrap();
-            if parts.method == Method::PUT {
+            if parts.method == Method::PUT && code == 200 {
                 *stored = (serde_json::from_slice(&body).unwrap(), stored.1 + 1);
             }
             let refused = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "Forbidden", "code": code});
@@ -52,7 +62,7 @@ fn served<'a>(code: u16, stored: &Arc<Mutex<(Value, usize)>>, hosts: &'a [String
 }
 
 fn hosts() -> Vec<String> {
-    vec!["bags-operator-webhook.bags-system.svc".to_owned(), "127.0.0.1".to_owned()]
+    ["bags-operator-webhook.bags-system.svc", "127.0.0.1", "::1"].map(str::to_owned).to_vec()
 }
 
 fn stored(configuration: &Value) -> Arc<Mutex<(Value, usize)>> {
@@ -129,6 +139,35 @@ async fn who_keeps_writing_another_bundle_is_answered_once_a_second_and_named() 
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_cannot_be_replaced_counts_once_and_one_that_another_replica_replaced_counts_as_well() {
+    let mut foreign = configuration(&json!({}));
+    foreign["webhooks"][0]["clientConfig"]["caBundle"] = json!(STRANGER);
+    let contended = Registration::Contended("bags-operator".to_owned(), "somebody".to_owned());
+    for (code, said) in [(403_u16, Registration::Registered), (409, contended)] {
+        let (stored, hosts, mut dealings) = (stored(&foreign), hosts(), Dealings::default());
+        let writable = Arc::new(AtomicBool::new(false));
+        let codes: Code = Arc::new({
+            let writable = writable.clone();
+            move |method: &Method| {
+                if *method == Method::PUT && !writable.load(Ordering::SeqCst) { code } else { 200 }
+            }
+        });
+        let configuration = answered(codes, &stored, &hosts);
+        for _ in 0..6 {
+            let looked = looked(&configuration, &mut dealings, now()).await;
+            match code {
+                403 => assert!(matches!(looked, Ok(Look::Settled(Registration::Wrong(..)))), "{looked:?}"),
+                _ => assert!(looked.as_ref().is_err_and(CallError::is_conflict), "{looked:?}"),
+            }
+            pass(PAUSE).await;
+        }
+        writable.store(true, Ordering::SeqCst);
+        let looked = looked(&configuration, &mut dealings, now()).await.unwrap();
+        assert_eq!((looked, stored.lock().unwrap().1), (Look::Settled(said), 1), "{code}");
+    }
+}
+
 #[tokio::test]
 async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook() {
     let rule = |over: Value| {
@@ -148,6 +187,7 @@ async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook()
             None,
         ),
         ("by an address of ours", url("https://127.0.0.1:8443/admit"), None),
+        ("by an address of ours that stands in brackets", url("https://[::1]:8443/admit"), None),
         (
             "everything that is created",
             rule(json!({"apiGroups": ["*"], "resources": ["*/*"], "operations": ["*"]})),

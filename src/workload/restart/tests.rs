@@ -25,7 +25,10 @@ fn deployment_ref(name: &str) -> WorkloadRef {
 
 /// Of a Deployment with one stale pod, or none.
 fn consumer(workload: Value, stale: bool) -> Consumer {
-    let workload = read_deployment(workload);
+    consumer_of(read_deployment(workload), stale)
+}
+
+fn consumer_of(workload: Workload, stale: bool) -> Consumer {
     let pod = format!("{}-1", workload.reference.name);
     Consumer {
         owner: Owner::Workload(workload.reference.clone()),
@@ -100,7 +103,8 @@ fn one_workload_goes_first_and_the_others_only_after_it_is_done() {
 fn after_a_failed_restart_nothing_more_is_marked() {
     let failed = consumer(broken(marked(deployment("b"), MARK)), true);
     let plan = planned(&[done("a"), failed, fresh("c")], 9);
-    let failure = |of_mark| Failure { workload: deployment_ref("b"), words: "timed out".to_owned(), of_mark };
+    let failure =
+        |of_mark| Failure { workload: deployment_ref("b"), words: "timed out".to_owned(), of_mark, at: None };
     assert_eq!(plan.failed, [failure(true)]);
     // Its pods have all moved: it had come up.
     let since = consumer(broken(marked(deployment("b"), MARK)), false);
@@ -143,6 +147,16 @@ fn what_ends_its_old_pods_first_is_down_until_it_is_up() {
     assert_eq!(down(recreated(underway("a"))), 1);
     assert_eq!(down(underway("a")), 0, "its old pods wait for the new ones");
     assert_eq!(down(recreated(marked(deployment("a"), MARK))), 0, "it is up");
+    let on_nodes = |count: i32| {
+        let not_ready = json!({"observedGeneration": 3, "desiredNumberScheduled": count, "currentNumberScheduled": count,
+                               "numberMisscheduled": 0, "updatedNumberScheduled": count, "numberReady": count - 1});
+        let mark = json!({"annotations": {format!("restart.keys.bags.fm/{API_KEY}"): MARK}});
+        let set = with(with(daemon_set("a"), "/spec/template/metadata", mark), "/status", not_ready);
+        let set: DaemonSet = serde_json::from_value(set).unwrap();
+        names(&planned(&[consumer_of(set.into(), false)], 2).down).len()
+    };
+    assert_eq!(on_nodes(1), 1, "on one node there is no other pod to tell");
+    assert_eq!(on_nodes(3), 0, "on the others pods with the old key wait for it");
     // Marked, and without a pod that would lead to it.
     let without = Consumer { pods: Vec::new(), ..consumer(recreated(underway("a")), false) };
     let plan = planned(&[without, fresh("b")], 2);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use super::history::FIELD;
+
 /// What a workload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -111,6 +113,8 @@ pub(super) enum Breaks {
 pub(crate) struct Consumer {
     pub(super) name: String,
     pub(super) secret: String,
+    /// The field of it that holds the key.
+    pub(super) field: String,
     /// It has the key of another Secret in its environment as well.
     pub(super) second: Option<String>,
     pub(super) kind: Kind,
@@ -148,6 +152,7 @@ impl Consumer {
         Self {
             name: secret.to_owned(),
             secret: secret.to_owned(),
+            field: FIELD.to_owned(),
             second: None,
             kind,
             reads,
@@ -179,6 +184,12 @@ impl Consumer {
         self
     }
 
+    /// Its Secret has the key in another field.
+    pub(crate) fn in_field(mut self, field: &str) -> Self {
+        field.clone_into(&mut self.field);
+        self
+    }
+
     /// It has the key of another Secret in its environment as well, whatever it does with the first one.
     pub(crate) fn and_reads(mut self, secret: &str) -> Self {
         self.second = Some(secret.to_owned());
@@ -188,6 +199,16 @@ impl Consumer {
     /// Whether it reads this Secret.
     pub(super) fn reads_from(&self, secret: &str) -> bool {
         self.secret == secret || self.second.as_deref() == Some(secret)
+    }
+
+    /// Its Secret, and the field that holds the key.
+    pub(super) fn source(&self) -> (&str, &str) {
+        (&self.secret, &self.field)
+    }
+
+    /// The same of its second Secret, where it reads one.
+    pub(super) fn second_source(&self) -> Option<(&str, &str)> {
+        self.second.as_deref().map(|secret| (secret, FIELD))
     }
 
     /// So many pods.

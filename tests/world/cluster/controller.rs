@@ -195,7 +195,7 @@ impl State {
         workload.made += 1;
         let mut object = objects::pod(&name, self.namespace, place, workload.template(revision), owner);
         if workload.consumer.reads == Reads::Debugger {
-            objects::debug(&mut object, &workload.consumer.secret);
+            objects::debug(&mut object, &workload.consumer);
         }
         // A namespace that is going takes none.
         if self.api.create(object).is_err() {

@@ -31,7 +31,8 @@ pub(super) struct Pod {
     pub(super) place: usize,
     /// It is no pod, but somebody outside.
     outside: bool,
-    secret: String,
+    /// Its Secret, and the field that holds the key.
+    source: (String, String),
     /// A changed file is read again so long after its Secret was written; none: never.
     rereads: Option<Duration>,
     life: Life,
@@ -86,7 +87,7 @@ impl Pod {
             revision,
             place,
             outside: consumer.kind == Kind::Outside,
-            secret: consumer.secret.clone(),
+            source: (consumer.secret.clone(), consumer.field.clone()),
             rereads: consumer.reads.again().then_some(consumer.refresh_lag),
             life: Life::Starting(now + consumer.start_lag),
             restarts: 0,
@@ -112,8 +113,12 @@ impl Pod {
         if self.ends.is_some() {
             return None;
         }
-        let changed = secrets.changed_after(&self.secret, running.as_of)?;
+        let changed = secrets.changed_after(self.source(), running.as_of)?;
         self.rereads.map(|lag| changed + lag)
+    }
+
+    fn source(&self) -> (&str, &str) {
+        (&self.source.0, &self.source.1)
     }
 
     /// What its application calls Bags with, from its first Secret.
@@ -189,12 +194,12 @@ impl State {
         // What is written at this very moment comes after it; what a cache does not have is fetched.
         let just_before = before(now, Duration::from_nanos(1));
         let as_of = before(just_before, *cache_lag);
-        let (as_of, value) = match self.secrets.at(&pod.secret, as_of) {
+        let (as_of, value) = match self.secrets.at(pod.source(), as_of) {
             Some(value) => (as_of, Some(value)),
-            None => (just_before, self.secrets.newest(&pod.secret)),
+            None => (just_before, self.secrets.newest(pod.source())),
         };
-        let second = workload.consumer.second.as_ref();
-        let second = second.map(|name| self.secrets.at(name, as_of).or_else(|| self.secrets.newest(name)));
+        let second = workload.consumer.second_source();
+        let second = second.map(|it| self.secrets.at(it, as_of).or_else(|| self.secrets.newest(it)));
         let wall = self.clock.wall();
         let first = workload.first_value.clone().or_else(|| value.clone());
         let breaks = match workload.fault {
@@ -246,10 +251,10 @@ impl State {
         if pod.ends.is_some() {
             return;
         }
-        let Some(changed) = self.secrets.changed_after(&pod.secret, running.as_of) else { return };
+        let Some(changed) = self.secrets.changed_after(pod.source(), running.as_of) else { return };
         running.as_of = changed;
         // A Secret that is gone leaves the files as they are.
-        let Some(value) = self.secrets.at(&pod.secret, changed) else {
+        let Some(value) = self.secrets.at(pod.source(), changed) else {
             return self.pod_is(name, Life::Running(running));
         };
         self.call(name);

@@ -23,7 +23,7 @@ pub(super) fn template(consumer: &Consumer) -> Value {
         "restartPolicy": if consumer.kind == Kind::Job { "Never" } else { "Always" },
         "terminationGracePeriodSeconds": consumer.grace.as_secs(),
     });
-    let env = variables(&consumer.secret);
+    let env = variables(consumer);
     let mount = json!({"name": "key", "mountPath": "/key", "readOnly": true});
     let volume = json!({"name": "key", "secret": {"secretName": consumer.secret}});
     match consumer.reads {
@@ -34,8 +34,9 @@ pub(super) fn template(consumer: &Consumer) -> Value {
             spec["volumes"] = json!([volume]);
         }
         Reads::Part => {
+            let field = &consumer.field;
             container["volumeMounts"] =
-                json!([{"name": "key", "mountPath": format!("/key/{FIELD}"), "subPath": FIELD}]);
+                json!([{"name": "key", "mountPath": format!("/key/{field}"), "subPath": field}]);
             spec["volumes"] = json!([volume]);
         }
         Reads::Projected => {
@@ -50,8 +51,8 @@ pub(super) fn template(consumer: &Consumer) -> Value {
                 json!([{"name": BESIDE, "image": IMAGE, "restartPolicy": "Always", "env": env}]);
         }
     }
-    if let Some(second) = &consumer.second {
-        let reference = json!({"name": second, "key": FIELD});
+    if let Some((secret, field)) = consumer.second_source() {
+        let reference = json!({"name": secret, "key": field});
         let variable = json!({"name": SECOND, "valueFrom": {"secretKeyRef": reference}});
         let all = container["env"].as_array().into_iter().flatten().cloned().chain([variable]);
         container["env"] = all.collect();
@@ -135,14 +136,15 @@ pub(super) fn custom_owner(name: &str) -> Value {
 }
 
 /// Variables with the key.
-fn variables(secret: &str) -> Value {
-    json!([{"name": FIELD, "valueFrom": {"secretKeyRef": {"name": secret, "key": FIELD}}}])
+fn variables(consumer: &Consumer) -> Value {
+    let (secret, field) = consumer.source();
+    json!([{"name": FIELD, "valueFrom": {"secretKeyRef": {"name": secret, "key": field}}}])
 }
 
 /// Somebody puts a container into a pod that has the key in its environment.
-pub(super) fn debug(pod: &mut Value, secret: &str) {
+pub(super) fn debug(pod: &mut Value, consumer: &Consumer) {
     pod["spec"]["ephemeralContainers"] =
-        json!([{"name": DEBUGGER, "image": IMAGE, "targetContainerName": "app", "env": variables(secret)}]);
+        json!([{"name": DEBUGGER, "image": IMAGE, "targetContainerName": "app", "env": variables(consumer)}]);
 }
 
 /// A pod, as a controller makes it and a scheduler puts it on a node.

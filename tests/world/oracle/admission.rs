@@ -43,11 +43,16 @@ impl Oracle {
         }
     }
 
+    /// What an account offers, apart from its slots.
+    pub(crate) fn room_of(&self, account: &BagsAccount, now: Timestamp) -> Room {
+        Room::of(account, now, &self.timings)
+    }
+
     /// Whether a first slot is free, and the one tenant has not its share yet, all those counted who wait for one.
     pub(crate) fn has_room(&self, scene: &Scene, now: Timestamp) -> bool {
         let Some(account) = scene.api.get("bagsaccounts", "", ACCOUNT) else { return false };
         let Ok(account) = BagsAccount::deserialize(&*account) else { return false };
-        let room = Room::of(&account, now, &self.timings);
+        let room = self.room_of(&account, now);
         let keys = scene.api.list("apikeys");
         let waiting =
             keys.iter().filter(|key| self.ledger.owned_by(creation::uid(key)).next().is_none()).count();

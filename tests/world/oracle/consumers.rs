@@ -23,7 +23,7 @@ use super::{Oracle, elapsed};
 use crate::{
     apiserver::Payload,
     cluster::Held,
-    scene::{MARK, Scene, TENANT},
+    scene::{MARK, Scene, TENANT, attempt_in, secret_of},
 };
 
 /// Whoever condemns a key has asked its successor no longer before.
@@ -176,10 +176,11 @@ impl Oracle {
 /// Gates that no person opens: what the applications hold at that very moment speaks for them, or against.
 impl Oracle {
     /// A deleted ApiKey's key may go if no pod refers to its Secret.
-    pub(super) fn unread(&mut self, slot: &Slot, scene: &Scene) {
+    pub(super) fn unread(&mut self, slot: &Slot, owner: &Value, scene: &Scene) {
+        let secret = format!("\"{}\"", secret_of(owner));
         for pod in scene.api.list("pods") {
             let finished = ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase);
-            if !finished && pod["spec"].to_string().contains(&format!("\"{}\"", slot.owner.name)) {
+            if !finished && pod["spec"].to_string().contains(&secret) {
                 self.blame(format!("I3: the key of {} was condemned while a pod reads it", slot.owner.name));
             }
         }
@@ -187,9 +188,9 @@ impl Oracle {
 
     /// An earlier key may go if another one is in the Secret, and no pod has held the earlier one for as long as the ApiKey
     /// says.
-    pub(super) fn replaced(&mut self, slot: &Slot, scene: &Scene) {
+    pub(super) fn replaced(&mut self, slot: &Slot, owner: &Value, scene: &Scene) {
         let attempt = slot.attempt.clone().unwrap_or_default();
-        let secret = scene.api.get("secrets", TENANT, &slot.owner.name);
+        let secret = scene.api.get("secrets", TENANT, secret_of(owner));
         let current = self.ledger.current(&slot.owner.uid).cloned();
         let in_secret =
             secret.as_ref().and_then(|it| it["metadata"]["annotations"][mark::SWITCH_ATTEMPT].as_str());
@@ -222,9 +223,7 @@ impl Oracle {
                 self.blame(format!("I3: {attempt} was condemned while {} holds it", held.pod));
             }
         }
-        let key = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
-        let key = key.and_then(|key| ApiKey::deserialize(&*key).ok());
-        let Some(key) = key else { return };
+        let Ok(key) = ApiKey::deserialize(owner) else { return };
         let rotation = key.rotation();
         if let Some(called) = self.called_from_outside.get(&attempt).filter(|_| scene.shows_last_use()) {
             let quiet = elapsed(*called, slot.since);
@@ -292,9 +291,4 @@ impl Oracle {
         let began_with = currents.iter().rev().step_by(2);
         began_with.take_while(|attempt| Some(*attempt) == currents.last()).count().saturating_sub(1)
     }
-}
-
-/// The attempt that a key was made in.
-fn attempt_in(name: &str) -> &str {
-    name.rsplit_once('-').map(|(_, attempt)| attempt).unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 //! Each write of the ledger: the table of slots, and what it must be true of beside itself.
 
+use std::collections::BTreeMap;
+
 use bags_operator::{
     api::{
         BagsAccount,
@@ -20,7 +22,7 @@ use super::{Oracle, elapsed};
 use crate::{
     apiserver::{Change, ChangeKind},
     process::OPERATOR_NAMESPACE,
-    scene::{ACCOUNT, Scene},
+    scene::{ACCOUNT, CLUSTER, Scene},
 };
 
 impl Oracle {
@@ -67,6 +69,7 @@ impl Oracle {
         self.no_value_can_arrive(&before, &after, scene);
         if waiver != Waiver::Rebuild {
             self.places_are_kept_rightly(&before, &after, &terms.room, scene);
+            self.licences_are_allowed(&before, &after, &account);
             self.begins_in_a_window(&before, &after, scene, now);
         }
         for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Creating) {
@@ -126,6 +129,34 @@ impl Oracle {
         }
     }
 
+    /// A licence is given in this installation's ledger, and by an account that allows the ApiKey's namespace and environment,
+    /// as both stand there in that very write. What allows by labels is not judged: those are another object's, and may
+    /// change at the same moment.
+    fn licences_are_allowed(&mut self, before: &Ledger, after: &Ledger, account: &BagsAccount) {
+        let installation = account.status.as_ref().and_then(|status| status.installation.as_ref());
+        let ours = installation.is_some_and(|it| it.cluster == CLUSTER && it.namespace == OPERATOR_NAMESPACE);
+        let born = |slot: &&Slot| {
+            slot.state == SlotState::Creating
+                && slot.attempt.as_deref().is_some_and(|attempt| before.by_attempt(attempt).is_none())
+        };
+        let none = BTreeMap::new();
+        for slot in after.slots.iter().filter(born) {
+            let environment = slot.key_use.split_once('/').map(|(environment, _)| environment);
+            let environment = environment.unwrap_or_default();
+            if !ours {
+                let name = &slot.owner.name;
+                self.blame(format!("{name} was given a licence in a ledger of another installation"));
+            }
+            let allowed = account.allowing(&slot.owner.namespace, &none, environment).next().is_some();
+            if !allowed && !account.allows_by_label() {
+                self.blame(format!(
+                    "{} was given a licence by an account that does not allow it",
+                    slot.owner.name
+                ));
+            }
+        }
+    }
+
     /// Whoever judges that nobody can tell whether a key exists has made sure that its value cannot arrive any more.
     fn no_value_can_arrive(&mut self, before: &Ledger, after: &Ledger, scene: &Scene) {
         for slot in after.slots.iter().filter(|slot| slot.state == SlotState::Unresolved) {
@@ -160,9 +191,9 @@ impl Oracle {
                     true if word || going => true,
                     true => {
                         self.deleted.insert(attempt);
-                        return self.unread(slot, scene);
+                        return self.unread(slot, &owner, scene);
                     }
-                    false => return self.replaced(slot, scene),
+                    false => return self.replaced(slot, &owner, scene),
                 }
             }
             // Whose gate was passed before stays so, also where the ledger was lost since and has it as alive again.

@@ -5,7 +5,7 @@ use bags_operator::{
     clock::Clock,
 };
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use crate::{
     apiserver::Payload,
     fault::{self, Fault, Label},
     gate::{BagsAnswer, KubeAnswer, Parked, Sent, is_dry_run},
+    scene::attempt_in,
 };
 
 impl Run<'_> {
@@ -45,12 +46,14 @@ impl Run<'_> {
             _ => self.blur(label.incarnation, fault),
         }
         let status;
+        // Seeds keep the runs that they had.
+        let request = if self.plan.chaos { request } else { in_small_pages(request) };
         let response = {
             self.oracle.kube_sent(label.incarnation, &request);
             let response = self.scene.api.answer(&request);
             status = response.status();
             // A write that changes nothing counts as well: whoever has nothing to do sends none.
-            let writes = *request.method() != http::Method::GET && !is_dry_run(&request);
+            let writes = *request.method() != Method::GET && !is_dry_run(&request);
             if writes && !label.what.starts_with("create events") {
                 self.quiet_since = self.now();
             }
@@ -206,7 +209,7 @@ impl Run<'_> {
         let attempt = {
             let sent: Value = serde_json::from_slice(body.as_bytes()).unwrap_or_default();
             let name = sent["keyName"].as_str().or(sent["name"].as_str()).unwrap_or_default();
-            name.rsplit_once('-').map(|(_, attempt)| attempt.to_owned())
+            (!name.is_empty()).then(|| attempt_in(name).to_owned())
         };
         let asked = parts.headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::to_owned);
         if path == "/api/v1/agent/dev/keys" {
@@ -242,6 +245,22 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// So many pods come in one answer: no namespace here has as many as the operator asks for.
+const PAGE: &str = "limit=2";
+
+/// The request with a smaller limit, where it lists pods page by page.
+fn in_small_pages(mut request: Request<Payload>) -> Request<Payload> {
+    let (uri, lists) = (request.uri(), *request.method() == Method::GET);
+    let query = uri.query().filter(|_| lists && uri.path().ends_with("/pods")).unwrap_or_default();
+    let smaller: Vec<&str> =
+        query.split('&').map(|part| if part.starts_with("limit=") { PAGE } else { part }).collect();
+    let smaller = format!("{}?{}", uri.path(), smaller.join("&")).parse::<Uri>();
+    if let (false, Ok(smaller)) = (query.is_empty(), smaller) {
+        *request.uri_mut() = smaller;
+    }
+    request
 }
 
 fn refuse(answer: oneshot::Sender<KubeAnswer>, code: StatusCode, reason: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::Scene;
+use super::{Scene, secret_of};
 
 impl Scene {
     /// Somebody makes a key on Bags' page.
@@ -75,11 +75,11 @@ impl Scene {
     /// so long that nobody takes it for the old one. Whether there was somebody to tell.
     pub(crate) fn tell_who_is_outside(&self) -> bool {
         let keys = self.api.list("apikeys");
-        let names = keys.iter().filter_map(|key| key["metadata"]["name"].as_str());
-        let late: Vec<String> = names
-            .filter(|name| self.has_settled(name))
-            .flat_map(|name| self.cluster.who_outside_holds_another(name))
-            .collect();
+        let settled = keys
+            .iter()
+            .filter(|key| key["metadata"]["name"].as_str().is_some_and(|name| self.has_settled(name)));
+        let late: Vec<String> =
+            settled.flat_map(|key| self.cluster.who_outside_holds_another(secret_of(key))).collect();
         late.iter().for_each(|name| self.cluster.kill_containers(name));
         !late.is_empty()
     }

@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Scene, TENANT};
+use crate::cluster::{FIELD, value_in};
 
 impl Scene {
     /// Somebody makes a key on Bags' page and writes it into a Secret of the tenant, which is made where it is missing.
     pub(crate) fn write_key_by_hand(&self, secret: &str) {
         let count = self.sandbox.keys().len();
         let Ok(made) = self.sandbox.make_key(&self.user, &format!("Made-By-Hand-{count}")) else { return };
-        let data = json!({"BAGS_API_KEY": STANDARD.encode(made.value)});
+        let data = json!({FIELD: STANDARD.encode(made.value)});
         let edited = self.api.edit("secrets", TENANT, secret, |object| object["data"] = data.clone());
         if edited.is_err() {
             let metadata = json!({"name": secret, "namespace": TENANT});
@@ -125,9 +126,7 @@ impl Scene {
 
     /// Whether so many pods hold what a Secret of the tenant holds.
     pub(crate) fn hold_the_newest(&self, secret: &str, pods: usize) -> bool {
-        let value = self.api.get("secrets", TENANT, secret).and_then(|secret| {
-            String::from_utf8(STANDARD.decode(secret["data"]["BAGS_API_KEY"].as_str()?).ok()?).ok()
-        });
+        let value = self.api.get("secrets", TENANT, secret).and_then(|secret| value_in(&secret, FIELD));
         value.is_some_and(|value| self.cluster.holders(&value).len() == pods)
     }
 }

@@ -118,6 +118,34 @@ async fn when_an_apikey_waits_no_more_those_who_wait_are_woken_and_those_with_a_
 }
 
 #[tokio::test]
+async fn a_lost_ledger_that_cannot_be_put_together_names_the_secret_that_may_not_be_read() {
+    let live = aged(0, SlotState::Live);
+    let mut stage = stage(true, vec![]);
+    stage.owner(0);
+    stage.key(&live, Some(true));
+    {
+        let mut world = stage.world();
+        world.hides_secrets = true;
+        world.account.status = None;
+        world.changed();
+    }
+    stage.until(MINUTES, |world| condition(world, "Ready").is_some()).await;
+    {
+        let world = stage.world();
+        let told = condition(&world, "Ready").unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "LedgerLost"));
+        for part in ["Secret \"app-0\"", "namespace \"shop\"", "403"] {
+            assert!(told.message.contains(part), "{part} is not in: {}", told.message);
+        }
+        assert_eq!(world.events, ["ReconcileFailed"]);
+        assert!(states(&world).is_empty() && world.account.status.as_ref().unwrap().installation.is_none());
+    }
+    stage.world().hides_secrets = false;
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert_eq!(condition(&stage.world(), "Ready").unwrap().status, "True");
+}
+
+#[tokio::test]
 async fn a_deleted_account_goes_when_its_last_slot_is_gone() {
     let dying = aged(0, SlotState::Revoking);
     let stage = stage(true, vec![dying.clone()]);

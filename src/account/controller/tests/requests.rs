@@ -1,7 +1,9 @@
 //! What an account asks Bags for, when it waits with that, and what it takes from the answers.
 
+use futures::FutureExt;
+
 use super::*;
-use crate::api::account::Capability;
+use crate::{account::listing, api::account::Capability};
 
 #[tokio::test]
 async fn an_idle_account_lists_at_the_resync_and_asks_nobody_else_anything() {
@@ -23,6 +25,27 @@ async fn an_idle_account_lists_at_the_resync_and_asks_nobody_else_anything() {
     assert!(*stage.clock.passed.lock().unwrap() >= Duration::from_mins(60));
     assert!(stage.world().requests.iter().all(|request| request == "BAGS /api/v1/agent/dev/keys"));
     assert_eq!(stage.world().events, [""; 0]);
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_list_share_the_one_that_began_after_they_asked() {
+    let stage = stage(true, vec![]);
+    let account = stage.world().account.clone();
+    let memory = stage.context.memory_of("main", &account);
+    let credentials = stage.context.credentials(&account).unwrap();
+    let fresh = || listing::fresh(&stage.context, &account, &memory, &credentials, Duration::ZERO);
+    let lists = || stage.world().requests.iter().filter(|sent| sent.ends_with("/dev/keys")).count();
+    stage.world().takes = Duration::from_secs(2);
+    let held = memory.lists.lock().await;
+    let mut both = Box::pin(async { tokio::join!(fresh(), fresh()) });
+    assert!(both.as_mut().now_or_never().is_none(), "somebody else's list is under way");
+    *stage.clock.passed.lock().unwrap() += Duration::from_secs(5);
+    drop(held);
+    let (first, second) = both.await;
+    assert!(first.unwrap().is_some() && second.unwrap().is_some());
+    assert_eq!(lists(), 1);
+    assert!(fresh().await.unwrap().is_some());
+    assert_eq!(lists(), 2, "who asks later has one that began later");
 }
 
 #[tokio::test]

@@ -76,6 +76,124 @@ async fn a_key_that_bags_does_not_find_does_not_take_the_revocation_from_the_oth
     }
 }
 
+/// What the account can do, and for what a person is asked.
+fn revoking_of(world: &World) -> (Capability, String) {
+    let capabilities = world.account.status.as_ref().map(|status| status.capabilities.clone()).unwrap();
+    (capabilities.revoke, condition(world, "RevocationNeedsPerson").unwrap().reason.clone())
+}
+
+#[tokio::test]
+async fn a_key_of_another_user_does_not_take_the_revocation_from_the_others() {
+    let former = Slot { user: Some("former".into()), ..aged(0, SlotState::Revoking) };
+    let (dying, live) = (aged(1, SlotState::Revoking), aged(2, SlotState::Live));
+    let mut stage = stage(true, vec![former.clone(), dying.clone(), live.clone()]);
+    stage.owner(2);
+    for slot in [&former, &dying, &live] {
+        stage.key(slot, Some(true));
+    }
+    {
+        let mut world = stage.world();
+        world.keys[0].theirs = true;
+        world.account.status.as_mut().unwrap().user = Some("user-1".into());
+        world.changed();
+    }
+    let gone = |world: &World| states(world) == [SlotState::Revoking, SlotState::Live];
+    let took = stage.until(MINUTES, gone).await;
+    assert!(took < Duration::from_mins(1), "{took:?}");
+    assert_eq!(revoking_of(&stage.world()), (Capability::Yes, "KeyOfAnotherUser".to_owned()));
+    let asked = condition(&stage.world(), "RevocationNeedsPerson").unwrap().message.clone();
+    assert!(asked.contains("user former of Bags"), "{asked}");
+    assert!(stage.world().keys[0].alive);
+}
+
+#[tokio::test]
+async fn a_404_for_a_key_that_no_list_of_the_token_shows_says_nothing_of_the_endpoint() {
+    let (lost, dying) = (aged(0, SlotState::Revoking), aged(1, SlotState::Revoking));
+    let live = aged(2, SlotState::Live);
+    let mut stage = stage(true, vec![live.clone()]);
+    stage.owner(2);
+    stage.key(&lost, None);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.world().keys[0].theirs = true;
+    // A list is known before anything is revoked, and nobody knows whose the first key is.
+    reconcile(&stage.context, "main").await;
+    {
+        let mut world = stage.world();
+        let slots = &mut world.account.status.as_mut().unwrap().slots;
+        *slots = vec![lost, dying, live];
+        world.changed();
+    }
+    let gone = |world: &World| states(world) == [SlotState::Revoking, SlotState::Live];
+    let took = stage.until(MINUTES, gone).await;
+    assert!(took < Duration::from_mins(1), "{took:?}");
+    assert_eq!(revoking_of(&stage.world()), (Capability::Yes, "RevocationRefused".to_owned()));
+}
+
+#[tokio::test]
+async fn of_two_keys_that_go_by_one_id_none_is_revoked_for_the_other_one() {
+    let live = aged(1, SlotState::Live);
+    let dying = Slot { key_id: live.key_id.clone(), ..aged(0, SlotState::Revoking) };
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&live, Some(true));
+    stage.key(&dying, Some(true));
+    stage.pass(Duration::from_hours(2)).await;
+    assert!(stage.world().keys.iter().all(|key| key.alive), "one of them was revoked");
+    let asked = condition(&stage.world(), "RevocationNeedsPerson").cloned().unwrap();
+    assert_eq!(asked.reason, "KeyIdShared");
+    assert!(asked.message.contains(&dying.key_name.unwrap()), "{}", asked.message);
+    // A person goes by its name.
+    stage.world().keys[1].alive = false;
+    stage.annotate(annotation::RESOLVED, &dying.attempt.unwrap());
+    stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!(stage.world().keys[0].alive);
+}
+
+#[tokio::test]
+async fn a_wallet_that_cannot_be_read_takes_no_revocation_away() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    {
+        let mut world = stage.world();
+        let both = json!({"agentToken": {"secretName": "bags-main"}, "wallet": {"secretName": "gone"}});
+        world.account.spec.credentials = serde_json::from_value(both).unwrap();
+        world.changed();
+    }
+    let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+    assert!(took < Duration::from_mins(1), "{took:?}");
+    stage.pass(Duration::from_mins(1)).await;
+    let world = stage.world();
+    assert!(condition(&world, "RevocationNeedsPerson").is_none());
+    assert_eq!(condition(&world, "ListCovers").unwrap().reason, "Covers");
+    for type_ in ["CredentialsValid", "Ready"] {
+        let told = condition(&world, type_).unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "CredentialsSecretMissing"));
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_may_not_be_given_its_finalizer_is_looked_after_all_the_same() {
+    let dying = aged(0, SlotState::Revoking);
+    let stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    {
+        let mut world = stage.world();
+        world.keeps_finalizers = true;
+        world.account.metadata.finalizers = Some(vec![]);
+        world.changed();
+    }
+    let took = stage.until(MINUTES, |world| states(world).is_empty()).await;
+    assert!(took < Duration::from_mins(1), "{took:?}");
+    assert!(stage.world().account.finalizers().is_empty());
+    assert!(stage.world().events.contains(&"ReconcileFailed".to_owned()), "{:?}", stage.world().events);
+    stage.world().keeps_finalizers = false;
+    stage.until(MINUTES, |world| !world.account.finalizers().is_empty()).await;
+}
+
 /// A minute after its licence a key that Bags does not let in yet leaves its creation for another state, as its ApiKey's
 /// reconciler writes it. Another key works. `watched`: this process has seen the creation.
 async fn given_up(state: SlotState, value: Option<bool>, published: Option<i64>, watched: bool) -> Stage {
@@ -242,11 +360,14 @@ async fn a_revocation_that_is_refused_is_a_persons_and_tried_again_a_day_later()
 async fn a_secret_that_may_not_be_deleted_keeps_nobody_from_being_asked_for_a_revocation() {
     let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
     let gone = aged(2, SlotState::Revoking);
-    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    let (creating, place) = (aged(3, SlotState::Creating), aged(4, SlotState::Reserved));
+    let mut stage = stage(true, vec![dying.clone(), live.clone(), creating.clone(), place]);
     stage.owner(1);
+    stage.owner(3);
     for slot in [&dying, &live, &gone] {
         stage.key(slot, Some(true));
     }
+    stage.key(&creating, Some(false));
     {
         let mut world = stage.world();
         world.keys[2].alive = false;
@@ -261,8 +382,14 @@ async fn a_secret_that_may_not_be_deleted_keeps_nobody_from_being_asked_for_a_re
         let listed = "BAGS /api/v1/agent/dev/keys".to_owned();
         assert!(world.requests.contains(&listed), "what comes after it is done as well");
         assert!(world.events.contains(&"ReconcileFailed".to_owned()), "{:?}", world.events);
-        assert_eq!(world.secrets.len(), 3);
+        assert_eq!(world.secrets.len(), 4);
     }
+    let took = stage.until(MINUTES, |world| !states(world).contains(&SlotState::Reserved)).await;
+    assert!(took <= Duration::from_mins(2), "{took:?}: a place waits for nobody's Secret");
+    assert!(
+        states(&stage.world()).contains(&SlotState::Creating),
+        "it is not judged before its value cannot arrive"
+    );
     stage.world().keeps_secrets = false;
     stage.until(MINUTES, |world| world.secrets.len() == 2).await;
 }
@@ -300,4 +427,21 @@ async fn a_revoked_key_that_answers_neither_life_nor_death_is_asked_ever_more_ra
     stage.world().suspended = false;
     let took = stage.until(MINUTES, |world| states(world).is_empty()).await;
     assert!(took <= Duration::from_mins(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_revoked_key_that_something_refuses_in_bags_stead_goes_by_a_persons_word_and_by_nothing_else() {
+    let dying = aged(0, SlotState::Revoking);
+    let stage = stage(true, vec![dying.clone()]);
+    stage.key(&dying, Some(true));
+    stage.world().strange = true;
+    stage.pass(Duration::from_mins(5)).await;
+    assert!(!stage.world().keys[0].alive, "it was revoked");
+    assert!(condition(&stage.world(), "RevocationNeedsPerson").is_none(), "it may pass");
+    stage.pass(Duration::from_hours(2)).await;
+    assert_eq!(states(&stage.world()), [SlotState::Revoking]);
+    assert_eq!(condition(&stage.world(), "RevocationNeedsPerson").unwrap().reason, "DeathUnclear");
+    stage.annotate(annotation::RESOLVED, &dying.attempt.unwrap());
+    let took = stage.until(MINUTES, |world| states(world).is_empty()).await;
+    assert!(took < Duration::from_mins(1), "{took:?}");
 }

@@ -105,6 +105,7 @@ fn slot_seen(ledger: &Ledger, slot: &Slot, sight: &Sight, now: Instant) -> SlotS
         verdict: sight.verdict.clone(),
         listed_since,
         unlisted: listed_since && closed,
+        lacking: closed,
         key_id: slot.key_id.clone().or_else(|| (identified && alive).then(|| "id".to_owned())),
         slot: slot.clone(),
     }

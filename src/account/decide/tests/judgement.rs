@@ -71,6 +71,11 @@ fn a_creation_of_unknown_outcome_is_judged_once_its_value_cannot_arrive() {
             with([creating(240, Stored::SurelyEmpty)]),
             Decision::Act(Effect::Close(name())),
         ),
+        (
+            "what cannot be deleted now is the next run's",
+            Observation { uncleared: BTreeSet::from([name()]), ..with([creating(240, Stored::SurelyEmpty)]) },
+            rest(RESYNC),
+        ),
         ("then a list is asked for", with([unlisted(closed(undecided(0)))]), Decision::Look(Look::List)),
         (
             "which must show a key that answered lately",

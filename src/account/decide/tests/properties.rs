@@ -107,10 +107,11 @@ fn justified(account: &Observation, change: &Change) -> bool {
                 && proven
                 && (!owner_lives || seen.owner == OwnerSeen::Lives)
         }
-        Change::Condemn { attempt, emergency } => {
+        Change::Condemn { attempt, emergency, looked_at } => {
             let seen = of(attempt);
             let namespace = account.facts.namespaces.get(&seen.slot.owner.namespace);
-            let may_go = account.let_go(seen) || namespace.is_some_and(|known| known.gone_since.is_some());
+            let namespace_gone = namespace.is_some_and(|known| known.gone_since.is_some());
+            let may_go = account.let_go(seen) || namespace_gone && looked_at.is_some();
             let orphan = seen.slot.state == SlotState::Live && gone(seen) && may_go;
             !emergency && (seen.slot.state == SlotState::Lost || orphan)
         }

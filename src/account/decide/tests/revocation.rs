@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{
-    account::memory::{Endpoint, RefusedRevocation},
+    account::{
+        credentials::CredentialProblem,
+        death::{PersonReason, Way},
+        memory::{Endpoint, RefusedRevocation},
+    },
     api::account::Capability,
     bags,
 };
@@ -12,7 +16,7 @@ fn a_lost_key_is_condemned_and_a_dead_one_buried() {
     let lost = attempt(0, SlotState::Lost);
     assert_eq!(
         decide(&with([seen(0, SlotState::Lost)])),
-        change_of(Change::Condemn { attempt: lost, emergency: false })
+        change_of(Change::Condemn { attempt: lost, emergency: false, looked_at: None })
     );
     let dying = attempt(0, SlotState::Revoking);
     let removed = |owner: OwnerSeen| {
@@ -77,6 +81,26 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
         account.credentials.token_version = Some("bags-main@2".into());
         account
     };
+    let spoilt = |token| {
+        let problem = CredentialProblem::SecretMissing {
+            secret: "bags-wallet".into(),
+            namespace: "bags".into(),
+            field: "wallet.json".into(),
+        };
+        let credentials = CredentialsSeen { token, ..account().credentials };
+        let credentials = CredentialsSeen { problem: Some(problem), version: None, ..credentials };
+        Observation { credentials, ..with([slot.clone()]) }
+    };
+    let beside = |state| SlotSeen { key_id: slot.key_id.clone(), ..seen(1, state) };
+    // Of which user the key is, by its licence and by its own word; whose the account is.
+    let of = |licensed: Option<&str>, answered: Option<&str>, account: Option<&str>| {
+        let [licensed, answered, user] = [licensed, answered, account].map(|user| user.map(str::to_owned));
+        let memory = KeyMemory { user: answered, ..slot.memory.clone() };
+        let mut account = with([SlotSeen { memory, ..slot.clone() }]);
+        account.slots[0].slot.user = licensed;
+        Arc::make_mut(&mut account.account).status.get_or_insert_default().user = user;
+        account
+    };
     let cases = [
         ("the operator", with([slot.clone()]), revoke.clone()),
         ("a person, if so wished", by_person, rest(RESYNC)),
@@ -98,6 +122,27 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
         ("a person, where Bags refuses it for this key", refused(at), rest(RESYNC)),
         ("which is tried again a day later as well", refused(day), revoke.clone()),
         ("or by another path", moved(refused(at)), revoke.clone()),
+        ("the operator, where the wallet alone cannot be used", spoilt(true), revoke.clone()),
+        (
+            "a person, where another key goes by the same id",
+            with([slot.clone(), beside(SlotState::Live)]),
+            rest(RESYNC),
+        ),
+        ("also one that was left to people", with([slot.clone(), beside(SlotState::Released)]), rest(RESYNC)),
+        (
+            "the operator, where that one is to go as well",
+            with([slot.clone(), beside(SlotState::Revoking)]),
+            revoke.clone(),
+        ),
+        ("a person, where it is of another user", of(Some("former"), None, Some("user-1")), rest(RESYNC)),
+        ("also by its own word", of(Some("user-1"), Some("former"), Some("user-1")), rest(RESYNC)),
+        (
+            "which counts for more than its licence",
+            of(Some("former"), Some("user-1"), Some("user-1")),
+            revoke.clone(),
+        ),
+        ("the operator, where nobody knows whose it is", of(None, None, Some("user-1")), revoke.clone()),
+        ("or whose the account is", of(Some("former"), None, None), revoke.clone()),
         ("what was recorded holds", recorded(with([slot.clone()])), rest(RESYNC)),
         ("another path is another endpoint", moved(recorded(with([slot.clone()]))), revoke.clone()),
         (
@@ -116,4 +161,7 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
     for (name, case, expected) in cases {
         assert_eq!(decide(&case), expected, "{name}");
     }
+    let unreadable = spoilt(false);
+    let way = unreadable.way(&unreadable.slots[0]);
+    assert_eq!(way, Way::Person(PersonReason::CredentialsUnusable), "where the token cannot be used either");
 }

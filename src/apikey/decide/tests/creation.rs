@@ -173,8 +173,10 @@ fn the_pause_after_a_refusal_doubles_up_to_an_hour() {
     let pause = |count| minutes(count, "Forbidden");
     assert_eq!([1, 2, 3, 4, 5, 6, 7, 8, i64::MAX].map(pause), [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     assert_eq!([0, -1, i64::MIN].map(pause), [1, 1, 1]);
-    let unasked = [1, 2, 3, 4, i64::MAX].map(|count| minutes(count, "Connect"));
-    assert_eq!(unasked, [1, 2, 4, 5, 5], "nobody refused anything");
+    for reason in ["Connect", "OutOfTime", "NonceExpired", "ShuttingDown", "BudgetSpent"] {
+        let unasked = [1, 2, 3, 4, i64::MAX].map(|count| minutes(count, reason));
+        assert_eq!(unasked, [1, 2, 4, 5, 5], "nobody refused anything: {reason}");
+    }
     let failures = Failures { count: 3, at: ago(MINUTE), reason: "Connect".into() };
     let longer = Timings { refusal_backoff: HOUR * 2, ..Timings::default() };
     assert_eq!(refusal_pause(&failures, &longer), HOUR * 2, "a longer pause is the platform team's choice");

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use self::observations::any_observation;
 use super::*;
-use crate::apikey::observe::AccountView;
+use crate::apikey::observe::{AccountView, PodsSeen};
 use crate::{
     api::{
         annotation::DELETE_NOW,
@@ -33,13 +33,18 @@ fn accepted(o: &Observation, changes: &[Change]) -> Result<Ledger, TestCaseError
     Ok(ledger)
 }
 
-/// Whether published keys of the ApiKey may be condemned.
-fn may_condemn(o: &Observation) -> bool {
+/// Whether published keys of the ApiKey may be condemned, by this look at the pods.
+fn may_condemn(o: &Observation, looked_at: Option<Timestamp>) -> bool {
     let Some(deleted) = &o.key.metadata.deletion_timestamp else { return false };
     let word = o.key.metadata.annotations.iter().flatten().any(|(k, v)| k == DELETE_NOW && v != "false");
     let long = since(o.now, deleted.0) >= o.timings.handover;
-    let unread = o.pods.as_ref().is_some_and(|pods| pods.confirmed.is_some() && pods.scan.holders.is_empty());
-    let may = word || unread || (o.namespace_terminating && long);
+    let may = match looked_at {
+        None => word || (o.namespace_terminating && long),
+        Some(_) => {
+            let unread = |pods: &PodsSeen| pods.confirmed == looked_at && pods.scan.holders.is_empty();
+            o.pods.as_ref().is_some_and(unread)
+        }
+    };
     o.key.deletion_policy() == DeletionPolicy::Revoke && may
 }
 
@@ -83,8 +88,8 @@ fn judge_changes(o: &Observation, changes: &[Change]) -> Result<(), TestCaseErro
     accepted(o, changes)?;
     for change in changes {
         match change {
-            Change::Condemn { emergency, attempt } => {
-                prop_assert!(!emergency && may_condemn(o), "{attempt}");
+            Change::Condemn { emergency, attempt, looked_at } => {
+                prop_assert!(!emergency && may_condemn(o, *looked_at), "{attempt}");
             }
             Change::ReserveNext { owner, .. } => {
                 prop_assert!(allowed(o) && *owner == o.owner && o.published() && due(o));

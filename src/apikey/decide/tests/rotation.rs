@@ -15,7 +15,7 @@ use crate::{
         quiet::{Shown, Uses},
     },
     consumer_secret::{Foreign, Found},
-    workload::{Consumer, Why},
+    workload::{Consumer, Rest, Why},
 };
 
 mod restarts;

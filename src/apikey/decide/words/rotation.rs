@@ -164,8 +164,8 @@ fn why_not(owner: &Owner, reason: &restart::Reason) -> String {
             )
         }
         restart::Reason::MarkTaken => {
-            "something takes the annotation restart.keys.bags.fm/... from its pod template again: have it leave that alone, or \
-             restart it yourself"
+            "something took the annotation restart.keys.bags.fm/... from its pod template twice: restart it yourself now, and have \
+             that leave the annotation alone for the next rotation"
                 .to_owned()
         }
         restart::Reason::Refused(said) => format!(

@@ -146,7 +146,9 @@ impl World {
                 {
                     self.change(&Change::Doubt { attempt, reason: "OutcomeUnknown" })?;
                 }
-                SlotState::Lost => self.change(&Change::Condemn { attempt, emergency: false })?,
+                SlotState::Lost => {
+                    self.change(&Change::Condemn { attempt, emergency: false, looked_at: None })?;
+                }
                 SlotState::Revoking => self.change(&Change::Bury { attempt, owner_lives: true })?,
                 SlotState::Unresolved if age >= Duration::from_mins(30) => {
                     self.change(&Change::Dismiss { attempt })?;

@@ -92,6 +92,19 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
         ("which is no reason to go back", answers(back(since()), alive("user-1")), "RotationHeld, 15s"),
     ]);
     assert!(hold(&back(since())).message.contains("its rollout fails since"));
+    let ended = |how| with_consumers(switched(HOUR * 5, &[]), vec![consumer("api", how, "uid-0-2", false)]);
+    check(vec![
+        (
+            "the Job has ended since: it is held all the same",
+            back(ended("failed an hour ago")),
+            "RotationHeld, 15s",
+        ),
+        (
+            "where nobody tells since when it fails, it may be for the new key",
+            back(ended("failed")),
+            "Probe old",
+        ),
+    ]);
     // All its old pods have ended, as its strategy says.
     let gone = |age| with_consumers(clean(age), vec![consumer("api", "failed", "uid-0-2", false)]);
     check(vec![

@@ -12,6 +12,14 @@ fn works(o: Observation) -> Observation {
 }
 
 #[test]
+fn lists_that_cannot_be_asked_for_now_tell_of_uses_all_the_same() {
+    let may_list = |o: Observation| o.account.unwrap().may_list();
+    assert!(may_list(unreadable(live())), "its Secret is gone for an hour, in which somebody may call");
+    let wallet_only = live().account(|account| account.spec.credentials.agent_token = None);
+    assert!(!may_list(unreadable(wallet_only)), "it has no lists at all");
+}
+
+#[test]
 fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
     let quiet = || listed(clean(HOUR * 25), MINUTE, HOUR * 30, Some(MINUTE * 5));
     let unasked = || listed(clean(HOUR * 25), MINUTE, HOUR * 30, None);
@@ -121,6 +129,11 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
             "Rotating, 1s",
         ),
         (
+            "its credentials cannot be read now: the list is asked for all the same",
+            unreadable(works(confirmed(quiet()))),
+            "LookAtLists",
+        ),
+        (
             "there is none any more",
             Observation {
                 listed: true,
@@ -164,7 +177,17 @@ fn a_deleted_apikeys_key_goes_once_no_pod_reads_its_secret() {
         ("first the pods are looked at", deleted().without_pods(), "LookAtPods"),
         ("a pod reads the Secret", deleted(), "DeletionWaits, 15s"),
         ("none does: they are looked at again", deleted().with_pods(&[], false), "LookAtPods again"),
-        ("none does", deleted().with_pods(&[], true), "Condemn attempt-uid-0-Live"),
+        ("none does", deleted().with_pods(&[], true), "Condemn attempt-uid-0-Live by a look"),
+        (
+            "whatever the pods read where a person says so",
+            deleted().with_pods(&[], true).annotated(annotation::DELETE_NOW, "true"),
+            "Condemn attempt-uid-0-Live",
+        ),
+        (
+            "this process stood still after its last look: it looks again",
+            looked(MINUTE * 2, deleted().with_pods(&[], true)),
+            "LookAtPods again",
+        ),
         (
             "a pod came at the last moment",
             deleted().with_pods(&[reader("late", None)], true),

@@ -25,6 +25,12 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
             consumer("worker", "", "", true),
         ],
     );
+    let taken = |o: Observation| {
+        let resting = [(consumer("web", "", "", true).workload.unwrap().reference, Rest::Spent)].into();
+        let pods = PodsSeen { resting, ..o.pods.clone().unwrap() };
+        Observation { pods: Some(pods), ..o }
+    };
+    let unmarked = taken(with_consumers(switched(HOUR, &stale()), vec![consumer("web", "", "", true)]));
     let early = with_consumers(switched(MINUTE, &stale()), vec![consumer("web", "", "", true)]);
     let cases: Vec<(Hold, &[&str])> = vec![
         (hold(&gap), &["Deployment \"web\"", "Recreate", "spec.rollout.allowGap: true"]),
@@ -45,6 +51,13 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
             &[
                 "; restarting: Deployment \"jobs\", Deployment \"web\"; restarted: Deployment \"api\"; to be restarted: \
                  Deployment \"worker\"",
+            ],
+        ),
+        (
+            hold(&unmarked),
+            &[
+                "Deployment \"web\" (something took the annotation restart.keys.bags.fm/",
+                "twice: restart it yourself now",
             ],
         ),
         (hold(&early), &["web-1 (on node-1); to be restarted: Deployment \"web\""]),

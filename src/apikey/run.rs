@@ -1,0 +1,94 @@
+//! What one run for an ApiKey carries from one round to the next.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::observe::PodsSeen;
+use crate::{
+    api::{ApiKey, account::Slot},
+    bags::Probe,
+    consumer_secret::Found,
+    ledger::LOOK_HOLDS,
+};
+
+/// What is carried from one round of a run to the next.
+pub struct Run {
+    /// The ApiKey, as last read or written.
+    pub key: Arc<ApiKey>,
+    /// It is not there any more, or another one of its name is: nothing is left to do for it here.
+    pub gone: bool,
+    /// The key that was asked in this run, and what it answered.
+    pub asked: Option<Asked>,
+    /// The consumer Secret as this run wrote it.
+    pub consumer: Option<Found>,
+    /// The pods of its namespace, where this run looked at them.
+    pub pods: Option<PodsSeen>,
+    /// When a list of the account's keys was asked for before the point of no return.
+    pub listed: Option<Timestamp>,
+}
+
+/// A key that was asked whether it works.
+pub struct Asked {
+    /// Its attempt.
+    pub attempt: String,
+    /// What it answered.
+    pub answer: Probe,
+    /// When it was asked.
+    pub at: Timestamp,
+}
+
+impl Run {
+    /// A run that begins.
+    #[must_use]
+    pub fn of(key: Arc<ApiKey>) -> Self {
+        Self { key, gone: false, asked: None, consumer: None, pods: None, listed: None }
+    }
+
+    /// What a slot's key answered in this run, where that still holds.
+    #[must_use]
+    pub fn answer_of(&self, slot: Option<&Slot>, now: Timestamp) -> Option<Probe> {
+        let asked = self.asked.as_ref().filter(|asked| still_holds(asked.at, now))?;
+        (Some(&asked.attempt) == slot?.attempt.as_ref()).then(|| asked.answer.clone())
+    }
+
+    /// Whether a list was asked for in this run that still holds.
+    #[must_use]
+    pub fn has_listed(&self, now: Timestamp) -> bool {
+        self.listed.is_some_and(|at| still_holds(at, now))
+    }
+}
+
+/// Whether what was seen then is young enough for a step that cannot be taken back: a process may stand still, or wait for
+/// its turn.
+pub(super) fn still_holds(at: Timestamp, now: Timestamp) -> bool {
+    Duration::try_from(now.duration_since(at)).unwrap_or(Duration::ZERO) < LOOK_HOLDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::account::SlotState,
+        apikey::fixtures::{MINUTE, SECOND, ago, alive, key, mine, named, now},
+    };
+
+    #[test]
+    fn what_a_run_was_told_more_than_two_minutes_ago_is_asked_again() {
+        let slot = named("new", mine(SlotState::Live));
+        let other = named("old", mine(SlotState::Live));
+        let run = |age: Duration| {
+            let asked = Asked { attempt: "new".into(), answer: alive("user-1"), at: ago(age) };
+            Run { asked: Some(asked), listed: Some(ago(age)), ..Run::of(Arc::new(key())) }
+        };
+        let young = run(MINUTE * 2 - SECOND);
+        assert_eq!(young.answer_of(Some(&slot), now()), Some(alive("user-1")));
+        assert_eq!(young.answer_of(Some(&other), now()), None);
+        assert_eq!(young.answer_of(None, now()), None);
+        assert!(young.has_listed(now()));
+        let old = run(MINUTE * 2);
+        assert_eq!(old.answer_of(Some(&slot), now()), None);
+        assert!(!old.has_listed(now()));
+        assert!(!Run::of(Arc::new(key())).has_listed(now()));
+    }
+}
