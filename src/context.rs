@@ -112,6 +112,16 @@ impl Context {
         memory.budget.paused_until().max(self.operator_budget.paused_until())
     }
 
+    /// What of an account's credentials lists and revocations need: all of them, or the token alone where the wallet cannot be read.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn token_of(&self, account: &BagsAccount) -> Result<CredentialSet, CredentialProblem> {
+        let namespace = &self.settings.installation.namespace;
+        let token = |problem| credentials::read_token(account, &self.keystore, namespace).ok_or(problem);
+        self.credentials(account).or_else(token)
+    }
+
     /// An account's credentials.
     ///
     /// # Errors

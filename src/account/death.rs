@@ -225,8 +225,10 @@ impl Facts<'_> {
         if !self.value {
             return self.resolved || self.list == Evidence::Absent && self.attempted();
         }
-        // It does not work, and a person says that it is gone: of such a key nothing else will ever be said.
-        if self.resolved && self.unclear() {
+        // It does not work, and a person says that it is gone: of such a key nothing else will ever be said. Not of one that worked, and
+        // that nobody has revoked since.
+        let lived = self.memory.alive_before_revocation && self.memory.acknowledged.is_none();
+        if self.resolved && self.unclear() && !lived {
             return true;
         }
         if !self.refused_enough() {

@@ -194,9 +194,11 @@ impl Observation {
     }
 
     /// Whether a slot's key belongs to another user than the account's, as where that was moved. The token is not that user's:
-    /// whatever Bags said to it about such a key would say nothing of the others.
+    /// whatever Bags said to it about such a key would say nothing of the others. A list that shows the key is that user's, whatever a
+    /// person expects.
     fn belongs_to_another(&self, seen: &SlotSeen) -> bool {
-        seen.user().zip(self.account.expected_user()).is_some_and(|(its, ours)| its != ours)
+        let listed = matches!(seen.verdict, Verdict::Shown { .. });
+        !listed && seen.user().zip(self.account.expected_user()).is_some_and(|(its, ours)| its != ours)
     }
 
     /// Whether another key that is to live goes by the same id, as far as anybody told: whoever revoked by it might hit that one.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{
     credentials::CredentialSet,
     lists::{self, Coverage, Snapshot},
@@ -54,10 +56,13 @@ pub async fn fresh(
     // Whoever waits for a list that began since then has it: one for each of those who wait would be asked one after the other.
     let asked = clock.monotonic();
     let mut lists = memory.lists.lock().await;
-    if let Some(last) = lists.last().filter(|last| asked.saturating_duration_since(last.at) <= max_age) {
+    let now = clock.monotonic();
+    // The account may not have looked at other credentials yet.
+    let same_token = memory.facts().token.is_none_or(|token| Some(token) == credentials.token_version);
+    let young = |at: Instant| at >= asked || now.saturating_duration_since(at) <= max_age;
+    if let Some(last) = lists.last().filter(|last| same_token && young(last.at)) {
         return Ok(Some(digest(context, account, memory, last, &ledger)));
     }
-    let now = clock.monotonic();
     let missing = memory.facts().list_failure.filter(|failure| is_missing(&failure.error));
     if missing.is_some_and(|failure| failure.retry_at > now) {
         return Ok(None);

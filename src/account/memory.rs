@@ -45,6 +45,8 @@ pub struct AccountMemory {
 pub struct AccountFacts {
     /// Version of the credentials that all of this was seen with.
     pub credentials: Option<String>,
+    /// Version of the token among them.
+    pub token: Option<String>,
     /// Whether the token was accepted by a list.
     pub token_accepted: bool,
     /// How the token was refused, unless a list was given for it since: whatever else fails meanwhile says nothing of it.

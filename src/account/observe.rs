@@ -186,7 +186,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
     let name = account.name_any();
     let memory = context.memory_of(&name, &account);
     let credentials = credentials(context, &account);
-    if start_over(&memory, &credentials) {
+    if memory.note(|facts| start_over(facts, &credentials)) {
         memory.lists.lock().await.clear();
     }
     let ledger = Ledger::of(account.status.as_ref());
@@ -269,22 +269,30 @@ fn credentials(context: &Context, account: &BagsAccount) -> CredentialsSeen {
     }
 }
 
-/// Other credentials may speak of another account: nothing that the old ones showed counts any more. Whether so.
-fn start_over(memory: &AccountMemory, credentials: &CredentialsSeen) -> bool {
-    // Of those that cannot be read as a whole, the token may be another one as well.
-    let version = credentials.version.as_ref().or(credentials.token_version.as_ref());
-    let Some(version) = version else { return false };
-    memory.note(|facts| {
-        let changed = facts.credentials.as_ref().is_some_and(|known| known != version);
-        if changed {
-            let AccountFacts { missing, namespaces, entered, departed, loose, code_sent, .. } =
-                std::mem::take(facts);
-            let fresh = AccountFacts::default();
-            *facts = AccountFacts { missing, namespaces, entered, departed, loose, code_sent, ..fresh };
-        }
-        facts.credentials = Some(version.clone());
-        changed
-    })
+/// Other credentials may speak of another account: nothing that the old ones showed counts any more. Whether so. Of those that
+/// cannot be read as a whole, the token may be another one as well.
+fn start_over(facts: &mut AccountFacts, credentials: &CredentialsSeen) -> bool {
+    let CredentialsSeen { version, token_version, .. } = credentials;
+    if version.is_none() && token_version.is_none() {
+        return false;
+    }
+    let differs =
+        |known: &Option<String>, now: &Option<String>| known.is_some() && now.is_some() && known != now;
+    let changed = match version {
+        Some(_) => differs(&facts.credentials, version),
+        None => differs(&facts.token, token_version),
+    };
+    if changed {
+        let AccountFacts { missing, namespaces, entered, departed, loose, code_sent, .. } =
+            std::mem::take(facts);
+        let fresh = AccountFacts::default();
+        *facts = AccountFacts { missing, namespaces, entered, departed, loose, code_sent, ..fresh };
+    }
+    if version.is_some() {
+        facts.credentials.clone_from(version);
+    }
+    facts.token.clone_from(token_version);
+    changed
 }
 
 /// Owners by uid, as the cache or a live read shows them; since when they are missing is remembered.
@@ -433,4 +441,31 @@ pub(super) const CLOCKS_APART: Duration = Duration::from_mins(5);
 /// A duration that the wall clock can be moved by.
 pub(super) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wallet_that_cannot_be_read_for_a_while_takes_nothing_from_what_the_token_showed() {
+        let mut facts = AccountFacts::default();
+        let seen = |version: Option<&str>, token: Option<&str>| CredentialsSeen {
+            version: version.map(str::to_owned),
+            token_version: token.map(str::to_owned),
+            ..CredentialsSeen::default()
+        };
+        let steps = [
+            ("at first", Some("w1,t1"), Some("t1"), false),
+            ("the wallet is gone", None, Some("t1"), false),
+            ("nothing can be read", None, None, false),
+            ("it is back", Some("w1,t1"), Some("t1"), false),
+            ("another wallet", Some("w2,t1"), Some("t1"), true),
+            ("it is gone, and the token is another one", None, Some("t2"), true),
+            ("another wallet is there", Some("w3,t2"), Some("t2"), false),
+        ];
+        for (step, version, token, expected) in steps {
+            assert_eq!(start_over(&mut facts, &seen(version, token)), expected, "{step}");
+        }
+    }
 }

@@ -257,8 +257,7 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
             false,
             "WrongUser",
             format!(
-                "the credentials made a key for another user of Bags than this account's{expected}; nothing more is made with \
-                 them. Put the right wallet or token into the Secret that spec.credentials names, or correct spec.expectedUser"
+                "the credentials are of another user of Bags than this account's{expected}; nothing more is made with them. Put the right wallet or token into the Secret that spec.credentials names, or correct spec.expectedUser"
             ),
         );
     }

@@ -134,7 +134,7 @@ async fn tell_switch_back(context: &Context, o: &Observation, changes: &[Change]
 }
 
 /// The ledger moved on between observation and write: observe again.
-fn lost_race(outcome: Result<(), StoreError>) -> Result<(), Problem> {
+pub(super) fn lost_race(outcome: Result<(), StoreError>) -> Result<(), Problem> {
     match outcome {
         Err(StoreError::Refused(_)) => Ok(()),
         other => other.map_err(Problem::from),

@@ -16,7 +16,7 @@ use tracing::{Instrument, info, warn};
 
 use self::attempt::{Job, carry_out};
 use super::{
-    act::{ensure_finalizer, is_race, refresh, secret_refused},
+    act::{ensure_finalizer, is_race, lost_race, refresh, secret_refused},
     hold::Reason,
     observe::{AccountView, Observation},
     problem::Problem,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     account::{
-        credentials::CredentialSet,
+        credentials::{CredentialSet, trust_of},
         listing::{self, Listed},
         memory::AccountMemory,
     },
@@ -82,6 +82,7 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
             discard(context, &placeholder).await;
             return match problem {
                 Check::Observe => refresh(context, run).await,
+                Check::AnotherUser => distrust(context, view, &credentials.version).await,
                 Check::Problem(problem) => Err(problem),
             };
         }
@@ -146,6 +147,8 @@ async fn place(
 enum Check {
     /// Something changed: observe again.
     Observe,
+    /// The credentials are another user's.
+    AnotherUser,
     /// Something stands in the way.
     Problem(Problem),
 }
@@ -185,25 +188,35 @@ async fn checks(
         Err(error) => return Err(error.into()),
     }
     let listed = listed.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
-    if let Some(problem) = listed.as_ref().and_then(|listed| of_another_user(&view.account, listed)) {
-        return Err(problem.into());
+    if listed.as_ref().is_some_and(|listed| is_of_another_user(&view.account, listed)) {
+        return Err(Check::AnotherUser);
     }
     Ok((key, listed))
 }
 
-/// What a list says against a creation: its token is another user's, in whose account the key would be made. A list without keys
+/// Whether a list speaks against a creation: its token is another user's, in whose account the key would be made. A list without keys
 /// does not tell; where a wallet makes the key, it is the wallet's user's.
-fn of_another_user(account: &BagsAccount, listed: &Listed) -> Option<Problem> {
-    if account.spec.credentials.wallet.is_some() {
-        return None;
-    }
-    let (stranger, expected) = (listed.stranger.as_ref()?, account.expected_user()?);
-    let message = format!(
-        "the agent token of BagsAccount \"{}\" lists keys of user {stranger} of Bags, which is another user than the account's \
-         ({expected}); a platform person has to correct spec.expectedUser or the credentials' Secret; nothing is made before",
-        account.name_any()
-    );
-    Some(Problem::terminal(Reason::WrongUser, message))
+fn is_of_another_user(account: &BagsAccount, listed: &Listed) -> bool {
+    account.spec.credentials.wallet.is_none()
+        && listed.stranger.is_some()
+        && account.expected_user().is_some()
+}
+
+/// Nothing is made with these credentials: all of the account are told, and give back what they keep a place for.
+async fn distrust(context: &Context, view: &AccountView, version: &str) -> Result<(), Problem> {
+    let distrusted = trust_of(&view.account, version);
+    let account = view.account.name_any();
+    let outcome = context.ledger.update(&account, |draft| {
+        // Somebody has put it right meanwhile, or it is another installation's.
+        if draft.account.metadata.generation != view.account.metadata.generation
+            || draft.status.installation.as_ref() != Some(&context.settings.installation)
+        {
+            return Err(Refusal::NotInState);
+        }
+        draft.status.distrusted_credentials = Some(distrusted.clone());
+        Ok(())
+    });
+    lost_race(outcome.await.map(drop))
 }
 
 /// The consumer Secret is there already: it must be ours.
@@ -284,7 +297,7 @@ async fn discard(context: &Context, placeholder: &Entry) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Observation, of_another_user, trigger};
+    use super::{Observation, is_of_another_user, trigger};
     use crate::{
         account::{listing::Listed, lists::Coverage},
         api::{
@@ -294,9 +307,7 @@ mod tests {
         apikey::{
             decide::rotation::{Due, due},
             fixtures::{account, mine, seen},
-            hold::Reason,
         },
-        backoff::FailureClass,
     };
 
     #[test]
@@ -310,15 +321,11 @@ mod tests {
             shows_last_use: false,
             stranger: stranger.map(str::to_owned),
         };
-        assert!(of_another_user(&account, &listed(None)).is_none());
-        let problem = of_another_user(&account, &listed(Some("user-2"))).unwrap();
-        assert_eq!((problem.reason, problem.class), (Reason::WrongUser, FailureClass::Terminal));
-        for part in ["\"main\"", "user-1", "user-2", "spec.expectedUser"] {
-            assert!(problem.message.contains(part), "{part} is not in: {}", problem.message);
-        }
+        assert!(!is_of_another_user(&account, &listed(None)));
+        assert!(is_of_another_user(&account, &listed(Some("user-2"))));
         account.spec.credentials.wallet =
             Some(WalletRef { secret_name: "bags-main".into(), field: None, totp_field: None });
-        assert!(of_another_user(&account, &listed(Some("user-2"))).is_none(), "the wallet makes it");
+        assert!(!is_of_another_user(&account, &listed(Some("user-2"))), "the wallet makes it");
     }
 
     #[test]

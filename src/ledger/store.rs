@@ -111,11 +111,7 @@ impl Draft<'_> {
     /// When the ledger does not allow it; also where it is nobody's, as its slots may be lost: whoever decided before that happened
     /// would keep them from being put back; and where another installation has taken it over since.
     pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
-        match &self.status.installation {
-            None => return Err(Refusal::Nobodys),
-            Some(holder) if holder != self.installation => return Err(Refusal::Anothers),
-            Some(_) => {}
-        }
+        self.is_ours()?;
         let next = Ledger::of(Some(&self.status)).apply(change, &self.terms())?;
         if matches!(change, Change::Condemn { emergency: true, .. }) {
             self.waiver = Waiver::Emergency;
@@ -125,20 +121,34 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Takes a licence back whose write was not answered. Where it is not there it may still be under way, so it is given and taken
-    /// back at once: that write is of the version that this one replaces, and conflicts from now on. Whether there is room does not
-    /// matter, as nothing is made.
+    /// Takes a licence back whose write was not answered. Where it is not there it may still be under way: its attempt is noted as one that
+    /// has left. The licence is of the version that this replaces, and conflicts from now on.
     ///
     /// # Errors
-    /// When neither is possible: the ledger has moved on without the licence, which cannot arrive any more.
-    pub fn take_back(&mut self, license: &Change, not_made: &Change) -> Result<(), Refusal> {
+    /// When the ledger does not allow it: it is not this installation's, or the attempt was judged otherwise.
+    pub fn take_back(&mut self, attempt: &str, not_made: &Change) -> Result<(), Refusal> {
         if self.apply(not_made).is_ok() {
             return Ok(());
         }
-        let room = Room { limit: i64::MAX, ..self.room() };
-        let licensed = Ledger::of(Some(&self.status)).apply(license, &Terms { room, ..self.terms() })?;
-        self.status.slots = licensed.slots;
-        self.apply(not_made)
+        self.is_ours()?;
+        let mut ledger = Ledger::of(Some(&self.status));
+        if ledger.by_attempt(attempt).is_some() {
+            return Err(Refusal::NotInState);
+        }
+        if !ledger.departed.iter().any(|gone| gone == attempt) {
+            ledger.depart(attempt);
+        }
+        self.status.departed = ledger.departed;
+        Ok(())
+    }
+
+    /// Whether the ledger is this installation's.
+    fn is_ours(&self) -> Result<(), Refusal> {
+        match &self.status.installation {
+            None => Err(Refusal::Nobodys),
+            Some(holder) if holder != self.installation => Err(Refusal::Anothers),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Puts slots back that were lost with the account's status.

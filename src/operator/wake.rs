@@ -208,7 +208,8 @@ impl Wake {
             let token = credentials.agent_token.as_ref().is_some_and(|token| token.secret_name == name);
             if wallet || token {
                 self.account(&account.name_any());
-                self.keys_of(&account, unsettled);
+                // A rotation may wait for a list.
+                self.keys_of(&account, |key, ledger| unsettled(key, ledger) || is_rotating(key, ledger));
             }
         }
     }
@@ -249,6 +250,11 @@ fn unsettled(key: &ApiKey, ledger: &Ledger) -> bool {
     key.metadata.deletion_timestamp.is_some()
         || slots.is_empty()
         || slots.iter().any(|slot| slot.state != SlotState::Live)
+}
+
+/// Whether an ApiKey has another key beside its current one.
+fn is_rotating(key: &ApiKey, ledger: &Ledger) -> bool {
+    ledger.owned_by(&key.uid().unwrap_or_default()).count() > 1
 }
 
 #[cfg(test)]
@@ -388,6 +394,8 @@ mod tests {
         assert!(unsettled(&key, &ledger(&[SlotState::Reserved])));
         assert!(unsettled(&key, &ledger(&[SlotState::Live, SlotState::Revoking])));
         assert!(!unsettled(&key, &ledger(&[SlotState::Live])));
+        assert!(!is_rotating(&key, &ledger(&[SlotState::Live])));
+        assert!(is_rotating(&key, &ledger(&[SlotState::Live, SlotState::Live])), "it may wait for a list");
         key.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
             k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
         ));

@@ -211,6 +211,10 @@ fn changes() -> Vec<(&'static str, Value)> {
         ("an annotation that goes", about(json!({"annotations": {"theirs": null}}))),
         ("a field of the workload", json!({"spec": {"minReadySeconds": 3}})),
         ("a finalizer", json!({"metadata": {"finalizers": ["example.com/held"]}})),
+        (
+            "a way back to an older template",
+            json!({"metadata": {"annotations": {"deprecated.deployment.rollback.to": "0"}}}),
+        ),
         ("an owner", json!({"metadata": {"ownerReferences": [owner]}})),
     ]
 }

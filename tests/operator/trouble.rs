@@ -250,12 +250,13 @@ async fn credentials_of_another_user_whose_keys_are_listed_make_none() {
     scene.put_credentials(&BTreeMap::from([("token".to_owned(), token)])).await;
     scene.make_account(json!({"expectedUser": scene.user.id})).await;
     scene.apply(NAME, json!({})).await;
-    let [theirs, ours] = [&stranger, &scene.user].map(|user| user.id.as_str());
-    let words = [scene.name.as_str(), "another user", theirs, ours, "spec.expectedUser"];
+    let words = [scene.name.as_str(), "another user", "spec.expectedUser"];
     let trouble = Trouble { reason: "WrongUser", event: Some("WrongUser"), words: &words };
     trouble.shows(&scene, NAME).await;
     let keys = world.sandbox.keys_of(&stranger.id);
     assert_eq!(keys.len(), 1, "a key was made in a stranger's account: {keys:?}");
+    let told = scene.account_where("told", |account| holds(account, "CredentialsValid", "False")).await;
+    assert_eq!(condition(&told, "CredentialsValid").unwrap().reason, "WrongUser");
     scene.put_credentials(&scene.credentials()).await;
     recovers(scene).await;
 }

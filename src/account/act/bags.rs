@@ -9,7 +9,6 @@ use tracing::{info, warn};
 use super::{Actor, PAGE, named};
 use crate::{
     account::{
-        credentials::{CredentialSet, read_token},
         death, listing,
         memory::{Endpoint, RefusedRevocation},
     },
@@ -31,7 +30,7 @@ fn is_strange(error: &bags::Error) -> bool {
 
 impl Actor<'_> {
     pub(super) async fn list(&self) {
-        let Some(credentials) = self.credentials() else { return };
+        let Ok(credentials) = self.context.token_of(&self.seen.account) else { return };
         let account = &self.seen.account;
         let answer = listing::fresh(self.context, account, self.memory, &credentials, Duration::ZERO).await;
         if let Err(error) = answer {
@@ -106,7 +105,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn revoke(&self, attempt: &str, key_id: &str) {
-        let Some(credentials) = self.credentials() else { return };
+        let Ok(credentials) = self.context.token_of(&self.seen.account) else { return };
         let Some(token) = credentials.token else { return };
         let path = self.seen.account.revocation_path();
         let clock = &self.context.env.clock;
@@ -167,14 +166,6 @@ impl Actor<'_> {
             named(seen)
         );
         self.publish(seen, EventReason::RevocationHasNoEffect, &note).await;
-    }
-
-    /// The account's credentials, or what of them can be read and lists and revocations need: the token.
-    fn credentials(&self) -> Option<CredentialSet> {
-        let (account, context) = (&self.seen.account, self.context);
-        let namespace = &context.settings.installation.namespace;
-        let whole = context.credentials(account).ok();
-        whole.or_else(|| read_token(account, &context.keystore, namespace))
     }
 
     fn client(&self, urgent: bool) -> BagsClient {

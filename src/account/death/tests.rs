@@ -418,6 +418,8 @@ fn a_key_that_answers_neither_life_nor_death_goes_by_a_persons_word_only() {
         assert_eq!(with(&case, next), expected, "{name}");
     }
     assert_eq!(with(&unclear, needs_person), None, "it may pass");
+    let lives = Known { alive_before: true, acknowledged: None, ..resolved(&unclear) };
+    assert_ne!(with(&lives, next), Next::Dead, "it worked, and nobody has revoked it since");
     let long = Known { now: 611, tried: Some(610), ..unclear };
     assert_eq!(with(&long, needs_person), Some(PersonReason::Unclear));
 }

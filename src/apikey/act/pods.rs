@@ -129,7 +129,7 @@ pub(super) async fn list_keys(context: &Arc<Context>, o: &Observation, run: &mut
     let Some(view) = &o.account else { return Ok(()) };
     let name = view.account.name_any();
     let memory = context.memory_of(&name, &view.account);
-    let credentials = context.credentials(&view.account)?;
+    let credentials = context.token_of(&view.account)?;
     let asked_at = context.env.clock.wall();
     let listed = listing::fresh(context, &view.account, &memory, &credentials, Duration::ZERO).await;
     listed.map_err(|error| Problem::of_bags(&name, &error))?;

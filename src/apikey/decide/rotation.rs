@@ -346,7 +346,7 @@ impl Switch<'_> {
         let Failure { workload, words: said, of_mark, at } = failure;
         // Where no pod is left that holds the old key, it is late that tells; and that it had failed while others still held it.
         let clean_since = o.clean_since().unwrap_or(o.now);
-        let before = at.is_some_and(|at| since(clean_since, at) > o.timings.scan_every);
+        let before = at.is_some_and(|at| since(clean_since, at) > 2 * o.timings.scan_every);
         let of_mark = *of_mark || (self.pods.scan.is_clean() && !before);
         let rotation = o.key.rotation();
         let late = o.clean_since().is_some_and(|clean| since(o.now, clean) >= FAILS_WITHIN);
@@ -367,9 +367,10 @@ impl Switch<'_> {
                 }
             }
         }
-        let message = match of_mark {
-            true => words::rollout_failed(self.previous, workload, said),
-            false => words::rollout_fails_since(self.previous, workload, said),
+        let message = match (of_mark, self.pods.scan.is_clean()) {
+            (true, _) => words::rollout_failed(self.previous, workload, said),
+            (false, false) => words::rollout_fails_since(self.previous, workload, said),
+            (false, true) => words::rollout_had_failed(self.previous, workload, said),
         };
         Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(o.timings.scan_every)))
     }

@@ -5,7 +5,8 @@ mod rotation;
 pub(in crate::apikey) use rotation::switched_back;
 pub(super) use rotation::{
     coming_up, gaps, list, next_window, no_second_slot, no_way_back, overlapping, published_key_fails,
-    restarting, rollout_failed, rollout_fails_since, settling, switch_undated, turned_back, unknown_zone,
+    restarting, rollout_failed, rollout_fails_since, rollout_had_failed, settling, switch_undated,
+    turned_back, unknown_zone,
 };
 
 use std::time::Duration;

@@ -224,12 +224,6 @@ async fn not_made(context: &Context, job: &Job, why: &NotMade) {
         NotMade::LicenceExpired => "LicenceExpired",
         NotMade::NoCredentials => "NoCredentials",
     };
-    let license = Change::License {
-        owner_uid: job.placeholder.made_for().map(|owner| owner.uid).unwrap_or_default(),
-        attempt: job.attempt.clone(),
-        key_name: job.key_name.clone(),
-        trigger: None,
-    };
     let change = Change::NotMade { attempt: job.attempt.clone(), reason };
     if decide::speaks_of_credentials(reason) {
         job.memory.note(|facts| facts.refused_credentials = Some(job.credentials.version.clone()));
@@ -240,7 +234,7 @@ async fn not_made(context: &Context, job: &Job, why: &NotMade) {
         let written = context.ledger.update(&job.account, |draft| {
             match job.acknowledged {
                 true => draft.apply(&change)?,
-                false => draft.take_back(&license, &change)?,
+                false => draft.take_back(&job.attempt, &change)?,
             }
             if reason == LIMIT_REACHED {
                 draft.status.refusal = Some(learnt(draft.account, &draft.status.slots, draft.now()));
@@ -456,10 +450,8 @@ mod tests {
             assert_eq!(server.write(late).0, 409, "it arrives no more");
             let Ledger { slots, departed } = Ledger::of(server.account.status.as_ref());
             let failed = slots[0].failures.as_ref().map(|failures| failures.reason.as_str());
-            assert_eq!(
-                (slots.len(), &slots[0].state, failed),
-                (1, &SlotState::Reserved, Some("LicenceExpired"))
-            );
+            let expected = arrived.then_some("LicenceExpired");
+            assert_eq!((slots.len(), &slots[0].state, failed), (1, &SlotState::Reserved, expected));
             assert_eq!(departed, ["attempt-1"], "arrived: {arrived}");
         }
     }

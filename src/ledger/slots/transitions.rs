@@ -176,7 +176,7 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn depart(&mut self, attempt: &str) {
+    pub(in crate::ledger) fn depart(&mut self, attempt: &str) {
         if let Some(uid) = self.by_attempt(attempt).map(|slot| slot.owner.uid.clone()) {
             let number = self.last_switch(&uid);
             self.slots.retain(|slot| slot.attempt.as_deref() != Some(attempt));

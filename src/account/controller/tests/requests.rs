@@ -49,6 +49,32 @@ async fn those_who_wait_for_a_list_share_the_one_that_began_after_they_asked() {
 }
 
 #[tokio::test]
+async fn a_list_is_shared_while_it_is_young_and_of_the_same_token() {
+    let stage = stage(true, vec![]);
+    let account = stage.world().account.clone();
+    let memory = stage.context.memory_of("main", &account);
+    let credentials = stage.context.credentials(&account).unwrap();
+    let minute = Duration::from_mins(1);
+    let fresh = || listing::fresh(&stage.context, &account, &memory, &credentials, minute);
+    let lists = || stage.world().requests.iter().filter(|sent| sent.ends_with("/dev/keys")).count();
+    let pass = |seconds| *stage.clock.passed.lock().unwrap() += Duration::from_secs(seconds);
+    fresh().await.unwrap();
+    pass(50);
+    fresh().await.unwrap();
+    assert_eq!(lists(), 1, "it is young enough");
+    let held = memory.lists.lock().await;
+    let mut waiting = Box::pin(fresh());
+    assert!(waiting.as_mut().now_or_never().is_none(), "somebody else's list is under way");
+    pass(20);
+    drop(held);
+    waiting.await.unwrap();
+    assert_eq!(lists(), 2, "it grew too old meanwhile");
+    memory.note(|facts| facts.token = Some("of-another-version".into()));
+    fresh().await.unwrap();
+    assert_eq!(lists(), 3, "the last one may be another user's");
+}
+
+#[tokio::test]
 async fn an_account_waits_for_its_own_pause_and_for_that_of_all() {
     let stage = stage(true, vec![]);
     let account = stage.world().account.clone();

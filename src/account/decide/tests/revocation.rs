@@ -39,6 +39,19 @@ fn a_lost_key_is_condemned_and_a_dead_one_buried() {
 }
 
 #[test]
+fn a_key_that_the_list_shows_is_the_tokens_users_whomever_a_person_expects() {
+    let way = |verdict: Verdict| {
+        let mut slot = SlotSeen { verdict, ..seen(0, SlotState::Revoking) };
+        slot.slot.user = Some("one".into());
+        let mut account = with([slot.clone()]);
+        Arc::make_mut(&mut account.account).spec.expected_user = Some("typo".into());
+        account.way(&slot)
+    };
+    assert_eq!(way(Verdict::Shown { key_id: None }), Way::Operator);
+    assert_eq!(way(Verdict::Absent), Way::Person(PersonReason::OtherUser));
+}
+
+#[test]
 fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
     let slot = SlotSeen {
         memory: KeyMemory { tried: Some(clock()), ..KeyMemory::default() },

@@ -208,6 +208,20 @@ pub(in crate::apikey::decide) fn rollout_fails_since(
     )
 }
 
+pub(in crate::apikey::decide) fn rollout_had_failed(
+    previous: &Slot,
+    reference: &WorkloadRef,
+    said: &str,
+) -> String {
+    format!(
+        "the rollout of {} had failed before the last pod with the old key went: {}; key {} stays valid as well, and nothing more is \
+         restarted; see what its new pods say (kubectl describe pod); it goes on by itself once the rollout is complete",
+        reference,
+        cut(said),
+        key_name(previous)
+    )
+}
+
 pub(in crate::apikey::decide) fn no_way_back(previous: &Slot, reference: &WorkloadRef, said: &str) -> String {
     format!(
         "{} does not come up with the new key: {}; there is no way back, as Bags does not accept key {} any more, and nothing more \

@@ -105,6 +105,8 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
             "Probe old",
         ),
     ]);
+    let said = hold(&back(ended("failed an hour ago"))).message;
+    assert!(said.contains("had failed before the last pod with the old key went"), "{said}");
     // All its old pods have ended, as its strategy says.
     let gone = |age| with_consumers(clean(age), vec![consumer("api", "failed", "uid-0-2", false)]);
     check(vec![
