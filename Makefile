@@ -27,7 +27,7 @@ test: ## pure tests, a share of the world's faults, and what needs a real contro
 chart: ## what of the tests is about the chart: rights, flags, wrong values, a real API server
 	@$(step) "test the chart" $(cargo) test $(profile) --test chart
 
-world: ## the whole operator through every fault, all pairs of faults and 100,000 random runs; writes docs/faults.md
+world: ## the whole operator through every fault, pairs of faults and 100,000 random runs; writes docs/faults.md
 	@$(cargo) test --profile world --locked --test world -- --all --keep target/world/kept --write docs/faults.md
 
 requests: ## counts the operator's requests to Bags; writes docs/requests.md

@@ -350,12 +350,18 @@ impl Actor<'_> {
 
     async fn clear(&mut self, attempt: String) {
         let live = self.found.entries.remove(&attempt);
-        if let Some(entry) = live.or_else(|| self.context.keystore.cached(&attempt))
-            && let Err(source) = self.context.keystore.remove(&entry).await
-        {
-            return self.not_deleted(attempt, entry, source);
+        if let Some(entry) = live.or_else(|| self.context.keystore.cached(&attempt)) {
+            match self.context.keystore.remove(&entry).await {
+                Err(source) => return self.not_deleted(attempt, entry, source),
+                // It is there, and an account that is being deleted does not go before it: the next run looks at it.
+                Ok(Removal::Changed) if self.seen.remnants.is_none() => {
+                    self.found.uncleared.insert(attempt);
+                    return;
+                }
+                Ok(Removal::Gone | Removal::Changed) => {}
+            }
         }
-        // Whatever became of it, this run has seen it; a version that changed is looked at by the next one.
+        // Whatever became of it, this run has seen it.
         self.found.removed.insert(attempt);
     }
 

@@ -27,7 +27,7 @@ const ASK_AGAIN: Duration = Duration::from_mins(5);
 pub(super) enum Way {
     /// The operator.
     Operator,
-    /// The operator, once a list has told the key's id.
+    /// The operator, once a list has told the key's id, or whose it is.
     Unidentified,
     /// A person.
     Person(PersonReason),
@@ -225,10 +225,13 @@ impl Facts<'_> {
         if !self.value {
             return self.resolved || self.list == Evidence::Absent && self.attempted();
         }
-        // It does not work, and a person says that it is gone: of such a key nothing else will ever be said. Not of one that worked, and
-        // that nobody has revoked since.
+        // It does not work, and a person says that it is gone: of such a key nothing else will ever be said. Of one that worked, and whose
+        // revocation nobody acknowledged (a person tells nobody), one such answer is not enough.
         let lived = self.memory.alive_before_revocation && self.memory.acknowledged.is_none();
-        if self.resolved && self.unclear() && !lived {
+        let lasted = self.memory.unclear_since.zip(self.memory.probed).is_some_and(|(since, last)| {
+            last.saturating_duration_since(since) >= self.timings.death_without_control
+        });
+        if self.resolved && self.unclear() && (!lived || lasted) {
             return true;
         }
         if !self.refused_enough() {

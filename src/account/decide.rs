@@ -4,7 +4,8 @@
 //! again. A rule that only waits yields to the later ones and contributes its deadline:
 //!
 //! 1. the ledger gets its installation, or is taken over on a person's word;
-//! 2. an account that is being deleted is let go once no slot is left, or on a person's word;
+//! 2. an account that is being deleted is let go once no slot is left, and no ApiKey that is being deleted as well, or on a person's
+//!    word;
 //! 3. the finalizer;
 //! 4. an id that became known by a list is written down;
 //! 5. a lost key is condemned;
@@ -230,6 +231,11 @@ pub(super) fn forgotten(seen: &Observation) -> bool {
     seen.annotation(annotation::FORGET).is_some_and(|value| value != "false")
 }
 
+/// Whether the keystore has Secrets of keys that are proven dead: nobody would clear them away once the account is gone.
+pub(super) fn holds_dead_values(seen: &Observation) -> bool {
+    seen.loose.iter().any(|entry| seen.departed.contains(&entry.attempt))
+}
+
 fn pin(seen: &Observation) -> Turn {
     match standing(seen) {
         // Another installation may have taken a ledger that was lost, and found nothing of it in its own keystore.
@@ -244,7 +250,8 @@ fn pin(seen: &Observation) -> Turn {
 fn let_go(seen: &Observation) -> Turn {
     let deleting = seen.account.metadata.deletion_timestamp.is_some();
     let finalized = seen.account.finalizers().iter().any(|name| name == FINALIZER);
-    let free = seen.slots.is_empty() && !pending(seen) || forgotten(seen);
+    let empty = seen.slots.is_empty() && !pending(seen) && !holds_dead_values(seen);
+    let free = empty && !seen.leaving || forgotten(seen);
     if deleting && finalized && free && !seen.finalizer_done {
         return act(Effect::RemoveFinalizer);
     }
@@ -278,6 +285,9 @@ fn revoking(seen: &Observation) -> Turn {
         Next::Dead => bury(seen, slot, attempt),
         Next::Probe => look(Look::Probe(attempt)),
         Next::Revoke => match &slot.key_id {
+            // It may not have been found: of an endpoint that is not known yet a 404 says something only where a list of this token
+            // shows the key. The first revocation waits for no list.
+            Some(_) if slot.memory.revocations > 0 && seen.endpoint_untold() => look(Look::List),
             Some(key_id) => act(Effect::Revoke { attempt, key_id: key_id.clone() }),
             None => Turn::Nothing,
         },

@@ -173,6 +173,13 @@ impl Observation {
         }
     }
 
+    /// Whether a 404 of the revoke endpoint tells nothing yet: it is not known to be there, and no list of this token has told whether
+    /// the key is its user's. Where lists fail, none will.
+    pub(super) fn endpoint_untold(&self) -> bool {
+        let unlisted = self.list.is_none() && self.facts.list_failure.is_none();
+        unlisted && self.list_way() == ListWay::Open && !self.endpoint_found()
+    }
+
     /// The revoke endpoint as this process last tried it.
     fn endpoint_tried(&self) -> Option<&Endpoint> {
         let with = self.endpoint();
@@ -223,7 +230,9 @@ impl Observation {
             return Way::Person(PersonReason::TokenRefused);
         }
         if self.belongs_to_another(seen) {
-            return Way::Person(PersonReason::OtherUser);
+            // Whose the token is, whatever a person expects, only a list tells that was asked for since.
+            let told = seen.listed_since || self.list_way() != ListWay::Open;
+            return if told { Way::Person(PersonReason::OtherUser) } else { Way::Unidentified };
         }
         if self.endpoint_missing() {
             return Way::Person(PersonReason::NoEndpoint);

@@ -22,8 +22,8 @@ pub struct Listed {
     pub coverage: Coverage,
     /// Whether any listed key shows a last use.
     pub shows_last_use: bool,
-    /// Another user than the account's, whose key it shows: then the token is that user's.
-    pub stranger: Option<String>,
+    /// Whether it shows a key of another user than the account's: then the token is that user's.
+    pub shows_stranger: bool,
 }
 
 /// Whether the service has no list, which is no failure: nothing public promises that it has one.
@@ -57,7 +57,8 @@ pub async fn fresh(
     let asked = clock.monotonic();
     let mut lists = memory.lists.lock().await;
     let now = clock.monotonic();
-    // The account may not have looked at other credentials yet.
+    // The account may not have looked at other credentials yet. Or these are its former ones: what comes of them says nothing of its
+    // token.
     let same_token = memory.facts().token.is_none_or(|token| Some(token) == credentials.token_version);
     let young = |at: Instant| at >= asked || now.saturating_duration_since(at) <= max_age;
     if let Some(last) = lists.last().filter(|last| same_token && young(last.at)) {
@@ -77,7 +78,9 @@ pub async fn fresh(
             } else {
                 error
             };
-            note_failure(context, account, memory, &error);
+            if same_token {
+                note_failure(context, account, memory, &error);
+            }
             return if is_missing(&error) { Ok(None) } else { Err(error) };
         }
     };
@@ -94,19 +97,23 @@ pub async fn fresh(
             memory.remember(attempt, |known| known.listed(key.last_used_at, now, wall));
         }
     }
-    memory.note(|facts| {
-        facts.token_accepted = true;
-        facts.refused_token = None;
-        facts.list_failure = None;
-        facts.shows_last_use |= keys.iter().any(|key| key.last_used_at.is_some());
-        if coverage == Coverage::Covers {
-            facts.covering_token.clone_from(&credentials.token_version);
-        }
-    });
+    if same_token {
+        memory.note(|facts| {
+            facts.token_accepted = true;
+            facts.refused_token = None;
+            facts.list_failure = None;
+            facts.shows_last_use |= keys.iter().any(|key| key.last_used_at.is_some());
+            if coverage == Coverage::Covers {
+                facts.covering_token.clone_from(&credentials.token_version);
+            }
+        });
+    }
     let snapshot =
         Snapshot { at: now, wall, keys, coverage, user: account.expected_user().map(str::to_owned) };
     let listed = digest(context, account, memory, &snapshot, &ledger);
-    lists.push(snapshot);
+    if same_token {
+        lists.push(snapshot);
+    }
     Ok(Some(listed))
 }
 
@@ -151,6 +158,6 @@ fn digest(
             .collect(),
         coverage: list.coverage,
         shows_last_use: list.keys.iter().any(|key| key.last_used_at.is_some()),
-        stranger: lists::stranger(&list.keys, account.expected_user()).map(|user| user.as_str().to_owned()),
+        shows_stranger: lists::shows_stranger(&list.keys, ledger, account.expected_user()),
     }
 }

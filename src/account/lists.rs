@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     api::account::{Slot, SlotState},
-    bags::{ListedKey, UserId},
+    bags::ListedKey,
     ledger::Ledger,
     timings::Timings,
 };
@@ -256,12 +256,16 @@ pub fn shows_live(keys: &[ListedKey], ledger: &Ledger, wall: Timestamp, timings:
     Some(live.any(|slot| find(keys, slot).is_some()))
 }
 
-/// A user in a list who is not the one that the account's keys must belong to: a list shows the keys of its token's user. Nobody
-/// says that each row names one.
+/// Whether a list names a user who is not the one that the account's keys must belong to: a list shows the keys of its token's
+/// user. Nobody says that each row names one, nor that it does in the words in which Bags told a key whose it is: a list that shows a
+/// key that was published as that user's is that user's, whatever its rows call them.
 #[must_use]
-pub fn stranger<'a>(keys: &'a [ListedKey], expected: Option<&str>) -> Option<&'a UserId> {
-    let expected = expected?;
-    keys.iter().filter_map(|key| key.user_id.as_ref()).find(|user| user.as_str() != expected)
+pub fn shows_stranger(keys: &[ListedKey], ledger: &Ledger, expected: Option<&str>) -> bool {
+    let Some(expected) = expected else { return false };
+    let theirs = |slot: &Slot| slot.published.is_some() && slot.user.as_deref() == Some(expected);
+    let known = ledger.slots.iter().any(|slot| theirs(slot) && find(keys, slot).is_some());
+    let mut users = keys.iter().filter_map(|key| key.user_id.as_ref());
+    !known && users.any(|user| user.as_str() != expected)
 }
 
 /// Keys in a list asked for at `at` that are in no slot and did not lately leave one: made elsewhere. `departed` tells
@@ -285,7 +289,10 @@ pub fn unmanaged<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::slots::tests::{owner, slot};
+    use crate::{
+        bags::UserId,
+        ledger::slots::tests::{owner, slot},
+    };
 
     fn listed(slots: &[&Slot]) -> Vec<ListedKey> {
         slots
@@ -450,16 +457,32 @@ mod tests {
             for (key, user) in keys.iter_mut().zip(users) {
                 key.user_id = user.and_then(UserId::parse);
             }
-            stranger(&keys, expected).map(|user| user.as_str().to_owned())
+            shows_stranger(&keys, &Ledger::default(), expected)
         };
         let (ours, theirs) = (Some("one"), Some("two"));
-        assert_eq!(told([theirs, theirs], ours).as_deref(), theirs);
-        assert_eq!(told([None, theirs], ours).as_deref(), theirs, "one row is enough");
-        assert_eq!(told([ours, ours], ours), None);
-        assert_eq!(told([None, ours], ours), None, "a row may lack it");
-        assert_eq!(told([None, None], ours), None);
-        assert_eq!(told([theirs, theirs], None), None, "nobody knows whose the account is");
-        assert_eq!(stranger(&[], ours), None, "it shows no key");
+        assert!(told([theirs, theirs], ours));
+        assert!(told([None, theirs], ours), "one row is enough");
+        assert!(!told([ours, ours], ours));
+        assert!(!told([None, ours], ours), "a row may lack it");
+        assert!(!told([None, None], ours));
+        assert!(!told([theirs, theirs], None), "nobody knows whose the account is");
+        assert!(!shows_stranger(&[], &Ledger::default(), ours), "it shows no key");
+    }
+
+    #[test]
+    fn a_list_that_shows_a_published_key_of_the_accounts_user_is_no_strangers() {
+        let live = Slot { user: Some("one".into()), ..slot(&owner(0), SlotState::Live) };
+        let mut keys = listed(&[&live]);
+        keys[0].user_id = UserId::parse("two");
+        let told = |slot: &Slot, expected| {
+            let ledger = Ledger { slots: vec![slot.clone()], departed: vec![] };
+            shows_stranger(&keys, &ledger, Some(expected))
+        };
+        assert!(!told(&live, "one"), "its rows name their user in another way");
+        assert!(told(&live, "typo"), "it is published as another user's");
+        assert!(told(&Slot { published: None, ..live.clone() }, "one"), "nobody has asked it whose it is");
+        let unlisted = Slot { user: live.user.clone(), ..slot(&owner(1), SlotState::Live) };
+        assert!(told(&unlisted, "one"), "it is not shown");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     api::{
-        ApiKey, BagsAccount,
+        ApiKey, BagsAccount, FINALIZER,
         account::{Installation, Owner, Slot, SlotState},
         name::cluster_mark,
     },
@@ -57,6 +57,8 @@ pub(super) struct Observation {
     pub(super) unread: Option<String>,
     /// Attempts whose keystore Secret could not be deleted in this run.
     pub(super) uncleared: BTreeSet<String>,
+    /// The account is being deleted, and so is an ApiKey of it, which reads the ledger to its end.
+    pub(super) leaving: bool,
     /// The finalizer was put on, or taken off, in this run.
     pub(super) finalizer_done: bool,
     /// No request to Bags before this, apart from revocations.
@@ -185,16 +187,17 @@ pub(super) struct Found {
 pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found: &Found) -> Observation {
     let name = account.name_any();
     let memory = context.memory_of(&name, &account);
+    // Before the credentials: what a list that is under way says, or fails with, is of the former ones, and is forgotten with them.
+    let mut lists = memory.lists.lock().await;
     let credentials = credentials(context, &account);
     if memory.note(|facts| start_over(facts, &credentials)) {
-        memory.lists.lock().await.clear();
+        lists.clear();
     }
     let ledger = Ledger::of(account.status.as_ref());
     let (now, wall) = (context.env.clock.monotonic(), context.env.clock.wall());
     let owners = owners(context, &name, &ledger, &memory, found, now);
     let entered = entered(&ledger, &memory, now);
     let entries = entries(context, &name, found);
-    let lists = memory.lists.lock().await;
     let timings = context.settings.timings.clone();
     let departed = memory.departed(&ledger.departed, now);
     let look = Look {
@@ -236,6 +239,7 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
         remnants: remnants(found, &memory),
         unread: found.unread.clone(),
         uncleared: found.uncleared.clone(),
+        leaving: leaving(context, &account),
         finalizer_done: found.finalizer_done,
         paused_until: memory.budget.paused_until(),
         installation: context.settings.installation.clone(),
@@ -245,6 +249,16 @@ pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found:
         wall,
         account,
     }
+}
+
+/// Whether an ApiKey of an account that is being deleted is on its way out.
+fn leaving(context: &Context, account: &BagsAccount) -> bool {
+    let goes = |key: &ApiKey| {
+        key.spec.account_ref.name == account.name_any()
+            && key.metadata.deletion_timestamp.is_some()
+            && key.finalizers().iter().any(|name| name == FINALIZER)
+    };
+    account.metadata.deletion_timestamp.is_some() && !context.keys.state_filter(goes).is_empty()
 }
 
 fn credentials(context: &Context, account: &BagsAccount) -> CredentialsSeen {

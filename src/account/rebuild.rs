@@ -9,7 +9,8 @@
 //! - A value that answers 200 is a key that may be in use: its slot is `Live`, unless the consumer Secret shows that it
 //!   was never published; then it is `Creating`, and goes the way of any new key. After a switch back to an older key the
 //!   newer one counts as published: pods may hold it.
-//! - An empty one may belong to a creation of unknown outcome: its slot is `Creating`, and it is judged.
+//! - An empty one may belong to a creation of unknown outcome: its slot is `Creating`, and it is judged. Where the consumer Secret
+//!   holds its key, that was published, and its value is lost here alone: its slot is `Live`.
 //! - One that was marked as left to people (`deletionPolicy: Orphan`) stays so: its slot is `Released`. Its ApiKey is missing on
 //!   purpose, and its key would be revoked with its namespace.
 //! - A value that answers 401 for long while another key of the account is accepted is of a key that is dead: it goes.
@@ -58,6 +59,18 @@ pub(super) struct Remnant {
     pub(super) memory: KeyMemory,
 }
 
+impl Remnant {
+    /// Its owner's consumer Secret holds its key.
+    fn is_shown(&self) -> bool {
+        self.published.as_ref().is_some_and(|switch| switch.attempt == self.attempt)
+    }
+
+    /// Its key may be in use. What the Secret holds was published, also where its value is lost here.
+    fn may_be_used(&self) -> bool {
+        self.value || self.is_shown()
+    }
+}
+
 /// The first write to a ledger that is nobody's: with the slots that it must have.
 pub(super) fn pin(seen: &Observation) -> Turn {
     // Which of the keys were published is not known, and whoever guessed might call one unpublished that pods hold.
@@ -94,10 +107,7 @@ fn user<'a>(seen: &'a Observation, remnants: &'a [Remnant]) -> Result<Option<&'a
     if let Some(expected) = seen.account.spec.expected_user.as_deref().filter(|user| !user.is_empty()) {
         return Ok(Some(expected));
     }
-    let shown = |remnant: &&Remnant| {
-        remnant.published.as_ref().is_some_and(|switch| switch.attempt == remnant.attempt)
-    };
-    let in_use = users(remnants.iter().filter(shown));
+    let in_use = users(remnants.iter().filter(|remnant| remnant.is_shown()));
     let votes = if in_use.is_empty() { users(remnants.iter()) } else { in_use };
     let count = |user: &str| votes.iter().filter(|vote| **vote == user).count();
     let most = votes.iter().map(|user| count(user)).max().unwrap_or_default();
@@ -206,7 +216,7 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
         remnant.value && remnant.memory.user.as_deref().is_some_and(|theirs| Some(theirs) != user)
     };
     // One creation may still be under way; no other can be: that would have taken the same licence.
-    let awaits = |remnant: &&Remnant| !remnant.value && !remnant.released;
+    let awaits = |remnant: &&Remnant| !remnant.may_be_used() && !remnant.released;
     let newest = remnants.iter().filter(awaits).max_by_key(|remnant| remnant.created);
     let mut by_owner: BTreeMap<&str, Vec<&Remnant>> = BTreeMap::new();
     for remnant in remnants {
@@ -229,10 +239,11 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
             let newer = current.as_ref().is_some_and(|(_, revision, created)| {
                 (remnant.revision, remnant.created) > (*revision, *created)
             });
-            remnant.value && (back || !newer || before_switch(remnant)) && !of_another(remnant)
+            remnant.may_be_used() && (back || !newer || before_switch(remnant)) && !of_another(remnant)
         };
         // The newest one's: whoever went back to an older key has had the rotation that was asked for.
-        let answered = own.iter().rfind(|remnant| remnant.value).and_then(|remnant| remnant.trigger.clone());
+        let last = own.iter().rfind(|remnant| remnant.may_be_used());
+        let answered = last.and_then(|remnant| remnant.trigger.clone());
         // Those that were left to people had been switched to as well.
         let switched = own.iter().filter(|remnant| remnant.released || live(remnant)).count();
         let count = i64::try_from(switched).unwrap_or(i64::MAX);

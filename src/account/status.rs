@@ -252,7 +252,9 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
         return word(false, problem.reason(), problem.to_string());
     }
     if status.distrusted_credentials.is_some() {
-        let expected = status.user.as_deref().map_or_else(String::new, |user| format!(" {user}"));
+        // As it was compared: the word of the spec goes before the user that was pinned.
+        let named = seen.account.spec.expected_user.as_deref().filter(|user| !user.is_empty());
+        let expected = named.or(status.user.as_deref()).map_or_else(String::new, |user| format!(" ({user})"));
         return word(
             false,
             "WrongUser",

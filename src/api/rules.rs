@@ -254,11 +254,16 @@ pub(super) fn some_credential() -> Rule {
     )
 }
 
-/// A user of Bags.
+/// A user of Bags. Whoever writes a uuid in capitals means the same one; Bags writes it in small letters, and what differs is
+/// another user.
 pub(super) fn user() -> Rule {
-    Rule::new("self.matches('^[A-Za-z0-9_-]{1,64}$')").message(
-        "expectedUser is the account's uuid at Bags, for example 6f0c1a52-3b7e-4d0a-9c1e-2f5b8a7d4e10; leave it out \
-         to pin the first one seen",
+    Rule::new(
+        "self.matches('^[A-Za-z0-9_-]{1,64}$') && \
+         !(self.matches('^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$') && self.matches('[A-F]'))",
+    )
+    .message(
+        "expectedUser is the account's uuid at Bags in small letters, for example 6f0c1a52-3b7e-4d0a-9c1e-2f5b8a7d4e10; leave it \
+         out to pin the first one seen",
     )
 }
 
@@ -273,9 +278,13 @@ pub(super) fn reserve_within_limit() -> Rule {
 
 /// A path and nothing that could lead to another one, or to another host.
 pub(super) fn path() -> Rule {
-    Rule::new("self.size() <= 200 && self.matches('^(/[A-Za-z0-9._~-]+)+$') && !self.contains('..')").message(
-        "revocation.path is a path below the base URL of at most 200 characters, without '..', '?', '#' or spaces, \
-         for example /agent/dev/keys/revoke",
+    Rule::new(
+        "self.size() <= 200 && self.matches('^(/[A-Za-z0-9._-]+)+$') && !self.contains('..') && \
+         !self.matches('/[.](/|$)')",
+    )
+    .message(
+        "revocation.path is a path below the base URL of at most 200 letters, digits, dots, hyphens and underscores, without '.' or \
+         '..' as a part, for example /agent/dev/keys/revoke",
     )
 }
 

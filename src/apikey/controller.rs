@@ -27,6 +27,8 @@ use crate::{
 const ROUNDS: usize = 16;
 
 const STATUS_CHANGED: &str = "the status was written by somebody else; looking again soon";
+const STATUS_NOT_WRITTEN: &str =
+    "the ApiKey was changed each time when its status was to be written; looking again soon";
 
 /// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Outcome`].
 pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Outcome {
@@ -164,7 +166,9 @@ async fn write_status(
         return Ok(());
     }
     let begins = has_second_key(&next) && !has_second_key(&before);
-    let changed = begins || has_ended(&before, &next) || told(&next) != told(&before);
+    let switched = has_ended(&before, &next) || has_published(&before, &next);
+    let changed = begins || switched || told(&next) != told(&before);
+    let mut is_written = false;
     for _ in 0..2 {
         let key = ApiKey { status: Some(next.clone()), ..(*run.key).clone() };
         let options = PostParams::default();
@@ -172,6 +176,7 @@ async fn write_status(
             Ok(written) => {
                 run.key = Arc::new(written);
                 context.written.note(&run.key);
+                is_written = true;
                 break;
             }
             Err(error) if error.is_not_found() => return Ok(()),
@@ -189,15 +194,30 @@ async fn write_status(
             Err(error) => return Err(error.into()),
         }
     }
-    for event in events(word.reason, &before, &next).into_iter().filter(|_| changed) {
-        let issued = observation.current().map(|current| words::issued(&observation.key, current));
+    if !is_written {
+        return Err(Problem::transient(Reason::ApiServerUnavailable, STATUS_NOT_WRITTEN));
+    }
+    let events = if changed { events(word.reason, &before, &next) } else { Vec::new() };
+    tell(context, run, observation, word, events).await;
+    Ok(())
+}
+
+/// Writes events.
+async fn tell(
+    context: &Context,
+    run: &Run,
+    observation: &Observation,
+    word: &Word<'_>,
+    events: Vec<EventReason>,
+) {
+    let issued = observation.current().map(|current| words::issued(&observation.key, current));
+    for event in events {
         let note = match (event, &issued) {
-            (EventReason::RotationFinished, Some(issued)) => issued.as_str(),
+            (EventReason::KeyPublished | EventReason::RotationFinished, Some(issued)) => issued.as_str(),
             (_, Some(_) | None) => word.message,
         };
         context.events.publish(&reference(&run.key), event, note).await;
     }
-    Ok(())
 }
 
 /// The events of a transition. Of a rotation, by the keys that there are: one that waits for its turn has not begun, and one
@@ -208,16 +228,26 @@ fn events(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Vec<Eve
     let ended = has_ended(before, next);
     let ends = reason == Reason::Issued || reason.is_of_rotation();
     let finished = (ends && ended && told_of_rotation(before)).then_some(EventReason::RotationFinished);
+    let published = has_published(before, next).then_some(EventReason::KeyPublished);
     let of_now = match reason {
-        Reason::Issued if told_of_rotation(before) => None,
         Reason::Rotating => {
-            let goes_on =
-                has_second_key(before) && !ended && (was(Reason::Rotating) || was(Reason::RotationHeld));
+            // With nothing but a place it may have been blocked before anybody was told that it begins.
+            let made = has_two(before, &[SlotState::Creating, SlotState::Live]);
+            let begun =
+                was(Reason::Rotating) || was(Reason::RotationHeld) || was(Reason::RotationBlocked) && made;
+            let goes_on = has_second_key(before) && !ended && begun;
             (has_second_key(next) && !goes_on).then_some(EventReason::RotationStarted)
         }
         reason => reason.event(),
     };
-    finished.into_iter().chain(of_now).collect()
+    finished.into_iter().chain(published).chain(of_now).collect()
+}
+
+/// Whether another key is in the Secret than the last one that people were told of. The write itself does not tell: its answer may be
+/// lost, and then nothing is written again.
+fn has_published(before: &ApiKeyStatus, next: &ApiKeyStatus) -> bool {
+    let known = before.switch.as_ref();
+    next.switch.as_ref().is_some_and(|switch| known.is_none_or(|known| known.attempt != switch.attempt))
 }
 
 /// Whether a key that was valid beside a newer one has gone. One that waits for its revocation, of a rotation before, is none.
@@ -239,8 +269,12 @@ fn told_of_rotation(status: &ApiKeyStatus) -> bool {
 
 /// Whether there is a key beside the current one, or a place for one: not those that have served.
 fn has_second_key(status: &ApiKeyStatus) -> bool {
-    let serving = [SlotState::Reserved, SlotState::Creating, SlotState::Live];
-    status.keys.iter().filter(|key| serving.iter().any(|state| key.state == state.as_str())).count() > 1
+    has_two(status, &[SlotState::Reserved, SlotState::Creating, SlotState::Live])
+}
+
+/// Whether more than one of the keys is in these states.
+fn has_two(status: &ApiKeyStatus, states: &[SlotState]) -> bool {
+    status.keys.iter().filter(|key| states.iter().any(|state| key.state == state.as_str())).count() > 1
 }
 
 /// What a person was last told: an event is written when it changes.
@@ -251,33 +285,154 @@ fn told(status: &ApiKeyStatus) -> Vec<(&str, &str, &str)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::apikey) mod tests {
+    use std::{future::ready, sync::Mutex, time::Duration};
+
+    use clap::Parser;
+    use http::{Method, Request, Response};
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kube::{Client, client::Body, runtime::watcher::Event};
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
-        api::apikey::CurrentKey,
-        apikey::fixtures::{MINUTE, mine, seen, switched},
+        api::{
+            account::Installation,
+            apikey::{CurrentKey, Switch},
+        },
+        apikey::fixtures::{MINUTE, key, mine, seen, switched},
+        bags::{BagsService, TransportError},
+        clock::{Randomness, SystemClock},
+        config::{Cli, Command, Config},
         consumer_secret::Found,
+        env::Env,
+        operator::parts::{self, Watches},
+        saves::Saves,
+        webhook::registration::Registration,
     };
+
+    /// What an API server was asked.
+    #[derive(Clone, Default)]
+    pub(in crate::apikey) struct Asked(Arc<Mutex<Vec<Method>>>);
+
+    impl Asked {
+        /// In order, in one line.
+        pub(in crate::apikey) fn methods(&self) -> String {
+            self.0.lock().unwrap().iter().map(Method::as_str).collect::<Vec<_>>().join(" ")
+        }
+    }
+
+    pub(in crate::apikey) fn installation() -> Installation {
+        Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() }
+    }
+
+    pub(in crate::apikey) fn failure(code: u16, reason: &str) -> (u16, Value) {
+        (
+            code,
+            json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code}),
+        )
+    }
+
+    /// A process with these caches, before an API server that answers by method and path.
+    pub(in crate::apikey) fn process(
+        watches: &Watches,
+        mut answer: impl FnMut(&Method, &str) -> (u16, Value) + Send + 'static,
+    ) -> (Arc<Context>, Asked) {
+        let asked = Asked::default();
+        let kube = tower::service_fn({
+            let asked = asked.clone();
+            move |request: Request<Body>| {
+                asked.0.lock().unwrap().push(request.method().clone());
+                let (code, said) = answer(request.method(), request.uri().path());
+                let body = Body::from(serde_json::to_vec(&said).unwrap());
+                ready(Ok::<_, kube::Error>(Response::builder().status(code).body(body).unwrap()))
+            }
+        });
+        let env = Env {
+            kube: Client::new(kube, "unused"),
+            bags: BagsService::new(tower::service_fn(|_| async { Err(TransportError::Broken) })),
+            clock: Arc::new(SystemClock),
+            randomness: Randomness::from_seed(1),
+            saves: Saves::default(),
+        };
+        let Command::Run(flags) =
+            Cli::parse_from(["bags-operator", "run", "--namespace=bags-system"]).command;
+        let config = Config::try_from(*flags).unwrap();
+        let registration = tokio::sync::watch::channel(Registration::Unwatched).1;
+        (Arc::new(parts::context(&config, env, installation(), watches, registration)), asked)
+    }
+
+    #[tokio::test]
+    async fn a_status_that_lost_its_conflicts_is_not_told_and_soon_tried_again() {
+        let mut there = key();
+        there.metadata.resource_version = Some("1".to_owned());
+        let mut watches = Watches::new();
+        watches.keys.1.apply_watcher_event(&Event::Apply(there.clone()));
+        let reference = ObjectRef::from_obj(&there);
+        let mut version = 1;
+        let (context, asked) = process(&watches, move |method, _| {
+            if *method == Method::PUT {
+                return failure(409, "Conflict");
+            }
+            // Somebody annotates it each time.
+            version += 1;
+            there.metadata.resource_version = Some(version.to_string());
+            (200, json!(there))
+        });
+        let outcome = reconcile(&context, &reference).await;
+        assert!(matches!(outcome, Outcome::Wait(wait) if wait < Duration::from_secs(2)), "{outcome:?}");
+        assert_eq!(asked.methods(), "PUT GET PUT GET");
+    }
+
+    #[test]
+    fn a_key_is_told_to_be_published_once_whenever_another_one_is_in_the_secret() {
+        use SlotState::{Creating, Live};
+        let holds = |attempt: &str, status| {
+            let switch = Switch {
+                count: 1,
+                attempt: attempt.to_owned(),
+                at: Timestamp::UNIX_EPOCH,
+                clean_since: None,
+                old_key_used_at: None,
+                marked: vec![],
+            };
+            ApiKeyStatus { switch: Some(switch), ..status }
+        };
+        let (made, both) = ([(Live, 1), (Creating, 2)], [(Live, 1), (Live, 2)]);
+        let first = told_so(Reason::Verifying, &[(Creating, 1)]);
+        let one = holds("a", told_so(Reason::Issued, &[(Live, 1)]));
+        let next = holds("a", told_so(Reason::Rotating, &made));
+        let two = holds("b", told_so(Reason::Rotating, &both));
+        let back = holds("a", told_so(Reason::Rotating, &both));
+        let published = [EventReason::KeyPublished];
+        assert_eq!(events(Reason::Issued, &first, &one), published, "the first one");
+        assert!(events(Reason::Issued, &one, &one).is_empty(), "it was told");
+        assert_eq!(events(Reason::Rotating, &next, &two), published, "the next one of a rotation");
+        assert_eq!(events(Reason::Rotating, &two, &back), published, "the former one again");
+    }
 
     #[test]
     fn a_key_of_an_earlier_rotation_that_waits_for_a_person_begins_and_ends_none() {
         use SlotState::{Creating, Live, Reserved, Revoking};
         let (issued, rotating) = (Reason::Issued, Reason::Rotating);
         let (started, finished) = (EventReason::RotationStarted, EventReason::RotationFinished);
-        let blocked = Reason::RotationBlocked;
+        let (blocked, blocks) = (Reason::RotationBlocked, EventReason::RotationBlocked);
         let waits = [(Live, 2), (Revoking, 1)];
         let both = [(Live, 2), (Live, 1)];
         let next_place = [(Live, 2), (Reserved, 0), (Revoking, 1)];
-        let cases: [(_, _, &[_], _, &[_], &[_]); 7] = [
+        let held_back = [(Live, 2), (Creating, 3)];
+        let cases: [(_, _, &[_], _, &[_], &[_]); 11] = [
+            ("trouble that passes", Reason::ValueMissing, &[(Live, 2)], issued, &[(Live, 2)], &[]),
             ("an old key goes", rotating, &both, issued, &waits, &[finished]),
             ("it goes with its ApiKey", rotating, &both, Reason::Deleting, &waits, &[]),
             ("the window ends", blocked, &waits, issued, &waits, &[]),
             ("a look fails", blocked, &waits, rotating, &waits, &[]),
             ("it begins", blocked, &waits, rotating, &next_place, &[started]),
             ("it goes on", rotating, &[(Live, 2), (Reserved, 0)], rotating, &[(Live, 2), (Creating, 3)], &[]),
+            ("its next key is held back", rotating, &held_back, blocked, &held_back, &[blocks]),
+            ("and is not any more", blocked, &held_back, rotating, &held_back, &[]),
+            ("it was blocked with a place", blocked, &next_place, rotating, &held_back, &[started]),
             (
                 "one goes, and the next one begins at once",
                 rotating,

@@ -85,7 +85,8 @@ pub(crate) fn no_credentials() -> CredentialProblem {
 pub(crate) fn account() -> BagsAccount {
     serde_json::from_value(json!({
         "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount",
-        "metadata": {"name": "main", "uid": "uid-account", "generation": 1},
+        "metadata": {"name": "main", "uid": "uid-account", "generation": 1,
+                     "finalizers": [FINALIZER]},
         "spec": {"credentials": {"agentToken": {"secretName": "bags-main"}},
                  "allowed": [{"namespaces": ["shop"]}]},
         "status": {},
@@ -115,21 +116,26 @@ pub(crate) fn reader(name: &str, why: Option<Why>) -> Holder {
     }
 }
 
-/// A Deployment that reads the Secret: `how` is a strategy, `paused`, `failed`, `failed an hour ago`, `underway`, `not up` (with `Recreate`), or nothing; with a
-/// mark, or `""`; rolled out, but with pods that only a restart will move, if `stale`.
+/// A Deployment that reads the Secret: `how` is a strategy, `paused`, `failed`, `failed an hour ago`, `failed when recreated` (with
+/// `Recreate`, ten minutes less than two hours ago), `underway`, `not up` (with `Recreate`), or nothing; with a mark, or `""`;
+/// rolled out, but with pods that only a restart will move, if `stale`.
 pub(crate) fn consumer(name: &str, how: &str, mark: &str, stale: bool) -> Consumer {
-    let strategy =
-        if ["Recreate", "left alone", "not up"].contains(&how) { "Recreate" } else { "RollingUpdate" };
+    let recreated = ["Recreate", "left alone", "not up", "failed when recreated"];
+    let strategy = if recreated.contains(&how) { "Recreate" } else { "RollingUpdate" };
     let own = if how == "left alone" { json!({"keys.bags.fm/restart": "false"}) } else { json!({}) };
     let annotations = match mark {
         "" => json!({}),
         mark => json!({"restart.keys.bags.fm/app-0": mark}),
     };
     let (updated, condition) = match how {
-        "failed" | "failed an hour ago" => {
+        "failed" | "failed an hour ago" | "failed when recreated" => {
             let message = "ReplicaSet \"api-7\" has timed out progressing.";
             let reason = "ProgressDeadlineExceeded";
-            let since = (how == "failed an hour ago").then(|| ago(HOUR));
+            let since = match how {
+                "failed an hour ago" => Some(ago(HOUR)),
+                "failed when recreated" => Some(ago(MINUTE * 110)),
+                _ => None,
+            };
             let condition = json!({"type": "Progressing", "status": "False", "reason": reason, "message": message,
                                    "lastTransitionTime": since});
             (1, condition)

@@ -50,7 +50,7 @@ pub enum Kind {
 
 reasons! {
     /// The key works and is in the Secret.
-    Issued: Settled, Some(EventReason::KeyPublished);
+    Issued: Settled, None;
     /// The key is being replaced; the current one works and is in the Secret.
     Rotating: Settled, Some(EventReason::RotationStarted);
     /// A rotation does not go on by itself; both keys stay valid.

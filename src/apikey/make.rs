@@ -197,9 +197,7 @@ async fn checks(
 /// Whether a list speaks against a creation: its token is another user's, in whose account the key would be made. A list without keys
 /// does not tell; where a wallet makes the key, it is the wallet's user's.
 fn is_of_another_user(account: &BagsAccount, listed: &Listed) -> bool {
-    account.spec.credentials.wallet.is_none()
-        && listed.stranger.is_some()
-        && account.expected_user().is_some()
+    account.spec.credentials.wallet.is_none() && listed.shows_stranger
 }
 
 /// Nothing is made with these credentials: all of the account are told, and give back what they keep a place for.
@@ -313,19 +311,18 @@ mod tests {
     #[test]
     fn a_list_that_shows_another_users_keys_stops_a_creation_before_its_licence() {
         let mut account = account();
-        account.spec.expected_user = Some("user-1".into());
-        let listed = |stranger: Option<&str>| Listed {
+        let listed = |shows_stranger| Listed {
             unmanaged: 1,
             stray: vec![],
             coverage: Coverage::No,
             shows_last_use: false,
-            stranger: stranger.map(str::to_owned),
+            shows_stranger,
         };
-        assert!(!is_of_another_user(&account, &listed(None)));
-        assert!(is_of_another_user(&account, &listed(Some("user-2"))));
+        assert!(!is_of_another_user(&account, &listed(false)));
+        assert!(is_of_another_user(&account, &listed(true)));
         account.spec.credentials.wallet =
             Some(WalletRef { secret_name: "bags-main".into(), field: None, totp_field: None });
-        assert!(!is_of_another_user(&account, &listed(Some("user-2"))), "the wallet makes it");
+        assert!(!is_of_another_user(&account, &listed(true)), "the wallet makes it");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Lists that tell of uses get so long to show the known one, or the question could not be answered where `quietFor` is as
-/// long as both keys stay valid without evidence.
+/// Lists that ever told of a use get so long to show the known one, or the question could not be answered where `quietFor` is
+/// as long as both keys stay valid without evidence.
 const SHOWN_WITHIN: Duration = Duration::from_hours(1);
 
 /// A known use of a key that a list has shown.
@@ -80,7 +80,9 @@ impl Uses {
     ) -> Quiet {
         let used = self.previous.filter(|used| *used > clean_since);
         let since = used.unwrap_or(clean_since);
-        let to_show = if self.may_list && self.tells { SHOWN_WITHIN.min(unproven) } else { Duration::ZERO };
+        // One list that does not tell takes nothing away from those that did.
+        let told = self.may_list && self.previous.is_some();
+        let to_show = if told { SHOWN_WITHIN.min(unproven) } else { Duration::ZERO };
         let longest = left(since, signed(unproven.max(quiet_for.saturating_add(to_show))), now);
         if !self.may_list {
             return Quiet::Unproven { used, left: longest };
@@ -210,7 +212,13 @@ mod tests {
         assert_eq!(after(&asked, 60), unproven(Duration::ZERO), "it stands still");
         let used = Uses { previous: Some(at(23 * 60 + 58)), ..shown };
         assert!(matches!(after(&used, 6), Quiet::For { .. }), "and showed another use meanwhile");
-        assert_eq!(after(&Uses { tells: false, ..asked }, 0), unproven(Duration::ZERO), "it never tells");
+        assert_eq!(
+            after(&Uses { tells: false, ..asked }, 0),
+            unproven(HOUR),
+            "one does not tell, and the next may"
+        );
+        let never = Uses { tells: false, previous: None, ..asked };
+        assert_eq!(after(&never, 0), unproven(Duration::ZERO), "it never tells");
     }
 
     #[test]

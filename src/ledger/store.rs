@@ -236,6 +236,18 @@ impl LedgerStore {
         self.get(name).await
     }
 
+    /// Reads an account live; whoever reads it next has this version, or a newer one.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn refresh(&self, name: &str) -> Result<Arc<BagsAccount>, StoreError> {
+        let last = self.last(name);
+        let mut last = last.lock().await;
+        let account = self.get(name).await?;
+        *last = Known::Acknowledged(account.clone());
+        Ok(account)
+    }
+
     /// Applies changes in one write.
     ///
     /// # Errors

@@ -55,9 +55,10 @@ pub(super) fn caches(
     let Watches {
         keys: (keys, key_writer),
         accounts: (accounts, account_writer),
-        secrets: (_, secret_writer),
+        secrets: (secrets, secret_writer),
     } = watches;
-    let (wake, woken_keys, woken_accounts) = Wake::new(keys.clone(), accounts.clone(), context.clone());
+    let (wake, woken_keys, woken_accounts) =
+        Wake::new(keys.clone(), accounts.clone(), secrets, context.clone());
     let namespace = &context.settings.installation.namespace;
 
     let (to_keys, changed_keys) = unbounded();

@@ -222,9 +222,27 @@ fn lost_race(error: StoreError) -> Result<(), Denial> {
         }
         StoreError::Timeout | StoreError::Kube(_) => {
             warn!(%error, "A place could not be kept");
-            let message = format!("a slot could not be kept: {error}; apply the ApiKey again in a moment");
-            Err(Denial::passing("ApiServerUnavailable", message))
+            Err(not_written(error))
         }
+    }
+}
+
+/// What is said where the API server did not write the ledger. A policy's words, or the schema's, may quote all of it, and other
+/// tenants' objects with it: they are for the log.
+fn not_written(error: StoreError) -> Denial {
+    let lasting = error.is_rejection();
+    let why = match error {
+        StoreError::Kube(error) => CallError::Kube(error).kind(),
+        error => error.to_string(),
+    };
+    let way_out = match lasting {
+        true => "ask the platform team to look at the operator's log",
+        false => "apply the ApiKey again in a moment",
+    };
+    Denial {
+        reason: "ApiServerUnavailable",
+        message: format!("a slot could not be kept: {why}; {way_out}"),
+        passing: !lasting,
     }
 }
 

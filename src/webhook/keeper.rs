@@ -44,8 +44,11 @@ pub const CERTIFICATE: &str = "the webhook's certificate, and a configuration th
 const SECRET: &str = "bags-operator-webhook-ca";
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(2);
-/// All is looked at this often at least: a watch may be cut for long.
+/// All is looked at this often at least, as a watch may be cut for long, and twice within a settling time: whoever hears of nothing
+/// must have taken a step before the next one is taken.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// However short a settling time is, the API server is not asked without a pause.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a turn failed.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +125,7 @@ impl Keeper {
         loop {
             let Some(turn) = stop.run_until_cancelled(self.turn(&mut memory)).await else { return };
             let wait = match turn {
-                Ok(wait) => wait.min(LONGEST_WAIT),
+                Ok(wait) => wait.min((self.lives.settle / 2).clamp(SHORTEST_WAIT, LONGEST_WAIT)),
                 Err(error) => {
                     warn!(error = %chain(&error), "The webhook's certificates are looked at again");
                     RETRY

@@ -4,14 +4,16 @@ use std::{collections::VecDeque, time::Duration};
 
 use k8s_openapi::{
     ByteString,
-    api::admissionregistration::v1::{RuleWithOperations, ValidatingWebhook, ValidatingWebhookConfiguration},
+    api::admissionregistration::v1::{
+        RuleWithOperations, ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
+    },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use kube::{Api, Client, ResourceExt, api::PostParams};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::certificates::is_ours;
+use super::{certificates::is_ours, service::PATH};
 use crate::{
     api::GROUP,
     env::{CallError, call},
@@ -25,6 +27,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const FEW: usize = 3;
 /// Such a replacement is remembered for so long.
 const MEMORY: Duration = Duration::from_hours(1);
+/// What comes of an ApiKey that gets past the webhook.
+const PAST: &str =
+    "as long as that is so, one that does not fit is not refused at once, it waits without a key";
 
 /// Whether new ApiKeys are put before this installation's webhook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +45,8 @@ pub enum Registration {
     Missing(String),
     /// The configuration of this name could not be read, or trusts somebody else and could not be corrected; in words.
     Wrong(String, String),
-    /// The configuration of this name trusts our certificates, and lets new ApiKeys past the webhook; in words.
+    /// The configuration of this name trusts our certificates, and does not put every new ApiKey before the webhook: it lets some
+    /// past, or calls where nobody answers; in words.
     Incomplete(String, String),
     /// The configuration of this name trusts our certificates again and again: somebody, who is named, keeps writing others.
     Contended(String, String),
@@ -82,8 +88,8 @@ impl Registration {
                 false,
                 "WebhookIncomplete",
                 format!(
-                    "ValidatingWebhookConfiguration \"{name}\" lets new ApiKeys past the webhook: {what}; one that does not fit is \
-                     then not refused at once, it waits without a key"
+                    "ValidatingWebhookConfiguration \"{name}\" does not put every new ApiKey before the operator's admission \
+                     webhook: {what}"
                 ),
             )),
             Self::Contended(name, who) => Some((
@@ -266,30 +272,21 @@ impl<'a> Configuration<'a> {
     }
 }
 
-/// How a new ApiKey gets past this webhook; `None`: by no way that its configuration leaves.
+/// Why a new ApiKey is not put before this webhook, and what comes of that; `None`: each one is.
 fn gap(webhook: &ValidatingWebhook, hosts: &[String]) -> Option<String> {
     let ValidatingWebhook { name, client_config, .. } = webhook;
-    let host = match (&client_config.service, &client_config.url) {
-        (Some(service), _) => Some(format!("{}.{}.svc", service.name, service.namespace)),
-        // An IPv6 address stands in brackets in a URL, and nowhere else.
-        (None, Some(url)) => {
-            let url = url.parse::<http::Uri>().ok();
-            url.and_then(|url| url.host().map(|host| host.trim_matches(['[', ']']).to_owned()))
-        }
-        (None, None) => None,
-    };
-    let host = host.unwrap_or_default();
+    let (host, path) = called(client_config);
+    if !hosts.contains(&host) {
+        return Some(format!(
+            "its webhook \"{name}\" calls \"{host}\", which is not the operator's, so that somebody else judges them or none \
+             can be made; call {}",
+            hosts.join(" or ")
+        ));
+    }
     let narrow = |selector: &Option<LabelSelector>| {
         selector.as_ref().is_some_and(|it| *it != LabelSelector::default())
     };
     let gaps = [
-        (
-            !hosts.contains(&host),
-            format!(
-                "its webhook \"{name}\" calls \"{host}\", which is not the operator's; call {}",
-                hosts.join(" or ")
-            ),
-        ),
         (
             !webhook.rules.iter().flatten().any(matches_creation),
             format!(
@@ -313,7 +310,34 @@ fn gap(webhook: &ValidatingWebhook, hosts: &[String]) -> Option<String> {
             format!("its webhook \"{name}\" has matchConditions; remove them"),
         ),
     ];
-    gaps.into_iter().find_map(|(is_there, words)| is_there.then_some(words))
+    if let Some((_, words)) = gaps.into_iter().find(|(is_there, _)| *is_there) {
+        return Some(format!("{words}; {PAST}"));
+    }
+    // The API server calls without a slash at the end.
+    (path.trim_end_matches('/') != PATH).then(|| {
+        format!(
+            "its webhook \"{name}\" calls path \"{path}\", where nobody answers, so that no ApiKey can be made; call {PATH}"
+        )
+    })
+}
+
+/// The name or address under which a webhook is called, and the path.
+fn called(client_config: &WebhookClientConfig) -> (String, String) {
+    match (&client_config.service, &client_config.url) {
+        (Some(service), _) => {
+            let path = service.path.as_deref().filter(|path| !path.is_empty());
+            (format!("{}.{}.svc", service.name, service.namespace), path.unwrap_or("/").to_owned())
+        }
+        (None, Some(url)) => match url.parse::<http::Uri>() {
+            // An IPv6 address stands in brackets in a URL, and nowhere else.
+            Ok(url) => {
+                let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+                (host.to_owned(), url.path().to_owned())
+            }
+            Err(_) => (String::new(), String::new()),
+        },
+        (None, None) => (String::new(), String::new()),
+    }
 }
 
 /// Whether a rule matches the creation of an ApiKey.

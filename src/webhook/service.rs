@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Where reviews are sent.
-const PATH: &str = "/admit";
+pub(super) const PATH: &str = "/admit";
 /// Reviews that are judged at the same time; more wait. Body, turn and decision together stay below the five seconds that the
 /// API server waits (`timeoutSeconds`), so that no place is kept for somebody who was refused in the meantime.
 const REVIEWS: usize = 128;

@@ -18,11 +18,13 @@ const TIMES: u32 = 2;
 /// What was marked so long ago is forgotten.
 const KEPT: Duration = Duration::from_hours(24 * 14);
 
-/// Why a workload that this process has marked is not marked again, where it does not carry the mark.
+/// Whether a workload that this process has marked, or tried to mark, is marked again, where it does not carry the mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// It was marked a moment ago.
     Pause,
+    /// It was marked a while ago, and may be marked once more.
+    Over,
     /// It was marked as often as is sensible, and the mark did not stay.
     Spent,
     /// The API server refused it a moment ago: its words.
@@ -134,7 +136,7 @@ impl Marks {
         all.insert(place, Set { workload, mark, at: now, times, last });
     }
 
-    /// The workloads that this process has marked so and will not mark again now.
+    /// The workloads that this process has marked so, and those that it was just refused: whether it marks each again now.
     #[must_use]
     pub fn resting(
         &self,
@@ -148,7 +150,7 @@ impl Marks {
             (true, Last::Refused(words)) => Some(Rest::Refused(words.clone())),
             (true, Last::Set) => Some(Rest::Pause),
             (false, _) if set.times >= TIMES => Some(Rest::Spent),
-            (true, Last::Failed) | (false, _) => None,
+            (true, Last::Failed) | (false, _) => (set.times > 0).then_some(Rest::Over),
         };
         let ours = all.iter().filter(|((_, owner), set)| owner == api_key_uid && set.mark == mark);
         ours.filter_map(|(_, set)| Some((set.workload.clone(), rest(set)?))).collect()
@@ -172,12 +174,12 @@ mod tests {
         marks.note(&web, "uid-0", "uid-0-2", begun);
         assert_eq!(rests("uid-0-2", pause / 2), Some(Rest::Pause), "too soon");
         assert_eq!(rests("uid-0-3", pause / 2), None, "the next switch is another mark");
-        assert_eq!(rests("uid-0-2", pause), None, "once more");
+        assert_eq!(rests("uid-0-2", pause), Some(Rest::Over), "once more");
         marks.note(&web, "uid-0", "uid-0-2", begun + pause);
         assert_eq!(rests("uid-0-2", pause * 3 / 2), Some(Rest::Pause), "it may come up");
         assert_eq!(rests("uid-0-2", pause * 100), Some(Rest::Spent), "never a third time");
         marks.note(&web, "uid-0", "uid-0-3", begun + pause * 100);
-        assert_eq!(rests("uid-0-3", pause * 102), None, "a later switch begins anew");
+        assert_eq!(rests("uid-0-3", pause * 102), Some(Rest::Over), "a later switch begins anew");
     }
 
     #[tokio::test(start_paused = true)]
@@ -194,7 +196,7 @@ mod tests {
         }
         marks.note(&web, "uid-0", "uid-0-2", begun + pause * 9);
         assert_eq!(rests(pause * 9 + pause / 2), Some(Rest::Pause), "it was let in");
-        assert_eq!(rests(pause * 10), None, "it was set once");
+        assert_eq!(rests(pause * 10), Some(Rest::Over), "it was set once");
     }
 
     #[tokio::test(start_paused = true)]

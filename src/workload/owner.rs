@@ -26,6 +26,8 @@ const REMEMBERED: usize = 4096;
 const PAGE: u32 = 250;
 /// API group of all three kinds. Others have kinds of the same names, with rules of their own.
 const APPS: &str = "apps";
+/// No object has a longer name.
+const LONGEST_NAME: usize = 253;
 
 /// The controller of a pod, as its ownerReference says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,6 +182,15 @@ impl OwnerCache {
     }
 }
 
+/// Whether an object can have this name. Whoever makes a pod writes what they like as its owner's; in a request it would be another
+/// path, or none.
+fn is_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    name.len() <= LONGEST_NAME && name.split('.').all(is_part)
+}
+
 /// What a pod with this controller belongs to.
 ///
 /// # Errors
@@ -191,7 +202,10 @@ pub async fn owner(
     cache: &OwnerCache,
 ) -> Result<Owner, CallError> {
     let Some(controller) = controller else { return Ok(Owner::Bare) };
-    if controller.name.is_empty() || !controller.is(APPS, "ReplicaSet") {
+    if !is_name(&controller.name) {
+        return Ok(controller.unknown());
+    }
+    if !controller.is(APPS, "ReplicaSet") {
         return Ok(controller.of_pod());
     }
     if let Some(owner) = cache.find(&controller.uid) {
@@ -226,7 +240,7 @@ pub async fn read(
     reference: &WorkloadRef,
 ) -> Result<Option<Workload>, CallError> {
     let WorkloadRef { kind, name, uid } = reference;
-    if name.is_empty() {
+    if !is_name(name) {
         return Ok(None);
     }
     let found = match kind {

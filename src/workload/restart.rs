@@ -84,7 +84,7 @@ pub struct Terms<'a> {
     pub allow_gap: bool,
     /// The Secret went back to the older key: a rollout that failed with the newer one is mended by a restart.
     pub back: bool,
-    /// Workloads that this process marked for this switch, and does not now mark again.
+    /// Workloads that this process marked for this switch, or tried to: whether each may be marked once more.
     pub resting: &'a BTreeMap<WorkloadRef, Rest>,
 }
 
@@ -109,16 +109,16 @@ pub struct Plan {
     pub mark: Vec<WorkloadRef>,
     /// To mark once their turn has come.
     pub waiting: Vec<WorkloadRef>,
-    /// Marked and not done; or marked by this process a while ago, and the mark is gone.
+    /// Marked and not done; or marked by this process, and the mark is gone.
     pub underway: Vec<WorkloadRef>,
     /// Those of them that end their old pods first: nobody sees that they do not come up, but that they are not up yet.
     pub down: Vec<WorkloadRef>,
-    /// Marked, and their controllers gave up.
+    /// Marked, also where the mark is gone together with all stale pods, and their controllers gave up.
     pub failed: Vec<Failure>,
     /// Owners of stale pods that no restart of ours will move. One whose restart stands still, as it was paused
     /// meanwhile, is also among those under way.
     pub obstructed: Vec<(Owner, Reason)>,
-    /// Marked and done.
+    /// Marked and done; the same.
     pub done: Vec<WorkloadRef>,
 }
 
@@ -185,7 +185,8 @@ fn uid_part(mark: &str) -> &str {
 /// # Guarantees
 /// - Nothing is marked but what owns stale pods, has not this mark, and may be restarted; without a gap, unless the terms
 ///   allow one.
-/// - While no workload with this mark is complete, one at most is under way or marked; then `max_concurrent` at most.
+/// - While no workload with this mark that wants pods is complete, one at most is under way or marked; then `max_concurrent`
+///   at most.
 /// - Once a marked one failed, nothing more is marked.
 #[must_use]
 pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>) -> Plan {
@@ -202,9 +203,11 @@ pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>
     // old one, and the others do not.
     candidates.sort_by_key(|workload| workload.is_whole() == terms.back);
     let mut candidates: Vec<_> = candidates.into_iter().map(|workload| workload.reference.clone()).collect();
+    let came_up = |workload: &Workload| workload.wants_pods() && plan.done.contains(&workload.reference);
+    let has_shown = consumers.iter().filter_map(|consumer| consumer.workload.as_ref()).any(came_up);
     let free = if !plan.failed.is_empty() {
         0
-    } else if plan.done.is_empty() {
+    } else if !has_shown {
         CANARIES.min(max_concurrent).saturating_sub(plan.underway.len())
     } else {
         max_concurrent.saturating_sub(plan.underway.len())
@@ -233,25 +236,10 @@ impl Plan {
         };
         let reference = &workload.reference;
         let obstacle = workload.may_restart().err().filter(|_| is_stale).map(Reason::Obstacle);
-        if workload.mark(api_key) == Some(mark) {
-            let ends_first = workload.ends_first();
-            match workload.progress() {
-                Progress::Complete => {
-                    self.done.push(reference.clone());
-                    let before = is_stale.then_some((owner.clone(), Reason::RestartedBefore));
-                    self.obstructed.extend(before);
-                }
-                Progress::Failed(words) => {
-                    let of_mark = is_stale || ends_first;
-                    let at = workload.failed_at();
-                    self.failed.push(Failure { workload: reference.clone(), words, of_mark, at });
-                }
-                Progress::Underway => {
-                    self.underway.push(reference.clone());
-                    self.down.extend(ends_first.then(|| reference.clone()));
-                    self.obstructed.extend(obstacle.map(|reason| (owner.clone(), reason)));
-                }
-            }
+        // Whoever took the mark away left pods that read the new value as well: they need not come up, and no other pod tells so.
+        let set = matches!(terms.resting.get(reference), Some(Rest::Pause | Rest::Spent | Rest::Over));
+        if workload.mark(api_key) == Some(mark) || (set && !is_stale) {
+            self.sort_marked(owner, workload, is_stale, obstacle);
             return None;
         }
         if !is_stale {
@@ -270,13 +258,36 @@ impl Plan {
             return None;
         }
         match terms.resting.get(reference).cloned() {
-            None => return Some(workload),
+            None | Some(Rest::Over) => return Some(workload),
             Some(Rest::Pause) => self.underway.push(reference.clone()),
             // The others do not wait for it.
             Some(Rest::Spent) => self.obstructed.push((owner.clone(), Reason::MarkTaken)),
             Some(Rest::Refused(words)) => self.obstructed.push((owner.clone(), Reason::Refused(words))),
         }
         None
+    }
+
+    /// The same of one that was marked.
+    fn sort_marked(&mut self, owner: &Owner, workload: &Workload, is_stale: bool, obstacle: Option<Reason>) {
+        let reference = &workload.reference;
+        let ends_first = workload.ends_first();
+        match workload.progress() {
+            Progress::Complete => {
+                self.done.push(reference.clone());
+                let before = is_stale.then_some((owner.clone(), Reason::RestartedBefore));
+                self.obstructed.extend(before);
+            }
+            Progress::Failed(words) => {
+                let of_mark = is_stale || ends_first;
+                let at = workload.failed_at();
+                self.failed.push(Failure { workload: reference.clone(), words, of_mark, at });
+            }
+            Progress::Underway => {
+                self.underway.push(reference.clone());
+                self.down.extend(ends_first.then(|| reference.clone()));
+                self.obstructed.extend(obstacle.map(|reason| (owner.clone(), reason)));
+            }
+        }
     }
 }
 

@@ -149,9 +149,11 @@ impl Workload {
     /// such a workload is always updated, but not on all of several nodes at the same time.
     #[must_use]
     pub fn gap(&self) -> Option<Gap> {
-        if self.paused {
-            return Some(Gap::Paused);
-        }
+        if self.paused { Some(Gap::Paused) } else { self.gap_of_strategy() }
+    }
+
+    /// The same, whether or not somebody holds it up now.
+    fn gap_of_strategy(&self) -> Option<Gap> {
         let wanted = self.replicas.wanted;
         match self.strategy {
             Strategy::OnDelete => Some(Gap::OnDelete),
@@ -170,7 +172,13 @@ impl Workload {
     pub fn ends_first(&self) -> bool {
         let on_one_node =
             matches!(self.strategy, Strategy::EachNode { missing: 1.. }) && self.replicas.wanted == 1;
-        on_one_node || matches!(self.gap(), Some(Gap::Recreate | Gap::NoSurge))
+        on_one_node || matches!(self.gap_of_strategy(), Some(Gap::Recreate | Gap::NoSurge))
+    }
+
+    /// Whether it wants pods at all: one without any has shown nothing.
+    #[must_use]
+    pub fn wants_pods(&self) -> bool {
+        self.replicas.wanted > 0
     }
 
     /// Since when its controller says that the rollout failed, where it tells.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{NAMESPACE, ROOT, SETS, of_kind, template, the};
+use crate::{CHART, NAMESPACE, ROOT, SETS, of_kind, template, the};
 
 const ON: [&str; 4] = [
     "prometheusRule.enabled=true",
@@ -55,6 +55,33 @@ fn the_alerts_are_those_of_the_document_and_without_a_webhook_none_speaks_of_it(
     assert_eq!(rendered(&[]), documented);
     let without = documented.into_iter().filter(|(_, expression, _)| !expression.contains("webhook"));
     assert_eq!(rendered(&["webhook.enabled=false"]), without.collect::<Vec<_>>());
+}
+
+#[test]
+fn an_alert_about_the_leader_is_of_this_installation_and_one_that_waits_outlasts_a_change_of_leader() {
+    let of_this = format!("{{namespace=\"{NAMESPACE}\"");
+    let mut waiting = Vec::new();
+    for (name, expression, lasting) in rendered(&[]) {
+        // Nobody else shows these, and they begin anew with the next one.
+        for metric in ["bags_operator_leader", "bags_operator_rotations_held", "bags_operator_not_ready"] {
+            for selector in expression.split(metric).skip(1) {
+                assert!(selector.starts_with(&of_this), "{name}: {expression}");
+            }
+        }
+        if lasting.is_some_and(|lasting| lasting.ends_with(['h', 'd'])) {
+            // The past speaks only where nobody does now: else one after the other would be taken for one that lasts.
+            let (now, past) = expression.split_once(" or ").unwrap();
+            assert!(!now.contains("max_over_time("), "{name}: {expression}");
+            assert!(
+                past.contains("max_over_time(") && past.ends_with("[15m]))) > 0"),
+                "{name}: {expression}"
+            );
+            waiting.push(name);
+        }
+    }
+    assert_eq!(waiting, ["BagsRotationHeld", "BagsApiKeyNotReady", "BagsDeletionWaits"]);
+    let source = std::fs::read_to_string(format!("{CHART}/templates/prometheusrule.yaml")).unwrap();
+    assert!(!source.contains(NAMESPACE), "it is the release's");
 }
 
 #[test]

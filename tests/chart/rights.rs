@@ -1,10 +1,10 @@
 //! Rights: those of `docs/rbac.yaml`, and those that a value adds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::{BOTH, NAMESPACE, NEITHER, ROOT, objects, of_kind, pod, template, the};
+use crate::{BOTH, CHART, NAMESPACE, NEITHER, ROOT, objects, of_kind, pod, template, the};
 
 /// What is allowed: roles and bindings by kind, namespace and name, without labels.
 fn rights(objects: &[Value]) -> BTreeMap<String, Value> {
@@ -68,6 +68,24 @@ fn leader_election_and_the_webhook_add_their_rights_and_no_other() {
         rest.insert(name.to_owned(), off[name].clone());
     }
     assert_eq!(rest, off);
+}
+
+#[test]
+fn the_readme_says_to_scale_to_zero_before_a_name_changes() {
+    let readme = std::fs::read_to_string(format!("{CHART}/README.md")).unwrap().replace('\n', " ");
+    let (_, said) = readme.split_once("  From `leaderElection.enabled: false`").unwrap();
+    let (said, _) = said.split_once("  ```").unwrap();
+    assert!(said.contains("scale to 0 as well") && said.contains("lose their rights"), "{said}");
+    let who_may = |changes: &[&str]| -> BTreeSet<String> {
+        let all = rights(&template("minimal", changes));
+        all.values().filter_map(|said| said["subjects"][0]["name"].as_str().map(str::to_owned)).collect()
+    };
+    let before = who_may(&[]);
+    for value in ["serviceAccount.name", "nameOverride", "fullnameOverride"] {
+        let changed = format!("{value}=keys");
+        assert!(before.is_disjoint(&who_may(&[changed.as_str()])), "{value}");
+        assert!(said.contains(&format!("`{value}`")), "{value}: {said}");
+    }
 }
 
 #[test]

@@ -561,7 +561,7 @@ fn credentials(t: &mut Table) {
     );
     let uuid = "6f0c1a52-3b7e-4d0a-9c1e-2f5b8a7d4e10";
     t.accepts("the user may be named", &json!({ "spec": { "expectedUser": uuid } }));
-    for user in ["", "me@example.com", &"u".repeat(65)] {
+    for user in ["", "me@example.com", &"u".repeat(65), &uuid.to_uppercase()] {
         t.refuses(
             format!("\"{user}\" is no user"),
             &json!({ "spec": { "expectedUser": user } }),
@@ -641,6 +641,9 @@ fn revocation(t: &mut Table) {
         "/re voke",
         "/revoke\n",
         "/revoke/",
+        "/agent/~dev/revoke",
+        "/agent/./revoke",
+        "/revoke/.",
         &format!("/{}", "p".repeat(200)),
     ] {
         t.refuses(

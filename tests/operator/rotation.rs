@@ -34,8 +34,8 @@ async fn a_key_is_replaced_when_somebody_asks_and_the_old_one_is_revoked_last() 
     assert!(!world.sandbox.sandbox.works(&old));
     scene.account_where("with one slot", |account| slots(account) == 1).await;
     assert_eq!(scene.made().len(), 2);
-    for reason in ["RotationStarted", "RotationFinished"] {
-        assert_eq!(scene.events(NAME, reason).await.len(), 1, "{reason}");
+    for (reason, times) in [("RotationStarted", 1), ("RotationFinished", 1), ("KeyPublished", 2)] {
+        assert_eq!(scene.events(NAME, reason).await.len(), times, "{reason}");
     }
     scene.end().await;
 }

@@ -400,7 +400,8 @@ fn chosen(all: usize, most: usize) -> impl Iterator<Item = usize> {
 
 /// The plan with one more fault, each that can happen to this request.
 fn with_each_fault(base: &Plan, request: &Seen, wanted: impl Fn(Fault) -> bool) -> Vec<Plan> {
-    let faults = Fault::ALL.iter().copied().filter(|fault| fault.happens_on(request.seam) && wanted(*fault));
+    let happens = |fault: &Fault| fault.happens_to(request.seam, &request.label.what);
+    let faults = Fault::ALL.iter().copied().filter(|fault| happens(fault) && wanted(*fault));
     faults
         .map(|fault| {
             let mut plan = base.clone();

@@ -55,6 +55,9 @@ faults! {
     /// The request has its effect, and the process stands still before it reads the answer. Another one takes over; it
     /// wakes up ten minutes later and goes on where it was.
     FreezeAfter = "freeze-after" on [Kube Bags Review];
+    /// Like `FreezeAfter`, but nobody takes over before it goes on, as where there is one replica: what it had seen is older than
+    /// anything that another one has done since.
+    FreezeAlone = "freeze-alone" on [Kube Bags];
     /// The process stands still with the request on its tongue; it is sent ten minutes later, after another one took over.
     FreezeBefore = "freeze-before" on [Kube Bags Review];
     /// The caches stay as they are until three more writes have happened, for a minute at most.
@@ -75,6 +78,8 @@ faults! {
     Malformed = "malformed" on [Bags];
     /// The request has its effect; the connection breaks in the middle of the answer.
     Truncated = "truncated" on [Bags];
+    /// A revocation has no effect, and is answered as if it had.
+    Pretended = "pretended" on [Bags];
     /// The request has its effect, and the answer comes, after the caller has given up.
     Slow = "slow" on [Bags];
 }
@@ -93,6 +98,16 @@ pub(crate) const BLIND: Duration = Duration::from_secs(60);
 pub(crate) const STALE_WRITES: u64 = 3;
 
 impl Fault {
+    /// Whether it can happen to such a request.
+    pub(crate) fn happens_to(self, seam: Seam, what: &str) -> bool {
+        self.happens_on(seam) && (self != Self::Pretended || what.starts_with("bags revoke"))
+    }
+
+    /// Whether chance may choose it: seeds keep the runs that they had before these were known.
+    pub(crate) fn is_by_chance(self) -> bool {
+        !matches!(self, Self::FreezeAlone | Self::Pretended)
+    }
+
     /// Whether the quick share of pairs has this fault: one of each kind that leaves another world behind. A crash before
     /// a request is one after the request before; a process that stands still before it sends a write is the worse one
     /// of two; a write that is lost changes as little as one that is refused, and tells as little as one that is never
@@ -110,6 +125,8 @@ impl Fault {
             Self::ServerError => seam == Seam::Review,
             Self::CrashBefore
             | Self::CrashLong
+            | Self::FreezeAlone
+            | Self::Pretended
             | Self::StaleReads
             | Self::DroppedWatch
             | Self::Unauthorized

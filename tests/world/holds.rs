@@ -70,8 +70,15 @@ fn ending() -> Workflow {
     ends(workflow.once(Scene::is_in_use)).ends(TWO_HOLD)
 }
 
+/// What ends all its old pods before a new one starts, and does not come up with any but its first value.
+fn stopped_by_another_value() -> Consumer {
+    Consumer::of("web", Kind::Deployment, Reads::Env)
+        .strategy(json!({"type": "Recreate"}))
+        .which_breaks_with_another_value()
+}
+
 /// Workloads that are restarted by nobody but people.
-fn by_hand() -> [Workflow; 7] {
+fn by_hand() -> [Workflow; 8] {
     let ordered = |strategy| Consumer::of("web", Kind::StatefulSet, Reads::Env).strategy(strategy);
     let two = "StatefulSet web: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds";
     [
@@ -149,6 +156,17 @@ fn by_hand() -> [Workflow; 7] {
         .once(|scene| scene.is_marked("api"))
         .ends(TWO_HOLD)
         .ends("Deployment api: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
+        // What is made of its earlier template reads the new key as well: it is still not up, and the other one stays as it is. A process
+        // that comes next does not know of it, so that it has to be mended.
+        wanted(
+            "rotated, and the template of a workload that does not come up is written back",
+            [stopped_by_another_value(), named("worker", Kind::Deployment, Reads::Env)],
+        )
+        .then(Duration::from_mins(3), "write its template back", |scene| scene.write_template_back("web"))
+        .once(|scene| scene.is_marked("web"))
+        .then(Duration::from_mins(13), "mend it", |scene| scene.cluster.mend("web"))
+        .ends(TWO_HOLD)
+        .ends("Deployment worker: 2 pods, 2 ready, 0 ended, 2 hold what the Secret holds"),
         later(
             wanted(
                 "rotated, and what reads it is not the operator's to restart",
@@ -175,10 +193,7 @@ fn unready(name: &str) -> Workflow {
 
 /// The same, whose old pods all end before a new one starts.
 fn recreated(name: &str) -> Workflow {
-    let consumer = Consumer::of("web", Kind::Deployment, Reads::Env)
-        .strategy(json!({"type": "Recreate"}))
-        .which_breaks_with_another_value();
-    Workflow::new(name, Ways::Token).key("web").consumer(consumer)
+    Workflow::new(name, Ways::Token).key("web").consumer(stopped_by_another_value())
 }
 
 fn turn_back(scene: &Scene) {

@@ -84,6 +84,10 @@ pub(crate) struct Oracle {
     forsaken: BTreeSet<String>,
     /// Names of keys whose process stood still with the creation on its tongue (`docs/residual-risks.md`).
     late: BTreeSet<String>,
+    /// Generations of ApiKeys, by uid, and since when they have them: whoever acts long after that has heard of it.
+    edited: BTreeMap<String, (i64, Timestamp)>,
+    /// A process stood still: what it does when it goes on it may have decided long before.
+    stood_still: bool,
     /// What must appear nowhere.
     spoken: told::Unspeakable,
     position: u64,
@@ -117,6 +121,8 @@ impl Oracle {
             ledger_was_lost: false,
             forsaken: BTreeSet::new(),
             late: BTreeSet::new(),
+            edited: BTreeMap::new(),
+            stood_still: false,
             spoken: told::Unspeakable::default(),
             position: scene.api.version(),
             found: Vec::new(),
@@ -160,6 +166,21 @@ impl Oracle {
         self.ledger = ledger(scene).unwrap_or_default();
         self.keys_died_by_people(scene, now);
         self.marks_undone(scene);
+        for key in scene.api.list("apikeys") {
+            let generation = key["metadata"]["generation"].as_i64().unwrap_or_default();
+            let uid = key["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            let known = self.edited.entry(uid).or_insert((generation, now));
+            if known.0 != generation {
+                *known = (generation, now);
+            }
+        }
+    }
+
+    /// Whether an ApiKey has said what it says for so long that no cache is behind it. Of whoever stood still nobody can tell.
+    fn was_heard(&self, key: &Value, now: Timestamp) -> bool {
+        const HEARD: Duration = Duration::from_mins(5);
+        let uid = key["metadata"]["uid"].as_str().unwrap_or_default();
+        !self.stood_still && self.edited.get(uid).is_some_and(|(_, at)| elapsed(*at, now) >= HEARD)
     }
 
     /// A person takes the ledger away. What only the ledger knew is lost with it.
@@ -220,7 +241,7 @@ impl Oracle {
             self.conflicted.insert(fingerprint(incarnation, request));
         }
         if status.is_success() && *request.method() == Method::PATCH {
-            self.restarted(request, scene);
+            self.restarted(request, scene, now);
         }
         let lists_pods = *request.method() == Method::GET && request.uri().path().ends_with("/pods");
         // Further pages show what was there with the first one.
@@ -235,6 +256,7 @@ impl Oracle {
 
     /// A process stands still: what it looked at is as old as that by the time it goes on.
     pub(crate) fn stands_still(&mut self) {
+        self.stood_still = true;
         self.pods_listed = None;
     }
 
@@ -247,7 +269,7 @@ impl Oracle {
     /// I4: a request to Bags was sent. Of each that may make a key there is one, whatever was answered: also a refusal, after
     /// which nothing was made for certain, ends its attempt, and the next one has a name of its own. The wallet way has two
     /// steps, of which each is sent once.
-    pub(crate) fn bags_sent(&mut self, request: &Request<bags::Body>, now: Timestamp) {
+    pub(crate) fn bags_sent(&mut self, request: &Request<bags::Body>, scene: &Scene, now: Timestamp) {
         let body = body_of(request);
         let Some(name) = name_to_create(request, &body) else { return };
         let step = format!("{name} {}", !body["authCode"].is_null());
@@ -255,6 +277,10 @@ impl Oracle {
             self.blame(format!("I4: the creation of {name} was sent twice"));
         }
         let slot = self.ledger.slots.iter().find(|slot| slot.key_name.as_deref() == Some(name));
+        let owner = slot.and_then(|slot| scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name));
+        if owner.is_some_and(|owner| owner["spec"]["suspend"] == true && self.was_heard(&owner, now)) {
+            self.found.push(format!("the creation of {name} was sent, whose ApiKey is suspended"));
+        }
         let settled =
             slot.is_some_and(|slot| !matches!(slot.state, SlotState::Creating | SlotState::Unknown(_)));
         match self.licences.get(name) {
@@ -278,8 +304,15 @@ impl Oracle {
         if path.ends_with("/create") || path.ends_with("/callback") || path == "/api/v1/agent/dev/keys" {
             self.learn_values(body);
         }
-        for name in self.newly_dead(scene) {
-            if name.contains(MARK) {
+        let account = scene.api.get("bagsaccounts", "", ACCOUNT);
+        let by_people = account.is_some_and(|it| it["spec"]["revocation"]["mode"] == "Person");
+        for (id, name) in self.newly_dead(scene) {
+            if by_people {
+                self.blame(format!("{name} was revoked by the operator, where only people revoke"));
+            }
+            if scene.is_by_hand(&id) {
+                self.blame(format!("I10: {name} was revoked, which people had made"));
+            } else if name.contains(MARK) {
                 self.revoked(incarnation, &name);
                 self.nobody_holds(&name, scene);
             } else {
@@ -331,7 +364,8 @@ impl Oracle {
 
     /// I1 over both worlds.
     fn every_key_has_a_slot(&mut self, scene: &Scene) {
-        let ours: Vec<String> = self.alive.values().filter(|name| name.contains(MARK)).cloned().collect();
+        let ours = |(id, name): &(&String, &String)| name.contains(MARK) && !scene.is_by_hand(id);
+        let ours: Vec<String> = self.alive.iter().filter(ours).map(|(_, name)| name.clone()).collect();
         for name in ours {
             let attempt = attempt_in(&name).to_owned();
             let slots = self
@@ -436,8 +470,15 @@ impl Oracle {
         let stays = |key: &Value| {
             key["metadata"]["uid"].as_str() == Some(uid) && key["metadata"]["deletionTimestamp"].is_null()
         };
-        if scene.api.list("apikeys").iter().any(|key| stays(key)) {
+        let keys = scene.api.list("apikeys");
+        if keys.iter().any(|key| stays(key)) {
             self.blame(format!("Secret {name} was deleted, whose ApiKey stays"));
+        }
+        let released = |key: &Value| {
+            key["metadata"]["uid"].as_str() == Some(uid) && key["spec"]["deletionPolicy"] == "Orphan"
+        };
+        if keys.iter().any(|key| released(key)) {
+            self.blame(format!("Secret {name} was deleted, whose key is left to people"));
         }
     }
 }

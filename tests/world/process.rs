@@ -154,7 +154,7 @@ impl Process {
         let context = Arc::new(parts::context(config, env, installation, &watches, registration));
         let Watches { keys, accounts, secrets } = watches;
         let (wake, woken_keys, woken_accounts) =
-            Wake::new(keys.0.clone(), accounts.0.clone(), context.clone());
+            Wake::new(keys.0.clone(), accounts.0.clone(), secrets.0.clone(), context.clone());
         Self {
             incarnation,
             role,
@@ -179,7 +179,9 @@ impl Process {
 
     /// Fills the caches from a list, as a watch does when it begins.
     pub(crate) fn relist(&mut self, api: &ApiServer, now: Instant) {
-        self.position = api.version();
+        // The first list is waited for. Of a later one controllers are told page by page, and look at once: at what the caches showed
+        // before, as those show a new list when it has ended. Who is told of it then is the operator's own to say.
+        let first = std::mem::replace(&mut self.position, api.version()) == 0;
         let ours = |secret: &Secret| secret.namespace().as_deref() == Some(OPERATOR_NAMESPACE);
         for event in listed::<Secret>(api, "secrets", ours) {
             self.secrets.writer.apply_watcher_event(&event);
@@ -188,15 +190,22 @@ impl Process {
         for event in listed::<BagsAccount>(api, "bagsaccounts", |_| true) {
             self.accounts.writer.apply_watcher_event(&event);
             self.wake.by_account(&event);
-            if let Event::InitApply(account) = &event {
+            if let Event::InitApply(account) = &event
+                && first
+            {
                 self.trigger(Object::Account(account.name_any()), now);
             }
         }
         for event in listed::<ApiKey>(api, "apikeys", |_| true) {
             self.keys.writer.apply_watcher_event(&event);
             self.wake.by_key(&event);
-            if let Event::InitApply(key) = &event {
-                self.trigger_key(key, now);
+            match &event {
+                Event::InitApply(key) if first => self.trigger_key(key, now),
+                Event::InitApply(key) => {
+                    let hash = self.triggers.hash_property(key);
+                    self.triggered.insert(key.uid().unwrap_or_default(), hash);
+                }
+                Event::Init | Event::InitDone | Event::Apply(_) | Event::Delete(_) => {}
             }
         }
         self.take_woken(now);

@@ -121,6 +121,16 @@ pub(crate) fn rotations() -> Vec<Workflow> {
             scene.cluster.kill_containers("elsewhere");
         })
         .ends(TWO_HOLD),
+        ends(asked(
+            web("rotated while somebody outside calls on, and the credentials are spoilt", Ways::Both)
+                .consumer(named("elsewhere", Kind::Outside, Reads::Env)),
+        ))
+        .then(Duration::from_hours(2), "spoil the credentials", Scene::spoil_credentials)
+        .then(Duration::from_mins(90), "mend them", Scene::mend_credentials)
+        .then(Duration::from_mins(30), "give them the new value", |scene| {
+            scene.cluster.kill_containers("elsewhere");
+        })
+        .ends(TWO_HOLD),
         ends(asked(web("rotated, and later the ledger is lost where no Secret may be read", Ways::Token)))
             .then(Duration::from_hours(2), "take the rights away, and lose the account's status", |scene| {
                 scene.withhold_rights(true);

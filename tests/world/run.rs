@@ -59,9 +59,12 @@ impl Plan {
     /// creation has a version that could conflict (`docs/residual-risks.md`).
     fn kills_a_late_riser(&self) -> bool {
         let [first, second] = self.strikes.as_slice() else { return false };
-        let late = matches!(first.fault, Fault::FreezeBefore | Fault::FreezeAfter);
+        let late = matches!(first.fault, Fault::FreezeBefore | Fault::FreezeAfter | Fault::FreezeAlone);
         let dies = matches!(second.fault, Fault::CrashBefore | Fault::CrashAfter | Fault::CrashLong);
-        late && dies && first.label.incarnation == second.label.incarnation
+        // The creation itself, or a look after it: whatever else it dies of leaves no Secret.
+        let looks = ["create secrets ", "get apikeys ", "get secrets ", "delete secrets "];
+        let then = looks.iter().any(|what| second.label.what.starts_with(what));
+        late && dies && then && first.label.incarnation == second.label.incarnation
     }
 }
 
@@ -388,7 +391,7 @@ impl<'a> Run<'a> {
         }
         let seam = parked.seam();
         let possible: Vec<Fault> =
-            Fault::ALL.iter().copied().filter(|fault| fault.happens_on(seam)).collect();
+            Fault::ALL.iter().copied().filter(|it| it.happens_on(seam) && it.is_by_chance()).collect();
         Some(possible[self.rng.random_range(0..possible.len())])
     }
 

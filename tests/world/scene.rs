@@ -82,6 +82,8 @@ pub(crate) struct Scene {
     /// Nothing that the operator asks Bags for arrives there.
     bags_is_away: Arc<AtomicBool>,
     keys_are_refused: Arc<AtomicBool>,
+    /// Ids of keys that people made on the page.
+    by_hand: Arc<Mutex<Vec<String>>>,
 }
 
 /// What Bags is like.
@@ -112,6 +114,7 @@ impl Scene {
             wishes: Arc::default(),
             bags_is_away: Arc::default(),
             keys_are_refused: Arc::default(),
+            by_hand: Arc::default(),
         };
         for name in [OPERATOR_NAMESPACE, TENANT] {
             let metadata = json!({"name": name, "labels": {"team": name}});
@@ -455,6 +458,35 @@ impl Scene {
                 change(status);
             }
         });
+    }
+
+    /// The ledger comes to tell the id of one ApiKey's key of another one's as well, as by a person who copied a line.
+    pub(crate) fn give_one_id_to_both(&self, from: &str, to: &str) {
+        self.edit_ledger(|status| {
+            let Some(slots) = status["slots"].as_array_mut() else { return };
+            let of = |slot: &Value, name: &str| slot["owner"]["name"] == *name;
+            let id = slots.iter().find(|slot| of(slot, from)).map(|slot| slot["keyId"].clone());
+            let its = slots.iter_mut().find(|slot| of(slot, to));
+            if let (Some(id), Some(slot)) = (id, its) {
+                slot["keyId"] = id;
+            }
+        });
+    }
+
+    /// Whether whatever begins to read the Secret of this name has a key that lives, or none.
+    pub(crate) fn holds_no_dead_key(&self, name: &str) -> bool {
+        let account = self.api.get("bagsaccounts", "", ACCOUNT);
+        let slots = account.as_ref().and_then(|account| account["status"]["slots"].as_array());
+        let lives = slots.is_some_and(|slots| {
+            slots.iter().all(|slot| slot["state"] == "Live")
+                && slots.iter().any(|slot| slot["owner"]["name"] == name)
+        });
+        lives || !self.has_consumer_secret(name)
+    }
+
+    /// The platform team deletes the account.
+    pub(crate) fn delete_account(&self) {
+        let _ = self.api.delete("bagsaccounts", "", ACCOUNT);
     }
 
     /// The account's ledger comes to be another installation's, as by a restore of its status from another cluster.

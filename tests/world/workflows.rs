@@ -296,11 +296,44 @@ fn deletion() -> Vec<Workflow> {
             })
             .then(Duration::from_mins(30), "give them back", |scene| scene.withhold_rights(false))
             .ends(NOTHING_IS_LEFT),
+        Workflow::new("applied and deleted where no right ever was", Ways::Token)
+            .long()
+            .meanwhile("apply one where no right is", |scene| {
+                scene.withhold_rights(true);
+                scene.apply("web");
+            })
+            .then(Duration::from_mins(5), "delete it", |scene| scene.delete("web"))
+            .ends(NOTHING_IS_LEFT),
         Workflow::new("namespace terminating while pods read the Secret", Ways::Token)
             .key("web")
             .consumed_by(Kind::Deployment, Reads::Env)
             .meanwhile("delete the namespace", Scene::delete_namespace)
             .ends(NOTHING_IS_LEFT),
+        Workflow::new("account deleted in the middle, and its ApiKey later", Ways::Token)
+            .key("web")
+            .meanwhile("delete the account", Scene::delete_account)
+            .then(Duration::from_mins(20), "delete the ApiKey", |scene| scene.delete_now("web"))
+            .ends(NOTHING_IS_LEFT),
+        Workflow::new("finalizer stripped, and the namespace goes", Ways::Token)
+            .long()
+            .key("web")
+            .meanwhile("take the finalizer off and delete the ApiKey", |scene| scene.strip_and_delete("web"))
+            .once(|scene| scene.is_ready("web"))
+            .then(Duration::from_mins(10), "delete the namespace", Scene::delete_namespace)
+            .ends(NOTHING_IS_LEFT),
+        Workflow::new("deleted in the middle, and revoked by people only", Ways::Token)
+            .account(json!({"revocation": {"mode": "Person"}}))
+            .key("web")
+            .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
+            .ends(NOTHING_IS_LEFT),
+        Workflow::new("deleted where one id is told of two keys", Ways::Token)
+            .key("api")
+            .key("web")
+            .meanwhile("tell one id of both keys", |scene| scene.give_one_id_to_both("api", "web"))
+            .once(|scene| scene.is_ready("api") && scene.is_ready("web"))
+            .then(Duration::from_mins(1), "delete one of them", |scene| scene.delete_now("web"))
+            .ends("slot of api for production/api: Live")
+            .ends("keys at Bags: 1"),
         Workflow::new("rights withheld in the middle", Ways::Token)
             .key("web")
             .meanwhile("take the rights in the namespace away", |scene| scene.withhold_rights(true))
@@ -383,8 +416,14 @@ fn trouble() -> Vec<Workflow> {
             scene.suspend("api", true);
         })
         .then(Duration::from_mins(1), "apply another one", |scene| scene.apply("web"))
-        .ends(WEB_IS_READY)
+        .ends("slot of web for production/web: Live")
         .ends("keys at Bags: 1"),
+        Workflow::new("Bags knows no new key for a while", Ways::Token)
+            .key("web")
+            .meanwhile("Bags knows no key", |scene| scene.refuse_keys(true))
+            .then(Duration::from_mins(5), "Bags knows them again", |scene| scene.refuse_keys(false))
+            .ends(WEB_IS_READY)
+            .ends("keys at Bags: 1"),
         Workflow::new("forbidden in the middle", Ways::Token)
             .key("web")
             .meanwhile("allow nobody", |scene| scene.edit_account(|spec| spec["allowed"] = json!([])))
@@ -507,6 +546,20 @@ fn consumers() -> Vec<Workflow> {
             .then(Duration::from_mins(10), "delete what reads it", |scene| scene.delete_workload("web"))
             .ends(NOTHING_IS_LEFT)
             .ends("Deployment web: 0 pods"),
+        Workflow::new("deleted, and what reads it is applied anew", Ways::Token)
+            .long()
+            .key("web")
+            .consumer(late())
+            .meanwhile("delete the ApiKey, and what reads it", |scene| {
+                scene.delete("web");
+                scene.delete_workload("web");
+            })
+            .once(Scene::is_in_use)
+            .then(Duration::from_mins(5), "apply what reads it anew", |scene| scene.cluster.declare(late()))
+            .once(|scene| scene.holds_no_dead_key("web"))
+            .then(Duration::from_mins(30), "delete it again", |scene| scene.delete_workload("web"))
+            .ends(NOTHING_IS_LEFT)
+            .ends("Deployment web: 0 pods"),
         Workflow::new("the oracle sees that a pod holds a revoked key", Ways::Token)
             .key("web")
             .consumed_by(Kind::Deployment, Reads::Env)
@@ -521,6 +574,11 @@ fn consumers() -> Vec<Workflow> {
             .for_which_the_operator_is_blamed()
             .violates("I7: a secret stands in secrets \"copy\""),
     ]
+}
+
+/// Two pods that take so long to start that nobody sees them come before they are seen.
+fn late() -> Consumer {
+    Consumer::of("web", Kind::Deployment, Reads::Env).starts_after(Duration::from_secs(30))
 }
 
 /// A consumer of the ApiKey `web` by a name of its own.

@@ -109,6 +109,7 @@ impl Actor<'_> {
         let Some(token) = credentials.token else { return };
         let path = self.seen.account.revocation_path();
         let clock = &self.context.env.clock;
+        let untold = self.seen.endpoint_untold();
         // Where the endpoint is known to be there, a 404 is about this key; and so it may be where the token's list lacks the key.
         let with = self.seen.endpoint();
         let of_key = self.seen.endpoint_found() || self.slot(attempt).is_some_and(|seen| seen.lacking);
@@ -131,6 +132,10 @@ impl Actor<'_> {
                     key.probe_after = None;
                 });
             }
+            // It is sent again once a list has told.
+            Ok(Revocation::NoEndpoint) if untold => self.memory.remember(attempt, |key| {
+                key.revocations = key.revocations.saturating_add(1);
+            }),
             Ok(Revocation::NoEndpoint) => endpoint(false),
             Err(error) => {
                 warn!(%error, attempt, "Revocation failed");

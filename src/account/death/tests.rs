@@ -420,6 +420,9 @@ fn a_key_that_answers_neither_life_nor_death_goes_by_a_persons_word_only() {
     assert_eq!(with(&unclear, needs_person), None, "it may pass");
     let lives = Known { alive_before: true, acknowledged: None, ..resolved(&unclear) };
     assert_ne!(with(&lives, next), Next::Dead, "it worked, and nobody has revoked it since");
+    let lived = |last| Known { now: 700, tried: Some(last), alive_before: true, ..resolved(&person) };
+    assert_ne!(with(&lived(609), next), Next::Dead, "one that worked may work again");
+    assert_eq!(with(&lived(690), next), Next::Dead, "it has not for ten minutes");
     let long = Known { now: 611, tried: Some(610), ..unclear };
     assert_eq!(with(&long, needs_person), Some(PersonReason::Unclear));
 }

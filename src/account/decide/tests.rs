@@ -72,6 +72,7 @@ pub(in crate::account) fn account() -> Observation {
         remnants: None,
         unread: None,
         uncleared: BTreeSet::new(),
+        leaving: false,
         finalizer_done: false,
         paused_until: None,
         installation: ours(),
@@ -150,6 +151,13 @@ fn an_account_is_pinned_finalized_listed_and_let_go() {
     Arc::make_mut(&mut unpinned.account).status = None;
     let live = || with([seen(0, SlotState::Live)]);
     let late = Observation { list: None, ..account() };
+    let dead = LooseEntry {
+        attempt: "loose".into(),
+        value: true,
+        created: None,
+        watched: Duration::ZERO,
+        running: false,
+    };
     let without_token = Observation {
         credentials: CredentialsSeen { wallet: true, ..CredentialsSeen::default() },
         ..account()
@@ -174,6 +182,21 @@ fn an_account_is_pinned_finalized_listed_and_let_go() {
         ("nor on an account that goes", deleting(bare), rest(RESYNC)),
         ("an account without slots goes", deleting(account()), Decision::Act(Effect::RemoveFinalizer)),
         ("one with slots waits", deleting(live()), rest(RESYNC)),
+        (
+            "nor does one go before its ApiKeys that are being deleted",
+            Observation { leaving: true, ..deleting(account()) },
+            rest(RESYNC),
+        ),
+        (
+            "unless a person lets it go",
+            Observation { leaving: true, ..annotated(deleting(account()), annotation::FORGET, "true") },
+            Decision::Act(Effect::RemoveFinalizer),
+        ),
+        (
+            "nor before the keystore is cleared of what is dead",
+            Observation { departed: vec!["loose".into()], loose: vec![dead], ..deleting(account()) },
+            Decision::Act(Effect::Clear("loose".into())),
+        ),
         (
             "unless a person lets it go",
             annotated(deleting(live()), annotation::FORGET, "true"),

@@ -193,6 +193,7 @@ fn every_keystore_secret_gets_its_slot_back() {
             vec![("a", Live, Some(1)), ("b", Live, Some(1))],
         ),
         ("a creation of unknown outcome", vec![empty(0, "a")], vec![("a", Creating, None)]),
+        ("in the Secret, its value lost", vec![published(empty(0, "a"), 1, "a")], vec![("a", Live, Some(1))]),
         ("left to people", vec![left_to_people(remnant(0, "a", 1))], vec![("a", Released, Some(1))]),
         (
             "left to people beside another ApiKey's",
@@ -278,6 +279,8 @@ fn a_rotation_that_was_asked_for_is_not_asked_for_again() {
     assert_eq!(triggers(vec![asked("a", 2, Some("first"))]), std::slice::from_ref(&first));
     let turned_back = vec![published(asked("a", 1, None), 3, "a"), asked("b", 2, Some("first"))];
     assert_eq!(triggers(turned_back), [first.clone(), first]);
+    let lost = vec![published(Remnant { trigger: Some("first".into()), ..empty(0, "a") }, 1, "a")];
+    assert_eq!(triggers(lost), [Some("first".to_owned())], "nor where the key's value is lost");
     let making = vec![asked("a", 1, None), Remnant { trigger: Some("first".into()), ..empty(0, "b") }];
     let first = Some("first".to_owned());
     assert_eq!(triggers(making), [None, first], "the key that is being made answers it");
@@ -303,7 +306,8 @@ fn where_two_users_are_as_likely_a_person_says_which_is_the_accounts() {
 fn of_several_empty_ones_one_may_still_be_under_way() {
     let young = Remnant { created: Some(Timestamp::UNIX_EPOCH + Duration::from_secs(9)), ..empty(0, "b") };
     let old = Remnant { created: Some(Timestamp::UNIX_EPOCH), ..empty(1, "a") };
-    let seen = lost(vec![young, old]);
+    let shown = Remnant { created: Some(Timestamp::UNIX_EPOCH + Duration::from_secs(99)), ..empty(2, "c") };
+    let seen = lost(vec![young, old, published(shown, 1, "c")]);
     let Decision::Act(Effect::Pin { slots, .. }) = decide(&seen) else { panic!("no pin") };
     let open = slots
         .iter()

@@ -4,7 +4,7 @@ use super::some_of;
 use crate::{
     account::{
         act::PAGE,
-        decide::{Standing, standing},
+        decide::{Standing, holds_dead_values, standing},
         observe::{Observation, SlotSeen},
         orphans,
     },
@@ -25,6 +25,13 @@ enum WayOut {
 }
 
 pub(super) fn waits_for(seen: &Observation) -> String {
+    if seen.slots.is_empty() && holds_dead_values(seen) {
+        return "no slot is left; the keystore is cleared of dead keys first".to_owned();
+    }
+    if seen.slots.is_empty() && seen.leaving {
+        return "no slot is left; it waits for ApiKeys that are being deleted as well: see what they say"
+            .to_owned();
+    }
     if seen.slots.is_empty() {
         return "no slot is left: nothing more of the operator holds it".to_owned();
     }

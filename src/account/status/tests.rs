@@ -157,11 +157,15 @@ fn credentials_are_forgiven_once_the_expected_user_is_corrected() {
     let expecting = |account: &mut Observation, user: &str| {
         Arc::make_mut(&mut account.account).spec.expected_user = Some(user.into());
     };
+    Arc::make_mut(&mut account.account).status.get_or_insert_default().user = Some("user-0".into());
     expecting(&mut account, "user-1");
     let distrusted = trust_of(&account.account, &version);
     Arc::make_mut(&mut account.account).status.get_or_insert_default().distrusted_credentials =
         Some(distrusted.clone());
-    assert_eq!(shown(&account).distrusted_credentials, Some(distrusted));
+    let status = shown(&account);
+    let message = said(&status, kind::CREDENTIALS_VALID).unwrap().2;
+    assert!(message.contains("user-1") && !message.contains("user-0"), "{message}");
+    assert_eq!(status.distrusted_credentials, Some(distrusted));
     expecting(&mut account, "user-2");
     assert_eq!(shown(&account).distrusted_credentials, None);
     expecting(&mut account, "");

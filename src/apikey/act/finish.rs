@@ -1,6 +1,6 @@
 //! Lets an ApiKey go: its Secret, what is told of keys that stay, and the finalizer, which is put on here as well.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kube::{
     ResourceExt,
@@ -13,12 +13,17 @@ use crate::{
         ApiKey, FINALIZER,
         account::{Slot, SlotState},
     },
-    apikey::{hold::Reason, observe::Observation, problem::Problem, run::Run},
+    apikey::{decide::since, hold::Reason, observe::Observation, problem::Problem, run::Run},
     consumer_secret::ConsumerSecret,
     context::Context,
     env::{CallError, call},
     events::EventReason,
+    ledger::{Ledger, StoreError},
 };
+
+/// A Secret that may not be removed, and in which no key was ever seen, holds its ApiKey for so long: whoever took the rights away by
+/// mistake gives them back before.
+const HELD_BY_AN_UNSEEN_SECRET: Duration = Duration::from_hours(1);
 
 /// Removes the Secret where that is to be, and then the finalizer.
 pub(super) async fn finish(
@@ -27,9 +32,13 @@ pub(super) async fn finish(
     remove_secret: bool,
     run: &mut Run,
 ) -> Result<(), Problem> {
+    if !is_still_so(context, o).await? {
+        return Ok(());
+    }
     if remove_secret {
         match ConsumerSecret::of(context.env.kube.clone(), &o.key).remove().await {
             Err(error) if error.is_conflict() => return Ok(()),
+            Err(error) if error.is_forbidden() && is_given_up(o) => {}
             Err(error) if error.is_forbidden() => return Err(secret_stays(&o.key)),
             outcome => outcome?,
         }
@@ -59,6 +68,42 @@ pub(super) async fn finish(
         Err(error) => return Err(error.into()),
     }
     Ok(())
+}
+
+/// Whether the ledger, read live, is as it was seen. Nothing of what follows can be taken back, and the cache of a process that has just
+/// begun to lead may lack a key that pods hold. What was read is what the next observation begins with.
+async fn is_still_so(context: &Context, o: &Observation) -> Result<bool, Problem> {
+    let name = &o.key.spec.account_ref.name;
+    let Some(view) = &o.account else {
+        return match context.ledger.read_live(name).await {
+            Ok(_) => Err(account_not_seen(name)),
+            Err(StoreError::NoAccount(_)) => Ok(true),
+            Err(error) => Err(error.into()),
+        };
+    };
+    let live = match context.ledger.refresh(name).await {
+        Ok(live) if live.metadata.uid == view.account.metadata.uid => live,
+        Ok(_) | Err(StoreError::NoAccount(_)) => return Err(account_not_seen(name)),
+        Err(error) => return Err(error.into()),
+    };
+    let installation = live.status.as_ref().and_then(|status| status.installation.as_ref());
+    let ours = installation.map(|installation| *installation == context.settings.installation);
+    let ledger = Ledger::of(live.status.as_ref());
+    Ok(ours == view.ours && ledger.owned_by(&o.owner.uid).eq(o.slots()))
+}
+
+/// Whether an ApiKey goes although its Secret may not be removed.
+fn is_given_up(o: &Observation) -> bool {
+    let deleted = o.key.metadata.deletion_timestamp.as_ref();
+    let deleting_for = deleted.map_or(Duration::ZERO, |at| since(o.now, at.0));
+    was_never_published(&o.key) && deleting_for >= HELD_BY_AN_UNSEEN_SECRET
+}
+
+/// Whether no key was ever seen in the Secret: the status alone tells, as the ledger forgets keys that are dead. Nothing is done to a key by
+/// it: by now the ledger has none that lives. Where it is not so, as the status was lost, or nobody came to write it and the rights went
+/// at the same moment, the worst is a Secret with a dead key.
+fn was_never_published(key: &ApiKey) -> bool {
+    key.status.as_ref().is_none_or(|status| status.switch.is_none())
 }
 
 fn named(slots: &[&Slot]) -> String {
@@ -134,11 +179,140 @@ async fn patch_finalizers(
 
 /// The key is gone, and its Secret may not be removed.
 fn secret_stays(key: &ApiKey) -> Problem {
+    let in_the_end = match was_never_published(key) {
+        true => "; no key was seen in it, so the ApiKey goes without that an hour after its deletion",
+        false => "",
+    };
     let message = format!(
         "the operator may not remove Secret \"{}\" from namespace \"{}\"; let the namespace take part again (consumerNamespaces of \
-         the chart, or docs/rbac.yaml), or remove the Secret and the finalizer {FINALIZER} of the ApiKey by hand",
+         the chart, or docs/rbac.yaml), or remove the Secret and the finalizer {FINALIZER} of the ApiKey by hand{in_the_end}",
         key.secret_name(),
         key.namespace().unwrap_or_default()
     );
     Problem::transient(Reason::SecretRefused, message)
+}
+
+/// The watch is behind, and tells of it in a moment.
+fn account_not_seen(name: &str) -> Problem {
+    let message = format!("BagsAccount \"{name}\" is not the one that was seen; looking again soon");
+    Problem::transient(Reason::ApiServerUnavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::{BagsAccount, apikey::Switch},
+        apikey::{
+            controller::tests::{failure, installation, process},
+            fixtures::{HOUR, MINUTE, account, ago, key, mine, seen},
+        },
+        operator::parts::Watches,
+    };
+
+    /// This version of the account, with these slots in this installation's ledger.
+    fn version(number: u64, slots: Vec<Slot>) -> BagsAccount {
+        let mut account = account();
+        account.metadata.resource_version = Some(number.to_string());
+        let status = account.status.get_or_insert_default();
+        (status.installation, status.slots) = (Some(installation()), slots);
+        account
+    }
+
+    fn cached(account: &BagsAccount) -> Watches {
+        let mut watches = Watches::new();
+        watches.accounts.1.apply_watcher_event(&Event::Apply(account.clone()));
+        watches
+    }
+
+    /// An ApiKey that was deleted so long ago, of an account as it is in the cache.
+    fn deleted(age: Duration, account: &BagsAccount) -> Observation {
+        seen().deleted(age).view(|view| view.account = Arc::new(account.clone()))
+    }
+
+    #[tokio::test]
+    async fn an_apikey_is_not_let_go_by_a_cache_that_lacks_its_key() {
+        let shown = version(1, vec![]);
+        let lost = BagsAccount { status: None, ..version(2, vec![]) };
+        let mut another = version(2, vec![]);
+        another.metadata.uid = Some("uid-another".to_owned());
+        for (case, live, expected) in [
+            ("it is as it was seen", shown.clone(), Ok("GET GET PATCH")),
+            ("it has a key", version(2, vec![mine(SlotState::Live)]), Ok("GET")),
+            ("its status is lost", lost, Ok("GET")),
+            ("it is another account", another, Err(Reason::ApiServerUnavailable)),
+        ] {
+            let there = live.clone();
+            let (context, asked) = process(&cached(&shown), move |_, path| {
+                if path.contains("/bagsaccounts") {
+                    return (200, json!(there));
+                }
+                if path.contains("/secrets") { failure(404, "NotFound") } else { (200, json!(key())) }
+            });
+            let o = deleted(HOUR, &shown);
+            let outcome = finish(&context, &o, true, &mut Run::of(o.key.clone())).await;
+            match expected {
+                Ok(requests) => {
+                    outcome.unwrap();
+                    assert_eq!(asked.methods(), requests, "{case}");
+                    let next = context.ledger.read("main").await.unwrap();
+                    let versions = (next.resource_version(), live.resource_version());
+                    assert_eq!(versions.0, versions.1, "{case}: the next observation looks at it");
+                }
+                Err(reason) => {
+                    assert_eq!(outcome.unwrap_err().reason, reason, "{case}");
+                    assert_eq!(asked.methods(), "GET", "{case}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_apikey_without_an_account_is_let_go_where_there_is_none_and_not_where_none_was_seen_yet() {
+        for (there, expected) in [(false, "GET POST PATCH"), (true, "GET")] {
+            let (context, asked) =
+                process(&Watches::new(), move |_, path| match (path.contains("/bagsaccounts"), there) {
+                    (true, true) => (200, json!(version(1, vec![mine(SlotState::Live)]))),
+                    (true, false) => failure(404, "NotFound"),
+                    (false, _) => (200, json!(key())),
+                });
+            let o = seen().without_account().deleted(HOUR);
+            let outcome = finish(&context, &o, false, &mut Run::of(o.key.clone())).await;
+            assert_eq!((outcome.is_err(), asked.methods().as_str()), (there, expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_may_not_be_removed_holds_an_apikey_for_good_only_where_a_key_was_seen_in_it() {
+        let shown = version(1, vec![]);
+        let switch = Switch {
+            count: 1,
+            attempt: "attempt-1".to_owned(),
+            at: ago(HOUR * 25),
+            clean_since: None,
+            old_key_used_at: None,
+            marked: vec![],
+        };
+        for (case, age, switch, goes) in [
+            ("no key was seen in it", HOUR, None, true),
+            ("nor was one, and the rights may come back", HOUR - MINUTE, None, false),
+            ("a key was", HOUR * 24, Some(switch), false),
+        ] {
+            let there = shown.clone();
+            let (context, asked) = process(&cached(&shown), move |_, path| {
+                if path.contains("/bagsaccounts") {
+                    return (200, json!(there));
+                }
+                if path.contains("/secrets") { failure(403, "Forbidden") } else { (200, json!(key())) }
+            });
+            let o = deleted(age, &shown).key(|key| key.status.get_or_insert_default().switch = switch);
+            let outcome = finish(&context, &o, true, &mut Run::of(o.key.clone())).await;
+            let reason = outcome.err().map(|problem| problem.reason);
+            assert_eq!(reason, (!goes).then_some(Reason::SecretRefused), "{case}");
+            assert_eq!(asked.methods().contains("PATCH"), goes, "{case}");
+        }
+    }
 }

@@ -8,7 +8,10 @@ use kube::ResourceExt;
 use super::{Decision, Rule, is_in, rotation::is_stopped, since, words};
 use crate::{
     account::credentials::trust_of,
-    api::account::{Failures, Slot, SlotState},
+    api::{
+        FINALIZER,
+        account::{Failures, Slot, SlotState},
+    },
     apikey::{
         hold::{Hold, Reason},
         observe::{AccountView, Observation},
@@ -81,6 +84,10 @@ pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule
     // Whoever has the Secret has won it, also from one that counts as older, as where both were made in one second.
     if let Some(rival) = o.secret_rival.as_ref().filter(|_| !o.published()) {
         return Rule::wait(Reason::SecretConflict, words::secret_rival(&o.key, rival));
+    }
+    // One that goes now takes the ledger with it. Its finalizer wakes whoever waits.
+    if !view.account.finalizers().iter().any(|name| name == FINALIZER) {
+        return Rule::wait(Reason::WaitingForAccount, words::unprotected(view));
     }
     if distrusted(view) {
         return Rule::wait(Reason::WrongUser, words::wrong_user(view));

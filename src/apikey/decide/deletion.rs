@@ -50,11 +50,14 @@ pub(super) fn rule(o: &Observation) -> Rule {
         return rule;
     }
     let open = o.slots().into_iter().find(|slot| !settled(slot, view, handed_over));
+    let left = o.slots().iter().any(|slot| slot.state == SlotState::Released);
     match open {
         Some(slot) => Rule::Wait(
             Hold::new(Reason::Deleting, words::deletion_open(slot))
                 .after(o.timings.handover.saturating_sub(deleting_for).min(Duration::from_secs(30))),
         ),
+        // What was left to people is read from it, whatever the spec says by now.
+        None if left => Rule::Act(Decision::Finish { remove_secret: false }),
         // The Secret of a namespace that is being deleted goes with it, and the right to remove it may have gone before.
         None => {
             let ours = view.ours == Some(true) && o.key.deletion_policy() == DeletionPolicy::Revoke;

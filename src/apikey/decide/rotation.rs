@@ -32,7 +32,8 @@ const BLOCKED: Duration = Duration::from_mins(1);
 /// A next look at most: what changes outside of the operator's sight is seen so late.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 
-/// A rollout that fails does so within this time after its old pods ended; what fails later has another reason.
+/// A rollout that fails does so within this time after its old pods ended; what fails later, by the word of its controller, has
+/// another reason.
 const FAILS_WITHIN: Duration = Duration::from_hours(1);
 
 /// After so many rotations in a row that were turned back, the schedule begins no further one.
@@ -349,7 +350,9 @@ impl Switch<'_> {
         let before = at.is_some_and(|at| since(clean_since, at) > 2 * o.timings.scan_every);
         let of_mark = *of_mark || (self.pods.scan.is_clean() && !before);
         let rotation = o.key.rotation();
-        let late = o.clean_since().is_some_and(|clean| since(o.now, clean) >= FAILS_WITHIN);
+        // It is late that fails late, not that is seen late: people may ask for the way back when they read of it.
+        let failed_at = at.unwrap_or(o.now);
+        let late = o.clean_since().is_some_and(|clean| since(failed_at, clean) >= FAILS_WITHIN);
         let newer = self.current.revision > self.previous.revision && !late;
         let back = rotation.on_rollout_failure == OnRolloutFailure::SwitchBack && newer && of_mark;
         let attempt = self.previous.attempt.clone().unwrap_or_default();

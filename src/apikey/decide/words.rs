@@ -412,6 +412,14 @@ pub(super) fn slots_unknown(account: &str) -> String {
     )
 }
 
+pub(super) fn unprotected(view: &AccountView) -> String {
+    format!(
+        "BagsAccount \"{}\" has no finalizer yet, without which its ledger could go while keys live; see whether something keeps the \
+         operator from setting it",
+        account_name(view)
+    )
+}
+
 pub(super) fn waiting(key: &ApiKey) -> String {
     format!("waiting for BagsAccount \"{}\"", key.spec.account_ref.name)
 }

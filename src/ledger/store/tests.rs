@@ -97,6 +97,24 @@ async fn nothing_is_written_into_a_ledger_that_was_taken_over_since_it_was_looke
 }
 
 #[tokio::test]
+async fn what_was_read_live_is_where_the_next_one_begins_although_the_watch_is_behind() {
+    let (store, server) = store();
+    let mut server = pin!(server);
+    let there = account(2, place("Creating", Some("a")));
+    let (live, (method, _)) = tokio::join!(store.refresh("main"), answer(&mut server, 200, there));
+    assert_eq!((method, live.unwrap().resource_version()), (Method::GET, Some("2".to_owned())));
+    let known = store.read("main").await.expect("the account");
+    assert_eq!(known.status.as_ref().unwrap().slots.len(), 1);
+    let refused = store.change("main", &[reserve()]).await;
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::HasPlace))));
+    assert!(server.next_request().now_or_never().is_none(), "it was read once");
+
+    let gone = answer(&mut server, 404, failure(404, "NotFound"));
+    let (live, _) = tokio::join!(store.refresh("main"), gone);
+    assert!(matches!(live, Err(StoreError::NoAccount(_))));
+}
+
+#[tokio::test]
 async fn after_a_write_of_unknown_outcome_the_next_one_starts_from_a_live_read() {
     let (store, server) = store();
     let mut server = pin!(server);

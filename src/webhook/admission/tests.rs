@@ -38,6 +38,8 @@ struct Server {
     silent: bool,
     /// It fails where a path has this in it.
     fails: Option<&'static str>,
+    /// It answers writes with this code, in words that quote the ledger.
+    refuses: Option<u16>,
     /// Accounts as they were written.
     written: Vec<BagsAccount>,
 }
@@ -46,6 +48,11 @@ impl Server {
     fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
         if self.fails.is_some_and(|part| path.contains(part)) {
             return (500, status(500, "InternalError"));
+        }
+        if let (Some(code), false) = (self.refuses, *method == Method::GET) {
+            let mut refusal = status(code, "Invalid");
+            refusal["message"] = json!("policy names: status.slots[0] is of shop-of-others/billing");
+            return (code, refusal);
         }
         let found = match (method, path.contains("/bagsaccounts/")) {
             (&Method::GET, true) => self.account.as_ref().map(|account| json!(account)),
@@ -238,6 +245,21 @@ async fn what_could_not_be_read_is_told_as_what_it_may_have_been() {
         let words = denial.message.strip_suffix(": 500 InternalError; apply the ApiKey again in a moment");
         let words = words.and_then(|words| words.strip_suffix(" could not be read"));
         assert!(words.is_some_and(|words| words.contains(what)), "{what}: {}", denial.message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_policy_says_of_the_ledger_is_not_the_tenants_to_read() {
+    for (code, passing, way_out) in [
+        (422, false, "ask the platform team to look at the operator's log"),
+        (403, false, "ask the platform team to look at the operator's log"),
+        (500, true, "apply the ApiKey again in a moment"),
+    ] {
+        let server = server(&with(&json!({}), &json!({})));
+        server.lock().unwrap().refuses = Some(code);
+        let denial = admission(&server, None).decide(new_key(), false).await.unwrap_err();
+        assert_eq!((denial.reason, denial.passing), ("ApiServerUnavailable", passing), "{code}");
+        assert_eq!(denial.message, format!("a slot could not be kept: {code} Invalid; {way_out}"));
     }
 }
 

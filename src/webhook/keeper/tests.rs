@@ -54,6 +54,12 @@ impl Stripped {
     }
 }
 
+/// An API server that never answers.
+fn silent() -> Client {
+    let never = |_: Request<Body>| std::future::pending::<Result<Response<Body>, kube::Error>>();
+    Client::new(tower::service_fn(never), "bags-system")
+}
+
 fn keeper(client: Client, watching: Client, configuration: Option<&str>) -> Keeper {
     Keeper {
         client,
@@ -79,10 +85,6 @@ const LIVES: Lives = Lives {
 #[tokio::test(start_paused = true)]
 #[expect(clippy::disallowed_methods, reason = "a virtual clock")]
 async fn an_api_server_that_does_not_answer_does_not_hold_the_end_up() {
-    let silent = || {
-        let never = |_: Request<Body>| std::future::pending::<Result<Response<Body>, kube::Error>>();
-        Client::new(tower::service_fn(never), "bags-system")
-    };
     let stop = CancellationToken::new();
     let begun = tokio::time::Instant::now();
     let cancel = async {
@@ -107,17 +109,18 @@ async fn a_secret_that_does_not_stay_as_it_was_written_is_written_once_a_second(
     assert_eq!(server.writes.load(Ordering::Relaxed), 6, "within six seconds");
 }
 
-/// An API server with nothing but a Secret, which is as it was last written.
+/// An API server with nothing but a Secret, which is as it was last written, and how often it was read.
 #[derive(Clone, Default)]
-struct Stored(Arc<Mutex<Value>>);
+struct Stored(Arc<Mutex<Value>>, Arc<AtomicUsize>);
 
 impl Stored {
     fn client(&self) -> Client {
         let this = self.clone();
         answering(move |method, _, body| {
             let mut secret = this.0.lock().unwrap();
-            if *method != Method::GET {
-                *secret = serde_json::from_slice(body).unwrap();
+            match *method == Method::GET {
+                true => _ = this.1.fetch_add(1, Ordering::Relaxed),
+                false => *secret = serde_json::from_slice(body).unwrap(),
             }
             match secret.is_null() {
                 true => {
@@ -157,6 +160,30 @@ async fn authorities_whose_secret_is_lost_stay_trusted_until_another_one_has_tak
         *server.0.lock().unwrap() = json!(null);
         keeper.turn(&mut Memory::default()).await.unwrap();
         assert!(!server.authorities().bundle().contains(&bundle));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hears_of_nothing_looks_twice_within_a_settling_time() {
+    for (settle, within, expected) in [
+        (Duration::from_mins(1), Duration::from_secs(125), 4_usize),
+        (Duration::from_mins(10), Duration::from_secs(610), 2),
+        (Duration::from_hours(1), Duration::from_secs(610), 2),
+        // Not without a pause.
+        (Duration::ZERO, Duration::from_millis(10_500), 10),
+    ] {
+        let server = Stored::default();
+        let lives = Lives { settle, ..LIVES };
+        let keeper = Keeper { lives, ..keeper(server.client(), silent(), None) };
+        let stop = CancellationToken::new();
+        let cancel = async {
+            pass(within).await;
+            stop.cancel();
+        };
+        tokio::join!(keeper.run(stop.clone()), cancel);
+        // The first look finds nothing, the second one what was made of that, and a step of its own is looked at once more.
+        let looks = server.1.load(Ordering::Relaxed);
+        assert!((2 + expected..=4 + expected).contains(&looks), "{settle:?}: {looks}");
     }
 }
 

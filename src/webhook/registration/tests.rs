@@ -178,6 +178,10 @@ async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook()
         json!({"rules": [rule]})
     };
     let url = |url: &str| json!({"clientConfig": {"url": url}});
+    let path = |path: Value| {
+        let service = json!({"name": "bags-operator-webhook", "namespace": "bags-system", "path": path});
+        json!({"clientConfig": {"service": service}})
+    };
     let condition = json!([{"name": "not-gitops", "expression": "request.userInfo.username != 'gitops'"}]);
     for (what, over, gap) in [
         ("as the chart renders it", json!({}), None),
@@ -188,6 +192,7 @@ async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook()
         ),
         ("by an address of ours", url("https://127.0.0.1:8443/admit"), None),
         ("by an address of ours that stands in brackets", url("https://[::1]:8443/admit"), None),
+        ("with a slash at the end, which is not sent", url("https://127.0.0.1:8443/admit/"), None),
         (
             "everything that is created",
             rule(json!({"apiGroups": ["*"], "resources": ["*/*"], "operations": ["*"]})),
@@ -199,6 +204,9 @@ async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook()
             Some("a.b.svc"),
         ),
         ("somebody else's address", url("https://10.0.0.1:8443/admit"), Some("10.0.0.1")),
+        ("another path", path(json!("/validate")), Some("calls path \"/validate\"")),
+        ("no path", path(json!(null)), Some("calls path \"/\"")),
+        ("an address of ours without a path", url("https://127.0.0.1:8443"), Some("calls path \"/\"")),
         ("no rule", json!({"rules": []}), Some("no rule")),
         ("another group", rule(json!({"apiGroups": ["apps"]})), Some("no rule")),
         ("another version", rule(json!({"apiVersions": ["v1"]})), Some("no rule")),
@@ -225,6 +233,10 @@ async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook()
                 (Look::Settled(Registration::Incomplete(name, words)), Some(gap)) => {
                     assert_eq!(name, "bags-operator", "{what}");
                     assert!(words.contains(gap), "{what}: {words}");
+                    let none = gap.starts_with("calls path");
+                    assert_eq!(words.contains("no ApiKey can be made; call /admit"), none, "{what}: {words}");
+                    let past = !none && !words.contains("which is not the operator's");
+                    assert_eq!(words.contains("it waits without a key"), past, "{what}: {words}");
                 }
                 _ => panic!("{what}: {looked:?}"),
             }

@@ -416,27 +416,40 @@ fn one_that_waits_for_the_name_of_its_secret_keeps_no_place() {
     assert!(reserves(&ask(&account, &new_key(), &[another_namespace])));
 }
 
-/// An account as an accountant would draw it: each box is one key that Bags counts, or may have to.
-fn boxes(slots: &[Slot], unmanaged: usize, reserve: usize) -> usize {
-    let mut owners: Vec<&str> = Vec::new();
-    let (mut first, mut further, mut left) = (0, 0, 0);
-    for slot in slots {
-        if slot.state == SlotState::Released {
-            left += 1;
-        } else if owners.contains(&slot.owner.uid.as_str()) {
-            further += 1;
-        } else {
-            owners.push(&slot.owner.uid);
-            first += 1;
+/// A box of an account: room for one key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Box {
+    Free,
+    KeptForRotations,
+    Full,
+}
+
+/// How many newcomers an account has boxes for, found by putting every key into one. A second key of somebody goes where room is kept
+/// for it; what finds no box lies beside them, and takes nobody's place.
+fn boxes_left(limit: usize, slots: &[Slot], unmanaged: usize, reserve: usize) -> usize {
+    let mut boxes: Vec<Box> =
+        (0..limit).map(|n| if n < reserve { Box::KeptForRotations } else { Box::Free }).collect();
+    let mut put = |into: &[Box]| {
+        let found = into.iter().find_map(|kind| boxes.iter().position(|one| one == kind));
+        if let Some(found) = found {
+            boxes[found] = Box::Full;
         }
+    };
+    let mut owners: Vec<&str> = Vec::new();
+    for slot in slots {
+        let second = slot.state != SlotState::Released && owners.contains(&slot.owner.uid.as_str());
+        if slot.state != SlotState::Released {
+            owners.push(&slot.owner.uid);
+        }
+        put(if second { &[Box::KeptForRotations, Box::Free] } else { &[Box::Free] });
     }
-    // A further slot is one that was kept for rotations; only those beyond the kept ones are more.
-    first + left + unmanaged + if further > reserve { further } else { reserve }
+    (0..unmanaged).for_each(|_| put(&[Box::Free]));
+    boxes.iter().filter(|one| **one == Box::Free).count()
 }
 
 proptest! {
     #[test]
-    fn admission_counts_as_an_accountant_would(
+    fn as_many_are_admitted_as_there_are_boxes_left(
         owners in proptest::collection::vec((0_usize..12, 0_usize..7), 0..24),
         limit in 1_usize..14, reserve in 0_usize..4, unmanaged in 0_usize..4, waiting in 0_usize..4,
     ) {
@@ -451,7 +464,7 @@ proptest! {
         );
         let waiting: Vec<ApiKey> = (0..waiting).map(|n| other(50 + n, |_| {})).collect();
         let verdict = ask(&account, &new_key(), &waiting);
-        let free = limit.saturating_sub(boxes(&slots, unmanaged, reserve));
+        let free = boxes_left(limit, &slots, unmanaged, reserve);
         prop_assert_eq!(reserves(&verdict), waiting.len() < free, "{:?}", verdict);
         // One after the other, exactly as many are admitted as there are boxes left.
         let mut ledger = Ledger::of(account.status.as_ref());

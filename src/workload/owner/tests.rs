@@ -62,6 +62,26 @@ async fn what_controls_a_pod_itself_is_known_without_a_request() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_object_can_have_is_nobodys() {
+    assert!(["web", "web-5d4f", "shop.web-2"].into_iter().all(is_name));
+    let long = "a".repeat(254);
+    for name in ["a b", "../x", "x?y", "", ".", "..", "x/y", "x..y", "x%2Fy", "\u{fc}", long.as_str()] {
+        let (client, came) = server(|_, _| failure(500, "InternalError"));
+        for (api_version, kind) in
+            [("apps/v1", "ReplicaSet"), ("apps/v1", "StatefulSet"), ("batch/v1", "Job")]
+        {
+            let set = of(api_version, kind, name);
+            let found = owner(client.clone(), "shop", Some(&set), &OwnerCache::default()).await.unwrap();
+            assert_eq!(found, unknown(kind, name));
+        }
+        // A ReplicaSet's owner is written by people as well.
+        let wanted = reference(WorkloadKind::Deployment, name);
+        assert_eq!(read(client, "shop", &wanted).await.unwrap(), None, "{name}");
+        assert!(came.lock().unwrap().is_empty(), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn behind_a_replica_set_is_whatever_controls_it() {
     let mut friend = controller("apps/v1", "Deployment", "friend");
     friend["controller"] = json!(false);

@@ -55,6 +55,16 @@ fn underway(name: &str) -> Value {
     with(marked(deployment(name), MARK), "/status/updatedReplicas", json!(1))
 }
 
+fn recreated(deployment: Value) -> Value {
+    with(deployment, "/spec/strategy", json!({"type": "Recreate"}))
+}
+
+/// Marked, and somebody wants no pods of it.
+fn empty(name: &str) -> Value {
+    let none = json!({"observedGeneration": 3});
+    with(with(marked(deployment(name), MARK), "/spec/replicas", json!(0)), "/status", none)
+}
+
 fn broken(deployment: Value) -> Value {
     let condition = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded",
                             "message": "timed out"}]);
@@ -100,6 +110,20 @@ fn one_workload_goes_first_and_the_others_only_after_it_is_done() {
 }
 
 #[test]
+fn a_canary_without_pods_has_shown_nothing() {
+    let empty = |name| consumer(empty(name), false);
+    let plan = planned(&[empty("a"), fresh("b"), fresh("c")], 2);
+    assert_eq!(
+        (names(&plan.done), names(&plan.mark), names(&plan.waiting)),
+        (vec!["a"], vec!["b"], vec!["c"])
+    );
+    let plan = planned(&[empty("a"), empty("b"), fresh("c"), fresh("d")], 2);
+    assert_eq!((names(&plan.mark), names(&plan.waiting)), (vec!["c"], vec!["d"]), "one after the other");
+    let plan = planned(&[empty("a"), done("b"), fresh("c"), fresh("d")], 2);
+    assert_eq!((names(&plan.mark), names(&plan.waiting)), (vec!["c", "d"], vec![]), "another one came up");
+}
+
+#[test]
 fn after_a_failed_restart_nothing_more_is_marked() {
     let failed = consumer(broken(marked(deployment("b"), MARK)), true);
     let plan = planned(&[done("a"), failed, fresh("c")], 9);
@@ -142,9 +166,9 @@ fn on_the_way_back_what_is_not_well_is_restarted_first() {
 
 #[test]
 fn what_ends_its_old_pods_first_is_down_until_it_is_up() {
-    let recreated = |deployment: Value| with(deployment, "/spec/strategy", json!({"type": "Recreate"}));
     let down = |deployment: Value| names(&planned(&[consumer(deployment, false)], 2).down).len();
     assert_eq!(down(recreated(underway("a"))), 1);
+    assert_eq!(down(with(recreated(underway("a")), "/spec/paused", true.into())), 1, "somebody holds it up");
     assert_eq!(down(underway("a")), 0, "its old pods wait for the new ones");
     assert_eq!(down(recreated(marked(deployment("a"), MARK))), 0, "it is up");
     let on_nodes = |count: i32| {
@@ -180,8 +204,8 @@ fn one_that_had_come_up_does_not_keep_the_others_from_it_when_a_pod_is_missing_l
 fn one_that_ended_its_only_pod_has_not_come_up_before_the_next_one_is_there() {
     // As its controller leaves it while the old pod ends: what it says is of the rollout before.
     let ended = json!({"observedGeneration": 3, "conditions": deployment("a")["status"]["conditions"]});
-    let recreated = with(with(marked(deployment("a"), MARK), "/spec/replicas", json!(1)), "/status", ended);
-    let plan = planned(&[consumer(recreated, true), fresh("b")], 2);
+    let one = with(with(marked(deployment("a"), MARK), "/spec/replicas", json!(1)), "/status", ended);
+    let plan = planned(&[consumer(one, true), fresh("b")], 2);
     assert_eq!((names(&plan.underway), names(&plan.done), names(&plan.mark)), (vec!["a"], vec![], vec![]));
 }
 
@@ -243,9 +267,41 @@ fn a_workload_that_this_process_just_marked_is_not_marked_again_and_holds_its_pl
 }
 
 #[test]
+fn a_workload_that_this_process_marked_a_while_ago_is_marked_once_more_where_it_has_stale_pods() {
+    let resting = BTreeMap::from([(deployment_ref("a"), Rest::Over)]);
+    let terms = Terms { max_concurrent: 9, allow_gap: true, back: false, resting: &resting };
+    let plan = plan(&[fresh("a"), fresh("b")], API_KEY, MARK, &terms);
+    assert_eq!((names(&plan.mark), names(&plan.waiting)), (vec!["a"], vec!["b"]));
+    assert_eq!((names(&plan.underway), names(&plan.done)), (vec![], vec![]));
+}
+
+#[test]
+fn one_that_is_not_up_stays_under_way_where_its_mark_is_taken_away() {
+    let untold = with(deployment("a"), "/status/conditions", Value::Null);
+    let not_up = recreated(with(untold, "/status/updatedReplicas", json!(1)));
+    let planned = |workload: &Value, why: Rest| {
+        let resting = BTreeMap::from([(deployment_ref("a"), why)]);
+        let terms = Terms { max_concurrent: 2, allow_gap: true, back: false, resting: &resting };
+        plan(&[consumer(workload.clone(), false), fresh("b")], API_KEY, MARK, &terms)
+    };
+    for rest in [Rest::Pause, Rest::Over, Rest::Spent] {
+        let plan = planned(&not_up, rest.clone());
+        assert_eq!((names(&plan.underway), names(&plan.down)), (vec!["a"], vec!["a"]), "{rest:?}");
+        assert_eq!((names(&plan.mark), names(&plan.waiting)), (vec![], vec!["b"]), "{rest:?}");
+        let plan = planned(&recreated(broken(deployment("a"))), rest.clone());
+        assert!(plan.failed.iter().all(|failure| failure.of_mark) && plan.failed.len() == 1, "{rest:?}");
+        assert_eq!(names(&plan.mark), Vec::<&str>::new(), "{rest:?}: it does not come up");
+        let plan = planned(&deployment("a"), rest.clone());
+        assert_eq!((names(&plan.done), names(&plan.mark)), (vec!["a"], vec!["b"]), "{rest:?}: it is up");
+    }
+    // It was never marked.
+    let plan = planned(&not_up, Rest::Refused("denied".to_owned()));
+    assert_eq!((names(&plan.underway), names(&plan.mark)), (vec![], vec!["b"]));
+}
+
+#[test]
 fn who_would_be_stopped_is_restarted_only_where_that_is_allowed() {
-    let recreate =
-        |stale| consumer(with(deployment("a"), "/spec/strategy", json!({"type": "Recreate"})), stale);
+    let recreate = |stale| consumer(recreated(deployment("a")), stale);
     let planned = |stale, allow_gap| {
         let terms = Terms { max_concurrent: 9, allow_gap, back: false, resting: &BTreeMap::new() };
         plan(&[recreate(stale), fresh("b")], API_KEY, MARK, &terms)

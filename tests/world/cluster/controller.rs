@@ -40,6 +40,8 @@ pub(super) struct Workload {
     pub(super) wanted_again: bool,
     /// How far a roll-out was when it last moved, and when it has taken too long.
     progress: (Progress, Option<Instant>),
+    /// Whether its roll-out is told to go on, and since when that is told.
+    progressing: Option<(bool, String)>,
 }
 
 /// New pods, ready ones among them, and all pods.
@@ -77,6 +79,7 @@ impl Workload {
             first_value: None,
             wanted_again: false,
             progress: ((0, 0, 0), None),
+            progressing: None,
             consumer,
         }
     }
@@ -318,6 +321,7 @@ impl State {
         let wanted = asked.replicas;
         let complete = new == wanted && pods.len() == wanted && ready == wanted;
         let progress = (new, ready_of(asked.revision), pods.len());
+        let stamp = self.stamp();
         let workload = &mut self.workloads[index];
         let stalled = workload.has_stalled(progress, (complete, asked.paused()), now);
         let progressing = match (complete, stalled) {
@@ -325,6 +329,10 @@ impl State {
             (false, true) => (false, "ProgressDeadlineExceeded"),
             (false, false) => (true, "ReplicaSetUpdated"),
         };
+        // As the real one has it: another reason of the same word keeps the time.
+        let known = workload.progressing.take().filter(|(goes_on, _)| *goes_on == progressing.0);
+        let since = known.map_or(stamp, |(_, since)| since);
+        workload.progressing = Some((progressing.0, since.clone()));
         let name = workload.consumer.name.clone();
         let available =
             if ready >= wanted { "MinimumReplicasAvailable" } else { "MinimumReplicasUnavailable" };
@@ -333,7 +341,10 @@ impl State {
             "readyReplicas": ready, "availableReplicas": ready, "unavailableReplicas": pods.len() - ready,
             "conditions": [
                 {"type": "Available", "status": word(ready >= wanted), "reason": available},
-                {"type": "Progressing", "status": word(progressing.0), "reason": progressing.1},
+                {
+                    "type": "Progressing", "status": word(progressing.0), "reason": progressing.1,
+                    "lastTransitionTime": since,
+                },
             ],
         });
         self.write_status("deployments", &name, status);

@@ -9,6 +9,7 @@ use bags_operator::{
     api::{
         ApiKey,
         account::{Slot, SlotState},
+        annotation,
         apikey::RotationWindow,
         mark,
     },
@@ -38,22 +39,22 @@ const GIVES_UP: usize = 3;
 const WHOLE_SECONDS: Duration = Duration::from_secs(2);
 
 impl Oracle {
-    /// Names of the keys that are let in no more since this was last asked.
-    pub(super) fn newly_dead(&mut self, scene: &Scene) -> Vec<String> {
+    /// Ids and names of the keys that are let in no more since this was last asked.
+    pub(super) fn newly_dead(&mut self, scene: &Scene) -> Vec<(String, String)> {
         let before = std::mem::replace(&mut self.alive, scene.all_living_keys());
-        before.into_iter().filter(|(id, _)| !self.alive.contains_key(id)).map(|(_, name)| name).collect()
+        before.into_iter().filter(|(id, _)| !self.alive.contains_key(id)).collect()
     }
 
     /// Keys may have died, and not by people.
     pub(crate) fn keys_died(&mut self, scene: &Scene) {
-        for name in self.newly_dead(scene).into_iter().filter(|name| name.contains(MARK)) {
+        for (_, name) in self.newly_dead(scene).into_iter().filter(|(_, name)| name.contains(MARK)) {
             self.nobody_holds(&name, scene);
         }
     }
 
     /// People may have revoked keys.
     pub(super) fn keys_died_by_people(&mut self, scene: &Scene, now: Timestamp) {
-        for name in self.newly_dead(scene).into_iter().filter(|name| name.contains(MARK)) {
+        for (_, name) in self.newly_dead(scene).into_iter().filter(|(_, name)| name.contains(MARK)) {
             // A person who revokes what the operator asks to have revoked only does as told.
             let attempt = attempt_in(&name);
             self.died.insert(attempt.to_owned(), now);
@@ -95,7 +96,7 @@ impl Oracle {
 /// I9.
 impl Oracle {
     /// A workload was patched: by a mark and nothing else, once for each switch.
-    pub(super) fn restarted(&mut self, request: &Request<Payload>, scene: &Scene) {
+    pub(super) fn restarted(&mut self, request: &Request<Payload>, scene: &Scene, now: Timestamp) {
         let path = request.uri().path();
         if !path.contains("/apis/apps/v1/") {
             return;
@@ -115,7 +116,7 @@ impl Oracle {
         let key = name.strip_prefix("restart.keys.bags.fm/").unwrap_or_default();
         let key = scene.api.get("apikeys", TENANT, key);
         let uid = key.as_ref().and_then(|key| key["metadata"]["uid"].as_str()).unwrap_or_default();
-        self.is_allowed(path, key.as_deref(), scene);
+        self.is_allowed(path, key.as_deref(), scene, now);
         let switch = self.ledger.current(uid).and_then(|slot| slot.published).unwrap_or_default();
         if self.marks.insert((path.to_owned(), name.clone()), switch) == Some(switch) {
             self.blame(format!("I9: {path} was restarted twice for one switch"));
@@ -149,14 +150,28 @@ impl Oracle {
         }
     }
 
-    /// A workload whose pods all end before new ones are made is restarted only where the ApiKey says so.
-    fn is_allowed(&mut self, path: &str, key: Option<&Value>, scene: &Scene) {
+    /// A workload whose pods may all be missing before new ones are ready is restarted only where the ApiKey says so; one that is its
+    /// owner's alone, or of an ApiKey that wants nothing restarted, not at all.
+    fn is_allowed(&mut self, path: &str, key: Option<&Value>, scene: &Scene, now: Timestamp) {
         let mut parts = path.rsplit('/');
         let (Some(workload), Some(resource)) = (parts.next(), parts.next()) else { return };
-        let stops = scene
-            .api
-            .get(resource, TENANT, workload)
-            .is_some_and(|object| object["spec"]["strategy"]["type"] == "Recreate");
+        let Some(object) = scene.api.get(resource, TENANT, workload) else { return };
+        let left_alone = |metadata: &Value| metadata["annotations"][annotation::RESTART] == "false";
+        if left_alone(&object["metadata"]) || left_alone(&object["spec"]["template"]["metadata"]) {
+            self.blame(format!("{path} was restarted, which is not the operator's to restart"));
+        }
+        let heard = key.filter(|key| self.was_heard(key, now)).map(|key| &key["spec"]);
+        if heard.is_some_and(|spec| spec["rollout"]["restart"] == "None") {
+            self.blame(format!("{path} was restarted, and its ApiKey wants nothing restarted"));
+        }
+        if heard.is_some_and(|spec| spec["suspend"] == true) {
+            self.blame(format!("{path} was restarted, and its ApiKey is suspended"));
+        }
+        let strategy = &object["spec"]["strategy"];
+        let missing = strategy["rollingUpdate"]["maxUnavailable"].as_u64().unwrap_or_default();
+        let wanted = object["spec"]["replicas"].as_u64().unwrap_or(1);
+        let all = resource == "deployments" && wanted > 0 && missing >= wanted;
+        let stops = all || strategy["type"] == "Recreate";
         if stops && key.is_none_or(|key| key["spec"]["rollout"]["allowGap"] != true) {
             self.blame(format!("{path} was stopped by a restart, and nobody had allowed that"));
         }
@@ -222,6 +237,9 @@ impl Oracle {
             if self.attempt_of(&held.value) == Some(attempt.as_str()) {
                 self.blame(format!("I3: {attempt} was condemned while {} holds it", held.pod));
             }
+        }
+        if owner["spec"]["suspend"] == true && self.was_heard(owner, slot.since) {
+            self.blame(format!("I3: {attempt} was condemned, and its ApiKey is suspended"));
         }
         let Ok(key) = ApiKey::deserialize(owner) else { return };
         let rotation = key.rotation();

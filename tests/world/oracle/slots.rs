@@ -69,6 +69,7 @@ impl Oracle {
         self.no_value_can_arrive(&before, &after, scene);
         if waiver != Waiver::Rebuild {
             self.places_are_kept_rightly(&before, &after, &terms.room, scene);
+            self.all_have_room(&before, &after, &account);
             self.licences_are_allowed(&before, &after, &account);
             self.begins_in_a_window(&before, &after, scene, now);
         }
@@ -129,6 +130,30 @@ impl Oracle {
         }
     }
 
+    /// A place more is kept only within the limit. These sums are not the operator's own: `used` is every slot and every key
+    /// made elsewhere, and of those who have slots beside a free one for a rotation nobody else gets one.
+    fn all_have_room(&mut self, before: &Ledger, after: &Ledger, account: &BagsAccount) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let elsewhere = account.status.as_ref().and_then(|status| status.capacity.as_ref());
+        let elsewhere = elsewhere.map_or(0, |capacity| capacity.unmanaged);
+        let (then, now) = (count(before.slots.len()), count(after.slots.len()));
+        let limit = account.spec.limit.unwrap_or(10);
+        if now > then && now + elsewhere > limit {
+            self.blame(format!(
+                "I4: a place is kept beyond the limit of {limit}: {now} slots, {elsewhere} elsewhere"
+            ));
+        }
+        let owners = |ledger: &Ledger| {
+            let uids = ledger.slots.iter().map(|slot| slot.owner.uid.clone());
+            count(uids.collect::<std::collections::BTreeSet<_>>().len())
+        };
+        let reserve = account.spec.rotation_reserve.unwrap_or(1);
+        let further = now - owners(after);
+        if owners(after) > owners(before) && owners(after) + elsewhere + reserve.max(further) > limit {
+            self.blame("admission: a first place is kept, and none is left for rotations".to_owned());
+        }
+    }
+
     /// A licence is given in this installation's ledger, and by an account that allows the ApiKey's namespace and environment,
     /// as both stand there in that very write. What allows by labels is not judged: those are another object's, and may
     /// change at the same moment.
@@ -176,7 +201,13 @@ impl Oracle {
         let owner = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
         let owner = owner.filter(|owner| owner["metadata"]["uid"].as_str() == Some(slot.owner.uid.as_str()));
         let namespace = scene.api.get("namespaces", "", &slot.owner.namespace);
+        let gone = namespace.is_none();
         let going = namespace.is_none_or(|it| !it["metadata"]["deletionTimestamp"].is_null());
+        let deleted_at = owner.as_ref().and_then(|owner| owner["metadata"]["deletionTimestamp"].as_str());
+        let deleted_at = deleted_at.and_then(|at| at.parse::<Timestamp>().ok());
+        // Before that, what runs there has to end as anywhere else.
+        let handed_over =
+            going && deleted_at.is_some_and(|at| elapsed(at, slot.since) >= self.timings.handover);
         let account = scene.api.get("bagsaccounts", "", ACCOUNT);
         let let_go = account.is_some_and(|account| {
             let said = account["metadata"]["annotations"][annotation::REVOKE].as_str().unwrap_or_default();
@@ -188,7 +219,7 @@ impl Oracle {
                 let word = !owner["metadata"]["annotations"][annotation::DELETE_NOW].is_null();
                 // Nobody lets it go: then nobody may hold it.
                 match deleting {
-                    true if word || going => true,
+                    true if word || handed_over => true,
                     true => {
                         self.deleted.insert(attempt);
                         return self.unread(slot, &owner, scene);
@@ -197,7 +228,7 @@ impl Oracle {
                 }
             }
             // Whose gate was passed before stays so, also where the ledger was lost since and has it as alive again.
-            None => going || let_go || self.excused.contains(&attempt) || self.deleted.contains(&attempt),
+            None => gone || let_go || self.excused.contains(&attempt) || self.deleted.contains(&attempt),
         };
         if allowed {
             self.excused.insert(attempt.clone());

@@ -197,6 +197,17 @@ pub(crate) fn in_the_middle() -> Vec<Workflow> {
             .then(minutes(120), "give both up", |scene| scene.delete_now("web"))
             .ends(NOTHING_IS_LEFT),
         ends(
+            asked(Workflow::new("rotated once all pods may be missing", Ways::Token).key("web").consumer(
+                Consumer::of("web", Kind::Deployment, Reads::Env).strategy(
+                    json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 2}}),
+                ),
+            ))
+            .then(minutes(20), "allow the gap", |scene| {
+                scene.edit_key("web", |spec| spec["rollout"]["allowGap"] = json!(true));
+            }),
+        )
+        .ends(TWO_HOLD),
+        ends(
             asked(Workflow::new("rotated once a gap is allowed", Ways::Token).key("web").consumer(
                 Consumer::of("web", Kind::Deployment, Reads::Env).strategy(json!({"type": "Recreate"})),
             ))

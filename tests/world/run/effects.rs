@@ -72,6 +72,10 @@ impl Run<'_> {
                 self.held.push((label.incarnation, Held::Kube(answer, response)));
                 self.freeze(label.incarnation)
             }
+            Some(Fault::FreezeAlone) => {
+                self.held.push((label.incarnation, Held::Kube(answer, response)));
+                self.freeze_alone(label.incarnation)
+            }
             _ => {
                 let _ = answer.send(response);
                 word
@@ -95,7 +99,7 @@ impl Run<'_> {
             _ => false,
         };
         if !unsent {
-            self.oracle.bags_sent(&request, self.clock.wall());
+            self.oracle.bags_sent(&request, &self.scene, self.clock.wall());
         }
         if away {
             return self.bags_is_away(label, answer, fault);
@@ -146,6 +150,10 @@ impl Run<'_> {
                 self.held.push((label.incarnation, Held::Bags(answer, Ok(whole()))));
                 self.freeze(label.incarnation)
             }
+            Some(Fault::FreezeAlone) => {
+                self.held.push((label.incarnation, Held::Bags(answer, Ok(whole()))));
+                self.freeze_alone(label.incarnation)
+            }
             Some(Fault::DoneServerError) => {
                 let _ = answer
                     .send(Ok(enveloped(500, json!({"success": false, "error": "Internal server error"}))));
@@ -187,6 +195,10 @@ impl Run<'_> {
                 self.held.push((label.incarnation, Held::Bags(answer, refusal())));
                 self.freeze(label.incarnation)
             }
+            Some(Fault::FreezeAlone) => {
+                self.held.push((label.incarnation, Held::Bags(answer, refusal())));
+                self.freeze_alone(label.incarnation)
+            }
             Some(Fault::DoneNoAnswer | Fault::Slow) => {
                 let unsent = Request::new(bags::Body::default());
                 self.held.push((label.incarnation, Held::Never(Sent::Bags(unsent, answer))));
@@ -221,6 +233,9 @@ impl Run<'_> {
         };
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        // Nobody says in which order a list comes.
+        let turned = path == "/api/v1/agent/dev/keys" && label.occurrence.is_multiple_of(2);
+        let body = if turned { the_other_way_round(body) } else { body };
         if let Some(value) = asked.filter(|_| parts.status == StatusCode::OK) {
             self.oracle.answered(&value);
         }
@@ -245,6 +260,14 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// A list of keys, the last one first; whatever else it is, as it is.
+fn the_other_way_round(body: Bytes) -> Bytes {
+    let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else { return body };
+    let Some(keys) = answer["response"].as_array_mut() else { return body };
+    keys.reverse();
+    answer.to_string().into_bytes().into()
 }
 
 /// So many pods come in one answer: no namespace here has as many as the operator asks for.
@@ -289,6 +312,7 @@ fn instead(fault: Fault, now: jiff::Timestamp) -> Option<(u16, Value)> {
             Some((429, body))
         }
         Fault::Unavailable => Some((503, Value::Null)),
+        Fault::Pretended => Some((200, json!({"success": true, "response": {"status": "revoked"}}))),
         _ => None,
     }
 }

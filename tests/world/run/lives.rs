@@ -36,13 +36,22 @@ impl Run<'_> {
 
     /// A process stands still: another one takes over.
     pub(super) fn freeze(&mut self, incarnation: u32) -> String {
+        self.freeze_for(incarnation, fault::RESTART)
+    }
+
+    /// A process stands still, and nobody takes over before it goes on.
+    pub(super) fn freeze_alone(&mut self, incarnation: u32) -> String {
+        self.freeze_for(incarnation, fault::FREEZE + fault::RESTART)
+    }
+
+    fn freeze_for(&mut self, incarnation: u32, away: Duration) -> String {
         self.oracle.stands_still();
         for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
             process.freeze();
             process.retired = true;
         }
         self.timers.push((self.now() + fault::FREEZE, Timer::Thaw(incarnation)));
-        self.replace(self.role_of(incarnation), fault::RESTART);
+        self.replace(self.role_of(incarnation), away);
         format!("process {incarnation} stands still")
     }
 

@@ -1,6 +1,9 @@
 //! What happens outside of the cluster: at Bags, on the way there, and to whoever copied a key.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{Scene, secret_of};
 
@@ -8,7 +11,18 @@ impl Scene {
     /// Somebody makes a key on Bags' page.
     pub(crate) fn make_key_elsewhere(&self) {
         let count = self.sandbox.keys().len();
-        let _ = self.sandbox.make_key(&self.user, &format!("Made-By-Hand-{count}"));
+        self.make_key_called(&format!("Made-By-Hand-{count}"));
+    }
+
+    fn make_key_called(&self, name: &str) {
+        if let Ok(made) = self.sandbox.make_key(&self.user, name) {
+            self.by_hand.lock().unwrap_or_else(PoisonError::into_inner).push(made.id);
+        }
+    }
+
+    /// Whether people made a key on the page.
+    pub(crate) fn is_by_hand(&self, id: &str) -> bool {
+        self.by_hand.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known == id)
     }
 
     /// Somebody revokes the oldest key that was made on the page.

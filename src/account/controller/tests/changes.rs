@@ -70,7 +70,9 @@ async fn an_account_that_went_while_nobody_watched_leaves_no_metric_and_one_that
  {
     let stage = stage(true, vec![]);
     let accounts = stage.world().accounts.as_reader();
-    let (wake, _keys, _accounts) = Wake::new(stage.keys.as_reader(), accounts, stage.context.clone());
+    let secrets = stage.world().stored.as_reader();
+    let (wake, _keys, _accounts) =
+        Wake::new(stage.keys.as_reader(), accounts, secrets, stage.context.clone());
     let watched = |event: &watcher::Event<BagsAccount>| {
         stage.world().accounts.apply_watcher_event(event);
         wake.by_account(event);
@@ -95,7 +97,9 @@ async fn when_an_apikey_waits_no_more_those_who_wait_are_woken_and_those_with_a_
         stage.owner_of(n, account);
     }
     let accounts = stage.world().accounts.as_reader();
-    let (wake, mut woken, _accounts) = Wake::new(stage.keys.as_reader(), accounts, stage.context.clone());
+    let secrets = stage.world().stored.as_reader();
+    let (wake, mut woken, _accounts) =
+        Wake::new(stage.keys.as_reader(), accounts, secrets, stage.context.clone());
     let keys = stage.keys.as_reader();
     let named = |n: usize| {
         let found = keys.find(|key| key.name_any() == owner(n).name);

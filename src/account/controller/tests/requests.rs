@@ -74,6 +74,44 @@ async fn a_list_is_shared_while_it_is_young_and_of_the_same_token() {
     assert_eq!(lists(), 3, "the last one may be another user's");
 }
 
+/// Somebody puts another token into the account's Secret.
+fn put_another_token(stage: &Stage) {
+    let token = json!({
+        "metadata": {"name": "bags-main", "namespace": "bags", "resourceVersion": "2"},
+        "data": {"token": k8s_openapi::ByteString(b"another-for-tests".to_vec())},
+    });
+    let token = watcher::Event::Apply(serde_json::from_value(token).unwrap());
+    stage.world().stored.apply_watcher_event(&token);
+}
+
+#[tokio::test]
+async fn a_list_by_a_former_token_says_nothing_of_the_next_one() {
+    let stage = stage(true, vec![]);
+    reconcile(&stage.context, "main").await;
+    stage.world().refuses_token = true;
+    // The list of this run serves nobody any more.
+    *stage.clock.passed.lock().unwrap() += Duration::from_secs(1);
+    let account = stage.world().account.clone();
+    let memory = stage.context.memory_of("main", &account);
+    let credentials = stage.context.credentials(&account).unwrap();
+    let fresh = || listing::fresh(&stage.context, &account, &memory, &credentials, Duration::ZERO);
+    let accepted = || condition(&stage.world(), "CredentialsValid").map(|told| told.status.clone());
+    let held = memory.lists.lock().await;
+    let mut former = Box::pin(fresh());
+    assert!(former.as_mut().now_or_never().is_none(), "somebody else's list is under way");
+    put_another_token(&stage);
+    let mut next = Box::pin(reconcile(&stage.context, "main"));
+    assert!(next.as_mut().now_or_never().is_none(), "it waits for what the former token is told");
+    drop(held);
+    let (former, _) = tokio::join!(former, next);
+    assert!(former.is_err(), "the former token is refused");
+    assert_eq!(accepted().as_deref(), Some("True"));
+    // Who began with the former one may come even later.
+    assert!(fresh().await.is_err());
+    reconcile(&stage.context, "main").await;
+    assert_eq!(accepted().as_deref(), Some("True"));
+}
+
 #[tokio::test]
 async fn an_account_waits_for_its_own_pause_and_for_that_of_all() {
     let stage = stage(true, vec![]);
@@ -152,12 +190,7 @@ async fn a_refused_token_is_told_and_forgotten_when_its_secret_changes() {
     let requests = stage.world().requests.len();
     reconcile(&stage.context, "main").await;
     assert_eq!(stage.world().requests.len(), requests, "a refused token is not tried again at once");
-    let token = json!({
-        "metadata": {"name": "bags-main", "namespace": "bags", "resourceVersion": "2"},
-        "data": {"token": k8s_openapi::ByteString(b"another-for-tests".to_vec())},
-    });
-    let token = watcher::Event::Apply(serde_json::from_value(token).unwrap());
-    stage.world().stored.apply_watcher_event(&token);
+    put_another_token(&stage);
     reconcile(&stage.context, "main").await;
     assert_eq!(condition(&stage.world(), "CredentialsValid").unwrap().status, "True");
     assert_eq!(condition(&stage.world(), "Ready").unwrap().status, "True");

@@ -108,26 +108,61 @@ async fn a_key_of_another_user_does_not_take_the_revocation_from_the_others() {
 
 #[tokio::test]
 async fn a_404_for_a_key_that_no_list_of_the_token_shows_says_nothing_of_the_endpoint() {
-    let (lost, dying) = (aged(0, SlotState::Revoking), aged(1, SlotState::Revoking));
-    let live = aged(2, SlotState::Live);
-    let mut stage = stage(true, vec![live.clone()]);
-    stage.owner(2);
-    stage.key(&lost, None);
-    stage.key(&dying, Some(true));
-    stage.key(&live, Some(true));
-    stage.world().keys[0].theirs = true;
-    // A list is known before anything is revoked, and nobody knows whose the first key is.
+    for listed_before in [true, false] {
+        let (lost, dying) = (aged(0, SlotState::Revoking), aged(1, SlotState::Revoking));
+        let live = aged(2, SlotState::Live);
+        let mut stage = stage(true, vec![live.clone()]);
+        stage.owner(2);
+        stage.key(&lost, None);
+        stage.key(&dying, Some(true));
+        stage.key(&live, Some(true));
+        // Nobody knows whose the first key is.
+        stage.world().keys[0].theirs = true;
+        if listed_before {
+            reconcile(&stage.context, "main").await;
+        }
+        {
+            let mut world = stage.world();
+            let slots = &mut world.account.status.as_mut().unwrap().slots;
+            *slots = vec![lost, dying, live];
+            world.changed();
+        }
+        let gone = |world: &World| states(world) == [SlotState::Revoking, SlotState::Live];
+        let took = stage.until(MINUTES, gone).await;
+        assert!(took < Duration::from_mins(1), "listed before: {listed_before}: {took:?}");
+        let told = revoking_of(&stage.world());
+        assert_eq!(told, (Capability::Yes, "RevocationRefused".to_owned()), "listed before: {listed_before}");
+    }
+}
+
+#[tokio::test]
+async fn a_typo_in_the_expected_user_delays_no_revocation() {
+    let of_user = |slot: Slot| Slot { user: Some("user-1".into()), ..slot };
+    let (live, other) = (of_user(aged(0, SlotState::Live)), of_user(aged(1, SlotState::Live)));
+    let mut stage = stage(true, vec![live.clone(), other.clone()]);
+    for (n, slot) in [&live, &other].into_iter().enumerate() {
+        stage.owner(n);
+        stage.key(slot, Some(true));
+    }
+    {
+        let mut world = stage.world();
+        world.account.spec.expected_user = Some("typo".into());
+        world.changed();
+    }
     reconcile(&stage.context, "main").await;
+    // What that list showed is older than the question.
+    *stage.clock.passed.lock().unwrap() += Duration::from_secs(10);
+    let since = stage.clock.wall();
     {
         let mut world = stage.world();
         let slots = &mut world.account.status.as_mut().unwrap().slots;
-        *slots = vec![lost, dying, live];
+        slots[0] = Slot { state: SlotState::Revoking, since, ..slots[0].clone() };
         world.changed();
     }
-    let gone = |world: &World| states(world) == [SlotState::Revoking, SlotState::Live];
-    let took = stage.until(MINUTES, gone).await;
+    let took = stage.until(MINUTES, |world| !world.keys[0].alive).await;
     assert!(took < Duration::from_mins(1), "{took:?}");
-    assert_eq!(revoking_of(&stage.world()), (Capability::Yes, "RevocationRefused".to_owned()));
+    let events = stage.world().events.clone();
+    assert!(!events.contains(&"RevocationNeedsPerson".to_owned()), "{events:?}");
 }
 
 #[tokio::test]
@@ -444,4 +479,25 @@ async fn a_revoked_key_that_something_refuses_in_bags_stead_goes_by_a_persons_wo
     stage.annotate(annotation::RESOLVED, &dying.attempt.unwrap());
     let took = stage.until(MINUTES, |world| states(world).is_empty()).await;
     assert!(took < Duration::from_mins(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_persons_word_ends_a_key_that_worked_and_answers_neither_life_nor_death() {
+    for suspended in [false, true] {
+        let dying = aged(0, SlotState::Revoking);
+        let stage = stage(false, vec![dying.clone()]);
+        stage.key(&dying, Some(true));
+        // It works until a person has removed it.
+        stage.pass(Duration::from_mins(2)).await;
+        {
+            let mut world = stage.world();
+            world.keys[0].alive = false;
+            world.suspended = suspended;
+            world.strange = true;
+        }
+        stage.annotate(annotation::RESOLVED, &dying.attempt.unwrap());
+        let took = stage.until(MINUTES, |world| states(world).is_empty()).await;
+        let minutes = Duration::from_mins(10)..=Duration::from_mins(15);
+        assert!(minutes.contains(&took), "suspended: {suspended}: {took:?}");
+    }
 }

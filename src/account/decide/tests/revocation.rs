@@ -5,7 +5,7 @@ use crate::{
     account::{
         credentials::CredentialProblem,
         death::{PersonReason, Way},
-        memory::{Endpoint, RefusedRevocation},
+        memory::{Endpoint, ListFailure, RefusedRevocation},
     },
     api::account::Capability,
     bags,
@@ -40,15 +40,16 @@ fn a_lost_key_is_condemned_and_a_dead_one_buried() {
 
 #[test]
 fn a_key_that_the_list_shows_is_the_tokens_users_whomever_a_person_expects() {
-    let way = |verdict: Verdict| {
-        let mut slot = SlotSeen { verdict, ..seen(0, SlotState::Revoking) };
+    let way = |verdict: Verdict, listed_since| {
+        let mut slot = SlotSeen { verdict, listed_since, ..seen(0, SlotState::Revoking) };
         slot.slot.user = Some("one".into());
         let mut account = with([slot.clone()]);
         Arc::make_mut(&mut account.account).spec.expected_user = Some("typo".into());
         account.way(&slot)
     };
-    assert_eq!(way(Verdict::Shown { key_id: None }), Way::Operator);
-    assert_eq!(way(Verdict::Absent), Way::Person(PersonReason::OtherUser));
+    assert_eq!(way(Verdict::Shown { key_id: None }, true), Way::Operator);
+    assert_eq!(way(Verdict::Absent, true), Way::Person(PersonReason::OtherUser));
+    assert_eq!(way(Verdict::Undecided { wait: Duration::ZERO }, false), Way::Unidentified, "a list tells");
 }
 
 #[test]
@@ -109,13 +110,36 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
     let of = |licensed: Option<&str>, answered: Option<&str>, account: Option<&str>| {
         let [licensed, answered, user] = [licensed, answered, account].map(|user| user.map(str::to_owned));
         let memory = KeyMemory { user: answered, ..slot.memory.clone() };
-        let mut account = with([SlotSeen { memory, ..slot.clone() }]);
+        let verdict = Verdict::Undecided { wait: Duration::from_secs(RESYNC) };
+        let mut account = with([SlotSeen { memory, verdict, listed_since: true, ..slot.clone() }]);
         account.slots[0].slot.user = licensed;
         Arc::make_mut(&mut account.account).status.get_or_insert_default().user = user;
         account
     };
+    let unasked = |mut account: Observation| {
+        account.slots[0].verdict = Verdict::Undecided { wait: Duration::ZERO };
+        account.slots[0].listed_since = false;
+        account
+    };
+    let unlisted = |revocations| {
+        let memory = KeyMemory { revocations, ..slot.memory.clone() };
+        Observation { list: None, ..with([SlotSeen { memory, ..slot.clone() }]) }
+    };
+    let lists_fail = |mut account: Observation| {
+        let error = bags::Error::new(bags::Operation::List, bags::Class::NotDone, bags::Reason::Connect);
+        account.facts.list_failure = Some(ListFailure { count: 1, error, retry_at: account.now });
+        account
+    };
     let cases = [
         ("the operator", with([slot.clone()]), revoke.clone()),
+        ("without waiting for a list", unlisted(0), revoke.clone()),
+        ("but for one that tells what a 404 means", unlisted(1), Decision::Look(Look::List)),
+        (
+            "unless the endpoint is known",
+            Observation { facts: endpoint(true, at), ..unlisted(1) },
+            revoke.clone(),
+        ),
+        ("or lists fail", lists_fail(unlisted(1)), revoke.clone()),
         ("a person, if so wished", by_person, rest(RESYNC)),
         (
             "a person, where there is no endpoint",
@@ -148,6 +172,11 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
             revoke.clone(),
         ),
         ("a person, where it is of another user", of(Some("former"), None, Some("user-1")), rest(RESYNC)),
+        (
+            "once a list has told whose the token is",
+            unasked(of(Some("former"), None, Some("user-1"))),
+            Decision::Look(Look::List),
+        ),
         ("also by its own word", of(Some("user-1"), Some("former"), Some("user-1")), rest(RESYNC)),
         (
             "which counts for more than its licence",

@@ -105,6 +105,11 @@ fn a_key_is_made_in_its_place_when_nothing_stands_against_it() {
             placed().view(|view| view.unlisted = Some((SECOND * 9, unanswered()))),
             "BagsUnavailable, 9s",
         ),
+        (
+            "nothing holds the account, and with it the ledger, yet",
+            placed().account(|account| account.metadata.finalizers = None),
+            "WaitingForAccount",
+        ),
         ("other credentials led to another user", distrusting(placed(), "bags-main@0"), "Make"),
         (
             "credentials that cannot be read are told where they are read",

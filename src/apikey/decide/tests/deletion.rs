@@ -149,6 +149,7 @@ fn a_published_key_is_revoked_by_a_persons_word_or_with_its_namespace() {
             "Abandon attempt-uid-0-Creating",
         ),
         ("a released key is left, and its Secret", orphaned(deleted(SlotState::Released)), "Finish"),
+        ("and so it is where the policy was changed since", deleted(SlotState::Released), "Finish"),
     ]);
 }
 

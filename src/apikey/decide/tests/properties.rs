@@ -153,12 +153,14 @@ fn judge_publication(o: &Observation, user: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn judge_leaving(o: &Observation) -> Result<(), TestCaseError> {
+fn judge_leaving(o: &Observation, remove_secret: bool) -> Result<(), TestCaseError> {
     prop_assert!(o.key.metadata.deletion_timestamp.is_some() && o.has_finalizer());
     let Some(view) = &o.account else { return Ok(()) };
     let foreign = view.ours == Some(false) || view.ledger.unknown_state();
     let kept = [SlotState::Live, SlotState::Reserved];
     prop_assert!(foreign || o.slots().iter().all(|slot| !kept.contains(&slot.state)));
+    // Who was left a key reads it from there.
+    prop_assert!(!remove_secret || o.slots().iter().all(|slot| slot.state != SlotState::Released));
     Ok(())
 }
 
@@ -171,7 +173,7 @@ proptest! {
             Decision::Change(changes) => judge_changes(&o, &changes)?,
             Decision::Make => judge_making(&o)?,
             Decision::Publish { user, .. } => judge_publication(&o, &user)?,
-            Decision::Finish { .. } => judge_leaving(&o)?,
+            Decision::Finish { remove_secret } => judge_leaving(&o, remove_secret)?,
             Decision::Probe { attempt } if o.creating.as_ref().is_none_or(|view| view.slot.attempt.as_ref() != Some(&attempt)) => {
                 // The old key is asked only where the Secret may go back to it.
                 let back = o.key.rotation().on_rollout_failure == OnRolloutFailure::SwitchBack;

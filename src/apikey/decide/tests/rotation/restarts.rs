@@ -114,6 +114,19 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
         ("and turned back", back(gone(MINUTE * 10)), "Probe old"),
         ("what fails hours after has another reason", back(gone(HOUR * 2)), "RotationHeld, 15s"),
     ]);
+    // It was held, and hours later somebody asks for the way back.
+    let later = |age, how| with_consumers(clean(age), vec![consumer("api", how, "uid-0-2", false)]);
+    let soon = || later(HOUR * 2, "failed when recreated");
+    check(vec![
+        ("what failed soon is held until somebody asks", soon(), "RotationHeld, 15s"),
+        ("and turned back then, if the old key works", back(soon()), "Probe old"),
+        ("which it does", answers(back(soon()), alive("user-1")), "SwitchBack old from 2"),
+        (
+            "what failed an hour after has another reason",
+            back(later(HOUR * 2, "failed an hour ago")),
+            "RotationHeld, 15s",
+        ),
+    ]);
 }
 
 #[test]
