@@ -9,8 +9,7 @@ open_crowd() {
 person() {
 	local said begin=$SECONDS
 	until
-		said=$(apikey crowd "$1" production "$1" | sed 's/{name: main}/{name: crowd}/' |
-			kubectl create --request-timeout=30s -f - 2>&1) ||
+		said=$(crowd_key "$1" | kubectl create --request-timeout=30s -f - 2>&1) ||
 			grep -q "has no slot for another key" <<<"$said"
 	do
 		printf '%s\n' "$said" >>"$work/crowd/unclear"
@@ -45,6 +44,47 @@ available_to_crowd() { kubectl get bacct crowd -o 'jsonpath={.status.capacity.av
 
 four_are_free() { [ "$(available_to_crowd)" = 4 ]; }
 
+# An ApiKey for the crowd's account: NAME.
+crowd_key() { apikey crowd "$1" production "$1" | sed 's/{name: main}/{name: crowd}/'; }
+
+# So many ApiKeys in one manifest: COUNT.
+crowd_manifest() {
+	local number
+	for number in $(seq "$1"); do crowd_key "applied-$number" && echo ---; done
+}
+
+empty_crowd() {
+	kubectl -n crowd wait --for=condition=Ready apikeys --all --timeout=60s >/dev/null
+	kubectl -n crowd annotate bkey --all keys.bags.fm/delete-now=true >/dev/null
+	kubectl -n crowd delete bkey --all --timeout=90s >/dev/null
+}
+
+# What one person does with one kubectl, before the crowds come.
+one_by_one() {
+	local said
+	say "" && say "\$ kubectl apply --dry-run=server -f -   # six ApiKeys, where four slots are free"
+	crowd_manifest 6 | kubectl apply --dry-run=server -f - 2>&1 | tee -a "$shown"
+	expect "slots available after six dry runs" "$(available_to_crowd)" 4
+	say "" && say "\$ kubectl create -f -   # two ApiKeys with metadata.generateName"
+	said=$({ crowd_key web && echo --- && crowd_key jobs; } | sed 's/{name: \(web\|jobs\), /{generateName: \1-, /' |
+		kubectl create -f - 2>&1) || fail "two with generated names: $said"
+	say "$said"
+	await 60 "two slots are taken" two_are_free
+	empty_crowd
+	await 60 "four slots are free again" four_are_free
+	say "" && say "The account has ten slots, of which one is kept. \$ kubectl apply -f -   # twelve ApiKeys"
+	show patch bacct crowd --type=merge -p '{"spec":{"limit":10,"rotationReserve":1}}'
+	said=$(crowd_manifest 12 | kubectl apply -f - 2>&1) && fail "twelve were admitted: $said"
+	say "$said"
+	expect "ApiKeys that were created" "$(grep -c ' created$' <<<"$said")" 9
+	expect "denials with their numbers" "$(grep -c 'has no slot for another key: 9 of 10 in use' <<<"$said")" 3
+	empty_crowd
+	show patch bacct crowd --type=merge -p '{"spec":{"limit":4,"rotationReserve":0}}'
+	await 60 "four slots are free again" four_are_free
+}
+
+two_are_free() { [ "$(available_to_crowd)" = 2 ]; }
+
 # Inside the node, where one process after the other may be a pod's program. Not everybody has pkill.
 # shellcheck disable=SC2016 # expanded there
 kill_one='for process in /proc/[0-9]*; do
@@ -59,6 +99,7 @@ exit 1'
 crowds() {
 	local round crowd came admitted lost
 	open_crowd >/dev/null
+	one_by_one
 	admitted=0 lost=0
 	for round in $(seq "$1"); do
 		crowd "$round" 50 &
@@ -77,9 +118,7 @@ crowds() {
 		fi
 		came=$({ grep -l ' created$' "$work/crowd/person-$round-"* || true; } | wc -l | tr -d ' ')
 		admitted=$((admitted + came))
-		kubectl -n crowd wait --for=condition=Ready apikeys --all --timeout=60s >/dev/null
-		kubectl -n crowd annotate bkey --all keys.bags.fm/delete-now=true >/dev/null
-		kubectl -n crowd delete bkey --all --timeout=90s >/dev/null
+		empty_crowd
 		# What is not free by now is lost, and the line below says so.
 		within 60 four_are_free || true
 		lost=$((lost + 4 - $(available_to_crowd)))
@@ -96,7 +135,7 @@ crowds() {
 leave_crowd() {
 	local last
 	say "" && say "A namespace is deleted, with an ApiKey in it; the operator's rights in it go first:"
-	apikey crowd last production last | sed 's/{name: main}/{name: crowd}/' | kubectl create -f - >/dev/null
+	crowd_key last | kubectl create -f - >/dev/null
 	kubectl -n crowd wait --for=condition=Ready apikey/last --timeout=60s >/dev/null
 	last=$(value crowd last BAGS_API_KEY)
 	values+=$last$'\n'

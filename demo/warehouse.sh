@@ -31,38 +31,39 @@ warehouse_holds() { [ "$(value warehouse "$1" BAGS_API_KEY)" = "$2" ]; }
 # A rotation has not begun, and says why: NAME WORDS.
 blocked_by() { has_reason warehouse "$1" Rotating RotationBlocked && says warehouse "$1" Rotating "$2"; }
 
-# What people read about an ApiKey: NAME TYPE.
+# What people read about an ApiKey: NAMESPACE NAME TYPE.
 tell_condition() {
-	say "  $1: $2=$(condition warehouse "$1" "$2" status), $(condition warehouse "$1" "$2" reason): $(condition warehouse "$1" "$2" message)"
+	say "  $2: $3=$(condition "$1" "$2" "$3" status), $(condition "$1" "$2" "$3" reason): $(condition "$1" "$2" "$3" message)"
 }
 
-# So often was a pod template, or something else in a spec, changed since it was made: WORKLOAD.
-changes_of() { echo $(($(kubectl -n warehouse get "$1" -o 'jsonpath={.metadata.generation}') - 1)); }
+# So often was a pod template, or something else in a spec, changed since it was made: NAMESPACE WORKLOAD.
+changes_of() { echo $(($(kubectl -n "$1" get "$2" -o 'jsonpath={.metadata.generation}') - 1)); }
 
-# These count as restarts, and have to be so many; people changed the spec so many times besides: WORKLOAD RESTARTS PEOPLE.
+# These count as restarts, and have to be so many; people changed the spec so many times besides: NAMESPACE WORKLOAD RESTARTS
+# PEOPLE.
 count_changes() {
 	local found
-	found=$(($(changes_of "$1") - $3))
-	expect "restarts of $1" "$found" "$2"
-	earlier_restarts=$((earlier_restarts + found)) earlier_expected=$((earlier_expected + $2))
+	found=$(($(changes_of "$1" "$2") - $4))
+	expect "restarts of $2 in $1" "$found" "$3"
+	earlier_restarts=$((earlier_restarts + found)) earlier_expected=$((earlier_expected + $3))
 }
 
 # Before they go. price-tags had seven switches in its four rotations.
 count_warehouse() {
-	count_changes deployment/stock-sync 1 0
-	count_changes daemonset/door-scanner 1 1
-	count_changes deployment/shelf-web 1 2
-	count_changes deployment/price-tags 7 0
+	count_changes warehouse deployment/stock-sync 1 0
+	count_changes warehouse daemonset/door-scanner 1 1
+	count_changes warehouse deployment/shelf-web 1 2
+	count_changes warehouse deployment/price-tags 7 0
 }
 
 # What is mistyped, or mended: NAME URL.
 set_url() { show -n warehouse patch configmap "$1-settings" -p "{\"data\":{\"BAGS_BASE_URL\":\"$2\"}}"; }
 
-patch_key() { show -n warehouse patch bkey "$1" --type=merge -p "$2"; }
+patch_key() { show -n "$1" patch bkey "$2" --type=merge -p "$3"; }
 
 slots_in_use() { kubectl get bacct warehouse -o 'jsonpath={.status.capacity.used}'; }
 
-has_event() { [ -n "$(kubectl -n warehouse get events --field-selector "reason=$2,involvedObject.name=$1" -o name)" ]; }
+has_event() { [ -n "$(kubectl -n "$1" get events --field-selector "reason=$3,involvedObject.name=$2" -o name)" ]; }
 
 nothing_begins() {
 	local name
@@ -78,9 +79,9 @@ nothing_begins() {
 	show get bkey -n warehouse
 	for name in stock-sync door-scanner; do
 		expect "ZeroDowntime of $name" "$(condition warehouse "$name" ZeroDowntime status)" False
-		tell_condition "$name" ZeroDowntime
+		tell_condition warehouse "$name" ZeroDowntime
 	done
-	for name in shelf-web price-tags; do tell_condition "$name" Rotating; done
+	for name in shelf-web price-tags; do tell_condition warehouse "$name" Rotating; done
 	show get events -n warehouse --field-selector reason=RotationBlocked
 	expect "slots in use" "$(slots_in_use)" 4
 }
@@ -96,11 +97,11 @@ somebody_decides() {
 	show -n warehouse rollout pause deployment/shelf-web
 	await_new_tags
 	say "" && say "The gap of stock-sync is allowed; door-scanner is let roll over:"
-	patch_key stock-sync '{"spec":{"rollout":{"allowGap":true}}}'
+	patch_key warehouse stock-sync '{"spec":{"rollout":{"allowGap":true}}}'
 	show -n warehouse patch daemonset door-scanner -p '{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}'
 	await 60 "the rotation of shelf-web tells that it is paused" waits_paused
 	show get bkey -n warehouse shelf-web
-	tell_condition shelf-web OldKeyRevoked
+	tell_condition warehouse shelf-web OldKeyRevoked
 	expect "answer to the old key of shelf-web" "$(answer_to "$old_shelf")" 200
 }
 
@@ -109,16 +110,16 @@ waits_paused() { says warehouse shelf-web OldKeyRevoked 'Deployment "shelf-web" 
 # A rotation that waits is held for other causes as well, one after the other; each goes when it is undone.
 is_held_again() {
 	say "" && say "While it waits, the ApiKey of shelf-web is suspended:"
-	patch_key shelf-web '{"spec":{"suspend":true}}'
+	patch_key warehouse shelf-web '{"spec":{"suspend":true}}'
 	await 60 "the rotation of shelf-web is held" has_reason warehouse shelf-web OldKeyRevoked RotationHeld
 	await 30 "it says that both keys stay valid" says warehouse shelf-web OldKeyRevoked 'both keys stay valid meanwhile'
-	tell_condition shelf-web OldKeyRevoked
-	patch_key shelf-web '{"spec":{"suspend":false}}'
+	tell_condition warehouse shelf-web OldKeyRevoked
+	patch_key warehouse shelf-web '{"spec":{"suspend":false}}'
 	await 60 "it waits for the pods again" waits_paused
 	say "" && say "Something takes managedFields away, which tell when its Secret was written:"
 	show -n warehouse patch secret shelf-web --type=json -p '[{"op":"replace","path":"/metadata/managedFields","value":[{}]}]'
 	await 90 "the rotation of shelf-web cannot tell" says warehouse shelf-web OldKeyRevoked 'does not tell when Secret "shelf-web" was written'
-	tell_condition shelf-web OldKeyRevoked
+	tell_condition warehouse shelf-web OldKeyRevoked
 	expect "answer to the old key of shelf-web" "$(answer_to "$old_shelf")" 200
 	say "What the message asks for:"
 	show -n warehouse delete secret shelf-web
@@ -129,7 +130,7 @@ is_held_again() {
 is_stopped_for_long() {
 	await 90 "the rotation of stock-sync waits until it is up" says warehouse stock-sync OldKeyRevoked 'these are not up with the newer one yet: Deployment "stock-sync"'
 	show -n warehouse get pods -l app=stock-sync
-	tell_condition stock-sync OldKeyRevoked
+	tell_condition warehouse stock-sync OldKeyRevoked
 	expect "answer to the old key of stock-sync" "$(answer_to "$old_stock")" 200
 	say "It is mended:"
 	set_url stock-sync "$(base_url)"
@@ -140,7 +141,7 @@ is_stopped_for_long() {
 turns_back() {
 	await 120 "the Secret of price-tags holds the old key again" warehouse_holds price-tags "$old_tags"
 	if [ "$1" = decided ]; then
-		await 30 "the rotation of price-tags has turned back" has_event price-tags SwitchedBack
+		await 30 "the rotation of price-tags has turned back" has_event warehouse price-tags SwitchedBack
 		show -n warehouse get pods -l app=price-tags
 		show get events -n warehouse --field-selector reason=SwitchedBack
 	fi
@@ -150,7 +151,7 @@ turns_back() {
 	end_rotation 180 "the new key of price-tags is revoked" warehouse price-tags "$1"
 	expect "answer to the new key" "$(answer_to "$new_tags")" 401
 	expect "answer to the old key" "$(answer_to "$old_tags")" 200
-	expect "changes of price-tags" "$(changes_of deployment/price-tags)" "$2"
+	expect "changes of price-tags" "$(changes_of warehouse deployment/price-tags)" "$2"
 }
 
 # Somebody asks once more for what was turned back, and makes the same mistake: WORD.
@@ -171,24 +172,24 @@ await_new_tags() {
 # After three in a row the schedule begins no further one. Whoever asks for one gets it.
 gives_up() {
 	say "" && say "Three in a row were turned back. A schedule begins no fourth, although one is due:"
-	patch_key price-tags '{"spec":{"rotation":{"every":"1m"}}}'
+	patch_key warehouse price-tags '{"spec":{"rotation":{"every":"1m"}}}'
 	await 60 "the schedule begins no fourth" blocked_by price-tags 'the last 3 were turned back'
 	show get bkey -n warehouse price-tags
-	tell_condition price-tags Rotating
-	patch_key price-tags '{"spec":{"rotation":{"every":null}}}'
+	tell_condition warehouse price-tags Rotating
+	patch_key warehouse price-tags '{"spec":{"rotation":{"every":null}}}'
 	say "" && say "With another word the rotation is tried again:"
 	ask_warehouse price-tags again
 	end_rotation 180 "the old key of price-tags is revoked" warehouse price-tags again
-	expect "changes of price-tags" "$(changes_of deployment/price-tags)" 7
+	expect "changes of price-tags" "$(changes_of warehouse deployment/price-tags)" 7
 }
 
 # A schedule that nobody can read begins nothing, and says so.
 mistypes_zone() {
 	say "" && say "price-tags gets a schedule again, with a time zone that is mistyped:"
-	patch_key price-tags "$(in_zone Europe/Atlantis)"
+	patch_key warehouse price-tags "$(in_zone Europe/Atlantis)"
 	await 60 "the schedule of price-tags is not understood" blocked_by price-tags '"Europe/Atlantis", which does not exist'
-	tell_condition price-tags Rotating
-	patch_key price-tags "$(in_zone Europe/Berlin)"
+	tell_condition warehouse price-tags Rotating
+	patch_key warehouse price-tags "$(in_zone Europe/Berlin)"
 	await 60 "price-tags has a next rotation" has_next_rotation price-tags
 	show get bkey -n warehouse price-tags -o wide
 }
@@ -200,15 +201,15 @@ in_zone() {
 has_next_rotation() { [ -n "$(kubectl -n warehouse get bkey "$1" -o 'jsonpath={.status.nextRotation}')" ]; }
 
 # First the applications, then their keys, which go at once when nobody reads them.
-close_warehouse() {
-	kubectl -n warehouse delete deployments,daemonsets --all >/dev/null
-	await 60 "the pods of the warehouse are gone" nobody_is_left
-	kubectl -n warehouse delete bkey --all --timeout=90s >/dev/null
-	kubectl delete bacct warehouse --timeout=30s >/dev/null
-	kubectl delete namespace warehouse --timeout=60s >/dev/null
+close_place() { # NAME: of the namespace and of its account
+	kubectl -n "$1" delete deployments,daemonsets,statefulsets,replicasets,pods --all >/dev/null
+	await 60 "the pods of $1 are gone" nobody_is_left "$1"
+	kubectl -n "$1" delete bkey --all --timeout=90s >/dev/null
+	kubectl delete bacct "$1" --timeout=30s >/dev/null
+	kubectl delete namespace "$1" --timeout=60s >/dev/null
 }
 
-nobody_is_left() { [ -z "$(kubectl -n warehouse get pods -o name)" ]; }
+nobody_is_left() { [ -z "$(kubectl -n "$1" get pods -o name)" ]; }
 
 # While price-tags turns back, again and again, the others go on.
 warehouse() {
@@ -221,16 +222,16 @@ warehouse() {
 	turns_back decided 2
 	asks_again second
 	end_rotation 120 "the old key of stock-sync is revoked" warehouse stock-sync decided
-	expect "changes of stock-sync" "$(changes_of deployment/stock-sync)" 1
+	expect "changes of stock-sync" "$(changes_of warehouse deployment/stock-sync)" 1
 	end_rotation 120 "the old key of door-scanner is revoked" warehouse door-scanner decided
-	expect "changes of door-scanner, with that of its strategy" "$(changes_of daemonset/door-scanner)" 2
+	expect "changes of door-scanner, with that of its strategy" "$(changes_of warehouse daemonset/door-scanner)" 2
 	turns_back second 4
 	asks_again third
 	expect "answer to the old key of shelf-web all the while" "$(answer_to "$old_shelf")" 200
 	say "" && say "shelf-web is resumed:"
 	show -n warehouse rollout resume deployment/shelf-web
 	end_rotation 120 "the old key of shelf-web is revoked" warehouse shelf-web decided
-	expect "changes of shelf-web, with pause and resumption" "$(changes_of deployment/shelf-web)" 3
+	expect "changes of shelf-web, with pause and resumption" "$(changes_of warehouse deployment/shelf-web)" 3
 	turns_back third 6
 	gives_up
 	mistypes_zone
@@ -241,6 +242,6 @@ warehouse() {
 	# While their ApiKeys are there, or it would be the deletion that ended them.
 	expect "old keys that are alive" "$(old_keys_alive)" 0
 	expect_ledgers_to_be_right
-	close_warehouse
-	say "-- four rotations that waited for people, three of them of one key that were turned back, and its fourth: $((SECONDS - begin)) s"
+	close_place warehouse
+	say "-- seven rotations, three of three applications and four of one key, of which three were turned back: $((SECONDS - begin)) s"
 }
