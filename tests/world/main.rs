@@ -274,7 +274,7 @@ fn page(totals: &Totals) -> String {
     format!(
         "# What was made to fail
 
-Written by `make world`; [testing.md](testing.md) says what the world is. On commit {commit}, in {minutes} minutes on two cores:
+Written by `make world` up to the table, and by hand after it; [testing.md](testing.md) says what the world is. On commit {commit}, in {minutes} minutes on two cores:
 
 ```
 {line}
