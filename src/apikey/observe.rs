@@ -43,7 +43,7 @@ pub struct PodsSeen {
     pub scan: Scan,
     /// Their owners; not looked up for a deletion.
     pub consumers: Vec<Consumer>,
-    /// Workloads that this process marked for the switch and does not now mark again.
+    /// Workloads that this process marked for the switch, or tried to: whether each may be marked once more.
     pub resting: BTreeMap<WorkloadRef, Rest>,
     /// Number of the last switch when they were looked at: what they hold was judged by it.
     pub switch: Option<i64>,
