@@ -38,7 +38,10 @@ slots_of_crowd() { kubectl get bacct crowd -o "jsonpath={range .status.slots[?(@
 
 somebody_is_in() { [ -n "$(slots_of_crowd Reserved)$(slots_of_crowd Creating)$(slots_of_crowd Live)" ]; }
 
-no_empty_place() { [ -z "$(slots_of_crowd Reserved)$(slots_of_crowd Creating)" ]; }
+no_empty_place() {
+	local reserved creating
+	reserved=$(slots_of_crowd Reserved) && creating=$(slots_of_crowd Creating) && [ -z "$reserved$creating" ]
+}
 
 available_to_crowd() { kubectl get bacct crowd -o 'jsonpath={.status.capacity.available}'; }
 

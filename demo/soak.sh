@@ -30,8 +30,8 @@ prepare_soak() {
 }
 
 # In this round pods of the mobile backend take their minute to end; in that one the dashboard in development does not come up;
-# in the last one a job runs through the switch.
-slow_round=3 failing_round=5 job_round=7
+# in the next one a job runs through the switch; in the last one the caller outside does not take the new key.
+slow_round=3 failing_round=5 job_round=7 forgetful_round=9
 
 # What pods that start from now on are told, before a round.
 change_settings() {
@@ -41,6 +41,7 @@ change_settings() {
 	"$failing_round") set_base_url "" ;;
 	$((job_round - 1))) jobs_call "$job_calls" ;;
 	"$job_round") meet_job ;;
+	"$forgetful_round") : >"$work/forgotten" ;;
 	esac
 }
 
@@ -69,9 +70,16 @@ job_was_answered() { [ "$(grep -c "^shop/settlement $job_pod/[^ ]* .*GET /auth/m
 
 linger() { kubectl -n shop patch configmap bags-settings --type=merge -p "{\"data\":{\"LINGER\":\"$1\"}}" >/dev/null; }
 
+# Held for the caller outside, who uses the old key until he is told of the new one: VALUE.
+show_forgetful_caller() {
+	await 150 "an unknown caller holds the rotation" says shop web-dashboard OldKeyRevoked "an unknown caller uses it"
+	expect "answer to the old key meanwhile" "$(answer_to "$1")" 200
+	rm "$work/forgotten"
+}
+
 # soak COUNT: so many rotations. In every other round the leading operator is killed at a random moment.
 soak() {
-	local begin=$SECONDS round=0 since killer namespace name secret field commit old_mobile old_jobs old_development job_pod
+	local begin=$SECONDS round=0 since killer namespace name secret field commit old_mobile old_jobs old_development old_web job_pod
 	commit=$(git -c safe.directory="$root" rev-parse --short HEAD)
 	git -c safe.directory="$root" diff --quiet HEAD || commit+=" with changes"
 	prepare_soak
@@ -89,19 +97,21 @@ soak() {
 			shop/mobile-backend) old_mobile=$old ;;
 			shop/background-jobs) old_jobs=$old ;;
 			shop-development/web-dashboard) old_development=$old ;;
+			shop/web-dashboard) old_web=$old ;;
 			esac
 		done <<<"$soaked"
 		case $round in
 		"$slow_round") show_slow_end "$old_mobile" ;;
 		"$failing_round") show_failed_rollout "$old_development" ;;
 		"$job_round") show_job "$old_jobs" ;;
+		"$forgetful_round") show_forgetful_caller "$old_web" ;;
 		esac
 		while read -r namespace name secret field; do
 			end_rotation 400 "round $round: the old key of $namespace/$name is revoked" "$namespace" "$name" "round-$round"
 		done <<<"$soaked"
 		if [ "$round" = "$job_round" ]; then await 30 "each call of the job in $job_pod is answered" job_was_answered; fi
 		case $killer/$round in
-		"/$slow_round" | "/$failing_round" | "/$job_round") ;;
+		"/$slow_round" | "/$failing_round" | "/$job_round" | "/$forgetful_round") ;;
 		/*) rotation_took=$((SECONDS - since + 1)) ;;
 		*) wait "$killer" || fail "the leading operator could not be killed" ;;
 		esac
@@ -133,6 +143,16 @@ write_soak() {
 
 		$(kills_by_phase | sed 's/^/- /')
 	END
+	if [ -s target/soak-certificates.log ]; then
+		cat >>docs/soak.md <<-END
+
+			Before it the webhook's certificates were renewed under twenty calls a second, each answered:
+
+			\`\`\`
+			$(grep '^soak: ' target/soak-certificates.log)
+			\`\`\`
+		END
+	fi
 	if [ "$(grep -c . <<<"$begun")" -lt 100 ]; then
 		# shellcheck disable=SC2016 # Markdown
 		printf '\nThis was a shorter run than the hundred rotations of `make soak`.\n' >>docs/soak.md
@@ -140,8 +160,8 @@ write_soak() {
 		cat >>docs/soak.md <<-END
 
 			In one round the pods of a Deployment used their old key for the minute that they had to end; in another one a rollout crash-looped
-			until it was mended; in a third one a job that had begun before the switch used its old key until it had ended. These rotations
-			waited, with the old key valid, and ended by themselves.
+			until it was mended; in a third one a job that had begun before the switch used its old key until it had ended; in a fourth one the caller
+			outside did not take the new key until somebody told it to. These rotations waited, with the old key valid, and ended by themselves.
 		END
 	fi
 }

@@ -209,7 +209,10 @@ close_place() { # NAME: of the namespace and of its account
 	kubectl delete namespace "$1" --timeout=60s >/dev/null
 }
 
-nobody_is_left() { [ -z "$(kubectl -n "$1" get pods -o name)" ]; }
+nobody_is_left() {
+	local pods
+	pods=$(kubectl -n "$1" get pods -o name) && [ -z "$pods" ]
+}
 
 # While price-tags turns back, again and again, the others go on.
 warehouse() {

@@ -1,4 +1,5 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics`. Read-only, and names nothing but accounts and watches.
+//! The admin port: `/livez`, `/readyz`, `/metrics`. Read-only; the only names that it shows are those of accounts and
+//! watches.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +25,8 @@ use crate::{
     server::{Limits, Server},
 };
 
-/// A slow or idle client loses its connection, and there are never more than a few: the kubelet is let in all the same.
+/// A slow or idle client loses its connection, and beyond the limit a new connection takes the place of a silent one, so that
+/// the kubelet still gets in.
 const LIMITS: Limits = Limits {
     connections: 64,
     first_request: Duration::from_secs(5),
@@ -50,12 +52,12 @@ impl Readiness {
         Self(Arc::new(Mutex::new(Readying { awaited, shutting_down: false })))
     }
 
-    /// This is there.
+    /// This is there now: readiness no longer waits for it.
     pub fn synced(&self, what: &str) {
         self.lock().awaited.remove(what);
     }
 
-    /// This is waited for as well.
+    /// Readiness waits for this as well.
     pub fn awaits(&self, what: &'static str) {
         self.lock().awaited.insert(what);
     }
@@ -128,7 +130,7 @@ impl Heartbeat {
     }
 }
 
-/// What the admin server tells.
+/// What the admin server shows.
 #[derive(Clone)]
 pub struct AdminState {
     /// For `/readyz`.

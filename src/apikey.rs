@@ -1,7 +1,7 @@
 //! The reconciler of ApiKeys: observe → decide → act → status.
 //!
-//! It makes keys, verifies and publishes them, keeps the consumer Secret as it should be, and takes leave of an
-//! ApiKey that is deleted. What concerns keys that no ApiKey can decide on is the account's (`account`).
+//! It makes keys, verifies and publishes them, keeps the consumer Secret as it should be, and lets deleted ApiKeys go. Keys
+//! that no ApiKey can decide on are the business of the account's reconciler (`account`).
 
 pub mod act;
 pub mod claim;

@@ -1,6 +1,7 @@
 //! How long to wait before an object is looked at again, by the class of what happened. Pure but for the jitter.
 //!
-//! Memory: one number for each object that is failing for a passing reason; forgotten on success and on deletion.
+//! Memory: the number of transient failures in a row of each object; forgotten on success, on a terminal failure and on
+//! deletion.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::clock::Randomness;
+use crate::{clock::Randomness, time};
 
 /// The first wait after a transient failure; doubles with each one in a row.
 const FIRST: Duration = Duration::from_secs(1);
@@ -18,7 +19,7 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
 /// The longest wait for a rate limit: Bags counts by the hour, so a later reset is not believed without asking again.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
-/// Those whom one limit held back are spread over so long after its end.
+/// The objects that one rate limit held back are spread over this long after its end.
 const PAUSE_SPREAD: Duration = Duration::from_secs(5);
 /// Jitter on either side, as a share.
 const SPREAD: f64 = 0.2;
@@ -28,7 +29,7 @@ const SPREAD: f64 = 0.2;
 pub enum FailureClass {
     /// It may go by itself: timeouts, 5xx, conflicts. Waits 1 s, 2 s, 4 s … 5 min.
     Transient,
-    /// A person has to change something; the change wakes the object. Until then it is looked at at the resync.
+    /// A person has to change something; the change wakes the object. Until then only the resync looks at it.
     Terminal,
     /// Nothing may be asked before this time.
     RateLimited(Timestamp),
@@ -42,7 +43,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// `resync`: every object is looked at again so often, spread by a fifth.
+    /// `resync`: how often every object is looked at again, spread by a fifth.
     #[must_use]
     pub fn new(randomness: Randomness, resync: Duration) -> Self {
         Self { randomness, resync, failures: Mutex::default() }
@@ -67,14 +68,14 @@ impl Backoff {
                 self.resync()
             }
             FailureClass::RateLimited(until) => {
-                let pause = Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO);
+                let pause = time::until(now, until);
                 pause.clamp(FIRST, LONGEST_PAUSE) + PAUSE_SPREAD.mul_f64(self.randomness.fraction())
             }
         }
     }
 
-    /// The wait after a run that failed in nothing: until the next deadline, at the latest until the resync. The next
-    /// failure waits shortest again.
+    /// The wait after a run without a failure: until the next deadline, at the latest until the resync. The next failure
+    /// starts again with the shortest wait.
     #[must_use]
     pub fn after_success(&self, uid: &str, next_deadline: Option<Duration>) -> Duration {
         self.forget(uid);

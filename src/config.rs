@@ -149,9 +149,9 @@ pub struct Config {
     pub consumer_bags_url: String,
     /// PEM file of certificate authorities trusted for Bags besides the system's.
     pub bags_ca_file: Option<PathBuf>,
-    /// One request to Bags may take so long.
+    /// How long one request to Bags may take.
     pub request_deadline: Duration,
-    /// Requests an hour to Bags, over all accounts; at least 1.
+    /// Requests an hour to Bags, over all accounts; at least 30.
     pub requests_per_hour: u32,
     /// The operator's own namespace.
     pub namespace: String,

@@ -21,10 +21,12 @@ use crate::{
     env::{CallError, call, call_with_values, only},
 };
 
-/// Who writes the value, in `managedFields`: the time of the entry is that of the switch.
+/// The field manager of writes that change the value: the time of its entry in `managedFields` is the time of the switch.
 const FIELD_MANAGER: &str = "bags-operator";
-/// Who writes where the value stays as it is: the switch keeps its time.
+/// The field manager of writes that leave the value as it is, so that the switch keeps its time.
 const METADATA_MANAGER: &str = "bags-operator-metadata";
+/// What a dry run writes in place of a value, repeated until it is as long as the value.
+const STAND_IN: &[u8] = b"dry-run-";
 
 /// What stands under the Secret's name.
 #[derive(Clone)]
@@ -106,9 +108,9 @@ impl ConsumerSecret {
         }
     }
 
-    /// What stands under the Secret's name; `known` is the ledger's number of the last switch. That it may not be read is no
-    /// failure: the rest of the ApiKey goes on, its deletion first of all, as in a namespace that is being deleted the rights
-    /// go before the ApiKey.
+    /// What stands under the Secret's name; `known` is the ledger's number of the last switch. A 403 is no failure: the rest of
+    /// the ApiKey's work goes on, above all its deletion, because in a namespace that is being deleted the RoleBinding may go
+    /// before the ApiKey.
     ///
     /// # Errors
     /// When the API server does not answer.
@@ -119,7 +121,7 @@ impl ConsumerSecret {
         }
     }
 
-    /// The same, for whoever needs to know what the Secret says.
+    /// The same for callers that need to know what the Secret holds: here a 403 is an error.
     ///
     /// # Errors
     /// When the API server does not answer, or the Secret may not be read.
@@ -128,15 +130,16 @@ impl ConsumerSecret {
         Ok(secret.map_or(Found::Missing, |secret| judge(secret, &self.uid, known)))
     }
 
-    /// Asks the API server whether the Secret could be written: permissions, quota, policies. One that is there is written
-    /// again; a quota that is used up stops creations only.
+    /// Asks the API server whether the Secret could be written: permissions, quota, policies. One that is there is changed as a switch
+    /// will change it, as a policy may refuse changes alone; a quota that is used up stops creations only.
     ///
     /// # Errors
     /// What it says against it. `409`: it exists, or is another one by now.
     pub async fn dry_run(&self, key: &ApiKey, found: Option<&Found>) -> Result<(), CallError> {
         if let Some(Found::Ours(secret)) = found {
-            let options = PostParams { dry_run: true, ..PostParams::default() };
-            match call_with_values(self.api.replace(&self.name, &options, secret)).await {
+            let options = PostParams { dry_run: true, ..by(FIELD_MANAGER) };
+            let changed = rehearse(secret, key.api_key_field());
+            match call_with_values(self.api.replace(&self.name, &options, &changed)).await {
                 // It has gone: it has to be made.
                 Err(error) if error.is_not_found() => {}
                 outcome => return outcome.map(drop),
@@ -155,9 +158,6 @@ impl ConsumerSecret {
     /// # Errors
     /// What the API server says; `409` means observe again.
     pub async fn write(&self, found: &Found, desired: &Desired<'_>) -> Result<Option<Secret>, CallError> {
-        // Without a name it would share its entry in `managedFields`, and the time of the switch, with others.
-        let by =
-            |manager: &str| PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
         match found {
             Found::Missing => {
                 let secret = project(&blank(desired.key), desired);
@@ -191,7 +191,13 @@ impl ConsumerSecret {
     }
 }
 
-/// Who makes this change.
+/// Without a field manager of its own, a write would share its entry in `managedFields`, and so the time of the switch, with
+/// other writes.
+fn by(manager: &str) -> PostParams {
+    PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() }
+}
+
+/// The field manager that makes this change.
 fn manager_of(before: &Secret, after: &Secret, field: &str) -> &'static str {
     let held = |secret: &Secret| {
         let value = secret.data.as_ref().and_then(|data| data.get(field)).cloned();
@@ -209,8 +215,8 @@ pub fn in_sync(found: &Found, desired: &Desired<'_>) -> bool {
     }
 }
 
-/// When the API server last took the value from whoever owns it now, by its own clock. The Secret's own word for its switch
-/// will not do: it is the time of the ledger's write, and the Secret may have been written much later.
+/// When the field manager that owns the value now last wrote it, by the API server's clock. The Secret's own annotation with
+/// the time of its switch will not do: that is the time of the ledger's write, and the Secret may have been written much later.
 #[must_use]
 pub fn written_at(found: &Found, field: &str) -> Option<Timestamp> {
     let Found::Ours(secret) = found else { return None };
@@ -246,7 +252,7 @@ pub fn switch_of(found: &Found) -> Option<Written> {
 }
 
 fn judge(secret: Secret, uid: &str, known: i64) -> Found {
-    let written = secret.annotations().get(mark::SWITCH).and_then(|count| count.parse::<i64>().ok());
+    let written = switch_number(&secret);
     if !marked(&secret, uid) {
         Found::Foreign(Foreign::Unmarked)
     } else if secret.immutable == Some(true) {
@@ -305,28 +311,80 @@ fn project(secret: &Secret, desired: &Desired<'_>) -> Secret {
     next
 }
 
+/// The Secret with everything changed that a switch changes, for a dry run. In place of the value stands a text that is no key,
+/// and is as long as the value that was there.
+fn rehearse(secret: &Secret, field: &str) -> Secret {
+    let mut next = secret.clone();
+    let number = switch_number(secret).unwrap_or_default().saturating_add(1);
+    next.annotations_mut().extend([
+        (mark::SWITCH.to_owned(), number.to_string()),
+        (mark::SWITCH_ATTEMPT.to_owned(), "dry-run".to_owned()),
+        (mark::SWITCH_TIME.to_owned(), Timestamp::UNIX_EPOCH.to_string()),
+    ]);
+    let data = next.data.get_or_insert_default();
+    let length = data.get(field).map_or(0, |value| value.0.len()).max(STAND_IN.len());
+    let stand_in = STAND_IN.iter().copied().cycle().take(length).collect();
+    data.insert(field.to_owned(), ByteString(stand_in));
+    next
+}
+
+fn switch_number(secret: &Secret) -> Option<i64> {
+    secret.annotations().get(mark::SWITCH)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::slots::tests::{owner, slot};
+    use crate::{
+        api::account::SlotState,
+        fixtures::{api_key, server},
+        ledger::slots::tests::{owner, slot},
+    };
 
     fn key() -> ApiKey {
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
-            "metadata": {"name": "web", "namespace": "shop", "uid": "uid-0"},
-            "spec": {"accountRef": {"name": "main"}, "environment": "production",
-                     "secret": {"labels": {"team": "web"}}},
-        }))
-        .unwrap()
+        api_key(&serde_json::json!({"spec": {"secret": {"labels": {"team": "web"}}}}))
     }
 
     fn project_onto(secret: &Secret) -> Secret {
-        let slot = slot(&owner(0), crate::api::account::SlotState::Live);
-        let value = KeyValue::parse(b"value-one-for-tests").unwrap();
-        project(
-            secret,
-            &Desired { key: &key(), slot: &slot, value: &value, base_url: "https://bags.test/api/v1" },
-        )
+        switch(secret, &slot(&owner(0), SlotState::Live), b"value-one-for-tests")
+    }
+
+    fn switch(secret: &Secret, slot: &Slot, value: &[u8]) -> Secret {
+        let value = KeyValue::parse(value).unwrap();
+        project(secret, &Desired { key: &key(), slot, value: &value, base_url: "https://bags.test/api/v1" })
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_changes_all_that_a_switch_changes_and_sends_no_value() {
+        let live = slot(&owner(0), SlotState::Live);
+        let first = Slot { since: Timestamp::MAX, ..live.clone() };
+        let mut before = switch(&blank(&key()), &first, b"value-one-for-tests");
+        let theirs = ByteString(b"kept".to_vec());
+        before.data.get_or_insert_default().insert("THEIRS".into(), theirs);
+        let (kube, asked) = server(|request, _| (200, request.body.clone()));
+        let found = Found::Ours(Box::new(before.clone()));
+        ConsumerSecret::of(kube, &key()).dry_run(&key(), Some(&found)).await.unwrap();
+        let asked = asked.lock().unwrap();
+        assert_eq!(asked.len(), 1);
+        let asks = |word| asked[0].uri.split(['?', '&']).any(|part| part == word);
+        assert!(asks("dryRun=All") && asks("fieldManager=bags-operator"), "{}", asked[0].uri);
+        let sent: Secret = serde_json::from_value(asked[0].body.clone()).unwrap();
+        let second = Slot { published: Some(2), attempt: Some("second".to_owned()), ..live };
+        let next = switch(&before, &second, b"value-two-for-tests");
+        let changed = |after: &Secret| {
+            let (data, metadata) = (after.data.clone().unwrap(), after.metadata.clone());
+            let fields = data.into_iter().filter(|(field, now)| before.data.as_ref().unwrap()[field] != *now);
+            let annotations = metadata.annotations.unwrap().into_iter();
+            let annotations = annotations.filter(|(name, now)| before.annotations()[name] != *now);
+            let names: Vec<_> =
+                fields.map(|(field, _)| field).chain(annotations.map(|(name, _)| name)).collect();
+            names
+        };
+        assert_eq!(changed(&sent), changed(&next));
+        assert_eq!(changed(&sent).len(), 4, "the value, and what tells of the switch");
+        let (data, labels) = (sent.data.as_ref().unwrap(), sent.labels());
+        assert_eq!(data["BAGS_API_KEY"].0, b"dry-run-dry-run-dry", "as long as the value that is there");
+        assert_eq!(labels, before.labels());
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Settings {
     pub bags_url: BaseUrl,
     /// The base URL written into consumer Secrets.
     pub consumer_bags_url: String,
-    /// One request to Bags may take so long.
+    /// How long one request to Bags may take.
     pub request_deadline: std::time::Duration,
     /// Durations of the workflows.
     pub timings: Timings,
@@ -49,7 +49,7 @@ pub struct Context {
     pub settings: Settings,
     /// Cache of the watch on ApiKeys.
     pub keys: Store<ApiKey>,
-    /// ApiKeys as this process last wrote or read them.
+    /// ApiKeys as this process last wrote or read them, until the watch has caught up.
     pub written: Written,
     /// The ledgers, with the cache of the watch on BagsAccounts.
     pub ledger: LedgerStore,
@@ -69,9 +69,9 @@ pub struct Context {
     pub metrics: Metrics,
     /// Where events are written.
     pub events: Events,
-    /// How long an object waits.
+    /// How long an object waits before it is reconciled again.
     pub backoff: Backoff,
-    /// Whether new ApiKeys are put before the admission webhook.
+    /// Whether the API server sends new ApiKeys to the admission webhook.
     pub registration: watch::Receiver<Registration>,
 }
 
@@ -106,13 +106,14 @@ impl Context {
         self.metrics.apikey_gone(uid);
     }
 
-    /// Until when an account waits for the rate limit: its own, or that of all.
+    /// Until when an account waits for a rate limit: its own, or the one of all accounts together.
     #[must_use]
     pub fn paused_until(&self, memory: &AccountMemory) -> Option<Timestamp> {
         memory.budget.paused_until().max(self.operator_budget.paused_until())
     }
 
-    /// What of an account's credentials lists and revocations need: all of them, or the token alone where the wallet cannot be read.
+    /// The part of an account's credentials that lists and revocations need: all of them, or the token alone if the wallet
+    /// cannot be read.
     ///
     /// # Errors
     /// What is wrong with them.

@@ -14,7 +14,8 @@ use kube::{
 
 use crate::{bags::BagsService, clock::Clock, clock::Randomness, saves::Saves};
 
-/// A request to the API server is given up after this; a write's outcome is then unknown and is read again.
+/// A request to the API server is given up after this; the outcome of a write is then unknown, and the object is read
+/// again.
 const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Every way out of the process.
@@ -56,8 +57,8 @@ impl CallError {
         }
     }
 
-    /// What kind of failure it is, without the API server's words: a policy's may quote what was sent, and what was
-    /// sent may hold a value.
+    /// The kind of failure, without the API server's message: that of an admission policy may quote the request, and the
+    /// request may hold a value.
     #[must_use]
     pub fn kind(&self) -> String {
         match self {
@@ -91,7 +92,8 @@ impl CallError {
     }
 }
 
-/// What kind of failure a watch or its list met, without what was read: a decoder's text may quote it.
+/// What kind of failure a watch or its initial list met, without the error's own text: that of a decoding error may quote
+/// the object.
 #[must_use]
 pub fn kind_of_watch(error: &watcher::Error) -> String {
     match error {
@@ -113,7 +115,7 @@ fn kind(error: &kube::Error) -> String {
     }
 }
 
-/// To delete this version of an object, and no other: what was changed since may be somebody else's by now.
+/// Parameters that delete exactly this version of an object: one that was changed since may belong to somebody else by now.
 pub(crate) fn only(read: &ObjectMeta) -> DeleteParams {
     DeleteParams {
         preconditions: Some(Preconditions {
@@ -135,7 +137,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The API server's own words, without the debug form of its answer.
+/// The API server's own message, without the debug output that kube's `Display` adds to it.
 pub(crate) fn explain(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -143,8 +145,9 @@ pub(crate) fn explain(error: &kube::Error) -> String {
     }
 }
 
-/// An object's version, to tell the newer one of two of the same object. Resource versions are comparable as numbers
-/// (KEP-5504); one that is no number counts as oldest, so that the worst that follows is a conflict and a live read.
+/// An object's resourceVersion as a number, to tell which of two versions of the same object is newer. Resource versions
+/// are comparable as numbers (KEP-5504); one that is not a number counts as oldest, so that the worst that follows is a
+/// conflict and a live read.
 #[must_use]
 pub fn version<K: ResourceExt>(object: &K) -> u64 {
     object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
@@ -158,9 +161,9 @@ pub async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> R
     call_within(CALL_DEADLINE, request).await
 }
 
-/// Sends a request about Secrets that may hold values, within its deadline. Of what the API server says against it nothing but
-/// code and reason is kept: a policy's words may quote what was sent or what is there, and whoever reports an error need not
-/// know which request it was.
+/// Sends a request about Secrets that may hold values, within its deadline. Of a refusal only code and reason are kept: a
+/// policy's message may quote the request or the stored object, and the code that reports an error need not know which
+/// request it came from.
 ///
 /// # Errors
 /// See [`CallError`].

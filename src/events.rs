@@ -1,8 +1,8 @@
 //! Kubernetes events: what `kubectl describe` tells besides the conditions. Written on transitions only.
 //!
-//! kube's own recorder is not used: it joins events of one reason and keeps the first note, so that a second failure
-//! with another message would go unread; and it asks the machine for the time. This one needs the right to create
-//! events, and no other.
+//! kube's own recorder is not used: it merges events of one reason and keeps the first note, so that a second failure with
+//! another message would be lost; and it reads the system clock itself. This one needs the right to create events, and no
+//! other.
 //!
 //! A note must never hold a secret; it may name objects, fields and keys by name and id.
 
@@ -28,9 +28,9 @@ use crate::clock::Clock;
 const CONTROLLER: &str = "keys.bags.fm/bags-operator";
 /// The API server's bound on a note, in bytes.
 const NOTE_BYTES: usize = 1024;
-/// An event that says the same of the same object is not repeated within this.
+/// An event with the same reason and note about the same object is not repeated within this.
 const REPEAT_AFTER: Duration = Duration::from_mins(10);
-/// So many recent events are remembered; beyond, a repetition may slip through.
+/// How many recent events are remembered; beyond that, a repetition may be written.
 const REMEMBERED: usize = 8192;
 /// An event is not worth waiting longer for.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ reasons! {
     RotationHeld: Warning, "Rotate";
     /// A rotation is due and cannot begin.
     RotationBlocked: Warning, "Rotate";
-    /// Rotations have found no second slot for long.
+    /// Rotations have found no second slot for a long time.
     RotationsStarved: Warning, "Rotate";
     /// The Secret went back to the old key, as a workload did not come up with the new one.
     SwitchedBack: Warning, "Rotate";
@@ -99,7 +99,7 @@ reasons! {
     Restarted: Normal, "Restart";
     /// A key was revoked and proven dead.
     KeyRevoked: Normal, "Revoke";
-    /// A key was left to people on purpose.
+    /// The ApiKey is deleted and its key left in place, by `deletionPolicy: Orphan`.
     KeyReleased: Normal, "Release";
     /// The consumer Secret was missing, or its value was changed, and was written again.
     SecretRestored: Normal, "Publish";
@@ -115,7 +115,7 @@ reasons! {
     NotAllowed: Warning, "Check";
     /// The consumer Secret's name is taken.
     SecretConflict: Warning, "Check";
-    /// The API server would not take the consumer Secret: quota, policy, rights.
+    /// The API server refused to write or remove the consumer Secret, or to write the one for the key's value: quota, policy, rights.
     SecretRefused: Warning, "Check";
     /// A Secret with credentials is missing, or its field is, or it cannot be read as what it should be.
     CredentialsUnusable: Warning, "Authenticate";
@@ -127,17 +127,17 @@ reasons! {
     WrongUser: Warning, "Authenticate";
     /// The wallet had no account at Bags, and one was just made.
     AccountSignedUp: Warning, "Authenticate";
-    /// Bags refused a request for what it says.
+    /// Bags refused a request because of its content.
     BagsRefused: Warning, "Create";
     /// Bags' limit is reached although the ledger had room.
     LimitReached: Warning, "Create";
     /// Bags counts too many requests.
     RateLimited: Warning, "Request";
-    /// Bags does not answer, or not with sense.
+    /// Bags does not answer, or its answer makes no sense.
     BagsUnavailable: Warning, "Request";
     /// A new key was not accepted in time and is given up.
     KeyNotAccepted: Warning, "Verify";
-    /// Bags told no id of a key: only a person can revoke it.
+    /// Bags returned no id for a key: only a person can revoke it.
     KeyIdUnknown: Warning, "Create";
     /// A key exists whose value is lost; it is revoked.
     KeyLost: Warning, "Judge";
@@ -151,7 +151,7 @@ reasons! {
     RevocationHasNoEffect: Warning, "Revoke";
     /// A deletion waits.
     DeletionWaits: Warning, "Delete";
-    /// A deletion goes on at the account; the ApiKey is let go.
+    /// The account finishes a deletion; the finalizer of the ApiKey is removed.
     DeletionHandedOver: Normal, "Delete";
     /// The list of the account's keys shows none of ours: it resolves nothing.
     ListDoesNotCover: Warning, "List";
@@ -163,7 +163,7 @@ reasons! {
     OverQuota: Warning, "Count";
     /// The ledger belongs to another installation: nothing is made or revoked.
     ForeignInstallation: Warning, "Check";
-    /// The operator failed in a way that has no word of its own.
+    /// A failure that has no reason of its own here.
     ReconcileFailed: Warning, "Reconcile";
 }
 
@@ -190,8 +190,8 @@ impl Events {
         Self { client, clock, instance: cut(&instance, 128).to_owned(), memory: Arc::default() }
     }
 
-    /// Writes an event about an object, unless the same was said of it in the last 10 minutes. A failure is logged
-    /// and not told to the caller: an event is never worth an effect.
+    /// Writes an event about an object, unless the same was said of it in the last 10 minutes. A failure is logged and not
+    /// returned: no effect may depend on an event.
     pub async fn publish(&self, regarding: &ObjectReference, reason: EventReason, note: &str) {
         let Some(stamp) = self.admit(regarding, reason, note) else { return };
         let event = self.event(regarding, reason, note, stamp);
@@ -207,7 +207,8 @@ impl Events {
         }
     }
 
-    /// Notes that this is being said; `None` if it was said lately. Gives a number that no event of this process had.
+    /// Remembers the event as written; `None` if the same one was written lately. Returns a number that no other event of
+    /// this process has.
     fn admit(&self, regarding: &ObjectReference, reason: EventReason, note: &str) -> Option<i128> {
         let mut hasher = DefaultHasher::new();
         (&regarding.uid, &regarding.namespace, &regarding.name, reason, note).hash(&mut hasher);

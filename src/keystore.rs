@@ -1,7 +1,7 @@
 //! The keystore: one Secret per key in the operator's namespace, from before its birth to its proven death.
 //!
-//! It is the only source of values. A placeholder without a value is made before the licence; the value arrives
-//! by a write on that very version, so whoever deletes the placeholder first decides that it can no longer arrive.
+//! It is the only source of values. A placeholder without a value is made before the licence; the value is saved by an
+//! update of that Secret, with its resourceVersion, so once somebody has deleted the placeholder no value can arrive.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -71,7 +71,7 @@ pub enum Removal {
 /// Why a value could not be saved.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// The placeholder was deleted: the attempt has been judged.
+    /// The placeholder was deleted, or is being deleted, which a finalizer may hold up: the attempt has been judged.
     #[error("the attempt was judged before its value arrived")]
     Judged,
     /// Somebody else put another Secret, or another value, into its place.
@@ -110,8 +110,8 @@ impl Entry {
         Self { secret: Arc::new(Secret { metadata, data, ..Secret::default() }) }
     }
 
-    /// The attempt that it belongs to. A copy under another name belongs to none: it is not what is read, written and deleted
-    /// for the attempt, and must not stand in for it.
+    /// The attempt that it belongs to. A copy under another name belongs to none: an attempt's Secret is read, written and
+    /// deleted by its name, and a copy must not stand in for it.
     #[must_use]
     pub fn attempt(&self) -> Option<&str> {
         let attempt = self.secret.labels().get(mark::ATTEMPT)?;
@@ -182,7 +182,7 @@ impl Entry {
         Some(Installation { cluster: cluster.to_owned(), namespace: namespace.to_owned() })
     }
 
-    /// Whether its key was left to people, or was about to be: where there is a ledger, that one says which.
+    /// Whether its key was left to people, or was about to be: where there is a ledger, the ledger says which.
     #[must_use]
     pub fn released(&self) -> bool {
         self.secret.annotations().contains_key(mark::RELEASED)
@@ -259,9 +259,9 @@ impl Keystore {
         Ok(Entry { secret: Arc::new(made) })
     }
 
-    /// Saves a value in its placeholder. After an error that is not [`SaveError::Judged`] it may be called again: what
-    /// is there is then read before anything is written, as the last write may have been applied without an answer, or
-    /// have lost a conflict that it would lose again.
+    /// Saves a value in its placeholder. After an error that is not [`SaveError::Judged`] it may be called again: it then
+    /// reads the Secret before it writes, as the last write may have been applied without an answer, or may have lost a
+    /// conflict that it would lose again.
     ///
     /// # Errors
     /// See [`SaveError`].
@@ -278,7 +278,7 @@ impl Keystore {
         call_with_values(self.replace(unsaved)).await.map(drop).map_err(SaveError::Call)
     }
 
-    /// Whether an earlier write arrived; where it did not, the next one starts from what is there.
+    /// Whether an earlier write arrived; where it did not, the next write starts from the version that is there now.
     async fn arrived(&self, unsaved: &mut Unsaved<'_>) -> Result<bool, SaveError> {
         let before = &unsaved.placeholder;
         let secret =
@@ -289,6 +289,10 @@ impl Keystore {
         }
         if now.secret.metadata.uid != before.secret.metadata.uid || now.value().is_some() {
             return Err(SaveError::Taken);
+        }
+        // A value that is written into a Secret that is being deleted is deleted with it.
+        if now.secret.metadata.deletion_timestamp.is_some() {
+            return Err(SaveError::Judged);
         }
         unsaved.placeholder = now;
         Ok(false)
@@ -309,7 +313,7 @@ impl Keystore {
         }
     }
 
-    /// Marks an attempt's entry as one whose key is left to people. Where there is none, nothing of it can be mistaken later.
+    /// Marks an attempt's entry as one whose key is left to people. Where there is no entry, none can be mistaken later.
     /// It may be called again.
     ///
     /// # Errors
@@ -386,133 +390,4 @@ fn empty_secret(placeholder: &Placeholder<'_>) -> Secret {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        convert::Infallible,
-        sync::{Mutex, PoisonError},
-    };
-
-    use http::{Method, Request, Response};
-    use kube::{
-        client::Body,
-        runtime::{reflector, watcher},
-    };
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    /// Requests: the method, of a write the version it is based on, of a read what it asks for.
-    type Came = Arc<Mutex<Vec<(Method, Value)>>>;
-
-    fn placeholder(version: &str) -> Value {
-        json!({"apiVersion": "v1", "kind": "Secret",
-               "metadata": {"name": "bags-key-a", "uid": "uid-a", "resourceVersion": version}})
-    }
-
-    /// Answers one request after the other, and tells which came.
-    fn keystore(answers: Vec<(u16, Value)>) -> (Keystore, Came) {
-        let came = Came::default();
-        let (seen, answers) = (came.clone(), Arc::new(Mutex::new(answers.into_iter())));
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (seen, answers) = (seen.clone(), answers.clone());
-            async move {
-                let (head, body) = request.into_parts();
-                let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
-                let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let version = sent["metadata"]["resourceVersion"].clone();
-                let query = head.uri.query().filter(|query| !query.is_empty()).map(Value::from);
-                let told = query.filter(|_| head.method == Method::GET).unwrap_or(version);
-                seen.lock().unwrap_or_else(PoisonError::into_inner).push((head.method, told));
-                let (code, answer) = answers.lock().unwrap().next().expect("no more requests than answers");
-                let body = Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
-            }
-        });
-        (Keystore::new(Client::new(service, "bags-system"), "bags-system", reflector::store().0), came)
-    }
-
-    fn failure(code: u16) -> (u16, Value) {
-        let reason = if code == 404 { "NotFound" } else { "" };
-        (
-            code,
-            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "", "reason": reason}),
-        )
-    }
-
-    #[tokio::test]
-    async fn an_account_is_put_together_again_from_its_own_entries_alone() {
-        let none = json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {}, "items": []});
-        let (keystore, came) = keystore(vec![(200, none)]);
-        assert!(keystore.live_of("main").await.unwrap().is_empty());
-        let of_main = "&labelSelector=keys.bags.fm%2Faccount%3Dmain";
-        assert_eq!(*came.lock().unwrap(), [(Method::GET, json!(of_main))]);
-    }
-
-    #[tokio::test]
-    async fn a_copy_under_another_name_is_no_entry() {
-        let secret = |name: &str| {
-            let labels = json!({mark::ACCOUNT: "main", mark::ATTEMPT: "a"});
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": labels}})
-        };
-        let items = [secret("backup-of-a"), secret("bags-key-a"), secret("bags-key-b")];
-        let all = json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {}, "items": items});
-        let (keystore, _) = keystore(vec![(200, all)]);
-        let found = keystore.live_of("main").await.unwrap();
-        let names: Vec<String> = found.iter().map(|entry| entry.secret.name_any()).collect();
-        assert_eq!(names, ["bags-key-a"]);
-        assert_eq!(found[0].attempt(), Some("a"));
-        let (seen, mut writer) = reflector::store::<Secret>();
-        for item in items {
-            let secret = serde_json::from_value(item).unwrap();
-            writer.apply_watcher_event(&watcher::Event::Apply(secret));
-        }
-        let watching = Keystore::new(keystore.api.into_client(), "bags-system", seen);
-        assert_eq!(watching.all_cached().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_save_that_lost_a_conflict_reads_before_it_writes_again_also_where_the_read_failed_once() {
-        let answers = vec![failure(409), failure(500), (200, placeholder("2")), (200, placeholder("3"))];
-        let (keystore, came) = keystore(answers);
-        let entry = Entry { secret: Arc::new(serde_json::from_value(placeholder("1")).unwrap()) };
-        let value = KeyValue::parse(b"value-one-for-tests").unwrap();
-        let mut unsaved = Unsaved::new(entry, &value, None);
-        assert!(matches!(keystore.save(&mut unsaved).await, Err(SaveError::Call(_))));
-        assert!(keystore.save(&mut unsaved).await.is_ok());
-        let expected = [
-            (Method::PUT, json!("1")),
-            (Method::GET, Value::Null),
-            (Method::GET, Value::Null),
-            (Method::PUT, json!("2")),
-        ];
-        assert_eq!(*came.lock().unwrap(), expected);
-    }
-
-    #[tokio::test]
-    async fn a_key_that_is_left_to_people_is_marked_once_and_only_where_it_has_a_secret() {
-        let marked = |version| {
-            let mut secret = placeholder(version);
-            secret["metadata"]["annotations"] = json!({mark::RELEASED: "true"});
-            secret
-        };
-        let read = || (Method::GET, Value::Null);
-        let write = || (Method::PUT, json!("1"));
-        let cases = [
-            ("not yet", vec![(200, placeholder("1")), (200, marked("2"))], vec![read(), write()], true),
-            ("marked before", vec![(200, marked("2"))], vec![read()], true),
-            ("no Secret", vec![failure(404)], vec![read()], true),
-            ("no Secret any more", vec![(200, placeholder("1")), failure(404)], vec![read(), write()], true),
-            (
-                "somebody was faster",
-                vec![(200, placeholder("1")), failure(409)],
-                vec![read(), write()],
-                false,
-            ),
-        ];
-        for (name, answers, expected, done) in cases {
-            let (keystore, came) = keystore(answers);
-            assert_eq!(keystore.mark_released("a").await.is_ok(), done, "{name}");
-            assert_eq!(*came.lock().unwrap(), expected, "{name}");
-        }
-    }
-}
+mod tests;

@@ -1,13 +1,13 @@
 //! Leader election: of all processes of an installation, one works. The others keep their caches filled and wait.
 //!
-//! The protocol is client-go's, on a Lease in the operator's namespace: it is created, or replaced with its
-//! resourceVersion, and it has expired when *we* have not seen it change for as long as its holder promised. That is
-//! measured by our own monotonic clock; the times in the Lease are for people. A leader gives up well before others may
-//! take over, and counts from the moment at which it sent its last acknowledged write, so two never lead at the same
-//! time, whatever is lost, late or standing still between them.
+//! The protocol is client-go's, on a Lease in the operator's namespace. A process creates the Lease, or replaces it with
+//! its resourceVersion. To a process the Lease has expired when *that process* has not seen it change for as long as its
+//! holder promised in it, measured by the process's own monotonic clock; the times in the Lease are for people. A leader
+//! gives up well before others may take over, and counts from the moment at which it sent its last acknowledged write. So
+//! two never lead at the same time, whichever requests are lost or late and whichever process stands still.
 //!
-//! Two leaders would make no key twice all the same: safety is in the ledger's resourceVersion. The Lease is there so
-//! that they do not get in each other's way.
+//! Even two leaders would not make a key twice: safety comes from the ledger's resourceVersion. The Lease only keeps them
+//! out of each other's way.
 //!
 //! [`decide`](mod@decide) says what to do next (pure), [`record`] what is written (pure), [`elector`] does it (I/O).
 //! [`Leadership`] is what the rest of the process sees of it.

@@ -12,6 +12,8 @@ pub mod consumer_secret;
 pub mod context;
 pub mod env;
 pub mod events;
+#[cfg(test)]
+mod fixtures;
 pub mod keystore;
 pub mod leader;
 pub mod ledger;
@@ -23,6 +25,7 @@ pub mod saves;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+mod time;
 pub mod timings;
 pub mod webhook;
 pub mod workload;

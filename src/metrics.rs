@@ -66,7 +66,7 @@ pub struct Awaited {
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// The same for what takes minutes to weeks.
+/// The same for what takes minutes to a week.
 const OVERLAP_SECONDS: [f64; 10] =
     [60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0, 172_800.0, 604_800.0];
 
@@ -168,7 +168,8 @@ impl Metrics {
         metrics
     }
 
-    /// A series that appears with its first failure shows no increase: rules of alerts would miss it.
+    /// Creates these series at zero: one that first appears with its first failure shows no increase, and alert rules would
+    /// miss it.
     fn start_at_zero(&self) {
         for outcome in RotationOutcome::ALL {
             let _ = self.rotations.get_or_create(&ByRotation { outcome });
@@ -184,7 +185,7 @@ impl Metrics {
         }
     }
 
-    /// A registry with every metric but the registry itself, under the names that people see.
+    /// A registry with every metric, under the names that people see.
     fn register(&self) -> Registry {
         let mut registry = Registry::with_prefix("bags_operator");
         let r = &mut registry;
@@ -282,7 +283,7 @@ impl Metrics {
         self.apikey(uid, None, None);
     }
 
-    /// A rotation came to this; `overlap`: for so long both keys were valid.
+    /// A rotation came to this; `overlap`: how long both keys were valid.
     pub fn rotation(&self, outcome: RotationOutcome, overlap: Option<Duration>) {
         self.rotations.get_or_create(&ByRotation { outcome }).inc();
         if let Some(overlap) = overlap {
@@ -295,7 +296,7 @@ impl Metrics {
         self.restarts.get_or_create(&ByWorkload { kind }).inc();
     }
 
-    /// An admission review was answered; `took` where it was looked at.
+    /// An admission review was answered; `took`: how long it took, where it was looked at.
     pub fn review(&self, outcome: ReviewOutcome, took: Option<Duration>) {
         self.reviews.get_or_create(&ByReview { outcome: outcome.label() }).inc();
         if let Some(took) = took {
@@ -308,7 +309,7 @@ impl Metrics {
         self.webhook_certificate.set(ends.as_second());
     }
 
-    /// Whether new ApiKeys are put before the webhook.
+    /// Whether the API server sends new ApiKeys to the webhook.
     pub fn webhook_registered(&self, registered: bool) {
         self.webhook_registered.set(registered.into());
     }
@@ -413,12 +414,12 @@ impl Metrics {
 }
 
 impl Observer for Metrics {
-    fn request(&self, operation: Operation, outcome: Outcome, elapsed: Duration) {
+    fn request(&self, operation: Operation, outcome: Outcome, took: Option<Duration>) {
         let labels = ByRequest { operation: operation.label(), outcome: outcome.label() };
         self.bags_requests.get_or_create(&labels).inc();
-        if !elapsed.is_zero() {
+        if let Some(took) = took {
             let labels = ByOperation { operation: operation.label() };
-            self.bags_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+            self.bags_seconds.get_or_create(&labels).observe(took.as_secs_f64());
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Puts the parts together: watches, controllers, election, admin server, shutdown.
 //!
-//! Every process fills its caches, for as long as it answers by them; only the one that leads reconciles. Three watches feed two
-//! controllers. What a change means for other objects is said here and nowhere else: an
-//! account's change wakes the ApiKeys that wait for something of it, a keystore Secret wakes its ApiKey, credentials
-//! wake their account.
+//! Every process keeps its caches filled for as long as it answers from them; only the leader reconciles. Three watches
+//! feed two controllers. Which other objects a change concerns is decided in [`wake`] and nowhere else: a change of an
+//! account wakes the ApiKeys that wait for something from it, a keystore Secret wakes its ApiKey, credentials wake their
+//! account.
 
 mod caches;
 mod end;
@@ -56,8 +56,9 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The API server must send something within this while it answers a request.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same while it is watched: a watch asks to be ended after 290 s (kube's default), so that a longer silence is one of a
-/// connection that is dead. Without a limit a list that is never answered would blind a leader that goes on renewing its Lease.
+/// The same for watches: each asks the API server to end it after 290 s (kube's default), so a longer silence means that
+/// the connection is dead. Without a limit, a list that is never answered would blind a leader that goes on renewing its
+/// Lease.
 const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// The namespace whose uid stands for the cluster.
 const CLUSTER_NAMESPACE: &str = "kube-system";
@@ -100,7 +101,8 @@ pub enum RunError {
         "failed to read namespace \"{CLUSTER_NAMESPACE}\", whose uid stands for the cluster (the operator needs the right to get it)"
     )]
     Cluster(#[source] CallError),
-    /// Nothing tells the cluster apart from others, whose ledgers and keys would be taken for one's own.
+    /// The cluster has no uid: it could not be told from others without one, and their ledgers and keys would be taken for
+    /// its own.
     #[error(
         "namespace \"{CLUSTER_NAMESPACE}\" has no uid, which stands for the cluster: the API server does not give any"
     )]
@@ -116,7 +118,7 @@ pub enum RunError {
         #[source]
         source: CallError,
     },
-    /// The Lease was lost. What was being saved has ended; nothing else was begun since.
+    /// The Lease was lost. Since then saves under way have come to their end, and nothing new was begun.
     #[error("failed to keep leading; another process may lead now, and this one has to begin anew")]
     Leadership(#[source] Loss),
 }
@@ -124,7 +126,8 @@ pub enum RunError {
 /// Runs the operator until it is told to end.
 ///
 /// # Errors
-/// See [`RunError`]; once it runs, only the loss of the Lease ends it, and it goes on through whatever else fails.
+/// See [`RunError`]. Once the operator runs, the only error is the loss of the Lease: it goes on through every other
+/// failure.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     let signals = Signals::catch().map_err(RunError::Signals)?;
@@ -167,7 +170,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let controllers = controllers(gate, told, usize::from(config.concurrency));
     let saves = &context.env.saves;
     let end = End { saves, readiness: &readiness, leadership: &leadership, stop: &stop, over: &over };
-    // One task for all: a process that does not get on with its work does not renew its Lease either.
+    // All in one task, so that a process that is stuck in its work does not renew its Lease either.
     let (elected, ..) = tokio::join!(
         async {
             match elector {
@@ -185,7 +188,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     elected.map_err(RunError::Leadership)
 }
 
-/// The standing of this process, and its part in the election, unless it runs alone.
+/// Whether this process leads, and its part in the election, unless it runs alone.
 fn election(config: &Config, context: &Context) -> (Leadership, Option<Elector>) {
     let Env { kube, clock, randomness, bags: _, saves: _ } = &context.env;
     let Some(timings) = config.leader else {
@@ -206,14 +209,15 @@ fn election(config: &Config, context: &Context) -> (Leadership, Option<Elector>)
 
 fn client(mut access: kube::Config, read_timeout: Option<Duration>) -> Result<Client, RunError> {
     access.read_timeout = read_timeout;
-    // Counted from the request on: else one on a connection that has rested for 29.9 s would fail in 0.1 s, and be applied.
+    // The time is counted from the request: otherwise a request on a connection that was idle for 29.9 s would fail after
+    // 0.1 s, and might be applied all the same.
     access.reset_reader_on_write = true;
     // A write that kube repeats by itself could land long after its reason is gone.
     access.default_retry = false;
     Client::try_from(access).map_err(|error| RunError::Client(Box::new(error)))
 }
 
-/// The admission webhook, listening, where there is to be one.
+/// The admission webhook, listening, if one is configured.
 async fn webhook(
     config: &Config,
     readiness: &Readiness,
@@ -250,7 +254,8 @@ async fn bags_service(config: &Config) -> Result<bags::BagsService, RunError> {
             Some(tokio::fs::read(path).await.map_err(failed)?)
         }
     };
-    // Shorter than the request, or a connection that never came up would leave a creation in doubt.
+    // Shorter than the request's deadline: otherwise a connection that never came up would leave the outcome of a creation
+    // in doubt.
     let connect_timeout = CONNECT_TIMEOUT.min(config.request_deadline / 2);
     bags::https(&config.bags_url, connect_timeout, authorities.as_deref()).map_err(RunError::Bags)
 }
@@ -275,7 +280,7 @@ fn uid_of(namespace: &Namespace) -> Result<String, RunError> {
     namespace.uid().filter(|uid| !uid.is_empty()).ok_or(RunError::NoClusterUid)
 }
 
-/// Both controllers, which are told of what the caches show. What is done about it begins when the gate opens.
+/// Runs both controllers on the changes that the caches report. Reconciles begin only when the gate opens.
 async fn controllers(gate: Gate, told: Told, concurrency: usize) {
     let gate = Arc::new(gate);
     let Gate { context, synced: _, leadership: _, stop } = &*gate;
@@ -352,7 +357,8 @@ async fn reconcile_account(account: Arc<BagsAccount>, gate: Arc<Gate>) -> Result
     .await)
 }
 
-/// Polls a controller to its end. Its items tell of objects that were gone by the time they were looked at.
+/// Polls a controller to its end. Its items need no look: reconcilers return no errors, so an error only says that an
+/// object was gone before it could be reconciled.
 async fn drain<T, E>(run: impl Stream<Item = Result<T, E>>) {
     run.for_each(|_| async {}).await;
 }
@@ -382,11 +388,11 @@ mod tests {
             let (mut connection, _) = listener.accept().await.unwrap();
             let mut asked = [0; 4096];
             assert_ne!(connection.read(&mut asked).await.unwrap(), 0);
-            // It took the request, and says nothing more.
+            // The server took the request, and never answers.
             std::future::pending::<()>().await;
         };
         let mut access = kube::Config::new(url.parse().unwrap());
-        // The clock jumps to the next deadline whenever nothing is ready: there is one only.
+        // A paused clock jumps to the next deadline whenever nothing is ready: the read timeout has to be the only one.
         access.connect_timeout = None;
         let watching = client(access, Some(WATCH_READ_TIMEOUT)).unwrap();
         let keys = Api::<ApiKey>::all(watching);

@@ -1,5 +1,5 @@
-//! What a run of a reconciler leaves behind. kube's own `Action` says the same and cannot be read, which whoever drives
-//! a reconciler without a `Controller` has to.
+//! What a run of a reconciler leaves behind. kube's own `Action` says the same, but its content cannot be read, and a caller
+//! that drives a reconciler without a `Controller` needs to read it.
 
 use std::time::Duration;
 

@@ -147,7 +147,7 @@ impl Sandbox {
         self.with(|state, _| state.change_user(id, change))
     }
 
-    /// A person has a new agent token made for a user: the one before it is invalid from now on. The new one.
+    /// Makes a new agent token for a user, as a person would at Bags; the old one is invalid from now on. Returns the new one.
     ///
     /// # Errors
     /// When there is no such user.
@@ -198,7 +198,7 @@ impl Sandbox {
         self.with(|state, _| state.requests(after, limit))
     }
 
-    /// Adds a fault after those that are there; its number.
+    /// Adds a fault after those that are there, and returns its number.
     ///
     /// # Errors
     /// When it names a route that does not exist, or an answer that cannot be sent.
@@ -228,7 +228,7 @@ impl Sandbox {
     }
 }
 
-/// Who sent a request and what became known about it on the way; travels on the answer to the journal and headers.
+/// Who sent a request and what became known about it on the way. It travels with the answer, for the journal and the headers.
 #[derive(Debug, Clone, Copy, Default)]
 struct Call {
     ip: Option<IpAddr>,

@@ -12,8 +12,8 @@ use std::{
 use futures::future::BoxFuture;
 use tokio_util::task::TaskTracker;
 
-/// Lets a task run by itself: the runtime's own way in production, one that can be stopped at any moment in tests of
-/// what a crash leaves behind.
+/// How a task is detached: by the runtime in production; in tests of what a crash leaves behind, so that it can be stopped
+/// at any moment.
 pub type Spawn = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
 
 /// The running saves of this process. Clones share them.
@@ -56,7 +56,7 @@ pub enum NotBegun {
 }
 
 impl Saves {
-    /// None yet; `spawn` lets them run.
+    /// Without any saves yet; `spawn` is how they will be detached.
     #[must_use]
     pub fn spawned_by(spawn: Spawn) -> Self {
         Self { spawn, tasks: TaskTracker::new(), state: Arc::default() }
@@ -78,7 +78,7 @@ impl Saves {
             if !state.running.insert(attempt.clone()) {
                 return Err(NotBegun::Running);
             }
-            // Tracked before the lock is let go, so that a shutdown that begins now waits for it.
+            // Tracked before the lock is released, so that a shutdown that begins now waits for this save.
             let running = Running { attempt, state: Arc::clone(&self.state) };
             (self.spawn)(Box::pin(self.tasks.track_future(async move {
                 let _running = running;
@@ -88,8 +88,8 @@ impl Saves {
         Ok(())
     }
 
-    /// Whether the attempt's save runs in this process: from before [`spawn`](Self::spawn) returns until the future
-    /// has ended, by a panic too.
+    /// Whether the attempt's save runs in this process: from before [`spawn`](Self::spawn) returns until the future has
+    /// ended, also if it panicked.
     #[must_use]
     pub fn running(&self, attempt: &str) -> bool {
         lock(&self.state).running.contains(attempt)

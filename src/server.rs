@@ -22,18 +22,19 @@ use tracing::{debug, warn};
 
 use self::peers::{Peers, Sign};
 
-/// The head of a request may be so long, in bytes.
+/// How long the head of a request may be, in bytes.
 const HEADER_BYTES: usize = 16 * 1024;
 /// Pause after a failure to accept, for example when file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// An answer under way may take so long when a connection is closed: no sender waits for a review longer than that, and none is slower.
+/// How long an answer under way may still take once its connection is to be closed: the API server waits no longer for a
+/// review, and no review takes longer.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What clients may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at the same time. One more takes the place of one that says nothing, so that nobody shuts the server by
-    /// opening connections.
+    /// Connections at the same time. Beyond that, a new connection takes the place of a silent one, so that nobody can
+    /// block the server by opening connections.
     pub connections: usize,
     /// From the connection to the end of the handshake of TLS; without TLS, to the head of its first request.
     pub first_request: Duration,
@@ -61,7 +62,7 @@ impl Server {
         Ok(Self { listener, address })
     }
 
-    /// The address that was bound, with its port where any was asked for.
+    /// The address that was bound, with the actual port if port 0 was asked for.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -104,10 +105,11 @@ impl Server {
     }
 }
 
-/// Drives one connection to its end, which comes in any case.
+/// Drives one connection to its end, which the limits make certain.
 ///
-/// A client with a pool of connections, as the API server is, may open one more than it needs and keep it for later: after
-/// the handshake it may rest as long as between two requests, or its first request would meet a closed connection.
+/// A client with a connection pool, such as the API server, may open one connection more than it needs and keep it for
+/// later. So a connection may stay idle after the handshake for as long as between two requests; otherwise its first
+/// request would meet a closed connection.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,

@@ -1,4 +1,4 @@
-//! From SIGTERM and SIGINT to one cancellation token. What then ends, and in which order, is the operator's.
+//! From SIGTERM and SIGINT to one cancellation token. What then ends, and in which order, is decided in `operator/end.rs`.
 
 use std::io;
 
@@ -46,7 +46,8 @@ mod tests {
             let signals = Signals::catch().unwrap();
             let token = CancellationToken::new();
             let own = std::process::id().to_string();
-            assert!(Command::new("kill").args([name, &own]).status().await.unwrap().success());
+            let kill = ["-c", "kill \"$0\" \"$1\"", name, &own];
+            assert!(Command::new("sh").args(kill).status().await.unwrap().success());
             signals.cancel(token.clone()).await;
             assert!(token.is_cancelled(), "{name}");
         }

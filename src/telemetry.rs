@@ -1,4 +1,4 @@
-//! Logs: one subscriber for the process, to standard error; and panics, which are logged without what they say.
+//! Logs: one subscriber for the process, to standard error; and panics, which are logged without their message.
 //!
 //! Secret values stay out of logs by their types. Here two more doors are shut: kube's client writes the whole body
 //! of an answer that it cannot read, at `warn`, and such a body may be a Secret; and a panic's message may hold the
@@ -23,7 +23,7 @@ pub enum TelemetryError {
     /// The filter does not parse.
     #[error("failed to read the log filter")]
     Filter(#[source] filter::ParseError),
-    /// A subscriber was there before.
+    /// A subscriber is set already.
     #[error("failed to set the log subscriber")]
     Subscriber(#[source] tracing_subscriber::util::TryInitError),
 }
@@ -31,7 +31,7 @@ pub enum TelemetryError {
 /// Logs to standard error from now on, and logs panics.
 ///
 /// # Errors
-/// When the filter does not parse (a [`Config`] has a good one), or logging was set up before.
+/// When the filter does not parse (that of a [`Config`] was checked already), or logging was set up before.
 pub fn init(config: &Config) -> Result<(), TelemetryError> {
     let subscriber = subscriber(config.log_format, &config.log_filter, io::stderr)?;
     subscriber.try_init().map_err(TelemetryError::Subscriber)?;

@@ -1,8 +1,8 @@
 //! The admission webhook: refuses at once what does not fit, with numbers and a way out.
 //!
-//! It runs on every replica, leading or not. Its word is a convenience of people, never a guarantee: the controllers ask
-//! the same functions again before anything is made, so an outage of the webhook stops new ApiKeys only, and a webhook
-//! that is passed by changes nothing about what Bags is asked for.
+//! It runs on every replica, leading or not. Its verdict is a convenience for people, never a guarantee: the controllers
+//! ask the same functions again before anything is made. So an outage of the webhook stops new ApiKeys only, and an ApiKey
+//! that bypasses it changes nothing about what Bags is asked for.
 
 pub mod admission;
 mod body;
@@ -30,8 +30,8 @@ use self::{
 };
 use crate::{admin::Readiness, context::Context, server::Server};
 
-/// Reviews are answered so long after the stop: until every node has heard that this replica ends, which takes some seconds, it
-/// is called like the others.
+/// How long reviews are answered after the stop: this replica is called like the others until every node has heard that it
+/// ends, which takes some seconds.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// How the webhook is served.
@@ -41,7 +41,7 @@ pub struct WebhookConfig {
     pub listen: SocketAddr,
     /// Names and addresses under which the API server calls it.
     pub hosts: Vec<String>,
-    /// The ValidatingWebhookConfiguration whose `caBundle` is kept; `None`: somebody else does.
+    /// The ValidatingWebhookConfiguration whose `caBundle` this process maintains; `None`: somebody else does.
     pub configuration: Option<String>,
     /// How long certificates live.
     pub lives: Lives,
@@ -66,11 +66,11 @@ pub enum WebhookError {
 
 /// What the keeper of the webhook's certificates is given.
 pub struct Keeping {
-    /// A client that waits for some minutes while nothing happens.
+    /// A client for watches: it gives up a silent connection only after some minutes.
     pub watching: Client,
-    /// Where it is told whether new ApiKeys are put before the webhook.
+    /// Where the keeper reports whether the API server sends new ApiKeys to the webhook.
     pub registration: watch::Sender<Registration>,
-    /// Where it is told that there is a certificate.
+    /// Where the keeper reports that there is a certificate, and a configuration that trusts it.
     pub readiness: Readiness,
 }
 
@@ -107,8 +107,8 @@ impl Webhook {
         self.server.address()
     }
 
-    /// Serves until the process ends, and keeps its certificates: for ten seconds from `stop` on, and not less long than until `over`,
-    /// as a process that has lost its Lease may have to save for minutes, and nobody needs the Lease to answer reviews.
+    /// Answers reviews and maintains the certificates until ten seconds after `stop`, or until `over` if that comes later:
+    /// a process that has lost its Lease may have saves running for minutes, and answering reviews needs no Lease.
     pub async fn run(
         self,
         context: Arc<Context>,
@@ -142,7 +142,7 @@ impl Webhook {
     }
 }
 
-/// Until the webhook is to end.
+/// Waits until the webhook is to end.
 async fn end(stop: &CancellationToken, over: &CancellationToken) {
     stop.cancelled().await;
     let _ = timeout(LINGER, std::future::pending::<()>()).await;

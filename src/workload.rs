@@ -6,9 +6,9 @@
 //! rules allow it and until they are done (`restarted`, pure).
 //!
 //! The scan is the authority: an old key goes only when no pod can hold it, whatever a workload's status says. So every
-//! doubt blocks: a field that cannot be read, a time that was not told, an owner of an unknown kind.
+//! doubt blocks: a field that cannot be read, a missing time, an owner of an unknown kind.
 //!
-//! Nothing here reads or writes a Secret, and nothing of a workload is written but the mark.
+//! Nothing here reads or writes a Secret, and the mark is all that is written to a workload.
 
 pub(crate) mod lax;
 pub mod lists;

@@ -26,6 +26,8 @@ mod kubectl;
 mod main_job;
 #[path = "operator/quota.rs"]
 mod quota;
+#[path = "operator/refused.rs"]
+mod refused;
 #[path = "operator/rotation.rs"]
 mod rotation;
 #[path = "operator/trouble.rs"]

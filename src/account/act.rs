@@ -1,8 +1,8 @@
 //! Carries out what was decided: one lookup or one effect at a time. Makes no choice of its own.
 //!
-//! What Bags answers goes into this process's memory, what the API server answers into [`Found`]; the next decision
-//! reads both. A failed request to Bags is such an answer. A failed one to the API server ends the run, unless nothing else
-//! waits for what it was to do.
+//! What Bags answers goes into this process's memory, what the API server answers into [`Found`]; the next decision reads both. A
+//! failed request to Bags counts as an answer, too. A failed request to the API server ends the run, unless nothing else depends
+//! on it.
 
 mod bags;
 
@@ -53,10 +53,10 @@ pub(super) enum ActError {
         #[source]
         source: CallError,
     },
-    /// What is left of a lost ledger could not be read.
+    /// The keystore Secrets from which a lost ledger is rebuilt could not be read.
     #[error("failed to read what the keystore has of the account")]
     Remnants(#[source] CallError),
-    /// The Secret that applications read could not be read, which tells of a lost ledger what was published.
+    /// A consumer Secret could not be read, which tells what was published when the ledger was lost.
     #[error("failed to read Secret \"{name}\" in namespace \"{namespace}\"")]
     ReadSecret {
         namespace: String,
@@ -73,8 +73,8 @@ pub(super) enum ActError {
 }
 
 impl ActError {
-    /// Whether the account's status can be told all the same: not where its ledger cannot be written, nor where nobody knows yet
-    /// what that must hold.
+    /// Whether the account's status can be written after this failure: not if the ledger, which is part of it, cannot be written,
+    /// nor if it is not known yet what the ledger must hold.
     pub(super) fn leaves_status(&self) -> bool {
         match self {
             Self::ReadOwner { .. } | Self::Keystore { .. } | Self::ReadSecret { .. } | Self::Finalizer(_) => {
@@ -184,7 +184,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// What cannot be read counts as there: nothing is revoked for want of an answer.
+    /// A namespace that cannot be read counts as existing: no key is revoked because an answer is missing.
     async fn read_namespace(&self, name: String) {
         let api: Api<Namespace> = Api::all(self.context.env.kube.clone());
         let there = match call(api.get_metadata_opt(&name)).await {
@@ -207,14 +207,14 @@ impl Actor<'_> {
             Ok(Some(entry)) => {
                 self.found.entries.insert(attempt, entry);
             }
-            // Placeholders are made before the licence only: what is not there cannot come back.
+            // A placeholder is only made before its licence: one that is not there now cannot appear later.
             Ok(None) => self.memory.remember(&attempt, |key| key.closed = true),
             Err(source) => return Err(ActError::Keystore { attempt, source }),
         }
         Ok(())
     }
 
-    /// A ledger that somebody pinned meanwhile is observed again.
+    /// If somebody else pinned the ledger meanwhile, nothing is written, and the account is observed again.
     async fn pin(
         &mut self,
         installation: Installation,
@@ -232,13 +232,13 @@ impl Actor<'_> {
             }
             draft.status.installation = Some(installation.clone());
             let (told, found) = (draft.status.user.take(), user.clone());
-            // Whom another installation had there is nobody whose keys these are.
+            // The user that another installation recorded need not be the one whose keys are put back here.
             draft.status.user =
                 if before.is_some() && !slots.is_empty() { found.or(told) } else { told.or(found) };
             if slots.is_empty() { Ok(()) } else { draft.rebuild(slots.clone()) }
         });
         let pinned = pinned.await;
-        // Should it be lost once more while this run lasts, there is more to put back.
+        // If the ledger is lost again during this run, the remnants have to be read anew: there may be more to put back.
         self.found.remnants = None;
         pinned.map_err(ActError::Ledger)?;
         if !slots.is_empty() {
@@ -254,8 +254,8 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// A conflict is no failure: the newer version wakes this account again. Nothing waits for the finalizer to be put on: where that
-    /// fails, the run goes on, and comes to the failure at its end.
+    /// A conflict is no failure: the newer version of the account wakes it again. Nothing else depends on adding the finalizer:
+    /// if that fails, the run goes on, and reports the failure at its end.
     async fn set_finalizer(&mut self, present: bool) -> Result<(), ActError> {
         let account = &self.seen.account;
         let mut finalizers = account.finalizers().to_vec();
@@ -290,7 +290,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// Says what a change means, and forgets keys that left.
+    /// Reports what a change means in events and metrics, and forgets keys that left the ledger.
     async fn tell(&self, change: &Change) {
         match change {
             Change::Bury { attempt, .. } => {
@@ -340,7 +340,7 @@ impl Actor<'_> {
         }
     }
 
-    /// At most its own slot waits for a Secret to go: where that fails, the run goes on, and comes to the failure at its end.
+    /// At most the slot of this attempt depends on the deletion, so the run goes on, and reports the failure at its end.
     fn not_deleted(&mut self, attempt: String, entry: Entry, source: CallError) {
         warn!(error = %source, attempt, "Keystore Secret could not be deleted");
         self.found.entries.insert(attempt.clone(), entry);
@@ -353,7 +353,8 @@ impl Actor<'_> {
         if let Some(entry) = live.or_else(|| self.context.keystore.cached(&attempt)) {
             match self.context.keystore.remove(&entry).await {
                 Err(source) => return self.not_deleted(attempt, entry, source),
-                // It is there, and an account that is being deleted does not go before it: the next run looks at it.
+                // The Secret is still there, and an account that is being deleted waits for it to go. When the watch shows the
+                // Secret's new version, that wakes the account to look at it again.
                 Ok(Removal::Changed) if self.seen.remnants.is_none() => {
                     self.found.uncleared.insert(attempt);
                     return;
@@ -361,7 +362,7 @@ impl Actor<'_> {
                 Ok(Removal::Gone | Removal::Changed) => {}
             }
         }
-        // Whatever became of it, this run has seen it.
+        // Whatever became of the Secret, this run does not look at it again.
         self.found.removed.insert(attempt);
     }
 

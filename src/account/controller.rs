@@ -27,22 +27,22 @@ use crate::{
     outcome::Outcome,
 };
 
-/// So many steps make one run: whatever goes round in circles, does so slowly.
+/// At most this many steps in one run, so that rules that go round in circles do so slowly.
 const STEPS: usize = 64;
-/// No step begins after this; a run whose status is never written helps nobody.
+/// After this long a run begins no further step, so that its status is written.
 const LONGEST_RUN: Duration = Duration::from_secs(20);
-/// A run that was cut short goes on after this.
+/// The wait before the next run after one that was cut short.
 const GO_ON: Duration = Duration::from_secs(1);
 
 /// How the steps of a run ended.
 enum End {
-    /// Nothing to do before this.
+    /// Nothing to do before this long from now; `None`: nothing until something changes.
     Rest(Option<Duration>),
-    /// Nothing else to do before this, but a step failed that nothing waited for.
+    /// Like `Rest`, but a step failed on which nothing else depends.
     PassedOver(Option<Duration>, ActError),
-    /// There was more to do than a run takes.
+    /// The run reached its limit, and there is more to do.
     CutShort,
-    /// The account went.
+    /// The account is gone, or this run took the finalizer off it.
     Gone,
     /// A step failed.
     Failed(ActError),
@@ -62,7 +62,7 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
     let uid = account.uid().unwrap_or_default();
     let before = account.status.clone().unwrap_or_default().conditions;
     let (seen, end) = steps(context, account).await;
-    // Before the status: whoever reads there that something is wrong finds it in the metrics as well.
+    // The metrics go before the status: a person who reads in the status that something is wrong finds it in the metrics as well.
     if !matches!(end, End::Gone) {
         let budget = context.memory_of(name, &seen.account).budget.remaining();
         context.metrics.budget(name, i64::from(budget));
@@ -70,7 +70,8 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
     }
     let written = match &end {
         End::Rest(_) | End::PassedOver(..) | End::CutShort => write_status(context, &seen, &before).await,
-        // Who waits for a person must hear of it although something else fails again and again. What failed first is what counts.
+        // The status must tell what a person has to do, even while something else fails in every run. The outcome of the run is
+        // that failure, not one of the status write.
         End::Failed(failure) if failure.leaves_status() => {
             if let Err(error) = write_status(context, &seen, &before).await {
                 warn!(error = %chain(&error), "Status was not written");
@@ -99,7 +100,8 @@ pub async fn reconcile(context: &Arc<Context>, name: &str) -> Outcome {
     };
     let took = context.env.clock.monotonic().saturating_duration_since(begun);
     context.metrics.reconciled(Kind::BagsAccount, how, took);
-    // What went while it was looked at was remembered anew after the watch had told of it.
+    // If the account was deleted during this run, the run may have recorded memory and metrics for it again after the watch's
+    // delete event had cleared them.
     if context.ledger.read(name).await.is_none() {
         context.forget_account(name);
     }
@@ -138,14 +140,15 @@ async fn steps(context: &Arc<Context>, account: Arc<BagsAccount>) -> (Observatio
     (seen, found.failure.take().map_or(End::CutShort, |failure| End::PassedOver(Some(GO_ON), failure)))
 }
 
-/// The next deadline, or the end of the pause, which is to be shown.
+/// The next deadline, or the end of the pause in requests to Bags if that is earlier: the status has to show that it is over.
 fn next_deadline(seen: &Observation, wait: Option<Duration>) -> Option<Duration> {
     let pause = seen.paused_until.map(|until| until.duration_since(seen.wall));
     let pause = pause.and_then(|pause| Duration::try_from(pause).ok());
     [wait, pause].into_iter().flatten().min()
 }
 
-/// Until the next deadline. A failing list keeps its count: only an answer makes the next wait short again.
+/// The wait until the next deadline. While the list fails, the account's count of failures is not reset: only a list that is
+/// answered makes the next wait short again.
 fn rest(context: &Context, seen: &Observation, uid: &str, wait: Option<Duration>) -> Duration {
     match (&seen.facts.list_failure, next_deadline(seen, wait)) {
         (Some(_), Some(wait)) => wait.min(seen.timings.resync),
@@ -154,7 +157,7 @@ fn rest(context: &Context, seen: &Observation, uid: &str, wait: Option<Duration>
     }
 }
 
-/// Writes the status, if it says something new, and tells what changed in it.
+/// Writes the status, if it says something new, and publishes what changed in it as events.
 async fn write_status(context: &Context, seen: &Observation, before: &[Condition]) -> Result<(), ActError> {
     let name = seen.account.name_any();
     if tell_of_neighbour(context, seen).await {
@@ -184,8 +187,9 @@ async fn write_status(context: &Context, seen: &Observation, before: &[Condition
     Ok(())
 }
 
-/// Two installations of one cluster that write into one status answer each other without end: whose ledger it is not, is
-/// silent there, and says once why. Whether it is so.
+/// Two installations of one cluster that both wrote the status of an account would overwrite each other without end. So the one
+/// that does not own the ledger leaves the status alone, and says why once, by an event. Returns whether this process is that
+/// one.
 async fn tell_of_neighbour(context: &Context, seen: &Observation) -> bool {
     let beside = neighbours(seen);
     let memory = context.memory_of(&seen.account.name_any(), &seen.account);
@@ -203,7 +207,7 @@ async fn failed(context: &Context, seen: &Observation, failure: ActError) -> Dur
     let class = failure.class();
     context.metrics.failed(Kind::BagsAccount, class, "ReconcileFailed");
     match (&failure, class) {
-        // Someone else was first: all is decided again.
+        // Another writer changed the ledger first: everything is decided again.
         (ActError::Ledger(StoreError::Refused(Refusal::NotInState | Refusal::Anothers)), _) => {}
         (_, FailureClass::Terminal) => {
             error!(error = %chain(&failure), "Reconcile failed");

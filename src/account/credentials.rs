@@ -1,4 +1,4 @@
-//! An account's credentials, read from Secrets of the operator's namespace. Pure but for that cache.
+//! An account's credentials, read from Secrets of the operator's namespace. Pure but for the cache of those Secrets.
 
 use std::{
     collections::BTreeSet,
@@ -26,8 +26,8 @@ pub struct CredentialSet {
     pub token_version: Option<String>,
 }
 
-/// The wallet of an account as it was last read. Whether its halves belong together takes a derivation of the key, which
-/// every look at the account would repeat; an object's `resourceVersion` changes with its content.
+/// The wallet of an account as it was last read. To check that its two halves belong together, the key pair has to be derived,
+/// and every look at the account would repeat that; the Secret's `resourceVersion` tells when its content changed.
 #[derive(Default)]
 pub struct LastWallet(Mutex<Option<(WalletSource, Arc<Wallet>)>>);
 
@@ -41,7 +41,7 @@ struct WalletSource {
 }
 
 impl LastWallet {
-    /// The wallet in this field of a Secret. What cannot be read is not remembered, nor what was there before it.
+    /// The wallet in this field of a Secret. A wallet that cannot be read is not remembered, and the one before it is forgotten.
     fn read(&self, secret: &Secret, field: &str, bytes: &[u8]) -> Result<Arc<Wallet>, WalletError> {
         let source = WalletSource {
             secret: secret.name_any(),
@@ -125,8 +125,8 @@ impl CredentialProblem {
     }
 }
 
-/// What is trusted, or not, to lead to the account's user: the credentials of this version, and the user that
-/// `spec.expectedUser` names. Whoever corrects either of them is trusted anew.
+/// What is trusted, or distrusted, to lead to the account's user: the credentials of this version together with the user that
+/// `spec.expectedUser` names. When a person corrects either of them, they are trusted anew.
 #[must_use]
 pub fn trust_of(account: &BagsAccount, version: &str) -> String {
     match account.spec.expected_user.as_deref().filter(|user| !user.is_empty()) {
@@ -217,7 +217,7 @@ impl Source<'_> {
             return Err(CredentialProblem::FieldMissing { secret, namespace, field, present });
         };
         match parse(&found, &bytes.0) {
-            // With the field: whoever has another one read corrects the credentials as well.
+            // The version names the field, too: a person who names another field in the spec changes the credentials as well.
             Ok(value) => {
                 let version = found.resource_version().unwrap_or_default();
                 Ok((value, format!("{secret}/{field}@{version}")))
@@ -238,14 +238,14 @@ fn fields(secret: &Secret) -> String {
 #[cfg(test)]
 mod tests {
     use base64::{Engine, prelude::BASE64_STANDARD};
-    use kube::{
-        Client,
-        runtime::{reflector, watcher::Event},
-    };
+    use kube::runtime::{reflector, watcher::Event};
     use serde_json::json;
 
     use super::*;
-    use crate::sandbox::{Sandbox, UserOptions};
+    use crate::{
+        fixtures::{bags_account, server},
+        sandbox::{Sandbox, UserOptions},
+    };
 
     fn secret(version: &str, wallet: &str) -> Secret {
         let metadata =
@@ -262,11 +262,7 @@ mod tests {
 
     fn account() -> BagsAccount {
         let credentials = json!({"wallet": {"secretName": "bags-main"}});
-        serde_json::from_value(json!({
-            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount", "metadata": {"name": "main"},
-            "spec": {"credentials": credentials, "allowed": []},
-        }))
-        .unwrap()
+        bags_account(&json!({"spec": {"credentials": credentials, "allowed": []}}))
     }
 
     #[test]
@@ -293,10 +289,8 @@ mod tests {
 
     fn keystore() -> (Keystore, reflector::store::Writer<Secret>) {
         let (seen, writer) = reflector::store::<Secret>();
-        let silent = tower::service_fn(async |_| {
-            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
-        });
-        (Keystore::new(Client::new(silent, "bags"), "bags", seen), writer)
+        let (silent, _) = server(|_, _| (200, serde_json::Value::Null));
+        (Keystore::new(silent, "bags", seen), writer)
     }
 
     #[tokio::test]

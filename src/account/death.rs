@@ -12,14 +12,15 @@ use super::memory::KeyMemory;
 use crate::timings::Timings;
 
 const MINUTE: Duration = Duration::from_mins(1);
-/// Where only the key itself can tell: it is asked so long after `Revoking`, then every hour.
+/// If only the key itself can tell that it is dead, it is probed this long after it went into `Revoking`, then every hour.
 const SCHEDULE: [Duration; 4] = [MINUTE, Duration::from_mins(5), Duration::from_mins(15), HOUR];
 const HOUR: Duration = Duration::from_hours(1);
-/// So many revocations in a row that failed or did nothing are a person's to know of; the pause grows from then on.
+/// After this many revocations in a row that failed or had no effect a person is told, and the pause between them grows further.
 pub(super) const PATIENCE: u32 = 10;
-/// The longest pause between two revocations of one key until then.
+/// The longest pause between two revocations of one key until a person is told.
 const REVOKE_AGAIN: Duration = Duration::from_secs(30);
-/// The longest pause before a key that contradicts what was said of it is asked again.
+/// The longest pause before a key is probed again that contradicts a list or a person, or that answers neither 200 nor 401; also
+/// the longest pause between two revocations.
 const ASK_AGAIN: Duration = Duration::from_mins(5);
 
 /// Who revokes a key.
@@ -60,9 +61,9 @@ pub(super) enum PersonReason {
     OtherUser,
     /// Its value is lost, and no list speaks of the account.
     NotProvable,
-    /// It is refused for long, and so is every other key that could show that this means something.
+    /// It has been refused for long, but no other key of the account answers 200, so the refusals prove nothing.
     Unwitnessed,
-    /// It is refused for long, and lists show it all the same.
+    /// It has been refused for long, but lists still show it.
     Contradicted,
 }
 
@@ -71,31 +72,31 @@ pub(super) enum PersonReason {
 pub(super) enum Evidence {
     /// There is no list that speaks of the account.
     None,
-    /// None was asked for yet.
+    /// A list that counts is still to be asked for.
     Ask,
-    /// They fail, or would not count yet; ask again after this.
+    /// Lists fail, or would not count yet; ask for one after this.
     Later(Duration),
-    /// The last one lacks it; another one is needed after this.
+    /// The last list lacks the key; another list is needed after this.
     Lacking(Duration),
-    /// The last one shows it.
+    /// A list shows the key.
     Shown {
         /// Its id, where the list has one.
         key_id: Option<String>,
     },
-    /// Enough of them lack it.
+    /// Enough lists lack the key.
     Absent,
 }
 
-/// Another key of the account that should work: if it does not either, a 401 means nothing.
+/// What another key of the account says, which should work: if none works, a 401 of this key means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Witness {
-    /// One answered 200 since.
+    /// Another key has answered 200 since then.
     Good,
-    /// Ask this attempt's.
+    /// The key of this attempt is to be probed.
     Ask(String),
-    /// They were asked and did not answer 200; ask again after this.
+    /// The other keys were probed and did not answer 200; probe one after this.
     Later(Duration),
-    /// There is none.
+    /// There is no other key to probe.
     Nobody,
 }
 
@@ -108,7 +109,7 @@ pub(super) struct Facts<'a> {
     pub value: bool,
     /// Who revokes it.
     pub way: Way,
-    /// It was published, or answered 200, or Bags acknowledged its revocation: it is none that Bags was yet to accept.
+    /// It was published, or answered 200, or Bags acknowledged its revocation: so it is not a key that Bags has yet to accept.
     pub worked: bool,
     /// What lists say.
     pub list: Evidence,
@@ -116,7 +117,7 @@ pub(super) struct Facts<'a> {
     pub witness: Witness,
     /// A person said that it is removed.
     pub resolved: bool,
-    /// When the service last answered a ping, and when it may be asked again.
+    /// When the service last answered a ping.
     pub pinged: Option<Instant>,
     /// No ping before this.
     pub ping_after: Option<Instant>,
@@ -157,7 +158,8 @@ struct Refused {
     span: Duration,
 }
 
-/// When the key went into `Revoking`, by the monotonic clock; `None`: before that clock began.
+/// From when on a 401 counts, by the monotonic clock: when the key went into `Revoking`, or when Bags acknowledged its
+/// revocation, if that was later. `None`: before that clock began.
 #[must_use]
 pub(super) fn floor(memory: &KeyMemory, now: Instant, age: Duration) -> Option<Instant> {
     now.checked_sub(age).max(memory.acknowledged)
@@ -190,7 +192,7 @@ impl Facts<'_> {
             || matches!(self.way, Way::Person(_))
     }
 
-    /// So many 401, over so long.
+    /// How many 401 the proof needs, and how long a time they have to span.
     fn wanted(&self) -> (u32, Duration) {
         match (&self.witness, &self.list) {
             _ if self.resolved => (1, Duration::ZERO),
@@ -202,20 +204,23 @@ impl Facts<'_> {
         }
     }
 
-    /// The last answer since it should be dead was neither 200 nor 401: its user is gone, or may not use the service.
+    /// The last answer since the key should be dead was neither 200 nor 401, as when its user is gone, or may not use the
+    /// service.
     fn unclear(&self) -> bool {
         let floor = floor(self.memory, self.now, self.age);
         self.memory.unclear_since.is_some() && self.memory.probed.is_some_and(|at| Some(at) >= floor)
     }
 
-    /// Its last answer has to be one of these refusals: whatever else was answered since makes the time between them no longer.
+    /// Whether the key answered 401 often and long enough. Its last answer has to be a 401: unclear answers since then do not
+    /// extend the time that the refusals span.
     fn refused_enough(&self) -> bool {
         let (count, span) = self.wanted();
         let refused = self.refused();
         self.memory.unclear_since.is_none() && refused.count >= count && refused.span >= span
     }
 
-    /// Whether only a person can tell: a key that Bags was yet to accept, and accepts late, answers 401 until then.
+    /// Whether only a person can tell that the key is dead: Bags may not have accepted it yet, and a key that it accepts late
+    /// answers 401 until then.
     fn may_come_to_life(&self) -> bool {
         !self.worked && !self.resolved && self.list == Evidence::None
     }
@@ -225,8 +230,9 @@ impl Facts<'_> {
         if !self.value {
             return self.resolved || self.list == Evidence::Absent && self.attempted();
         }
-        // It does not work, and a person says that it is gone: of such a key nothing else will ever be said. Of one that worked, and whose
-        // revocation nobody acknowledged (a person tells nobody), one such answer is not enough.
+        // The key gives unclear answers, and a person says that it is removed: there will be no better proof. But if it worked
+        // while in `Revoking`, and Bags acknowledged no revocation (as when a person revoked it), one unclear answer is not
+        // enough.
         let lived = self.memory.alive_before_revocation && self.memory.acknowledged.is_none();
         let lasted = self.memory.unclear_since.zip(self.memory.probed).is_some_and(|(since, last)| {
             last.saturating_duration_since(since) >= self.timings.death_without_control
@@ -252,14 +258,15 @@ impl Facts<'_> {
     }
 
     fn revocation(&self) -> Option<Turn> {
-        // A person's word that the key is gone is not taken for more than the key's own that it is not.
+        // A person's word that the key is removed counts for less than the key's own 200.
         let gone = self.resolved && !(self.value && self.memory.alive_before_revocation);
         if gone || self.memory.acknowledged.is_some() || self.way != Way::Operator {
             return None;
         }
         let begun = floor(self.memory, self.now, self.age);
         let asked = self.memory.tried.is_some_and(|tried| begun.is_none_or(|begun| tried >= begun));
-        // Whether it worked before makes the proof short; but an unanswered question does not hold a revocation up.
+        // To know that the key worked before its revocation makes the proof short, so it is probed first; but a probe that is not
+        // answered does not hold the revocation up.
         let next = if self.value && !asked { Next::Probe } else { Next::Revoke };
         Some(self.at(next, self.memory.revoke_after))
     }
@@ -272,12 +279,14 @@ impl Facts<'_> {
         }
         let KeyMemory { tried, acknowledged, unclear_since, .. } = *self.memory;
         let refused = self.refused();
-        // As long again as it had answered neither 200 nor 401 then: a user that is suspended hardly comes back in seconds.
+        // Wait as long again as the unclear answers had lasted at the last probe: a suspended user hardly comes back within
+        // seconds.
         let unclear = tried.zip(unclear_since).filter(|_| self.unclear()).map(|(tried, since)| {
             let lasted = tried.saturating_duration_since(since);
             tried + lasted.min(ASK_AGAIN).max(self.timings.death_apart)
         });
-        // As long again as it had been `Revoking` then: who is quick to revoke it need not wait long.
+        // Wait as long again as the key had been `Revoking` at the last probe: a person who is quick to revoke it need not wait
+        // long.
         let asked = tried.and_then(|tried| {
             let age = self.age.checked_sub(self.now.saturating_duration_since(tried))?;
             Some(tried + age.min(ASK_AGAIN).max(self.timings.death_apart))
@@ -304,7 +313,7 @@ impl Facts<'_> {
         Some(self.at(Next::Probe, due.max(self.memory.probe_after)))
     }
 
-    /// How long until the next planned question.
+    /// How long until the next probe according to `SCHEDULE`.
     fn scheduled(&self) -> Duration {
         let asked_at = self
             .memory

@@ -4,10 +4,10 @@
 //! again. A rule that only waits yields to the later ones and contributes its deadline:
 //!
 //! 1. the ledger gets its installation, or is taken over on a person's word;
-//! 2. an account that is being deleted is let go once no slot is left, and no ApiKey that is being deleted as well, or on a person's
-//!    word;
+//! 2. an account that is being deleted loses its finalizer once it has no slot, no Secret of a dead key and no ApiKey that is
+//!    being deleted as well, or on a person's word;
 //! 3. the finalizer;
-//! 4. an id that became known by a list is written down;
+//! 4. a key id that became known later is written into the key's slot;
 //! 5. a lost key is condemned;
 //! 6. a key in `Revoking` is revoked and proven dead (`death`);
 //! 7. a creation of unknown outcome is judged;
@@ -17,9 +17,9 @@
 //! 11. keystore Secrets without a slot are cleared away;
 //! 12. the list is asked for at the resync.
 //!
-//! In a ledger of another installation only rule 2 holds; where a slot is in a state of a newer version, rules 2, 3 and
-//! 12: also to take it over waits for a version that knows all of it. While a ledger is nobody's it may be a lost one:
-//! what it lacks says nothing, so that only rules 1 and 3 hold, and of rule 2 a person's word.
+//! If the ledger belongs to another installation, only rule 2 applies. If a slot is in a state that only a newer version knows,
+//! rules 2, 3 and 12 apply; even a take-over waits for a version that knows every state. A ledger that is nobody's may have been
+//! lost, so what is missing in it says nothing: then only rules 1 and 3 apply, and rule 2 on a person's word alone.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub(super) enum Look {
     Namespace(String),
     /// An attempt's keystore Secret, live.
     Entry(String),
-    /// Every keystore Secret of the account, live, and the consumer Secrets of those who own them.
+    /// Every keystore Secret of the account and the consumer Secrets of their owners, live.
     Remnants,
     /// The account's list.
     List,
@@ -81,13 +81,13 @@ pub(super) enum Look {
 /// A change of the world.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
-    /// The ledger belongs to an installation from now on.
+    /// Writes into the ledger which installation it belongs to.
     Pin {
         /// Which.
         installation: Installation,
         /// The user that the account's keys belong to, where one is known.
         user: Option<String>,
-        /// What the keystore says that the ledger must hold.
+        /// The slots to put back, as the keystore tells them.
         slots: Vec<Slot>,
     },
     /// Puts the finalizer on.
@@ -122,11 +122,11 @@ pub(super) enum Standing {
     Foreign,
 }
 
-/// What a rule comes to.
+/// The result of a rule.
 pub(super) enum Turn {
     /// This, at once.
     Now(Decision),
-    /// Something, in so long.
+    /// Something, after this long.
     In(Duration),
     /// Nothing until something changes.
     Nothing,
@@ -184,8 +184,8 @@ fn each(seen: &Observation, state: &SlotState, rule: impl Fn(&SlotSeen, String) 
     first(slots.filter_map(|slot| Some(rule(slot, slot.attempt()?.to_owned()))))
 }
 
-/// Whose ledger it is. `take-over` names this cluster; where only the namespace differs, cluster and namespace as
-/// `<cluster>/<namespace>`, or both installations of one cluster would take it from each other in turn.
+/// Whose ledger it is. The annotation `take-over` names the cluster that takes it over; if only the namespace differs, it has to
+/// say `<cluster>/<namespace>`, or the two installations of one cluster would take it from each other in turn.
 pub(super) fn standing(seen: &Observation) -> Standing {
     let Installation { cluster, namespace } = &seen.installation;
     let pinned = seen.account.status.as_ref().and_then(|status| status.installation.as_ref());
@@ -210,13 +210,13 @@ pub(super) fn neighbours(seen: &Observation) -> bool {
         && pinned.is_some_and(|pinned| pinned.cluster == seen.installation.cluster)
 }
 
-/// Whether nobody has taken the ledger yet: then it may have been lost with the account's status.
+/// Whether the ledger belongs to no installation yet: then the account is new, or the ledger was lost with its status.
 pub(super) fn nobodys(seen: &Observation) -> bool {
     seen.account.status.as_ref().is_none_or(|status| status.installation.is_none())
 }
 
-/// Whether the ledger is yet to be put together: nothing may be decided on what it lacks until then. So is one that another installation
-/// has taken, and that is empty, when it is taken over.
+/// Whether the ledger may have to be rebuilt from the keystore first: until then nothing may be decided on what is missing in it.
+/// That is a ledger which is nobody's, or an empty one that is being taken over from another installation.
 pub(super) fn pending(seen: &Observation) -> bool {
     nobodys(seen) || standing(seen) == Standing::Takeable && seen.slots.is_empty()
 }
@@ -231,9 +231,10 @@ pub(super) fn forgotten(seen: &Observation) -> bool {
     seen.annotation(annotation::FORGET).is_some_and(|value| value != "false")
 }
 
-/// Whether the keystore has Secrets of keys that are proven dead: nobody would clear them away once the account is gone.
+/// Whether the keystore still has Secrets of attempts that left the ledger: nobody would clear them away once the account is
+/// gone. If the ledger is another installation's, this one clears nothing away, so the answer is no.
 pub(super) fn holds_dead_values(seen: &Observation) -> bool {
-    seen.loose.iter().any(|entry| seen.departed.contains(&entry.attempt))
+    standing(seen) == Standing::Ours && seen.loose.iter().any(|entry| seen.departed.contains(&entry.attempt))
 }
 
 fn pin(seen: &Observation) -> Turn {
@@ -264,7 +265,8 @@ fn finalizer(seen: &Observation) -> Turn {
     if deleting || finalized || seen.finalizer_done { Turn::Nothing } else { act(Effect::AddFinalizer) }
 }
 
-/// An answer to a creation may lack the id; a list tells it later. An attempt under way gets it when it is published.
+/// The answer to a creation may lack the key's id, which a list tells later. A slot in `Creating` gets its id when its key is
+/// published.
 fn identified(seen: &Observation) -> Turn {
     let nameless = seen.slots.iter().filter(|slot| slot.slot.key_id.is_none());
     let settled = nameless.filter(|slot| slot.slot.state != SlotState::Creating);
@@ -285,9 +287,6 @@ fn revoking(seen: &Observation) -> Turn {
         Next::Dead => bury(seen, slot, attempt),
         Next::Probe => look(Look::Probe(attempt)),
         Next::Revoke => match &slot.key_id {
-            // It may not have been found: of an endpoint that is not known yet a 404 says something only where a list of this token
-            // shows the key. The first revocation waits for no list.
-            Some(_) if slot.memory.revocations > 0 && seen.endpoint_untold() => look(Look::List),
             Some(key_id) => act(Effect::Revoke { attempt, key_id: key_id.clone() }),
             None => Turn::Nothing,
         },
@@ -299,7 +298,7 @@ fn revoking(seen: &Observation) -> Turn {
     })
 }
 
-/// A living owner keeps its place; whether it lives is read live, and only where its last slot goes.
+/// An owner that still exists keeps a place when its last slot goes; only then is it read live whether the owner exists.
 fn bury(seen: &Observation, slot: &SlotSeen, attempt: String) -> Turn {
     let last = seen.slots.iter().filter(|other| other.slot.owner.uid == slot.slot.owner.uid).count() == 1;
     let owner_lives = match slot.owner {
@@ -358,7 +357,7 @@ fn unresolved(seen: &Observation) -> Turn {
     })
 }
 
-/// Only the ordinary lists speak of a released key: nothing waits for its slot so urgently.
+/// A released key is judged only by lists that are asked for anyway: nothing needs its slot so urgently.
 fn released(seen: &Observation) -> Turn {
     each(seen, &SlotState::Released, |slot, attempt| {
         let gone = seen.resolved(slot) || seen.evidence(slot) == Evidence::Absent;
@@ -366,8 +365,8 @@ fn released(seen: &Observation) -> Turn {
     })
 }
 
-/// A keystore Secret whose attempt left the ledger goes; so does an empty one that no licence can be taken for any
-/// more. One with a value and without a trace in the ledger is left to a person.
+/// A keystore Secret whose attempt left the ledger is deleted; so is an empty one for which no licence can be taken any more. One
+/// that holds a value, and of which the ledger has no trace, is left to a person.
 fn loose(seen: &Observation) -> Turn {
     first(seen.loose.iter().map(|entry| {
         let LooseEntry { attempt, value, created, watched, running } = entry;
@@ -401,8 +400,8 @@ fn list_due(seen: &Observation) -> Turn {
     }
 }
 
-/// Whether a slot waits for what the ordinary lists say. A released key counts only where its slot is missed: to ask
-/// another key every hour for its sake would spoil what is shown of that key's use.
+/// Whether a slot waits for what the regular lists say. A released key counts only while the account is full: for its sake
+/// another key would be probed every hour, and the probes would hide when that key was really used last.
 fn ordinary_lists_decide(seen: &Observation) -> bool {
     let capacity = seen.account.status.as_ref().and_then(|status| status.capacity.as_ref());
     let full = capacity.is_some_and(|capacity| capacity.available <= 0);
@@ -418,14 +417,14 @@ fn ordinary_lists_decide(seen: &Observation) -> bool {
     })
 }
 
-/// Lists of this account say nothing about a key of another user. Only such a key is unresolved although its value is
-/// known: whoever judges makes sure first that none can arrive.
+/// Whether an unresolved key belongs to another user of Bags, of which lists of this account say nothing. Only such a key is
+/// `Unresolved` although its value is known: for any other one, `judge` first makes sure that its value cannot arrive any more.
 pub(super) fn of_another_user(slot: &SlotSeen) -> bool {
     let said = slot.slot.failures.as_ref().is_some_and(|failures| failures.reason == WRONG_USER);
     slot.slot.state == SlotState::Unresolved && (said || slot.stored == Stored::Value)
 }
 
-/// A list that is to decide something must show a key that answered lately: one is asked first.
+/// A list that is to decide something must show a key that answered 200 lately: if no key has, one is probed first.
 fn ask_list(seen: &Observation) -> Turn {
     match seen.cover() {
         Witness::Ask(attempt) => look(Look::Probe(attempt)),

@@ -1,4 +1,4 @@
-//! What lists and other keys can tell in an account, as the words that decisions are made from. Pure.
+//! What lists and other keys tell about the keys of an account, in the terms that decisions are made from. Pure.
 
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::{
 
 /// Another key that did not answer 200 is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_mins(5);
+/// After this many failed lists in a row none is expected soon; that takes a quarter of a minute, as each wait is twice as long
+/// as the one before.
+const GIVEN_UP: u32 = 5;
 
 /// Whether the account's keys can be listed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ impl Observation {
         }
     }
 
-    /// In how long a list may cover the account although the last one did not; `None`: not as things are.
+    /// After how long a new list may cover the account although the last one did not; `None`: none will, as things are.
     fn covers_in(&self) -> Option<Duration> {
         let Some(last) = &self.list else { return Some(Duration::ZERO) };
         let apart = (last.at + self.timings.lists_apart).saturating_duration_since(self.now);
@@ -103,29 +106,31 @@ impl Observation {
         }
     }
 
-    /// A key that answered 200 within the last hour, which a list of the account must show. One that the last list lacks
-    /// although it had answered by then makes no list cover: it was revoked since, or the list is another account's.
+    /// Whether a key answered 200 within the last hour, which a list of the account must show. A key that had answered by the
+    /// time of the last list, and that this list lacks, makes no list cover: it was revoked since, or the list is another
+    /// account's.
     pub(super) fn cover(&self) -> Witness {
         let since = self.now.checked_sub(self.timings.cover_window).unwrap_or(self.now);
         let good = |seen: &SlotSeen| seen.memory.speaks_for(&self.account, since);
         if self.slots.iter().any(|seen| good(seen) && !seen.unlisted) {
             return Witness::Good;
         }
-        // One that answered otherwise just now is no help, nor is one that would answer the same.
+        // A key that lately answered otherwise is no help; nor is one that answered 200 but is not listed, as it would answer 200
+        // again.
         self.ask_other(None, |seen| {
             let lately = |at| self.now.saturating_duration_since(at) <= ASK_AGAIN;
             (!good(seen) && !seen.memory.probed.is_some_and(lately)).then_some(Duration::ZERO)
         })
     }
 
-    /// Another key of the account, asked since this one first answered 401.
+    /// What another key of the account has answered since this one first answered 401.
     pub(super) fn witness(&self, of: &SlotSeen) -> Witness {
         let since = of.memory.refused_since;
         let good = |seen: &SlotSeen| seen.slot.state == SlotState::Live && seen.memory.good >= since;
         if since.is_some() && self.slots.iter().any(good) {
             return Witness::Good;
         }
-        // One that answered otherwise is asked again: as long as none works, something else is wrong.
+        // A key that answered otherwise is probed again: as long as no key works, something else is wrong.
         self.ask_other(of.attempt(), |seen| {
             let answered = seen.memory.probed.filter(|at| Some(*at) >= since);
             let again = answered.map(|at| (at + ASK_AGAIN).saturating_duration_since(self.now));
@@ -133,7 +138,8 @@ impl Observation {
         })
     }
 
-    /// Which current key may be asked, or when; `usable` tells after how long, `None`: not at all.
+    /// Which current key (other than `but`) may be probed, or when. `usable` tells after how long a key may be; `None`: not at
+    /// all.
     fn ask_other(&self, but: Option<&str>, usable: impl Fn(&SlotSeen) -> Option<Duration>) -> Witness {
         let mut earliest: Option<Duration> = None;
         let others = self.slots.iter().filter(|seen| seen.current && seen.stored == Stored::Value);
@@ -150,7 +156,7 @@ impl Observation {
         earliest.map_or(Witness::Nobody, Witness::Later)
     }
 
-    /// The revoke endpoint as revocations are sent now: its path, and whose token.
+    /// The revoke endpoint that revocations are sent to now: its path, and the version of the token that is sent with them.
     pub(super) fn endpoint(&self) -> String {
         let token = self.credentials.token_version.as_deref().unwrap_or_default();
         format!("{} {token}", self.account.revocation_path())
@@ -165,7 +171,7 @@ impl Observation {
         missing_since.is_some_and(|at| self.age(at) < self.timings.capability_retry)
     }
 
-    /// Whether the revoke endpoint is known to be there: a process that is new knows it from the account.
+    /// Whether the revoke endpoint is known to exist: a new process knows it from the account's status.
     pub(super) fn endpoint_found(&self) -> bool {
         match self.endpoint_tried() {
             Some(endpoint) => endpoint.found,
@@ -173,11 +179,12 @@ impl Observation {
         }
     }
 
-    /// Whether a 404 of the revoke endpoint tells nothing yet: it is not known to be there, and no list of this token has told whether
-    /// the key is its user's. Where lists fail, none will.
+    /// Whether a 404 of the revoke endpoint tells nothing yet: the endpoint is not known to exist, and no list of this token has
+    /// told whether the key belongs to the token's user. If lists fail again and again, none will tell.
     pub(super) fn endpoint_untold(&self) -> bool {
-        let unlisted = self.list.is_none() && self.facts.list_failure.is_none();
-        unlisted && self.list_way() == ListWay::Open && !self.endpoint_found()
+        let failed = self.facts.list_failure.as_ref().map_or(0, |failure| failure.count);
+        let may_tell = matches!(self.list_way(), ListWay::Open | ListWay::Failing(_)) && failed < GIVEN_UP;
+        self.list.is_none() && may_tell && !self.endpoint_found()
     }
 
     /// The revoke endpoint as this process last tried it.
@@ -186,7 +193,7 @@ impl Observation {
         self.facts.endpoint.as_ref().filter(|endpoint| endpoint.with == with)
     }
 
-    /// What the account says of the revoke endpoint, if it says this, and of the path and token of now.
+    /// The capabilities in the account's status, if they say this of the revoke endpoint, for the path and token of now.
     fn endpoint_recorded(&self, revoke: Capability) -> Option<&Capabilities> {
         let with = self.endpoint();
         let known = &self.account.status.as_ref()?.capabilities;
@@ -200,15 +207,15 @@ impl Observation {
         lately.then_some(&refused.error)
     }
 
-    /// Whether a slot's key belongs to another user than the account's, as where that was moved. The token is not that user's:
-    /// whatever Bags said to it about such a key would say nothing of the others. A list that shows the key is that user's, whatever a
-    /// person expects.
+    /// Whether a slot's key belongs to another user than the account's, as after the account was moved to another user. The token
+    /// is not one of the key's user, so what Bags answers to it about this key says nothing of other keys. But if a list shows
+    /// the key, the token is one of the key's user, whatever user a person expects.
     fn belongs_to_another(&self, seen: &SlotSeen) -> bool {
         let listed = matches!(seen.verdict, Verdict::Shown { .. });
         !listed && seen.user().zip(self.account.expected_user()).is_some_and(|(its, ours)| its != ours)
     }
 
-    /// Whether another key that is to live goes by the same id, as far as anybody told: whoever revoked by it might hit that one.
+    /// Whether another key, which is to live, is known by the same id: a revocation by that id might hit the other key.
     fn shares_key_id(&self, seen: &SlotSeen) -> bool {
         let others = self.slots.iter().filter(|other| other.attempt() != seen.attempt());
         let mut living = others.filter(|other| other.slot.state != SlotState::Revoking);
@@ -230,7 +237,7 @@ impl Observation {
             return Way::Person(PersonReason::TokenRefused);
         }
         if self.belongs_to_another(seen) {
-            // Whose the token is, whatever a person expects, only a list tells that was asked for since.
+            // Whatever user a person expects, only a list that was asked for since tells whose the token is.
             let told = seen.listed_since || self.list_way() != ListWay::Open;
             return if told { Way::Person(PersonReason::OtherUser) } else { Way::Unidentified };
         }
@@ -276,8 +283,9 @@ impl Observation {
         self.names(annotation::RESOLVED, seen)
     }
 
-    /// Whether a person said that a slot's key is to be revoked, although its ApiKey vanished. That it is removed is
-    /// another word: a key that Bags neither lets in nor revokes for now, with its user, is not.
+    /// Whether a person said that a slot's key is to be revoked, although its ApiKey vanished. That differs from `resolved`, by
+    /// which a person says that it is removed: a key of a suspended user, which Bags neither accepts nor revokes for now, is not
+    /// removed.
     pub(super) fn let_go(&self, seen: &SlotSeen) -> bool {
         self.names(annotation::REVOKE, seen)
     }

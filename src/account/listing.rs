@@ -24,6 +24,9 @@ pub struct Listed {
     pub shows_last_use: bool,
     /// Whether it shows a key of another user than the account's: then the token is that user's.
     pub shows_stranger: bool,
+    /// Whether it may be too old to show a key of ours that was published lately. That key would tell whose token it is, whatever
+    /// the rows call the user.
+    pub may_miss_ours: bool,
 }
 
 /// Whether the service has no list, which is no failure: nothing public promises that it has one.
@@ -31,14 +34,14 @@ pub(super) fn is_missing(error: &bags::Error) -> bool {
     error.operation() == bags::Operation::List && error.reason() == bags::Reason::NotFound
 }
 
-/// Whether it says that nobody answers there: in the service's words, or in those of whatever serves it. Something in between may say
-/// so once for another reason; twice in a row it is believed.
+/// Whether an error says that the service has no list: in the service's words, or in those of the server in front of it. A proxy
+/// may say so once for another reason; twice in a row it is believed.
 fn has_no_answer(error: &bags::Error) -> bool {
     let bare = error.reason() == bags::Reason::Unreadable && matches!(error.status(), Some(404 | 405));
     is_missing(error) || error.operation() == bags::Operation::List && bare
 }
 
-/// A list no older than `max_age`; `None` where the account cannot list. One that is missing is looked for again at the
+/// A list no older than `max_age`; `None` where the account cannot list. A list endpoint that is missing is tried again at the
 /// resync.
 ///
 /// # Errors
@@ -53,16 +56,22 @@ pub async fn fresh(
     let Some(token) = &credentials.token else { return Ok(None) };
     let ledger = Ledger::of(account.status.as_ref());
     let clock = &context.env.clock;
-    // Whoever waits for a list that began since then has it: one for each of those who wait would be asked one after the other.
+    // A caller that had to wait here takes a list that was asked for since it came; otherwise all who wait would ask for one, one
+    // after the other.
     let asked = clock.monotonic();
     let mut lists = memory.lists.lock().await;
     let now = clock.monotonic();
-    // The account may not have looked at other credentials yet. Or these are its former ones: what comes of them says nothing of its
-    // token.
+    // The account's reconciler may not have seen these credentials yet, or they are the account's former ones: then an answer to
+    // them says nothing of the token that it knows.
     let same_token = memory.facts().token.is_none_or(|token| Some(token) == credentials.token_version);
     let young = |at: Instant| at >= asked || now.saturating_duration_since(at) <= max_age;
+    let token_version = credentials.token_version.as_deref();
     if let Some(last) = lists.last().filter(|last| same_token && young(last.at)) {
-        return Ok(Some(digest(context, account, memory, last, &ledger)));
+        let listed = digest(context, account, memory, last, &ledger, token_version);
+        // Before the credentials are distrusted, a new list is asked for: a key may have been published since.
+        if !listed.shows_stranger || last.at >= asked {
+            return Ok(Some(listed));
+        }
     }
     let missing = memory.facts().list_failure.filter(|failure| is_missing(&failure.error));
     if missing.is_some_and(|failure| failure.retry_at > now) {
@@ -72,12 +81,7 @@ pub async fn fresh(
     let answer = match context.client(memory).list(token).await {
         Ok(answer) => answer,
         Err(error) => {
-            let before = memory.facts().list_failure.map(|failure| failure.error);
-            let error = if before.is_some_and(|before| has_no_answer(&before)) && has_no_answer(&error) {
-                bags::Error::new(bags::Operation::List, bags::Class::Refused, bags::Reason::NotFound)
-            } else {
-                error
-            };
+            let error = believed(memory, error);
             if same_token {
                 note_failure(context, account, memory, &error);
             }
@@ -110,11 +114,20 @@ pub async fn fresh(
     }
     let snapshot =
         Snapshot { at: now, wall, keys, coverage, user: account.expected_user().map(str::to_owned) };
-    let listed = digest(context, account, memory, &snapshot, &ledger);
+    let listed = digest(context, account, memory, &snapshot, &ledger, token_version);
     if same_token {
         lists.push(snapshot);
     }
     Ok(Some(listed))
+}
+
+/// What a failure to list is taken for, after the failure before it.
+fn believed(memory: &AccountMemory, error: bags::Error) -> bags::Error {
+    let before = memory.facts().list_failure.map(|failure| failure.error);
+    if before.is_some_and(|before| has_no_answer(&before)) && has_no_answer(&error) {
+        return bags::Error::new(bags::Operation::List, bags::Class::Refused, bags::Reason::NotFound);
+    }
+    error
 }
 
 /// Remembers why there is no newer list, or that the token was refused elsewhere.
@@ -144,9 +157,11 @@ fn digest(
     memory: &AccountMemory,
     list: &Snapshot,
     ledger: &Ledger,
+    token_version: Option<&str>,
 ) -> Listed {
     let departed = memory.departed(&ledger.departed, context.env.clock.monotonic());
     let unmanaged = lists::unmanaged(&list.keys, list.at, ledger, &departed);
+    let expected = expected_in_rows(account, memory, token_version);
     let mark = format!("-{}-", crate::api::name::cluster_mark(&context.settings.installation.cluster));
     Listed {
         unmanaged: i64::try_from(unmanaged.len()).unwrap_or(i64::MAX),
@@ -158,6 +173,23 @@ fn digest(
             .collect(),
         coverage: list.coverage,
         shows_last_use: list.keys.iter().any(|key| key.last_used_at.is_some()),
-        shows_stranger: lists::shows_stranger(&list.keys, ledger, account.expected_user()),
+        shows_stranger: lists::shows_stranger(&list.keys, list.at, ledger, &departed, expected),
+        may_miss_ours: lists::may_miss(ledger, expected, list.wall, &context.settings.timings),
     }
+}
+
+/// The user that a list's rows must name; `None` if no user is known, or if a list of this token has covered the account: then
+/// the token is that user's, whatever the rows say.
+fn expected_in_rows<'a>(
+    account: &'a BagsAccount,
+    memory: &AccountMemory,
+    token_version: Option<&str>,
+) -> Option<&'a str> {
+    let status = account.status.as_ref();
+    let recorded = status.and_then(|status| status.covering_token.clone());
+    let covering = memory.facts().covering_token.or(recorded);
+    let covered = covering.is_some() && covering.as_deref() == token_version;
+    // The list covered the account of the user that is pinned: a person may have named another one in the spec since.
+    let pinned = status.and_then(|status| status.user.as_deref());
+    account.expected_user().filter(|user| !covered || pinned != Some(*user))
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{credentials::LastWallet, lists::Lists};
@@ -17,6 +17,7 @@ use crate::{
     backoff::FailureClass,
     bags::{self, Budget, Probe, UserId},
     clock::Clock,
+    time::earlier,
 };
 
 /// What this process remembers of all accounts.
@@ -31,8 +32,8 @@ pub struct AccountMemory {
     pub budget: Arc<Budget>,
     /// Its lists; held while one is being fetched, so that all who need one share it.
     pub lists: tokio::sync::Mutex<Lists>,
-    /// Held by the one ApiKey that prepares an attempt: of many that prepare, one gets the licence, and what the
-    /// others did would be undone.
+    /// Held by the one ApiKey that prepares an attempt: if several prepared at once, only one would get the licence, and what the
+    /// others prepared would be undone.
     pub preparing: tokio::sync::Mutex<()>,
     /// Its wallet, so that the key pair is not derived at every look.
     pub wallet: LastWallet,
@@ -49,7 +50,7 @@ pub struct AccountFacts {
     pub token: Option<String>,
     /// Whether the token was accepted by a list.
     pub token_accepted: bool,
-    /// How the token was refused, unless a list was given for it since: whatever else fails meanwhile says nothing of it.
+    /// How the token was refused, unless a list was answered with it since: other failures meanwhile say nothing of the token.
     pub refused_token: Option<bags::Error>,
     /// Lists that failed in a row, and why the last one did.
     pub list_failure: Option<ListFailure>,
@@ -59,7 +60,7 @@ pub struct AccountFacts {
     pub covering_token: Option<String>,
     /// The revoke endpoint as it was last tried.
     pub endpoint: Option<Endpoint>,
-    /// Version of the credentials with which a creation was last refused for them, unless one has succeeded since.
+    /// Version of the credentials because of which a creation was last refused, unless a creation has succeeded since.
     pub refused_credentials: Option<String>,
     /// The time whose one-time code was last sent, by the wall clock.
     pub code_sent: Option<Timestamp>,
@@ -69,7 +70,7 @@ pub struct AccountFacts {
     pub pinged: Option<Instant>,
     /// No ping before this, as the last one failed.
     pub ping_after: Option<Instant>,
-    /// Owners of slots that the watch on ApiKeys does not know, and since when: by uid.
+    /// Owners of slots that the watch on ApiKeys does not show, and since when: by uid.
     pub missing: HashMap<String, Instant>,
     /// Namespaces of published keys whose ApiKey is missing.
     pub namespaces: HashMap<String, NamespaceSeen>,
@@ -97,11 +98,11 @@ pub struct Entered {
     pub state: SlotState,
     /// Since when, as the ledger says.
     pub since: Timestamp,
-    /// When this process saw it.
+    /// When this process first saw the slot so.
     pub at: Instant,
-    /// Since when it was in the first state that this process saw it in: its licence is no later.
+    /// Since when, as the ledger says, the slot was in the first state that this process saw it in: its licence is no later.
     pub first_since: Timestamp,
-    /// When this process saw that one.
+    /// When this process first saw the slot in that first state.
     pub first_at: Instant,
 }
 
@@ -112,7 +113,7 @@ pub struct ListFailure {
     pub count: u32,
     /// What happened.
     pub error: bags::Error,
-    /// No other before this.
+    /// No other list is asked for before this.
     pub retry_at: Instant,
 }
 
@@ -141,11 +142,11 @@ pub struct RefusedRevocation {
 /// What this process saw of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyMemory {
-    /// When it was asked what it last answered with 200: its use is no earlier.
+    /// When the probe was sent that the key last answered with 200: that use of the key is no earlier.
     pub good: Option<Instant>,
     /// Since when it has answered 401, without a 200 in between.
     pub refused_since: Option<Instant>,
-    /// How often in a row it answered 401, apart enough to count.
+    /// How often it has answered 401 since then.
     pub refusals: u32,
     /// Since when it has answered neither 200 nor 401 in the service's words, without one of them in between.
     pub unclear_since: Option<Instant>,
@@ -155,7 +156,7 @@ pub struct KeyMemory {
     pub probed: Option<Instant>,
     /// When it was last asked, answered or not.
     pub tried: Option<Instant>,
-    /// Questions in a row that were not answered.
+    /// Probes in a row that were not answered.
     pub unanswered: u32,
     /// It is not asked again before this.
     pub probe_after: Option<Instant>,
@@ -167,22 +168,23 @@ pub struct KeyMemory {
     pub revocations: u32,
     /// No revocation is sent before this.
     pub revoke_after: Option<Instant>,
-    /// The refusal of the last one. It is the key's: what Bags says of one id need not hold for the next.
+    /// How Bags refused the last revocation. It is remembered for each key: what Bags says of one id need not hold for another.
     pub revocation_refused: Option<RefusedRevocation>,
     /// A live read showed that the empty keystore Secret is gone: its value can no longer arrive.
     pub closed: bool,
     /// The user it belonged to when it last answered 200.
     pub user: Option<String>,
-    /// The last use that any list told of: one that a list showed is one, whatever a later list says or does not say.
+    /// The latest use that any list has shown: it stands although a later list shows an earlier one, or none.
     pub last_used: Option<Timestamp>,
-    /// The last of these uses that a list has shown, and how much later the first list was asked for that does.
+    /// The last of our own uses (probes that were answered with 200) that a list has shown, and how much later the first list was
+    /// asked for that shows it.
     pub shown: Option<(Instant, Duration)>,
 }
 
 impl Memory {
-    /// The memory of an account, which may spend so many requests an hour. It is one and the same for as long as the account
-    /// is there: what one who holds it learns, all know. `paused_until`: the pause that the account shows, which another process
-    /// may have been told of; this one learns of its own.
+    /// The memory of an account, which may spend this many requests an hour. All callers share one memory for as long as the
+    /// account exists. `paused_until`: the rate limit's end that the account's status shows, which another process may have
+    /// learnt; it is only used for a new memory, as this process learns of later ones itself.
     pub fn of(
         &self,
         name: &str,
@@ -217,15 +219,14 @@ impl Memory {
 }
 
 impl KeyMemory {
-    /// A list that was asked for now tells when the key was last used.
+    /// Notes when the key was last used, as a list tells that was asked for at `now`.
     pub fn listed(&mut self, last_used: Option<Timestamp>, now: Instant, wall: Timestamp) {
-        // No later than it was told of, by our own clock: a time that lies ahead would be waited for.
+        // A last use is no later than the list that shows it, by our own clock: a time in the future would have to be waited for.
         self.last_used = self.last_used.max(last_used.map(|used| used.min(wall)));
         let Some(good) = self.good else { return };
         let ago = now.saturating_duration_since(good);
-        let answered = wall.saturating_sub(SignedDuration::try_from(ago).unwrap_or(SignedDuration::MAX));
-        // The service may tell whole seconds.
-        let answered = answered.map_or(i64::MIN, Timestamp::as_second);
+        // The service may tell times in whole seconds.
+        let answered = earlier(wall, ago).as_second();
         let shows = last_used.is_some_and(|used| used.as_second() >= answered);
         if shows && self.shown.is_none_or(|(shown, _)| shown != good) {
             self.shown = Some((good, ago));
@@ -276,8 +277,8 @@ impl AccountMemory {
 }
 
 impl KeyMemory {
-    /// It was asked at `asked`, and answered 200. `revoking`: while its slot is `Revoking`; then `true` comes back if a
-    /// revocation had been acknowledged, which thereby had no effect.
+    /// Notes that the key was probed at `asked`, and answered 200. `revoking`: its slot is `Revoking`. Then the result is whether
+    /// Bags had acknowledged a revocation, which turns out to have had no effect.
     pub fn answered_alive(&mut self, asked: Instant, now: Instant, user: &UserId, revoking: bool) -> bool {
         self.answered(now);
         self.user = Some(user.as_str().to_owned());
@@ -303,7 +304,7 @@ impl KeyMemory {
         self.good.is_some_and(|good| good >= since) && !theirs
     }
 
-    /// It answered 401. Refusals from before `floor` count for nothing.
+    /// Notes that the key answered 401. Refusals from before `floor` count for nothing.
     pub fn answered_dead(&mut self, now: Instant, floor: Option<Instant>) {
         self.answered(now);
         self.unclear_since = None;
@@ -317,15 +318,15 @@ impl KeyMemory {
         }
     }
 
-    /// It answered in a way that shows neither life nor death.
+    /// Notes that the key answered in a way that shows neither life nor death.
     pub fn answered_unclear(&mut self, now: Instant, answer: Probe) {
         self.answered(now);
         self.failure = Some(answer);
         self.unclear_since.get_or_insert(now);
     }
 
-    /// It was answered 401, 403 or 404, but not in the service's own words: by something in its stead, which may say so of any key.
-    /// That shows no life, and is no refusal of the service.
+    /// Notes that a probe was answered with 401, 403 or 404, but not in the service's own words: something in front of the
+    /// service may say so of any key. That shows no life, but it is not counted as a refusal by the service.
     pub fn refused_strangely(&mut self, now: Instant) {
         self.answered(now);
         self.unclear_since.get_or_insert(now);
@@ -338,7 +339,7 @@ impl KeyMemory {
         self.probe_after = None;
     }
 
-    /// It was asked and did not answer; `again`: when to ask again.
+    /// Notes that a probe was not answered; `again`: when to probe again.
     pub fn silent(&mut self, now: Instant, again: Instant) {
         self.tried = Some(now);
         self.unanswered = self.unanswered.saturating_add(1);

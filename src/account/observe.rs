@@ -1,7 +1,6 @@
 //! What the account's reconciler knows before it decides: caches and this process's memory. No request.
 //!
-//! A decision that needs more says so, and what was looked up comes back in [`Found`]: a run with nothing to do asks
-//! nobody anything.
+//! A decision that needs more says so, and what was looked up comes back in [`Found`]: a run with nothing to do sends no request.
 
 mod look;
 
@@ -11,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::time::Instant;
 
@@ -33,6 +32,7 @@ use crate::{
     context::Context,
     keystore::Entry,
     ledger::Ledger,
+    time,
     timings::Timings,
     webhook::registration::Registration,
 };
@@ -51,15 +51,15 @@ pub(super) struct Observation {
     pub(super) loose: Vec<LooseEntry>,
     /// ApiKeys of the account, as `namespace/name`, whose rotation has found no second slot for too long. To be shown.
     pub(super) starved: Vec<String>,
-    /// What is left of a ledger that is nobody's, once it was looked for.
+    /// The keystore Secrets of an account whose ledger is nobody's; `None`: they were not read in this run.
     pub(super) remnants: Option<Vec<Remnant>>,
-    /// Why that could not be told in this run: a Secret that applications read, and that says what was published.
+    /// Why `remnants` could not be told in this run: a consumer Secret, which says what was published, could not be read.
     pub(super) unread: Option<String>,
     /// Attempts whose keystore Secret could not be deleted in this run.
     pub(super) uncleared: BTreeSet<String>,
-    /// The account is being deleted, and so is an ApiKey of it, which reads the ledger to its end.
+    /// The account is being deleted, and so is one of its ApiKeys, which needs the ledger until it is gone.
     pub(super) leaving: bool,
-    /// The finalizer was put on, or taken off, in this run.
+    /// This run already tried to add the finalizer, or to take it off.
     pub(super) finalizer_done: bool,
     /// No request to Bags before this, apart from revocations.
     pub(super) paused_until: Option<Timestamp>,
@@ -85,13 +85,14 @@ pub(super) struct SlotSeen {
     pub(super) watched: Duration,
     /// It is its owner's current key.
     pub(super) current: bool,
-    /// What lists say of it, in the sense that its state asks for.
+    /// What lists say of the key: whether it exists, or whether it is gone, depending on the slot's state.
     pub(super) verdict: Verdict,
-    /// Whether a list was asked for since that question arose.
+    /// The last list was asked for late enough to count for `verdict`.
     pub(super) listed_since: bool,
-    /// The last list was asked for since its last 200, and does not show it.
+    /// The last list was asked for after the key last answered 200, and does not show the key.
     pub(super) unlisted: bool,
-    /// The last list was asked for when any list of its user showed it, if it existed, and does not show it.
+    /// The last list does not show the key, and was asked for so late that every list of the key's user would show it if it
+    /// existed.
     pub(super) lacking: bool,
     /// The key's id, from wherever it is known.
     pub(super) key_id: Option<String>,
@@ -115,17 +116,17 @@ pub(super) enum Stored {
 pub(super) enum OwnerSeen {
     /// The cache has it.
     Cached,
-    /// The cache does not have it since then.
+    /// The cache has not had it since then.
     Missing(Instant),
     /// It is there, read live in this run.
     Lives,
     /// It is there and being deleted, read live in this run.
     Deleting,
-    /// It is not there, or another one is, read live in this run.
+    /// It does not exist, or the ApiKey of its name is not the owner, read live in this run.
     Gone,
 }
 
-/// The credentials, without themselves.
+/// What is known of the credentials, without their content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CredentialsSeen {
     /// Why they cannot be used as a whole: then no key is made.
@@ -133,7 +134,7 @@ pub(super) struct CredentialsSeen {
     pub(super) wallet: bool,
     /// There is a token; it can be read also where the wallet cannot.
     pub(super) token: bool,
-    /// Of all of them; where there is a problem, nobody knows it.
+    /// Version of all of them together; `None` if there is a problem.
     pub(super) version: Option<String>,
     pub(super) token_version: Option<String>,
 }
@@ -167,17 +168,17 @@ pub(super) struct Found {
     pub(super) owners: HashMap<String, OwnerSeen>,
     /// Live reads of the keystore.
     pub(super) entries: HashMap<String, Entry>,
-    /// What is left of a ledger that is nobody's.
+    /// The keystore Secrets of an account whose ledger is nobody's; `None`: they were not read.
     pub(super) remnants: Option<Vec<Remnant>>,
-    /// Why that could not be told.
+    /// Why `remnants` could not be told.
     pub(super) unread: Option<String>,
     /// Keystore Secrets that were removed in this run: the cache may still show them.
     pub(super) removed: BTreeSet<String>,
     /// Attempts whose keystore Secret could not be deleted in this run: the next one tries again.
     pub(super) uncleared: BTreeSet<String>,
-    /// The first failure that this run went on after.
+    /// The first failure after which this run went on all the same.
     pub(super) failure: Option<ActError>,
-    /// The finalizer was asked to be put on or taken off.
+    /// This run already tried to add the finalizer, or to take it off.
     pub(super) finalizer_done: bool,
     /// The account has no finalizer of ours any more.
     pub(super) let_go: bool,
@@ -187,7 +188,8 @@ pub(super) struct Found {
 pub(super) async fn observe(context: &Context, account: Arc<BagsAccount>, found: &Found) -> Observation {
     let name = account.name_any();
     let memory = context.memory_of(&name, &account);
-    // Before the credentials: what a list that is under way says, or fails with, is of the former ones, and is forgotten with them.
+    // The lists are locked before the credentials are read: the answer or failure of a list that is under way belongs to the
+    // former credentials, and is forgotten with them.
     let mut lists = memory.lists.lock().await;
     let credentials = credentials(context, &account);
     if memory.note(|facts| start_over(facts, &credentials)) {
@@ -283,8 +285,8 @@ fn credentials(context: &Context, account: &BagsAccount) -> CredentialsSeen {
     }
 }
 
-/// Other credentials may speak of another account: nothing that the old ones showed counts any more. Whether so. Of those that
-/// cannot be read as a whole, the token may be another one as well.
+/// If the credentials changed, forgets what the former ones showed, as the new ones may be another account's. Returns whether
+/// they changed. If they cannot be read as a whole, the versions of the token alone are compared.
 fn start_over(facts: &mut AccountFacts, credentials: &CredentialsSeen) -> bool {
     let CredentialsSeen { version, token_version, .. } = credentials;
     if version.is_none() && token_version.is_none() {
@@ -309,7 +311,7 @@ fn start_over(facts: &mut AccountFacts, credentials: &CredentialsSeen) -> bool {
     changed
 }
 
-/// Owners by uid, as the cache or a live read shows them; since when they are missing is remembered.
+/// Owners by uid, as the cache or a live read shows them; it is remembered since when each of them is missing.
 fn owners(
     context: &Context,
     account: &str,
@@ -345,7 +347,7 @@ fn owners(
     owners.into_keys().map(|uid| (uid.to_owned(), seen(uid))).collect()
 }
 
-/// When this process first saw each slot in its state. The wall clock may be set back; this one goes on.
+/// When this process first saw each slot in its state, by the monotonic clock: the wall clock may be set back.
 fn entered(ledger: &Ledger, memory: &AccountMemory, now: Instant) -> HashMap<String, Entered> {
     memory.note(|facts| {
         let mut before = std::mem::take(&mut facts.entered);
@@ -362,13 +364,13 @@ fn entered(ledger: &Ledger, memory: &AccountMemory, now: Instant) -> HashMap<Str
     })
 }
 
-/// An owner has one kept place at most.
+/// A slot's key in these maps: its attempt, or for a kept place its owner's uid, as an owner has one kept place at most.
 fn place_of(slot: &Slot) -> &str {
     slot.attempt.as_deref().unwrap_or(&slot.owner.uid)
 }
 
-/// Whether an ApiKey is the owner of these slots of an account. One of another account has no use for a place in this
-/// one, and would never give it back; a key that may exist is its own wherever it is.
+/// Whether an ApiKey is the owner of these slots of an account. An ApiKey that refers to another account does not own a mere
+/// place in this one: it has no use for it, and would never give it back. A key that may exist it owns in any account.
 pub(super) fn owns<'a>(
     key: &ApiKey,
     owner: &Owner,
@@ -386,7 +388,7 @@ fn entries(context: &Context, account: &str, found: &Found) -> BTreeMap<String, 
         .collect()
 }
 
-/// Keystore Secrets of no slot; since when this process has seen them so is remembered.
+/// Keystore Secrets without a slot; it is remembered since when this process has seen each of them so.
 fn loose(
     context: &Context,
     entries: &BTreeMap<String, Entry>,
@@ -425,7 +427,8 @@ impl SlotSeen {
         self.slot.attempt.as_deref()
     }
 
-    /// The user that its key belongs to, as far as that is known: by its own word, or else by whom it was licensed for.
+    /// The user that its key belongs to, as far as that is known: the one that the key itself told, or else the one that it was
+    /// licensed for.
     pub(super) fn user(&self) -> Option<&str> {
         self.memory.user.as_deref().or(self.slot.user.as_deref())
     }
@@ -434,7 +437,7 @@ impl SlotSeen {
 impl Observation {
     /// How long ago that was, by the wall clock.
     pub(super) fn age(&self, since: Timestamp) -> Duration {
-        Duration::try_from(self.wall.duration_since(since)).unwrap_or(Duration::ZERO)
+        time::since(self.wall, since)
     }
 
     /// For how long a slot has surely been in its state.
@@ -442,8 +445,9 @@ impl Observation {
         self.surely(slot.slot.since, slot.watched)
     }
 
-    /// For how long something has surely been so that this process has watched for a while, whatever the wall clocks say:
-    /// ours may have been set back meanwhile, and that of whoever wrote the time may be another one.
+    /// For how long at least something has been so, although wall clocks may be wrong: since the time that was written, less what
+    /// clocks may differ, or for as long as this process has watched it, whichever is longer. Our clock may have been set back
+    /// meanwhile, and the time may be by another machine's.
     pub(super) fn surely(&self, since: Timestamp, watched: Duration) -> Duration {
         self.age(since).saturating_sub(CLOCKS_APART).max(watched)
     }
@@ -451,11 +455,6 @@ impl Observation {
 
 /// So far the wall clock of another process may be from ours, or from the API server's.
 pub(super) const CLOCKS_APART: Duration = Duration::from_mins(5);
-
-/// A duration that the wall clock can be moved by.
-pub(super) fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-}
 
 #[cfg(test)]
 mod tests {

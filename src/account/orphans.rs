@@ -1,18 +1,16 @@
 //! Slots whose ApiKey vanished, and when they go. Pure.
 //!
-//! A kept place is given back, and a key that was never published is abandoned. A published one may be in use by pods,
-//! whoever took its ApiKey away: time alone never revokes it, only the end of its namespace, with which its pods
-//! ended, or a platform person's word, by the annotation `keys.bags.fm/revoke`.
+//! A kept place is given back, and a key that was never published is abandoned. A published key may be in use by pods, however
+//! its ApiKey vanished, so time alone never revokes it. Only the end of its namespace does, with which its pods ended, or a
+//! platform person's word, by the annotation `keys.bags.fm/revoke`.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::{
     decide::{Look, Turn, change, first, look},
-    observe::{Observation, OwnerSeen, SlotSeen, Stored, signed},
+    observe::{Observation, OwnerSeen, SlotSeen, Stored},
 };
-use crate::{api::account::SlotState, ledger::Change};
+use crate::{api::account::SlotState, ledger::Change, time::earlier};
 
 /// What was read of a namespace counts as read just now for this long.
 const JUST_NOW: Duration = Duration::from_mins(1);
@@ -91,9 +89,10 @@ fn published(seen: &Observation, slot: &SlotSeen, attempt: &str) -> Turn {
         None => Turn::In(again),
         Some(due) if !due.is_zero() => Turn::In(due.min(again)),
         Some(_) if asked > JUST_NOW => ask(),
-        // A namespace that comes back brings pods: whoever stands still with this looks again.
+        // A namespace that is created again may have pods: if this process stalls before the write, `looked_at` makes the ledger
+        // refuse it, and the namespace is read again.
         Some(_) => {
-            let looked_at = seen.wall.saturating_sub(signed(asked)).unwrap_or(Timestamp::MIN);
+            let looked_at = earlier(seen.wall, asked);
             once_gone(slot, Duration::ZERO, condemn(Some(looked_at)))
         }
     }

@@ -1,24 +1,26 @@
-//! A ledger that was lost with the account's status, put together again from the keystore. Pure.
+//! Rebuilds from the keystore a ledger that was lost with the account's status. Pure.
 //!
-//! Nobody's ledger (`status.installation` is missing) is a new account's, or one whose status was lost: by a restore
-//! that leaves status out, or by a person. So is an empty one that is taken over: another installation, without a keystore of it, may have
-//! been first to it. The keystore tells which: it has a Secret for every attempt from before its
-//! licence to its proven death. So before the first write to such a ledger every keystore Secret of the account gets
-//! its slot back, in that very write: nothing can be licensed before it, and nothing that exists is forgotten.
+//! A ledger that is nobody's (`status.installation` is missing) belongs to a new account, or to one whose status was lost: by a
+//! restore that leaves status out, or by a person. An empty ledger that is taken over is treated the same way: another
+//! installation, which has no keystore Secrets of the account, may have taken the lost ledger first. The keystore tells new from
+//! lost: it has a Secret for every attempt from before its licence to its proven death. So before the first write to such a
+//! ledger every keystore Secret of the account gets its slot back, in that very write: nothing can be licensed before it, and
+//! nothing that exists is forgotten.
 //!
 //! - A value that answers 200 is a key that may be in use: its slot is `Live`, unless the consumer Secret shows that it
 //!   was never published; then it is `Creating`, and goes the way of any new key. After a switch back to an older key the
 //!   newer one counts as published: pods may hold it.
-//! - An empty one may belong to a creation of unknown outcome: its slot is `Creating`, and it is judged. Where the consumer Secret
-//!   holds its key, that was published, and its value is lost here alone: its slot is `Live`.
-//! - One that was marked as left to people (`deletionPolicy: Orphan`) stays so: its slot is `Released`. Its ApiKey is missing on
-//!   purpose, and its key would be revoked with its namespace.
-//! - A value that answers 401 for long while another key of the account is accepted is of a key that is dead: it goes.
-//! - One that answers 401 for as long where no other one is accepted, or neither 200 nor 401, may work again: its service, or its
-//!   user, may be away. It is put back like one that answers 200.
+//! - A Secret without a value may belong to a creation of unknown outcome: its slot is `Creating`, and it is judged. If the
+//!   consumer Secret holds its key, the key was published, and only the keystore has lost the value: its slot is `Live`.
+//! - A Secret that is marked as left to people (`deletionPolicy: Orphan`) stays so: its slot is `Released`. Its ApiKey is missing
+//!   on purpose, and its key would be revoked with its namespace.
+//! - A value that answers 401 for long, while another key of the account is accepted, belongs to a dead key: its Secret is
+//!   deleted.
+//! - A value that answers 401 for as long while no other key is accepted, or that answers neither 200 nor 401, may work again:
+//!   the service, or the user, may be unavailable. It is put back like one that answers 200.
 //!
-//! The account's user is the one that its spec expects, else the one whose keys the consumer Secrets hold, else the one
-//! of most keys. Where that names nobody a person has to: keys of the wrong user would be all that is kept.
+//! The account's user is the one that its spec expects, else the one whose keys the consumer Secrets hold, else the one of most
+//! keys. If that is a tie, a person has to name the user: after a wrong guess only keys of the wrong user would be kept in use.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,13 +29,14 @@ use jiff::Timestamp;
 use super::{
     decide::{Decision, Effect, Look, Turn, first, look, nobodys, pending},
     memory::KeyMemory,
-    observe::{Observation, signed},
+    observe::Observation,
     status::some_of,
 };
 use crate::{
     api::account::{Failures, Installation, Owner, Slot, SlotState},
     consumer_secret::Written,
     ledger::WRONG_USER,
+    time::earlier,
 };
 
 /// A keystore Secret of an account whose ledger is nobody's, read live.
@@ -65,7 +68,7 @@ impl Remnant {
         self.published.as_ref().is_some_and(|switch| switch.attempt == self.attempt)
     }
 
-    /// Its key may be in use. What the Secret holds was published, also where its value is lost here.
+    /// Its key may be in use. What the consumer Secret holds was published, even if the keystore has lost the value.
     fn may_be_used(&self) -> bool {
         self.value || self.is_shown()
     }
@@ -73,7 +76,7 @@ impl Remnant {
 
 /// The first write to a ledger that is nobody's: with the slots that it must have.
 pub(super) fn pin(seen: &Observation) -> Turn {
-    // Which of the keys were published is not known, and whoever guessed might call one unpublished that pods hold.
+    // It is not known which of the keys were published: a guess might take a key for unpublished that pods hold.
     if seen.unread.is_some() {
         return Turn::Nothing;
     }
@@ -84,16 +87,18 @@ pub(super) fn pin(seen: &Observation) -> Turn {
         return unasked;
     }
     let Ok(user) = user(seen, remnants) else { return Turn::Nothing };
-    // Another installation's keystore came here with its Secrets: a person says who goes on with it, and has where it is taken over.
+    // If the Secrets were made by another installation, its keystore was restored here, and the ledger is given to that
+    // installation, so that a person decides who goes on with it. In a take-over the person has decided already.
     let theirs = remnants.iter().find_map(|remnant| remnant.installation.clone());
     let installation = theirs.filter(|_| nobodys(seen)).unwrap_or_else(|| seen.installation.clone());
     let slots = slots(seen, remnants, user);
-    // Of whom no key is left, none is known to be this account's.
+    // A user of whom no key is left is not known to be this account's.
     let known = user.filter(|user| users(remnants.iter()).contains(user)).map(str::to_owned);
     Turn::Now(Decision::Act(Effect::Pin { installation, user: known, slots }))
 }
 
-/// What was found in the keystore; attempts that an emptied ledger knows to have left it are cleared away later.
+/// What was found in the keystore, without the attempts that an emptied ledger still knows to have left it: their Secrets are
+/// cleared away later.
 fn remnants(seen: &Observation) -> Option<Vec<Remnant>> {
     let left = |remnant: &&Remnant| !seen.departed.contains(&remnant.attempt);
     seen.remnants.as_ref().map(|remnants| remnants.iter().filter(left).cloned().collect())
@@ -120,7 +125,7 @@ fn user<'a>(seen: &'a Observation, remnants: &'a [Remnant]) -> Result<Option<&'a
     }
 }
 
-/// The users that these keys told of, each as often as it was told, in order.
+/// The users that these keys told, in order, each as often as a key told it.
 fn users<'a>(remnants: impl Iterator<Item = &'a Remnant>) -> Vec<&'a str> {
     let mut users: Vec<&str> = remnants.filter_map(|remnant| remnant.memory.user.as_deref()).collect();
     users.sort_unstable();
@@ -188,8 +193,8 @@ fn works(remnant: &Remnant) -> bool {
     good.is_some() && good >= refused_since.max(unclear_since)
 }
 
-/// A key that was refused for long is dead if another one is accepted after it: else Bags may refuse whatever it is asked, and
-/// the values of keys that work would be lost. Another installation's Secrets stay in any case.
+/// A key that was refused for long is dead if another key was accepted after its last refusal. Otherwise Bags may be refusing
+/// every key, and to delete the Secrets would lose the values of keys that work. Another installation's Secrets stay in any case.
 fn refused(seen: &Observation, remnants: &[Remnant], remnant: &Remnant) -> Turn {
     if remnant.installation.as_ref().is_some_and(|made_by| *made_by != seen.installation) {
         return Turn::Nothing;
@@ -215,7 +220,7 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
     let of_another = |remnant: &Remnant| {
         remnant.value && remnant.memory.user.as_deref().is_some_and(|theirs| Some(theirs) != user)
     };
-    // One creation may still be under way; no other can be: that would have taken the same licence.
+    // Only the newest creation may still be under way: an account has one open licence at most (I5).
     let awaits = |remnant: &&Remnant| !remnant.may_be_used() && !remnant.released;
     let newest = remnants.iter().filter(awaits).max_by_key(|remnant| remnant.created);
     let mut by_owner: BTreeMap<&str, Vec<&Remnant>> = BTreeMap::new();
@@ -228,8 +233,9 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
         let shown = own.iter().find_map(|remnant| remnant.published.clone());
         let current = shown.as_ref().and_then(|switch| own.iter().find(|it| it.attempt == switch.attempt));
         let current = current.map(|remnant| (remnant.attempt.clone(), remnant.revision, remnant.created));
-        // Each key is switched to once: a higher number is of a switch back, from a newer key that pods may hold. So is a switch
-        // that is younger than a newer key, whose number may be no higher where attempts failed before: each took a revision.
+        // Each key is switched to once, so a switch number above the key's revision is that of a switch back, from a newer key
+        // that pods may hold. If attempts failed before, each of which took a revision, the number of a switch back may be no
+        // higher: a switch is also one if it is younger than a newer key.
         let back = shown.as_ref().zip(current.as_ref()).is_some_and(|(switch, now)| switch.number > now.1);
         let switched_at = shown.as_ref().and_then(|switch| switch.at);
         let before_switch = |remnant: &Remnant| {
@@ -244,11 +250,11 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
         // The newest one's: whoever went back to an older key has had the rotation that was asked for.
         let last = own.iter().rfind(|remnant| remnant.may_be_used());
         let answered = last.and_then(|remnant| remnant.trigger.clone());
-        // Those that were left to people had been switched to as well.
+        // Keys that were left to people had been published as well.
         let switched = own.iter().filter(|remnant| remnant.released || live(remnant)).count();
         let count = i64::try_from(switched).unwrap_or(i64::MAX);
         let living = own.iter().filter(|remnant| !remnant.released && live(remnant)).count();
-        // What the Secret holds has the highest number.
+        // The key that the consumer Secret holds gets the highest number.
         own.sort_by_key(|remnant| current.as_ref().is_some_and(|(attempt, ..)| *attempt == remnant.attempt));
         let mut number = shown.map_or(0, |switch| switch.number).max(count) - count;
         for remnant in &own {
@@ -262,7 +268,7 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
             let open = newest.is_some_and(|newest| newest.attempt == remnant.attempt);
             let trigger = if state == SlotState::Live { &answered } else { &remnant.trigger };
             let put_back = slot(seen, remnant, state, number, open);
-            // Of two that live nobody knows what pods were given meanwhile: they count from now on.
+            // If two keys are live, nobody knows which of them pods were given meanwhile: both count from now on.
             let only = living == 1 && put_back.state == SlotState::Live;
             let since = switched_to(remnant).filter(|_| only).map_or(put_back.since, |at| at.min(seen.wall));
             slots.push(Slot { trigger: trigger.clone(), since, ..put_back });
@@ -271,8 +277,8 @@ fn slots(seen: &Observation, remnants: &[Remnant], user: Option<&str>) -> Vec<Sl
     slots
 }
 
-/// When the consumer Secret's key became the current one, by that Secret's own word, and no earlier than it was made: one that
-/// counted as new would be replaced as much later.
+/// When the consumer Secret's key became the current one, as that Secret says, but no earlier than the key was made. If it
+/// counted from now on, the key would be rotated that much later.
 fn switched_to(remnant: &Remnant) -> Option<Timestamp> {
     let switch = remnant.published.as_ref().filter(|switch| switch.attempt == remnant.attempt)?;
     Some(switch.at?.max(remnant.created?))
@@ -284,7 +290,7 @@ fn was_published(state: &SlotState) -> bool {
 }
 
 fn slot(seen: &Observation, remnant: &Remnant, state: SlotState, number: i64, open: bool) -> Slot {
-    let past = seen.wall.saturating_sub(signed(seen.timings.licence_term)).unwrap_or(seen.wall);
+    let past = earlier(seen.wall, seen.timings.licence_term);
     let wrong = state == SlotState::Unresolved;
     Slot {
         owner: remnant.owner.clone(),

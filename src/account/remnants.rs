@@ -11,8 +11,8 @@ use crate::{
     keystore::Entry,
 };
 
-/// Looks for keystore Secrets of the account, by a list and not by the cache: that may not show one yet. Where what they say
-/// cannot be told, as a Secret that applications read may not be read, nothing is found, and the run goes on to say so.
+/// Reads the keystore Secrets of the account, by a list and not from the cache, which may not show all of them yet. If a consumer
+/// Secret cannot be read, which says what was published, nothing is found, and the run goes on so that the status can say why.
 ///
 /// # Errors
 /// When the API server does not answer.

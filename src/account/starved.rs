@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// ApiKeys, as `namespace/name`, whose rotation has waited for a second slot of this account for `starved_after`, while it has
-/// none to spare. What their statuses say serves to show it, and nothing else.
+/// none to spare. What the ApiKeys' statuses say is used only to show this, never to decide.
 pub(super) fn starved(
     keys: impl FnOnce() -> Vec<Arc<ApiKey>>,
     account: &BagsAccount,
@@ -45,6 +45,7 @@ mod tests {
     use super::*;
     use crate::{
         api::account::SlotState,
+        fixtures::{api_key, bags_account},
         ledger::slots::tests::{owner, slot},
     };
 
@@ -52,27 +53,19 @@ mod tests {
     const DAY: i64 = 86_400;
 
     fn account(limit: i64, slots: usize) -> BagsAccount {
-        let mut account: BagsAccount = serde_json::from_value(json!({
-            "apiVersion": "keys.bags.fm/v1alpha1",
-            "kind": "BagsAccount",
-            "metadata": {"name": "main"},
-            "spec": {"credentials": {"agentToken": {"secretName": "bags-main"}}, "limit": limit},
-        }))
-        .unwrap();
+        let credentials = json!({"agentToken": {"secretName": "bags-main"}});
+        let mut account = bags_account(&json!({"spec": {"credentials": credentials, "limit": limit}}));
         account.status.get_or_insert_default().slots =
             (0..slots).map(|n| slot(&owner(n), SlotState::Live)).collect();
         account
     }
 
     fn key(name: &str, account: &str, deleted: Option<&str>, hold: Value) -> Arc<ApiKey> {
-        let key = json!({
-            "apiVersion": "keys.bags.fm/v1alpha1",
-            "kind": "ApiKey",
-            "metadata": {"name": name, "namespace": "shop", "deletionTimestamp": deleted},
-            "spec": {"accountRef": {"name": account}, "environment": "production"},
+        Arc::new(api_key(&json!({
+            "metadata": {"name": name, "deletionTimestamp": deleted},
+            "spec": {"accountRef": {"name": account}},
             "status": {"hold": hold},
-        });
-        Arc::new(serde_json::from_value(key).unwrap())
+        })))
     }
 
     /// A hold that began so many seconds ago.

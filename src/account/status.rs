@@ -1,7 +1,7 @@
 //! What an account's status says: conditions, capabilities, capacity, and which events their changes are. Pure.
 //!
-//! Only what a person reads or another rule needs; the slots are never touched here. A sentence with numbers stands
-//! only where it helps, as each change of it is a write.
+//! Only what a person reads or another rule needs; the slots are never touched here. A message has numbers only where they help,
+//! as each change of them is a write.
 
 mod deletion;
 mod person;
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api::{
         BagsAccount, BagsAccountStatus,
-        account::{Capabilities, Capability, SlotState},
+        account::{Capabilities, Capability, Capacity, SlotState},
         annotation,
         condition::{self, kind},
         duration::GoDuration,
@@ -33,9 +33,9 @@ use crate::{
     webhook::registration::Registration,
 };
 
-/// So many things are named in one message; the rest is counted.
+/// How many things one message names; the rest is counted.
 const NAMED: usize = 5;
-/// One failed list may be a hiccup.
+/// From this many failed lists in a row on the failure is shown: a single one may be a hiccup.
 const FAILURES_SHOWN: u32 = 2;
 
 /// Bags refused the wallet when a key was to be made.
@@ -79,11 +79,13 @@ pub(super) fn show(
     status.paused_until = paused_until(seen, status.paused_until);
     let credentials = credentials(status, seen);
     let ready = ready(account, seen, credentials.as_ref());
+    let capacity = capacity(status, account, seen);
     let words = [
         (kind::READY, ready),
         (kind::CREDENTIALS_VALID, credentials),
         (kind::LIST_COVERS, list(status, seen)),
-        (kind::QUOTA_AVAILABLE, quota(status, account, seen)),
+        (kind::QUOTA_AVAILABLE, quota_available(&capacity)),
+        (kind::OVER_QUOTA, over_quota(&capacity)),
         (kind::REVOCATION_NEEDS_PERSON, person::needs_person(seen)),
         (kind::KEY_UNRESOLVED, person::key_unresolved(seen)),
         (kind::ROTATIONS_STARVED, rotations_starved(seen)),
@@ -92,7 +94,7 @@ pub(super) fn show(
         (kind::STRAY_VALUES, strays::stray_values(seen)),
     ];
     write(status, account, words, now);
-    // What was said before a restart stands until it is looked at again.
+    // What the status said before a restart stands until this process has looked at the webhook's registration.
     if seen.registration != Registration::Unknown {
         write(status, account, [(kind::ADMISSION_ENFORCED, admission(&seen.registration))], now);
     }
@@ -189,7 +191,8 @@ fn capabilities(known: &mut Capabilities, seen: &Observation) {
     }
 }
 
-/// Whole seconds, and not moved by the difference of two clocks, or each run would write it anew.
+/// The end of the pause, in whole seconds. The time that is shown already stays if it is near, or the difference of two clocks
+/// would cause a write in each run.
 fn paused_until(seen: &Observation, shown: Option<Timestamp>) -> Option<Timestamp> {
     let until = seconds(seen.paused_until?);
     let near = shown.filter(|shown| (until.as_second() - shown.as_second()).abs() <= 2);
@@ -202,7 +205,7 @@ fn seconds(time: Timestamp) -> Timestamp {
 }
 
 fn ready(account: &BagsAccount, seen: &Observation, credentials: Option<&Word>) -> Option<Word> {
-    // An account that is being deleted waits for that as well: until then nobody knows which slots hold it.
+    // An account that is being deleted waits for the ledger to be rebuilt as well: before that nobody knows which slots hold it.
     if let Some((reason, why)) = rebuild::waits_for(seen) {
         return word(false, reason, why);
     }
@@ -220,7 +223,8 @@ fn ready(account: &BagsAccount, seen: &Observation, credentials: Option<&Word>) 
              runs that does",
         );
     }
-    // Only a creation asks the wallet again: admission, which goes by this condition, must let one in.
+    // A refused wallet leaves the account ready: only another creation tries the wallet again, and admission, which goes by this
+    // condition, has to let its ApiKey in.
     let lasts = |credentials: &&Word| !credentials.status && credentials.reason != WALLET_REFUSED;
     if let Some(problem) = credentials.filter(lasts) {
         return word(false, problem.reason, problem.message.clone());
@@ -252,7 +256,7 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
         return word(false, problem.reason(), problem.to_string());
     }
     if status.distrusted_credentials.is_some() {
-        // As it was compared: the word of the spec goes before the user that was pinned.
+        // The user that was compared: the one of the spec goes before the one that was pinned.
         let named = seen.account.spec.expected_user.as_deref().filter(|user| !user.is_empty());
         let expected = named.or(status.user.as_deref()).map_or_else(String::new, |user| format!(" ({user})"));
         return word(
@@ -317,22 +321,32 @@ fn list(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
     }
 }
 
-fn quota(status: &BagsAccountStatus, account: &BagsAccount, seen: &Observation) -> Option<Word> {
-    let mut shown = account.clone();
-    shown.status = Some(status.clone());
-    let capacity = Room::of(&shown, seen.wall, &seen.timings).capacity(&status.slots);
-    let (limit, used, reserved, unmanaged) =
-        (capacity.limit, capacity.used, capacity.reserved, capacity.unmanaged);
-    let sums =
-        format!("{used} of {limit} in use ({unmanaged} made elsewhere), {reserved} kept for rotations");
-    if used > limit {
-        let advice = "nothing is revoked for it, nothing more is made; delete ApiKeys or raise spec.limit if Bags allows more";
-        return word(false, "OverQuota", format!("{sums}: {advice}"));
-    }
+/// The account's capacity, computed from the status, in which `show` has already updated the number of unmanaged keys.
+fn capacity(status: &BagsAccountStatus, account: &BagsAccount, seen: &Observation) -> Capacity {
+    Room::with(account, Some(status), seen.wall, &seen.timings).capacity(&status.slots)
+}
+
+fn sums(capacity: &Capacity) -> String {
+    let Capacity { limit, used, reserved, unmanaged, .. } = capacity;
+    format!("{used} of {limit} in use ({unmanaged} made elsewhere), {reserved} kept for rotations")
+}
+
+fn quota_available(capacity: &Capacity) -> Option<Word> {
     if capacity.available > 0 {
+        let limit = capacity.limit;
         return word(true, "SlotsAvailable", format!("another ApiKey fits into the limit of {limit}"));
     }
+    let sums = sums(capacity);
     word(false, "Full", format!("{sums}; delete an ApiKey, or raise spec.limit if Bags allows more"))
+}
+
+/// More keys than the limit, as after it was lowered, or where keys are made elsewhere.
+fn over_quota(capacity: &Capacity) -> Option<Word> {
+    if capacity.used <= capacity.limit {
+        return None;
+    }
+    let advice = "nothing is revoked for it, nothing more is made; delete ApiKeys or raise spec.limit if Bags allows more";
+    word(true, "LimitExceeded", format!("{}: {advice}", sums(capacity)))
 }
 
 /// Whether new ApiKeys are refused at once where they do not fit. Nothing else depends on it.
@@ -386,11 +400,11 @@ pub(super) fn some_of(mut names: Vec<String>) -> String {
     if more == 0 { text } else { format!("{text}; and {more} more") }
 }
 
-/// The events that the change from one set of conditions to the next is.
+/// The events for the change from one set of conditions to the next.
 pub(super) fn transitions(before: &[Condition], after: &[Condition]) -> Vec<(EventReason, String)> {
     let changed = |condition: &&Condition| {
         let old = before.iter().find(|old| old.type_ == condition.type_);
-        // These name keys: another key is another message.
+        // The messages of these conditions name keys: another message means another key.
         let by_message = [kind::REVOCATION_NEEDS_PERSON, kind::KEY_UNRESOLVED, kind::ORPHANED_KEYS]
             .contains(&condition.type_.as_str());
         old.is_none_or(|old| {
@@ -422,7 +436,7 @@ fn event_of(type_: &str, status: bool, reason: &str, recovered: bool) -> Option<
         (kind::LIST_COVERS, false, "RateLimited" | "BudgetSpent") => Some(EventReason::RateLimited),
         (kind::LIST_COVERS, false, _) => Some(EventReason::BagsUnavailable),
         (kind::LIST_COVERS, true, _) => recovered.then_some(EventReason::ListCovers),
-        (kind::QUOTA_AVAILABLE, false, "OverQuota") => Some(EventReason::OverQuota),
+        (kind::OVER_QUOTA, true, _) => Some(EventReason::OverQuota),
         (kind::REVOCATION_NEEDS_PERSON, true, _) => Some(EventReason::RevocationNeedsPerson),
         (kind::ROTATIONS_STARVED, true, _) => Some(EventReason::RotationsStarved),
         (kind::KEY_UNRESOLVED, true, _) => Some(EventReason::KeyUnresolved),

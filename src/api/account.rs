@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::slot::{Failures, Owner, Slot, SlotState};
 use super::{rules, schema};
 
-/// An account at Bags: its credentials, who may use it, and the ledger of its ten slots.
+/// An account at Bags: its credentials, its limits, and who may use it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "keys.bags.fm",
@@ -61,7 +61,8 @@ pub struct BagsAccountSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub unmanaged_keys: Option<i64>,
-    /// What happens to an ApiKey that does not fit. Default: Deny.
+    /// What happens to a new ApiKey for which no slot is free. `Deny`: it is refused at once; `Queue`: it is admitted with a warning, and
+    /// waits. Default: Deny.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
     /// How keys are revoked.
@@ -86,7 +87,7 @@ pub struct Credentials {
     /// The wallet, the documented way to make keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wallet: Option<WalletRef>,
-    /// The agent token, which lists keys and their last use, and makes keys where there is no wallet.
+    /// The agent token, which lists keys and their last use, revokes them, and makes them where there is no wallet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_token: Option<TokenRef>,
 }
@@ -143,7 +144,7 @@ pub enum Admission {
 /// How keys of the account are revoked.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revocation {
-    /// Default: Auto.
+    /// Who revokes. `Auto`: the operator, where it can; `Person`: it always asks a person to. Default: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<RevocationMode>,
     /// Path of the revoke endpoint below the base URL. Default: `/agent/dev/keys/revoke`.
@@ -197,8 +198,8 @@ pub struct BagsAccountStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, CredentialsValid, ListCovers, RevocationNeedsPerson, RotationsStarved, QuotaAvailable, AdmissionEnforced,
-    /// KeyUnresolved, OrphanedKeys, StrayKeys, StrayValues.
+    /// Ready, CredentialsValid, ListCovers, RevocationNeedsPerson, RotationsStarved, QuotaAvailable, OverQuota,
+    /// AdmissionEnforced, KeyUnresolved, OrphanedKeys, StrayKeys, StrayValues.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -207,7 +208,7 @@ pub struct BagsAccountStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]
     pub slots: Vec<Slot>,
-    /// The last attempts that left the ledger, so that a lagging list is not mistaken for another cluster.
+    /// The last 20 attempts whose slots are gone. A list that lags may still show their keys: they are not taken for another cluster's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub departed: Vec<String>,
@@ -223,15 +224,15 @@ pub struct BagsAccountStatus {
     /// The installation that owns this ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installation: Option<Installation>,
-    /// No request to Bags before this time (rate limit).
+    /// Bags said that a rate limit is reached: until this time nothing is asked of it but revocations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub paused_until: Option<Timestamp>,
     /// What a refusal of Bags taught about keys made elsewhere, whether or not the account lists them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<LimitRefusal>,
-    /// Version (`<Secret>@<resourceVersion>`, comma-separated) of credentials that led to another user, with
-    /// `|<expectedUser>` where one was set: nothing is made until either changes.
+    /// Credentials that led to another user of Bags, as `<Secret>/<field>@<resourceVersion>`, separated by commas, with
+    /// `|<expectedUser>` where one was set. No key is made until one of these changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distrusted_credentials: Option<String>,
     /// Version of the token Secret whose list was last seen to cover the account.
@@ -410,6 +411,7 @@ fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::bags_account;
 
     fn account(allowed: &str) -> BagsAccount {
         let spec = format!("{{credentials: {{agentToken: {{secretName: bags}}}}, allowed: {allowed}}}");
@@ -460,12 +462,10 @@ mod tests {
 
     #[test]
     fn a_word_of_a_newer_version_means_hold_and_does_not_hide_the_object() {
-        let account: BagsAccount = serde_json::from_value(serde_json::json!({
-            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount", "metadata": {"name": "main"},
-            "spec": {"credentials": {}, "admission": "Auction", "revocation": {"mode": "Delayed"}},
+        let account = bags_account(&serde_json::json!({
+            "spec": {"admission": "Auction", "revocation": {"mode": "Delayed"}},
             "status": {"capabilities": {"create": "Yes", "list": "Partly", "lastUsed": "No", "revoke": "Later"}},
-        }))
-        .unwrap();
+        }));
         assert_eq!(
             account.admission(),
             Admission::Deny,

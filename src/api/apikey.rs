@@ -81,10 +81,11 @@ pub struct ApiKeySpec {
     /// Who is restarted so that all pods have the new key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutSpec>,
-    /// What happens to the key at Bags when the ApiKey is deleted. Default: Revoke.
+    /// What happens when the ApiKey is deleted. `Revoke`: the key is revoked once no pod reads the Secret, and the Secret goes;
+    /// `Orphan`: both stay. Default: Revoke.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// No new effect but deletion while true.
+    /// `true`: no key is made, the Secret is not written, and a rotation waits with both keys valid; a deletion goes on. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 }
@@ -148,8 +149,8 @@ pub enum DeletionPolicy {
     Unknown,
 }
 
-/// What is known of an ApiKey. Shown to people; of it no decision reads more than since when no pod has been seen
-/// with the old key, for which switch, and when that key was last used: nothing else could tell the next process.
+/// What is known of an ApiKey, for people and tools. The operator decides by the ledger in the status of the BagsAccount; of this
+/// status it uses `switch` alone, which a new process can learn nowhere else.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::absent_is_absent)]
@@ -175,14 +176,17 @@ pub struct ApiKeyStatus {
     /// A copy of the last switch; the consumer Secret and the ledger are the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch: Option<Switch>,
-    /// Why a rotation is held, and since when. Both keys stay valid meanwhile.
+    /// Why a rotation does not begin (`RotationBlocked`), or does not end (`RotationHeld`: both keys stay valid meanwhile), and since
+    /// when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,
-    /// When the next scheduled rotation begins; absent: on demand only, or not known yet.
+    /// When the next scheduled rotation begins. Absent: on demand only; or not known yet; or none will, as the last three were turned
+    /// back, or as a window names a time zone that does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub next_rotation: Option<Timestamp>,
-    /// The token of the annotation `keys.bags.fm/rotate` that was last acted upon.
+    /// The text of the annotation `keys.bags.fm/rotate` that was last acted upon. `hash:…` stands for one of more than 40 characters, or
+    /// with others than letters, digits and `._:-`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_rotate: Option<String>,
     /// Effective values of the optional fields of the spec.
@@ -210,7 +214,8 @@ pub struct CurrentKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub published_at: Option<Timestamp>,
-    /// When Bags last saw a request with it, where the account can show that.
+    /// When Bags last saw a request with it, where the account can show that. The operator's own requests count as well. Updated once
+    /// an hour at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub last_used_at: Option<Timestamp>,
@@ -253,7 +258,7 @@ pub struct Switch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub clean_since: Option<Timestamp>,
-    /// When the key before it was last used after that, as far as any list told.
+    /// When the old key was last used after `cleanSince`, as far as lists have shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>")]
     pub old_key_used_at: Option<Timestamp>,

@@ -13,6 +13,8 @@ pub mod kind {
     pub const STALLED: &str = "Stalled";
     /// The account has a slot for this ApiKey.
     pub const QUOTA_AVAILABLE: &str = "QuotaAvailable";
+    /// The account has more keys than its limit. Absent where it has not.
+    pub const OVER_QUOTA: &str = "OverQuota";
     /// The consumer Secret holds the current key.
     pub const SECRET_SYNCED: &str = "SecretSynced";
     /// A key is being replaced. Absent where none is.

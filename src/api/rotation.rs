@@ -39,12 +39,13 @@ pub struct RotationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub windows: Vec<WindowSpec>,
-    /// Both keys are valid for at least so long after the last pod has the new one. Default: 1h.
+    /// Shortest time for which both keys stay valid once every pod has the new one. Default: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = rules::overlap())]
     pub min_overlap: Option<String>,
-    /// And until the old key was not used for so long, where the account can show its use. Default: 24h.
+    /// The old key is revoked only after it was not used for so long, where the account can show its last use; where it cannot, both
+    /// stay valid for a day at least. Default: 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = rules::overlap())]
@@ -55,7 +56,8 @@ pub struct RotationSpec {
     #[schemars(length(max = 64))]
     #[x_kube(validation = rules::overlap())]
     pub max_overlap: Option<String>,
-    /// What happens when a workload does not come up with the new key. Default: Hold.
+    /// What happens when a Deployment does not come up with the new key. `Hold`: both keys stay valid until a person looks;
+    /// `SwitchBack`: the old key goes back into the Secret. Default: Hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_rollout_failure: Option<OnRolloutFailure>,
 }
@@ -116,7 +118,8 @@ pub enum OnRolloutFailure {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutSpec {
-    /// Which workloads are restarted. Default: Stale.
+    /// Which workloads are restarted. `Stale`: those with pods that hold the old key; `None`: you restart them, and the old key stays
+    /// valid until then. Default: Stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
     /// Whether a key is replaced although a workload that reads it cannot be restarted without a gap. Default: false.
@@ -189,7 +192,7 @@ pub struct EffectiveRotation {
     pub every: Option<String>,
     /// Both keys are valid for at least so long after the last pod has the new one.
     pub min_overlap: String,
-    /// And until the old key was not used for so long, where the account can show its use.
+    /// The old key is revoked only after it was not used for so long, where the account can show its last use.
     pub quiet_for: String,
     /// After so long with both keys people are told.
     pub max_overlap: String,

@@ -10,11 +10,11 @@ mod pods;
 mod release;
 mod secret;
 
-pub(super) use finish::ensure_finalizer;
+pub(super) use finish::{ensure_finalizer, finalizer_refused};
 pub(super) use secret::secret_refused;
 
 use super::{
-    decide::{Decision, since, words},
+    decide::{Decision, words},
     hold::Reason,
     make,
     observe::Observation,
@@ -31,10 +31,11 @@ use crate::{
     events::EventReason,
     ledger::{Change, Ledger, Refusal, StoreError},
     metrics::{KeyStep, RotationOutcome},
+    time::since,
     workload,
 };
 
-/// Carries out (io); `run` takes what the next observation should know.
+/// Carries a decision out (io), and leaves in `run` what the next observation should know.
 ///
 /// # Errors
 /// What stood in the way.
@@ -52,7 +53,7 @@ pub async fn act(
     match decision {
         Decision::Change(changes) => match context.ledger.change(account, &changes).await {
             Ok(written) => {
-                // What was seen was judged by the switch before a switch back.
+                // After a switch back, the pods that were seen were judged by the switch before it.
                 run.pods = None;
                 for change in &changes {
                     if let Change::SwitchBack { attempt, .. } = change {
@@ -70,10 +71,11 @@ pub async fn act(
         Decision::Probe { attempt } => probe(context, o, attempt, run).await,
         Decision::Publish { attempt, key_id, user } => {
             publish(context, account, attempt, key_id, user).await?;
-            // Pods that came since the last look may hold the old value, and those that were seen were judged by no switch, or
-            // by the one before.
+            // Pods created since the last look may hold the old value, and the pods that were seen were judged by no switch, or
+            // by the previous one.
             run.pods = None;
-            // The first publication: the Secret is not there yet, as the dry-run saw. If it is, its creation says so.
+            // At the first publication the Secret does not exist yet, as the dry-run saw. If it does by now, its creation fails
+            // with 409.
             let first = o.slots().iter().all(|slot| slot.published.is_none() && slot.last_switch.is_none());
             run.consumer = first.then_some(Found::Missing);
             Ok(())
@@ -88,7 +90,8 @@ pub async fn act(
     }
 }
 
-/// The old keys of one switch go together, and end one rotation. What goes after a way back ends none.
+/// Counts rotations. All old keys of one switch are retired together, and end one rotation; a newer key that is retired after a
+/// switch back ends none.
 fn count_rotations(context: &Context, o: &Observation, changes: &[Change]) {
     let Some(current) = o.current() else { return };
     let is_older = |attempt: &String| {
@@ -146,7 +149,7 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
     let creating = o.creating.as_ref().filter(|creating| creating.slot.attempt.as_ref() == Some(&attempt));
     let saved = match creating {
         Some(creating) => creating.saved.as_ref().and_then(|entry| entry.value()),
-        // The watch may be behind.
+        // The watch may not have shown the value yet.
         None => match context.keystore.cached(&attempt).and_then(|entry| entry.value()) {
             None => context.keystore.live(&attempt).await?.and_then(|entry| entry.value()),
             known => known,
@@ -174,7 +177,7 @@ async fn probe(context: &Context, o: &Observation, attempt: String, run: &mut Ru
         context.metrics.key(KeyStep::Verified);
     }
     run.asked = Some(Asked { attempt, answer, at });
-    // A list from before does not show this use.
+    // A list that was asked for before this probe does not show the use that the probe makes of the key.
     run.listed = None;
     Ok(())
 }
@@ -194,12 +197,12 @@ async fn publish(
                 draft.apply(&Change::Identify { attempt: attempt.clone(), key_id: key_id.clone() })?;
             }
             draft.apply(&Change::Publish { attempt: attempt.clone() })?;
-            // Another key may have pinned another user since this one was asked whose it is; whom a person names counts for more
-            // than who was pinned.
+            // Another key may have pinned another user since this one was probed. A user that the spec names counts for more
+            // than the pinned one.
             if draft.account.expected_user().is_some_and(|expected| expected != user) {
                 return Err(Refusal::NotInState);
             }
-            // Whoever it was before has every other key of which that was not known.
+            // Every other key without a recorded user belongs to the user that was pinned until now.
             let before = draft.status.user.replace(user.clone());
             let before = before.unwrap_or_else(|| user.clone());
             for slot in draft.status.slots.iter_mut().filter(|slot| slot.attempt.is_some()) {
@@ -219,7 +222,8 @@ async fn publish(
     lost_race(outcome.map(drop))
 }
 
-/// This process has made an ApiKey's last switch, to this attempt's key, by a write that it began then: no workload carried its mark.
+/// Notes that this process made the ApiKey's last switch, to the key of `attempt`, by a write that began at `begun`: at that
+/// time no workload carried the mark of that switch.
 fn switched(context: &Context, account: &BagsAccount, attempt: &str, begun: Instant) {
     let ledger = Ledger::of(account.status.as_ref());
     let slot = ledger.slots.iter().find(|slot| slot.attempt.as_deref() == Some(attempt));
@@ -232,7 +236,7 @@ fn switched(context: &Context, account: &BagsAccount, attempt: &str, begun: Inst
 async fn distrust(context: &Context, o: &Observation, account: &str, attempt: String) -> Result<(), Problem> {
     let Some(view) = &o.account else { return Ok(()) };
     let Ok(credentials) = &view.credentials else { return Ok(()) };
-    // Those that the key was made with: what was put there since is not distrusted.
+    // The credentials that the key was made with; what has replaced them since is not distrusted.
     let made = o.creating.as_ref().and_then(|creating| creating.saved.as_ref()?.credentials());
     let distrusted = trust_of(&view.account, made.unwrap_or(&credentials.version));
     let outcome = context
@@ -246,8 +250,8 @@ async fn distrust(context: &Context, o: &Observation, account: &str, attempt: St
     lost_race(outcome.map(drop))
 }
 
-/// Reads the ApiKey live, after a conflict. The next run starts from there, also where the watch is still behind: else it
-/// would send once more what was just refused. Where the read fails, it is what the next run begins with.
+/// Reads the ApiKey live, after a conflict. The next run starts from this version even if the watch is still behind; otherwise
+/// it would send the refused write once more. If the read fails, the next run begins with it.
 pub(super) async fn refresh(context: &Context, run: &mut Run) -> Result<(), Problem> {
     context.written.beaten(&run.key);
     let live = call(api(context, &run.key).get_opt(&run.key.name_any())).await?;

@@ -25,7 +25,7 @@ pub struct Claim {
     pub room: Room,
     /// Whether the ApiKey may use it.
     pub permission: Permission,
-    /// So many ApiKeys of its namespace may have keys; `None`: any number.
+    /// How many ApiKeys of its namespace may have keys; `None`: any number.
     pub max: Option<i64>,
     /// Older ApiKeys that wait for a first slot, and for nothing else.
     pub ahead: usize,
@@ -38,13 +38,14 @@ pub struct Claim {
 /// The ApiKeys that a claim is judged beside.
 #[derive(Clone, Debug, Default)]
 pub struct Others {
-    /// Those of the same account, and those that have the name of a Secret before one of them, as a cache or a live read shows them.
+    /// The ApiKeys of the same account, and those of other accounts that may have come first to the Secret's name of one of
+    /// them, from the cache or a live read.
     pub keys: Vec<Arc<ApiKey>>,
-    /// Uids of owners that were looked for, live where no cache shows them: one that `keys` lacks is gone.
+    /// Uids of owners that were looked for, by a live read where the cache lacks them: an owner that `keys` lacks is gone.
     pub looked_for: BTreeSet<String>,
 }
 
-/// What an ApiKey has of its use by the ledger. Whoever has more goes before.
+/// How much an ApiKey has of its use, by the ledger. Of two ApiKeys of one use, the one that has more goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stake {
     Nothing,
@@ -77,7 +78,8 @@ impl Claim {
         timings: &Timings,
     ) -> Self {
         let ledger = &ledger.clone().without_earlier_try(&key.owner());
-        // A place without an ApiKey may be of one that is let in and not stored yet; it is given back if nobody comes.
+        // A slot whose ApiKey is not seen may belong to one that was admitted and is not stored yet, so it holds the use. If
+        // the ApiKey never appears, the account gives the place back.
         let kept_for = same_use(ledger, key)
             .filter(|slot| keeps_use(slot) || !others.looked_for.contains(&slot.owner.uid))
             .find(|slot| {
@@ -125,8 +127,9 @@ fn competes(other: &ApiKey, key: &ApiKey) -> bool {
         && other.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether another ApiKey may use the account, as far as is known: the labels of other namespaces are not at hand. Who may by them alone
-/// is served as well, in no order with those of other namespaces, and stops nobody by merely being there.
+/// Whether another ApiKey may use the account, as far as is known: the labels of other namespaces are not at hand. An ApiKey
+/// that is allowed only by the labels of its namespace is served as well, but has no place in the order across namespaces, and
+/// stops no ApiKey of another namespace before it has a slot.
 fn may(
     account: &BagsAccount,
     ledger: &Ledger,
@@ -139,14 +142,14 @@ fn may(
     permission(account, ledger, other, labels) == Permission::Granted
 }
 
-/// Owners of keys of the same use: whether they live decides whether the use is free. The ledger knows of them before any cache does,
-/// as where a watch is behind.
+/// The owners, by the ledger, of keys of the same use: the use is free only if none of them exists. If the watch is behind, the
+/// ledger knows owners that the cache does not show yet.
 pub fn holders<'a>(ledger: &'a Ledger, key: &'a ApiKey) -> impl Iterator<Item = &'a Owner> {
     same_use(ledger, key).filter(|slot| !keeps_use(slot)).map(|slot| &slot.owner)
 }
 
-/// Slots that hold the same use against an ApiKey without a key, if their ApiKeys live. That of the same name is what became of an
-/// earlier try.
+/// Slots that, if their owners exist, keep this use from an ApiKey that has no key. A slot of the same namespace and name does
+/// not count: an earlier try to create this ApiKey left it.
 fn same_use<'a>(ledger: &'a Ledger, key: &'a ApiKey) -> impl Iterator<Item = &'a Slot> {
     let (own, key_use) = (key.owner(), key.key_use());
     let has_key = Stake::of(ledger, &own.uid) == Stake::Key;
@@ -159,7 +162,7 @@ fn same_use<'a>(ledger: &'a Ledger, key: &'a ApiKey) -> impl Iterator<Item = &'a
     })
 }
 
-/// Whether it holds its use before any cache shows its ApiKey: a place, or a key on its way.
+/// Whether a slot holds its use even before any cache shows its ApiKey: it is a place, or its key is being made.
 fn keeps_use(slot: &Slot) -> bool {
     matches!(slot.state, SlotState::Reserved | SlotState::Creating)
 }
@@ -173,9 +176,9 @@ fn waits_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
         && ledger.owned_by(&uid).next().is_none()
 }
 
-/// Whether another living ApiKey has the same use and goes before: it has more of it, or as much and came first. So of two that have a
-/// place, as where both were let in by what lagging caches showed, exactly one gets a key. Two that have one each are two
-/// already: neither is kept from replacing its own.
+/// Whether another living ApiKey has the same use and goes before this one: it has more of the use, or as much and is older. So
+/// if lagging caches let two ApiKeys in and both have a place, exactly one gets a key. If both have a key already, neither is
+/// kept from replacing its own.
 fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn(&ApiKey) -> bool) -> bool {
     let stake = |key: &ApiKey| Stake::of(ledger, &key.uid().unwrap_or_default());
     other.key_use() == key.key_use()
@@ -186,7 +189,8 @@ fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn
         }
 }
 
-/// Whether another ApiKey of the namespace has the name of its Secret before it, as long as that one is there.
+/// Whether another ApiKey of the namespace names the same Secret and is older: it goes before this one for as long as it
+/// exists.
 pub(super) fn has_secret_before(other: &ApiKey, key: &ApiKey) -> bool {
     other.namespace() == key.namespace()
         && other.metadata.uid != key.metadata.uid

@@ -33,7 +33,8 @@ const STATUS_NOT_WRITTEN: &str =
 /// Reconciles one ApiKey. Never sleeps: waiting is the returned [`Outcome`].
 pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) -> Outcome {
     let Some(key) = context.keys.get(reference) else {
-        // Where somebody else let it go, no run of ours has.
+        // If another process or a person took the last finalizer off, no run here ended with the ApiKey gone, so the
+        // namespace's list of pods is dropped here.
         context.pods.forget(reference.namespace.as_deref().unwrap_or_default());
         return Outcome::Gone;
     };
@@ -41,7 +42,8 @@ pub async fn reconcile(context: &Arc<Context>, reference: &ObjectRef<ApiKey>) ->
     let uid = key.uid().unwrap_or_default();
     let begun = context.env.clock.monotonic();
     let (outcome, how) = run_once(context, key).await;
-    // What went while it was looked at was remembered anew after the watch had told of it.
+    // If the ApiKey was deleted during this run, the watch has made this process forget it already, and the run has remembered
+    // it again.
     if context.keys.get(reference).is_none_or(|now| now.metadata.uid.as_ref() != Some(&uid)) {
         context.forget_key(&uid);
     }
@@ -82,7 +84,7 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
             (Outcome::Wait(context.backoff.after_success(&uid, hold.wait)), outcome)
         }
         Err((observation, problem)) => {
-            // What lost a conflict has no version to write a status at.
+            // After a conflict without a successful live read, the run knows no version at which a status could be written.
             if let Some(observation) = observation.filter(|_| !context.written.is_beaten(&run.key)) {
                 let word =
                     Word { reason: problem.reason, message: &problem.message, starving: false, failed: true };
@@ -134,7 +136,8 @@ async fn rounds(context: &Arc<Context>, run: &mut Run) -> Result<Option<(Observa
     Err(undecided(last, problem))
 }
 
-/// A run that ended before its next decision: while a key is replaced, the current one works whatever could not be seen.
+/// The problem of a run that ended before its next decision. While a key is being replaced, the current one works whatever
+/// could not be observed, so the problem is only the next key's.
 fn undecided(last: Option<Box<Observation>>, problem: Problem) -> Failed {
     let problem = match &last {
         Some(o) if is_rotating(o) => problem.of_next_key(o),
@@ -186,7 +189,7 @@ async fn write_status(
                 if run.gone {
                     return Ok(());
                 }
-                // Another process has told more meanwhile, or this one has, and did not hear so.
+                // The status itself was written meanwhile: by another process, or by this one in a write that was not answered.
                 if run.key.status.clone().unwrap_or_default() != before {
                     return Err(Problem::transient(Reason::ApiServerUnavailable, STATUS_CHANGED));
                 }
@@ -220,8 +223,9 @@ async fn tell(
     }
 }
 
-/// The events of a transition. Of a rotation, by the keys that there are: one that waits for its turn has not begun, and one
-/// that was turned back or is not wanted any more has not finished. One may end and the next one begin at once.
+/// The events of a transition. Those of a rotation follow from the keys that exist: a rotation without a slot for the next key
+/// has not begun, and one that was switched back or is no longer wanted has not finished. One may end and the next begin at
+/// once.
 fn events(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Vec<EventReason> {
     let ready = before.conditions.iter().find(|condition| condition.type_ == condition::kind::READY);
     let was = |reason: Reason| ready.is_some_and(|ready| ready.reason == reason.as_str());
@@ -231,7 +235,7 @@ fn events(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Vec<Eve
     let published = has_published(before, next).then_some(EventReason::KeyPublished);
     let of_now = match reason {
         Reason::Rotating => {
-            // With nothing but a place it may have been blocked before anybody was told that it begins.
+            // A rotation that had only a place for its key may have been blocked before anybody was told that it began.
             let made = has_two(before, &[SlotState::Creating, SlotState::Live]);
             let begun =
                 was(Reason::Rotating) || was(Reason::RotationHeld) || was(Reason::RotationBlocked) && made;
@@ -243,14 +247,15 @@ fn events(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Vec<Eve
     finished.into_iter().chain(published).chain(of_now).collect()
 }
 
-/// Whether another key is in the Secret than the last one that people were told of. The write itself does not tell: its answer may be
-/// lost, and then nothing is written again.
+/// Whether the Secret holds another key than the last one that the status told of. The write of the Secret cannot give the
+/// event: if its answer is lost, the Secret is not written again.
 fn has_published(before: &ApiKeyStatus, next: &ApiKeyStatus) -> bool {
     let known = before.switch.as_ref();
     next.switch.as_ref().is_some_and(|switch| known.is_none_or(|known| known.attempt != switch.attempt))
 }
 
-/// Whether a key that was valid beside a newer one has gone. One that waits for its revocation, of a rotation before, is none.
+/// Whether a live key that is older than the current one is no longer live. A key of an earlier rotation that waits for its
+/// revocation was not live before, and does not count.
 fn has_ended(before: &ApiKeyStatus, next: &ApiKeyStatus) -> bool {
     let Some(current) = &next.current else { return false };
     let lives = |key: &&KeySummary| key.state == SlotState::Live.as_str();
@@ -267,7 +272,8 @@ fn told_of_rotation(status: &ApiKeyStatus) -> bool {
     ready.is_some_and(|ready| of_rotation.map(|reason| reason.as_str()).any(|said| said == ready.reason))
 }
 
-/// Whether there is a key beside the current one, or a place for one: not those that have served.
+/// Whether there is a second key beside the current one, or a place for one. Keys that have served and are being revoked do not
+/// count.
 fn has_second_key(status: &ApiKeyStatus) -> bool {
     has_two(status, &[SlotState::Reserved, SlotState::Creating, SlotState::Live])
 }
@@ -285,83 +291,23 @@ fn told(status: &ApiKeyStatus) -> Vec<(&str, &str, &str)> {
 }
 
 #[cfg(test)]
-pub(in crate::apikey) mod tests {
-    use std::{future::ready, sync::Mutex, time::Duration};
+mod tests {
+    use std::time::Duration;
 
-    use clap::Parser;
-    use http::{Method, Request, Response};
+    use http::Method;
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use kube::{Client, client::Body, runtime::watcher::Event};
-    use serde_json::{Value, json};
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
 
     use super::*;
     use crate::{
-        api::{
-            account::Installation,
-            apikey::{CurrentKey, Switch},
-        },
+        api::apikey::{CurrentKey, Switch},
         apikey::fixtures::{MINUTE, key, mine, seen, switched},
-        bags::{BagsService, TransportError},
-        clock::{Randomness, SystemClock},
-        config::{Cli, Command, Config},
         consumer_secret::Found,
-        env::Env,
-        operator::parts::{self, Watches},
-        saves::Saves,
-        webhook::registration::Registration,
+        fixtures::{failure, methods, process, server},
+        operator::parts::Watches,
     };
-
-    /// What an API server was asked.
-    #[derive(Clone, Default)]
-    pub(in crate::apikey) struct Asked(Arc<Mutex<Vec<Method>>>);
-
-    impl Asked {
-        /// In order, in one line.
-        pub(in crate::apikey) fn methods(&self) -> String {
-            self.0.lock().unwrap().iter().map(Method::as_str).collect::<Vec<_>>().join(" ")
-        }
-    }
-
-    pub(in crate::apikey) fn installation() -> Installation {
-        Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() }
-    }
-
-    pub(in crate::apikey) fn failure(code: u16, reason: &str) -> (u16, Value) {
-        (
-            code,
-            json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code}),
-        )
-    }
-
-    /// A process with these caches, before an API server that answers by method and path.
-    pub(in crate::apikey) fn process(
-        watches: &Watches,
-        mut answer: impl FnMut(&Method, &str) -> (u16, Value) + Send + 'static,
-    ) -> (Arc<Context>, Asked) {
-        let asked = Asked::default();
-        let kube = tower::service_fn({
-            let asked = asked.clone();
-            move |request: Request<Body>| {
-                asked.0.lock().unwrap().push(request.method().clone());
-                let (code, said) = answer(request.method(), request.uri().path());
-                let body = Body::from(serde_json::to_vec(&said).unwrap());
-                ready(Ok::<_, kube::Error>(Response::builder().status(code).body(body).unwrap()))
-            }
-        });
-        let env = Env {
-            kube: Client::new(kube, "unused"),
-            bags: BagsService::new(tower::service_fn(|_| async { Err(TransportError::Broken) })),
-            clock: Arc::new(SystemClock),
-            randomness: Randomness::from_seed(1),
-            saves: Saves::default(),
-        };
-        let Command::Run(flags) =
-            Cli::parse_from(["bags-operator", "run", "--namespace=bags-system"]).command;
-        let config = Config::try_from(*flags).unwrap();
-        let registration = tokio::sync::watch::channel(Registration::Unwatched).1;
-        (Arc::new(parts::context(&config, env, installation(), watches, registration)), asked)
-    }
 
     #[tokio::test]
     async fn a_status_that_lost_its_conflicts_is_not_told_and_soon_tried_again() {
@@ -371,8 +317,8 @@ pub(in crate::apikey) mod tests {
         watches.keys.1.apply_watcher_event(&Event::Apply(there.clone()));
         let reference = ObjectRef::from_obj(&there);
         let mut version = 1;
-        let (context, asked) = process(&watches, move |method, _| {
-            if *method == Method::PUT {
+        let (kube, asked) = server(move |request, _| {
+            if request.method == Method::PUT {
                 return failure(409, "Conflict");
             }
             // Somebody annotates it each time.
@@ -380,9 +326,9 @@ pub(in crate::apikey) mod tests {
             there.metadata.resource_version = Some(version.to_string());
             (200, json!(there))
         });
-        let outcome = reconcile(&context, &reference).await;
+        let outcome = reconcile(&process(&watches, kube), &reference).await;
         assert!(matches!(outcome, Outcome::Wait(wait) if wait < Duration::from_secs(2)), "{outcome:?}");
-        assert_eq!(asked.methods(), "PUT GET PUT GET");
+        assert_eq!(methods(&asked), "PUT GET PUT GET");
     }
 
     #[test]

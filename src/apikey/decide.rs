@@ -1,10 +1,10 @@
 //! Decides what to do next for an ApiKey. Pure and total.
 //!
-//! The rules are asked in order; the first one that acts, acts. A rule that only waits yields to the later ones:
-//! its words stand unless a later rule acts, and its deadline counts.
+//! The rules are asked in order, and the first one that acts decides. A rule that only waits yields to the later ones: if none
+//! of them acts, the words of the first wait stand, and the earliest deadline of all waits counts.
 //!
-//! Where the ledger belongs to another installation of the same cluster, none of them is asked: that one sees to the
-//! ApiKey. Otherwise:
+//! Where the ledger belongs to another installation in the same cluster, none of them is asked: that installation looks after
+//! the ApiKey. Otherwise:
 //!
 //! 1. deletion: give places back, let go or condemn keys, take the Secret and the finalizer away;
 //! 2. unfinished: an attempt under way is verified, published or given up;
@@ -24,8 +24,6 @@ pub(crate) use words::{LIMIT_REACHED, foreign_secret};
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::{
     hold::{Hold, Reason},
     observe::{AccountView, CreatingView, Observation},
@@ -36,6 +34,7 @@ use crate::{
     bags::Probe,
     consumer_secret::{self, Desired, Found},
     ledger::Change,
+    time::since,
     workload::WorkloadRef,
 };
 
@@ -44,7 +43,7 @@ use crate::{
 pub enum Decision {
     /// Change the ledger.
     Change(Vec<Change>),
-    /// Put the finalizer on again, which somebody took off.
+    /// Put the finalizer back on, after somebody took it off.
     EnsureFinalizer,
     /// Make a key in the place that is kept.
     Make,
@@ -78,7 +77,7 @@ pub enum Decision {
     LookAtLists,
     /// Restart workloads.
     Restart(Vec<WorkloadRef>),
-    /// Take leave: the consumer Secret, if `remove_secret`, then the finalizer.
+    /// Let the ApiKey go: remove the consumer Secret, if `remove_secret`, then the finalizer.
     Finish {
         /// Whether the consumer Secret goes as well.
         remove_secret: bool,
@@ -88,7 +87,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Whether it is about the key that is to replace the current one, which works whatever comes of it.
+    /// Whether it is only about the next key: the current one works whatever comes of it.
     #[must_use]
     pub fn is_of_next_key(&self, o: &Observation) -> bool {
         let rotates = o.current().is_some() && o.key.metadata.deletion_timestamp.is_none();
@@ -157,16 +156,16 @@ pub fn decide(observation: &Observation) -> Decision {
     Decision::Wait(said.unwrap_or_else(|| idle(observation)))
 }
 
-/// Another installation of this cluster sees to the ApiKey. Whatever this one did would be done twice, and whatever it said
-/// would be answered: each word of one wakes the other.
+/// Another installation in this cluster looks after the ApiKey. Every effect of this one would be a second one, and a status
+/// that both wrote would never settle: each write wakes the other installation.
 fn of_a_neighbour(o: &Observation) -> Option<Hold> {
     o.account.as_ref().filter(|view| view.neighbours)?;
     let message = words::foreign_installation(&o.key.spec.account_ref.name);
     Some(Hold { quiet: true, ..Hold::new(Reason::ForeignInstallation, message) })
 }
 
-/// Rule 2: an attempt under way. Its key is made or not whatever the spec says by now; a publication is a switch,
-/// which a suspension or a lost permission stops.
+/// Rule 2: an attempt under way. Whether its key is made no longer depends on the spec; but its publication is a switch, which
+/// a suspension or a lost permission stops.
 fn unfinished(o: &Observation) -> Rule {
     let (Some(view), Some(account)) = (&o.creating, &o.account) else { return Rule::Pass };
     let rule = attempt_under_way(o, view, account);
@@ -182,7 +181,8 @@ fn attempt_under_way(o: &Observation, view: &CreatingView, account: &AccountView
         }
         let age = since(o.now, view.slot.since);
         let judged = o.timings.judge_after.saturating_sub(age);
-        // The account judges; what it writes is seen at once. Where it cannot for hours, nothing is to be found here either.
+        // The account's reconciler judges the attempt, and its write wakes this ApiKey at once. While it cannot judge for
+        // hours, a look from here would not find anything either.
         let again =
             (age.saturating_sub(o.timings.judge_after) / 4).clamp(LOOKED_FOR_EVERY.0, LOOKED_FOR_EVERY.1);
         let hold =
@@ -204,7 +204,7 @@ fn attempt_under_way(o: &Observation, view: &CreatingView, account: &AccountView
         {
             match &account.credentials {
                 Ok(_) => Rule::Act(Decision::Distrust { attempt }),
-                // They are gone already: nothing can be made with them.
+                // The credentials cannot be read: nothing more can be made with them, so they need not be distrusted.
                 Err(_) => Rule::change(Change::Doubt { attempt, reason: words::WRONG_USER }),
             }
         }
@@ -227,7 +227,7 @@ fn attempt_under_way(o: &Observation, view: &CreatingView, account: &AccountView
     }
 }
 
-/// A creation that is about to be answered is not worth a word; one that takes its time is.
+/// A creation that is answered quickly does not show in the status; one that takes longer does.
 fn under_way(o: &Observation, view: &CreatingView) -> Hold {
     let hold = Hold::new(Reason::Creating, words::creating(&view.slot));
     let age = since(o.now, view.slot.since);
@@ -237,7 +237,7 @@ fn under_way(o: &Observation, view: &CreatingView) -> Hold {
     hold.after(o.timings.answer_deadline)
 }
 
-/// The value of an attempt that is not judged in time is looked for so often: at first, and after long.
+/// How often the value of an attempt is looked for that is not judged in time: the pause at first, and after a long time.
 const LOOKED_FOR_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
 /// A creation that takes longer is shown.
@@ -253,11 +253,12 @@ fn pause_between_probes(view: &CreatingView) -> Option<Duration> {
     (!left.is_zero()).then_some(left)
 }
 
-/// Rule 3: the consumer Secret holds the current key. Goes on without account or permission; suspension stops it.
+/// Rule 3: the consumer Secret holds the current key. It is kept so even if the account is being deleted or the permission is
+/// lost; suspension stops it.
 fn drift(o: &Observation) -> Rule {
     let Some(slot) = o.current() else { return Rule::Pass };
     let Some(value) = &o.current_value else {
-        // The keystore of another installation has the values of its ledger.
+        // The values of another installation's ledger are in that installation's keystore.
         if o.account.as_ref().is_some_and(|view| view.ours == Some(false)) {
             return standing(o);
         }
@@ -280,7 +281,7 @@ fn drift(o: &Observation) -> Rule {
     }
 }
 
-/// Rule 3, too: whoever replaces an ApiKey by its manifest takes the finalizer off, and its keys would outlive it.
+/// Rule 3, too: a `kubectl replace` with a manifest takes the finalizer off, and then the keys would outlive their ApiKey.
 fn unprotected(o: &Observation) -> Rule {
     let has_key = o.slots().iter().any(|slot| slot.attempt.is_some());
     let ours = o.account.as_ref().is_some_and(|view| view.ours != Some(false));
@@ -292,7 +293,7 @@ fn blocked(o: &Observation) -> Rule {
     if o.current().is_some() { Rule::Pass } else { standing(o) }
 }
 
-/// What the account, and the ApiKey itself, say to a new key or a switch.
+/// What in the account, or in the ApiKey itself, stops a new key or a switch.
 fn standing(o: &Observation) -> Rule {
     let Some(view) = &o.account else {
         return Rule::wait(Reason::AccountNotFound, words::account_not_found(&o.key));
@@ -340,11 +341,6 @@ fn idle(o: &Observation) -> Hold {
         Some(slot) => Hold::new(Reason::Issued, words::issued(&o.key, slot)),
         None => Hold::new(Reason::WaitingForAccount, words::waiting(&o.key)),
     }
-}
-
-/// How long ago; zero for the future.
-pub(super) fn since(now: Timestamp, then: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
 }
 
 /// Whether a slot is in one of these states.

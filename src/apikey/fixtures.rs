@@ -18,6 +18,7 @@ use crate::{
     },
     bags::{self, KeyValue, Probe, UserId},
     consumer_secret::{Desired, Found},
+    fixtures::{api_key, bags_account},
     keystore::Entry,
     ledger::{
         Ledger, Room,
@@ -83,25 +84,18 @@ pub(crate) fn no_credentials() -> CredentialProblem {
 }
 
 pub(crate) fn account() -> BagsAccount {
-    serde_json::from_value(json!({
-        "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount",
-        "metadata": {"name": "main", "uid": "uid-account", "generation": 1,
-                     "finalizers": [FINALIZER]},
-        "spec": {"credentials": {"agentToken": {"secretName": "bags-main"}},
-                 "allowed": [{"namespaces": ["shop"]}]},
+    bags_account(&json!({
+        "metadata": {"uid": "uid-account", "generation": 1, "finalizers": [FINALIZER]},
+        "spec": {"credentials": {"agentToken": {"secretName": "bags-main"}}, "allowed": [{"namespaces": ["shop"]}]},
         "status": {},
     }))
-    .unwrap()
 }
 
 pub(crate) fn key() -> ApiKey {
-    serde_json::from_value(json!({
-        "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
-        "metadata": {"name": "app-0", "namespace": "shop", "uid": "uid-0", "generation": 3,
-                     "finalizers": [FINALIZER]},
-        "spec": {"accountRef": {"name": "main"}, "environment": "production", "secret": {"name": "app-0-bags"}},
+    api_key(&json!({
+        "metadata": {"name": "app-0", "generation": 3, "finalizers": [FINALIZER]},
+        "spec": {"secret": {"name": "app-0-bags"}},
     }))
-    .unwrap()
 }
 
 /// A pod that reads the Secret.

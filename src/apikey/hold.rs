@@ -67,6 +67,8 @@ reasons! {
     ForeignInstallation: Stalled, Some(EventReason::ForeignInstallation);
     /// The ledger has a slot in a state that this version does not know.
     NewerLedger: Stalled, Some(EventReason::AccountNotReady);
+    /// The ledger breaks an invariant, or the next write would: nothing is written.
+    LedgerInDisorder: Stalled, Some(EventReason::AccountNotReady);
     /// The account does not allow the namespace.
     NamespaceNotAllowed: Stalled, Some(EventReason::NotAllowed);
     /// The account does not allow the environment in this namespace.
@@ -81,7 +83,7 @@ reasons! {
     LimitReached: Stalled, Some(EventReason::LimitReached);
     /// The Secret's name is taken.
     SecretConflict: Stalled, Some(EventReason::SecretConflict);
-    /// The API server would not take the Secret.
+    /// The API server would not take the Secret, or the one in which the operator is to save the key's value.
     SecretRefused: Stalled, Some(EventReason::SecretRefused);
     /// The keystore has no value for the current key.
     ValueMissing: Stalled, Some(EventReason::ReconcileFailed);
@@ -101,7 +103,7 @@ reasons! {
     BagsUnavailable: Progressing, Some(EventReason::BagsUnavailable);
     /// The API server cannot be reached or fails.
     ApiServerUnavailable: Progressing, None;
-    /// The operator may not look at what may use the key.
+    /// The operator may not read the pods that may use the key, or their owners, or change the ApiKey's finalizers.
     NotPermitted: Stalled, Some(EventReason::ReconcileFailed);
     /// Another creation of the account is under way, or the account is not looked at yet.
     WaitingForAccount: Progressing, None;
@@ -128,7 +130,7 @@ reasons! {
 }
 
 impl Reason {
-    /// What a reason means where it concerns only the key that is to replace a current one, which works meanwhile.
+    /// The reason to show where this one concerns only the next key, while the current key works.
     #[must_use]
     pub const fn of_next_key(self) -> Self {
         match self.kind() {
@@ -138,8 +140,8 @@ impl Reason {
         }
     }
 
-    /// What it means in the middle of a switch: both keys stay valid, and people are told where that lasts too long or does not
-    /// end by itself.
+    /// The reason to show in the middle of a switch, while both keys are valid: `RotationHeld` if the wait lasts too long or
+    /// does not end by itself, else `Rotating`.
     #[must_use]
     pub const fn of_switch(self, overdue: bool) -> Self {
         match (self.kind(), overdue) {
@@ -160,7 +162,7 @@ impl Reason {
         }
     }
 
-    /// Whether it speaks of a rotation.
+    /// Whether the reason speaks of a rotation.
     #[must_use]
     pub const fn is_of_rotation(self) -> bool {
         matches!(self, Self::Rotating | Self::RotationHeld | Self::RotationBlocked)
@@ -176,7 +178,7 @@ pub struct Hold {
     pub message: String,
     /// When to look again at the latest; `None`: at the resync, or when something changes.
     pub wait: Option<Duration>,
-    /// Over in a moment: not worth a write of the status.
+    /// The status is not written: the wait is over in a moment, or another installation writes the status.
     pub quiet: bool,
     /// It waits for a second slot of the account, and for nothing else.
     pub starving: bool,

@@ -15,7 +15,8 @@ use crate::{
     ledger::Ledger,
 };
 
-/// The other ApiKeys of its account, and those of its use that the cache lacks (io).
+/// The ApiKeys that a claim of `key` is judged beside: those in the cache, and owners of keys of the same use that only a live
+/// read shows (io).
 ///
 /// # Errors
 /// When the API server does not answer.
@@ -33,8 +34,8 @@ pub(super) async fn others(
     Ok(others)
 }
 
-/// The ApiKeys that a cache shows of the account of one, and those of other accounts that may have the name of a Secret before it, or
-/// before one of these, that has no slot yet.
+/// The ApiKeys in the cache that use the account of `key`, and those of other accounts that may have come first to a Secret's
+/// name: to that of `key`, or to that of an ApiKey of this account without a slot.
 pub(crate) fn beside(cache: &Store<ApiKey>, ledger: &Ledger, key: &ApiKey) -> Vec<Arc<ApiKey>> {
     let account = &key.spec.account_ref;
     let mut keys = cache.state_filter(|other| other.spec.account_ref == *account);
@@ -48,8 +49,9 @@ pub(crate) fn beside(cache: &Store<ApiKey>, ledger: &Ledger, key: &ApiKey) -> Ve
     keys
 }
 
-/// Looks for the owners of keys of the same use, live where the cache lacks them (io): who is there holds the use, whatever a watch
-/// shows that is behind; for a key that outlived its ApiKey nobody would ever come. Gives what only the API server knew.
+/// Looks for the owners of keys of the same use, by a live read where the cache lacks them (io). An owner that exists holds the
+/// use even if the watch has not shown it yet. A key that outlived its ApiKey must not hold it: `key` could wait for ever.
+/// Returns the ApiKeys that only the live reads showed.
 ///
 /// # Errors
 /// When the API server does not answer.

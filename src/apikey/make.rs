@@ -16,7 +16,7 @@ use tracing::{Instrument, info, warn};
 
 use self::attempt::{Job, carry_out};
 use super::{
-    act::{ensure_finalizer, is_race, lost_race, refresh, secret_refused},
+    act::{ensure_finalizer, finalizer_refused, is_race, lost_race, refresh, secret_refused},
     hold::Reason,
     observe::{AccountView, Observation},
     problem::Problem,
@@ -29,12 +29,13 @@ use crate::{
         memory::AccountMemory,
     },
     api::{
-        BagsAccount,
+        BagsAccount, FINALIZER,
         account::{Capability, SlotState},
         name::full_key_name,
     },
     consumer_secret::{ConsumerSecret, Found},
     context::Context,
+    env::CallError,
     keystore::{Entry, Placeholder},
     ledger::{Change, Refusal, StoreError},
 };
@@ -61,7 +62,7 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
     };
     let attempt = context.env.randomness.base32(10);
     let memory = context.memory_of(&view.account.name_any(), &view.account);
-    // Another one was faster: observe again.
+    // Another ApiKey of the account is preparing an attempt: observe again.
     let Ok(_preparing) = memory.preparing.try_lock() else { return Ok(()) };
     let key_name = full_key_name(&o.key.key_name(), &context.settings.installation.cluster, &attempt);
     let placed_at = context.env.clock.monotonic();
@@ -140,7 +141,27 @@ async fn place(
         credentials,
         installation: &context.settings.installation,
     };
-    Ok(context.keystore.place(&placeholder).await?)
+    let namespace = &context.settings.installation.namespace;
+    context.keystore.place(&placeholder).await.map_err(|error| not_placed(namespace, &error))
+}
+
+/// The problem that the keystore Secret could not be made. The API server's words about it go to the log only: the Secret does
+/// not belong to the tenant, who reads the ApiKey.
+fn not_placed(namespace: &str, error: &CallError) -> Problem {
+    warn!(%error, "Failed to make the Secret for a key's value");
+    let (reason, way_out) = match error.is_refusal() {
+        true => (
+            Reason::SecretRefused,
+            "the platform team has to lift what stands against it (rights, quota, policy: see the operator's log), and the key is made",
+        ),
+        false => (Reason::ApiServerUnavailable, "it is tried again"),
+    };
+    let message = format!(
+        "the Secret in which the key's value is to be saved, in the operator's namespace \"{namespace}\", could not be made: {}; \
+         {way_out}",
+        error.kind()
+    );
+    Problem::transient(reason, message)
 }
 
 /// Why a key is not made now.
@@ -177,7 +198,7 @@ async fn checks(
     let key = match finalizer {
         Ok(key) => key,
         Err(error) if error.is_conflict() || error.is_not_found() => return Err(Check::Observe),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(finalizer_refused(&o.key, error).into()),
     };
     match dry_run {
         Ok(()) => {}
@@ -188,24 +209,36 @@ async fn checks(
         Err(error) => return Err(error.into()),
     }
     let listed = listed.map_err(|error| Problem::of_bags(&view.account.name_any(), &error))?;
-    if listed.as_ref().is_some_and(|listed| is_of_another_user(&view.account, listed)) {
-        return Err(Check::AnotherUser);
+    match listed.as_ref().and_then(|listed| objection(&view.account, listed)) {
+        Some(objection) => Err(objection),
+        None => Ok((key, listed)),
     }
-    Ok((key, listed))
 }
 
-/// Whether a list speaks against a creation: its token is another user's, in whose account the key would be made. A list without keys
-/// does not tell; where a wallet makes the key, it is the wallet's user's.
-fn is_of_another_user(account: &BagsAccount, listed: &Listed) -> bool {
-    account.spec.credentials.wallet.is_none() && listed.shows_stranger
+/// What a list says against a creation: the token is another user's, and the key would be made for that user. A list without
+/// keys does not tell; and if a wallet makes the key, it belongs to the wallet's user.
+fn objection(account: &BagsAccount, listed: &Listed) -> Option<Check> {
+    if account.spec.credentials.wallet.is_some() || !listed.shows_stranger {
+        return None;
+    }
+    if listed.may_miss_ours {
+        let account = account.name_any();
+        let message = format!(
+            "the list of BagsAccount \"{account}\" names another user, and may be too old to show the key that was published \
+             last, which would tell whose list it is; it is asked again"
+        );
+        return Some(Problem::transient(Reason::WaitingForAccount, message).into());
+    }
+    Some(Check::AnotherUser)
 }
 
-/// Nothing is made with these credentials: all of the account are told, and give back what they keep a place for.
+/// Records in the ledger that these credentials are distrusted. Every ApiKey of the account then stops making keys, and
+/// rotations give back the places that they keep.
 async fn distrust(context: &Context, view: &AccountView, version: &str) -> Result<(), Problem> {
     let distrusted = trust_of(&view.account, version);
     let account = view.account.name_any();
     let outcome = context.ledger.update(&account, |draft| {
-        // Somebody has put it right meanwhile, or it is another installation's.
+        // Somebody may have corrected the account meanwhile, or another installation has taken it over.
         if draft.account.metadata.generation != view.account.metadata.generation
             || draft.status.installation.as_ref() != Some(&context.settings.installation)
         {
@@ -230,13 +263,15 @@ async fn existing(consumer: &ConsumerSecret, o: &Observation, view: &AccountView
     }
 }
 
-/// The token that the key is made for. Whoever takes it off does not make it a new one.
+/// The rotate token that the key answers. If the annotation was taken off, the current key's token is kept, so that the same
+/// token is not taken for a new one when it is applied again.
 fn trigger(o: &Observation) -> Option<String> {
     o.key.rotate_token().or_else(|| o.current()?.trigger.clone())
 }
 
-/// Takes the licence: on the account as it was observed, as a change of it may have withdrawn the permission, and in
-/// time, as others may have held the ledger for long.
+/// Takes the licence, unless the account's spec has changed since it was observed, as that may have withdrawn the permission;
+/// or the account has lost its finalizer, as its deletion takes the ledger with it, and `generation` does not change with
+/// finalizers; or the placeholder is too old by now, as other writers may have held the ledger for long.
 async fn license(
     context: &Context,
     o: &Observation,
@@ -260,6 +295,7 @@ async fn license(
         let waited = licensed.1.saturating_duration_since(placed_at);
         if waited > context.settings.timings.placeholder_fresh
             || draft.account.metadata.generation != view.account.metadata.generation
+            || !draft.account.finalizers().iter().any(|name| name == FINALIZER)
         {
             return Err(Refusal::NotInState);
         }
@@ -272,7 +308,8 @@ async fn license(
         let own = draft.status.slots.iter_mut().find(|slot| slot.attempt.as_deref() == Some(attempt));
         own.into_iter().for_each(|slot| slot.user.clone_from(&user));
         full = applied == Err(Refusal::NoRoom);
-        // What the list showed is written also where it leaves no room: or it would be decided again, and again.
+        // What the list showed is written even if it leaves no room; otherwise the next round would decide to make the key
+        // again, without end.
         if full { Ok(()) } else { applied }
     });
     match written.await {
@@ -295,34 +332,134 @@ async fn discard(context: &Context, placeholder: &Entry) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Observation, is_of_another_user, trigger};
+    use http::Method;
+    use kube::runtime::watcher::Event;
+    use serde_json::{Value, json};
+
+    use super::*;
     use crate::{
-        account::{listing::Listed, lists::Coverage},
+        account::lists::Coverage,
         api::{
-            account::{Slot, SlotState, WalletRef},
+            account::{Slot, WalletRef},
             annotation,
         },
         apikey::{
             decide::rotation::{Due, due},
-            fixtures::{account, mine, seen},
+            fixtures::{account, key, mine, seen},
         },
+        fixtures::{Came, Requests, failure, installation, methods, process, server},
+        operator::parts::Watches,
     };
+
+    /// An account with a place for the ApiKey, and without credentials, so that nothing is asked of Bags.
+    fn with_place() -> BagsAccount {
+        let mut account = account();
+        account.metadata.resource_version = Some("1".to_owned());
+        account.spec.credentials.agent_token = None;
+        let place = Slot { since: Timestamp::UNIX_EPOCH, ..mine(SlotState::Reserved) };
+        let status = account.status.get_or_insert_default();
+        (status.installation, status.slots) = (Some(installation()), vec![place]);
+        account
+    }
+
+    /// A key is made, before an API server that takes what nothing is said against.
+    async fn made(
+        o: Observation,
+        mut against: impl FnMut(&Came) -> Option<(u16, Value)> + Send + 'static,
+    ) -> (Result<(), Problem>, Requests) {
+        let account = with_place();
+        let mut watches = Watches::new();
+        watches.accounts.1.apply_watcher_event(&Event::Apply(account.clone()));
+        let (kube, asked) = server(move |request, _| {
+            let taken = || match request.method {
+                Method::DELETE => json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
+                Method::PATCH => json!(key()),
+                _ => request.body.clone(),
+            };
+            against(request).unwrap_or_else(|| (200, taken()))
+        });
+        let o = o.with_slot(mine(SlotState::Reserved)).view(|view| view.account = Arc::new(account));
+        let outcome = make(&process(&watches, kube), &o, &mut Run::of(o.key.clone())).await;
+        (outcome, asked)
+    }
+
+    #[tokio::test]
+    async fn no_licence_is_taken_on_an_account_whose_finalizer_was_taken_off_meanwhile() {
+        for (stays, expected) in [(false, "POST POST PUT GET DELETE"), (true, "POST POST PUT GET PUT")] {
+            let mut live = with_place();
+            live.metadata.resource_version = Some("2".to_owned());
+            if !stays {
+                live.metadata.finalizers = None;
+            }
+            let mut beaten = false;
+            let (outcome, asked) = made(seen(), move |request| match request.method {
+                Method::PUT if !beaten => {
+                    beaten = true;
+                    Some(failure(409, "Conflict"))
+                }
+                Method::GET => Some((200, json!(live))),
+                _ => None,
+            })
+            .await;
+            assert!(outcome.is_ok(), "{outcome:?}");
+            assert_eq!(methods(&asked), expected, "the finalizer stays: {stays}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_for_the_value_that_is_refused_is_the_platform_teams_and_quotes_nothing() {
+        for (code, word, expected) in [
+            (403, "Forbidden", Reason::SecretRefused),
+            (422, "Invalid", Reason::SecretRefused),
+            (500, "InternalError", Reason::ApiServerUnavailable),
+        ] {
+            let (outcome, asked) = made(seen(), move |request| {
+                let (_, mut said) = failure(code, word);
+                said["message"] = json!("exceeded quota, as is shop-of-others/billing");
+                request.path().contains("/bags-system/").then_some((code, said))
+            })
+            .await;
+            let problem = outcome.unwrap_err();
+            assert_eq!(problem.reason, expected);
+            let said = format!("namespace \"bags-system\", could not be made: {code} {word};");
+            assert!(problem.message.contains(&said), "{}", problem.message);
+            assert!(!problem.message.contains("billing"), "{}", problem.message);
+            assert!(!methods(&asked).contains("PUT"), "a licence was taken");
+            if expected == Reason::SecretRefused {
+                let rotates = seen().with_slot(mine(SlotState::Live));
+                assert_eq!(problem.of_next_key(&rotates).reason, Reason::RotationBlocked);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_finalizer_that_is_refused_stops_a_creation_before_its_licence() {
+        let o = seen().key(|key| key.metadata.finalizers = None);
+        let refused = |request: &Came| (request.method == Method::PATCH).then(|| failure(422, "Invalid"));
+        let (outcome, asked) = made(o, refused).await;
+        assert_eq!(outcome.unwrap_err().reason, Reason::NotPermitted);
+        let asked = methods(&asked);
+        assert!(!asked.contains("PUT") && asked.ends_with("DELETE"), "{asked}");
+    }
 
     #[test]
     fn a_list_that_shows_another_users_keys_stops_a_creation_before_its_licence() {
         let mut account = account();
-        let listed = |shows_stranger| Listed {
+        let listed = |shows_stranger, may_miss_ours| Listed {
             unmanaged: 1,
             stray: vec![],
             coverage: Coverage::No,
             shows_last_use: false,
             shows_stranger,
+            may_miss_ours,
         };
-        assert!(!is_of_another_user(&account, &listed(false)));
-        assert!(is_of_another_user(&account, &listed(true)));
+        assert!(objection(&account, &listed(false, true)).is_none());
+        assert!(matches!(objection(&account, &listed(true, false)), Some(Check::AnotherUser)));
+        let too_old = objection(&account, &listed(true, true));
+        assert!(matches!(too_old, Some(Check::Problem(_))), "it is asked again before anybody is distrusted");
         account.spec.credentials.wallet =
             Some(WalletRef { secret_name: "bags-main".into(), field: None, totp_field: None });
-        assert!(!is_of_another_user(&account, &listed(true)), "the wallet makes it");
+        assert!(objection(&account, &listed(true, false)).is_none(), "the wallet makes it");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     claim::{Claim, Others, has_secret_before},
     holders,
     permission::Permission,
-    quiet::{Shown, Uses, signed},
+    quiet::{Shown, Uses},
     run::{Run, still_holds},
 };
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
     env::{CallError, call},
     keystore::Entry,
     ledger::{Ledger, Room, slots},
+    time::{later, signed, since, until},
     timings::Timings,
     workload::{Consumer, Rest, Scan, WorkloadRef},
 };
@@ -45,13 +46,13 @@ pub struct PodsSeen {
     pub consumers: Vec<Consumer>,
     /// Workloads that this process marked for the switch, or tried to: whether each may be marked once more.
     pub resting: BTreeMap<WorkloadRef, Rest>,
-    /// Number of the last switch when they were looked at: what they hold was judged by it.
+    /// Number of the last switch when the pods were looked at: they were judged by that switch.
     pub switch: Option<i64>,
     /// When they were listed anew, for a step that cannot be taken back.
     pub confirmed: Option<Timestamp>,
 }
 
-/// An ApiKey that came first to what another one wants.
+/// Another ApiKey that came first to what this one wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rival {
     /// Its name.
@@ -76,7 +77,7 @@ pub struct Observation {
     pub creating: Option<CreatingView>,
     /// The value of the current key, where the keystore has it.
     pub current_value: Option<KeyValue>,
-    /// When Bags last saw the current key used, as the last list told.
+    /// The last use of the current key that any list has told of.
     pub last_used: Option<Timestamp>,
     /// The consumer Secret; read where a key is published.
     pub consumer: Option<Found>,
@@ -84,15 +85,15 @@ pub struct Observation {
     pub pods: Option<PodsSeen>,
     /// What the current key answered in this run.
     pub current_probe: Option<Probe>,
-    /// Whether this process ever asked it.
+    /// Whether this process ever probed the current key.
     pub current_asked: bool,
-    /// What it answered last, where that was not 200, and how long ago.
+    /// What the current key last answered, if that was not 200, and how long ago.
     pub current_failure: Option<(Probe, Duration)>,
-    /// What the key answered in this run to which a switch back would lead.
+    /// What the previous key answered in this run: a switch back would lead to it.
     pub previous_probe: Option<Probe>,
     /// What the lists say of the use of keys.
     pub uses: Option<Uses>,
-    /// The lists were asked in this run, for a step that cannot be taken back.
+    /// This run asked for a list of the account's keys, after its last probe and recently enough.
     pub listed: bool,
     /// The base URL that the consumer Secret should name.
     pub base_url: String,
@@ -112,7 +113,7 @@ pub struct AccountView {
     pub room: Room,
     /// Whether the ApiKey may use it.
     pub permission: Permission,
-    /// So many ApiKeys of its namespace may have keys; `None`: any number.
+    /// How many ApiKeys of its namespace may have keys; `None`: any number.
     pub max: Option<i64>,
     /// Older ApiKeys that wait for a first slot.
     pub ahead: usize,
@@ -120,9 +121,9 @@ pub struct AccountView {
     pub use_rival: Option<String>,
     /// No request to Bags before this time.
     pub paused_until: Option<Timestamp>,
-    /// Its next one-time code is out then: the present one was sent already.
+    /// When its next one-time code is out, if the present one was sent already.
     pub next_code: Option<Timestamp>,
-    /// Its keys cannot be listed for so long, and why: none is made without a look at them.
+    /// For how long its keys cannot be listed, and why: no key is made without a look at the list.
     pub unlisted: Option<(Duration, bags::Error)>,
     /// Its credentials.
     pub credentials: Result<CredentialSet, CredentialProblem>,
@@ -132,13 +133,13 @@ pub struct AccountView {
     pub preparing: bool,
     /// Whether the ledger belongs to this installation; `None`: nobody pinned it yet.
     pub ours: Option<bool>,
-    /// It belongs to another installation of this very cluster, which sees to the same ApiKeys.
+    /// The ledger belongs to another installation in this same cluster, which looks after the same ApiKeys.
     pub neighbours: bool,
 }
 
 impl AccountView {
-    /// Whether lists tell of the use of its keys. Credentials that cannot be read now promise them all the same: an hour without
-    /// them is not one in which nobody called.
+    /// Whether the account can list its keys, and with them their use. If the credentials cannot be read now, the spec decides:
+    /// an hour without lists is no proof that nobody used a key.
     #[must_use]
     pub fn may_list(&self) -> bool {
         match &self.credentials {
@@ -187,8 +188,8 @@ impl Observation {
         old
     }
 
-    /// Whether the consumer Secret holds the current key, as far as this run saw: by its value, or, where the keystore
-    /// has lost that, by the Secret's own word.
+    /// Whether the consumer Secret holds the current key, as far as this run saw: by its value or, if the keystore has lost the
+    /// value, by the attempt in the Secret's annotation.
     #[must_use]
     pub fn published(&self) -> bool {
         let (Some(Found::Ours(secret)), Some(slot)) = (&self.consumer, self.current()) else { return false };
@@ -201,7 +202,8 @@ impl Observation {
         }
     }
 
-    /// When the current key went into the Secret, by the API server's clock; `None`: it is not in it.
+    /// When the current key went into the Secret, by the API server's clock; `None`: it is not in it, or the Secret does not
+    /// tell when it was written.
     #[must_use]
     pub fn switched_at(&self) -> Option<Timestamp> {
         self.consumer.as_ref().filter(|_| self.published()).and_then(|found| {
@@ -211,38 +213,35 @@ impl Observation {
         })
     }
 
-    /// How long ago a switch was. Both clocks have to say so: the API server's, which dates the switch, and the operator's,
-    /// which wrote it.
+    /// How long ago a switch was, counted from the later of two times: that of the Secret write by the API server's clock, and
+    /// that of the ledger write by the operator's clock.
     #[must_use]
     pub fn passed_since(&self, switched_at: Timestamp) -> Duration {
         let times = std::iter::once(switched_at).chain(self.current().map(|slot| slot.since));
-        let passed =
-            |at: Timestamp| Duration::try_from(self.now.duration_since(at)).unwrap_or(Duration::ZERO);
-        times.map(passed).min().unwrap_or(Duration::ZERO)
+        times.map(|at| since(self.now, at)).min().unwrap_or(Duration::ZERO)
     }
 
-    /// For how long yet a pod that starts may be given what the Secret held before a switch: until then, pods that are seen
-    /// say nothing of those that come.
+    /// How much longer a kubelet may give a starting pod what the Secret held before a switch. Until then, the pods that are
+    /// seen say nothing of the pods that are still to come.
     #[must_use]
     pub fn settles_in(&self, switched_at: Timestamp) -> Duration {
-        let wait = self.settles_at(switched_at).duration_since(self.now);
-        Duration::try_from(wait).unwrap_or(Duration::ZERO).min(self.timings.settle_delay)
+        until(self.now, self.settles_at(switched_at)).min(self.timings.settle_delay)
     }
 
-    /// When that ends, by both clocks. The Secret may have been written again: then it counts from then on.
+    /// When that time ends, by both clocks. If the value was written into the Secret again, the time counts from that write.
     fn settles_at(&self, switched_at: Timestamp) -> Timestamp {
         let at = self.current().map_or(switched_at, |slot| switched_at.max(slot.since));
-        at.saturating_add(signed(self.timings.settle_delay)).unwrap_or(Timestamp::MAX)
+        later(at, self.timings.settle_delay)
     }
 
-    /// When the pods were listed for a step that cannot be taken back, where that still holds.
+    /// When the pods were listed for a step that cannot be taken back, if that is recent enough.
     #[must_use]
     pub fn last_look(&self) -> Option<Timestamp> {
         self.pods.as_ref()?.confirmed.filter(|looked_at| still_holds(*looked_at, self.now))
     }
 
-    /// Since when no pod has been seen with another value than that of the last switch: kept in the status, as nothing else
-    /// could tell it to the next process.
+    /// Since when no pod has been seen with another value than that of the last switch. It is kept in the status, as nothing
+    /// else could tell it to the next process.
     #[must_use]
     pub fn clean_since(&self) -> Option<Timestamp> {
         let switch = switch_of(&self.key, self.current())?;
@@ -250,7 +249,8 @@ impl Observation {
         switch.clean_since.filter(|clean| settled.is_none_or(|settled| *clean >= settled))
     }
 
-    /// Whether nothing can be seen of its slots: there is no account, or nobody has looked at it since its status is empty.
+    /// Whether the ApiKey's slots cannot be seen: there is no account, or its ledger belongs to no installation yet, as it is
+    /// new or its status was lost.
     #[must_use]
     pub fn is_ledger_unseen(&self) -> bool {
         self.account.as_ref().is_none_or(|view| view.ours.is_none())
@@ -312,7 +312,7 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         },
         last_used: known.last_used,
         consumer,
-        // Another process may have made a switch since: then they were judged by the one before.
+        // If another process has made a switch since, the pods were judged by the switch before it, and do not count.
         pods: run.pods.clone().filter(|pods| pods.switch == current.and_then(|slot| slot.published)),
         current_probe: run.answer_of(current, now),
         current_asked: known.probed.is_some(),
@@ -338,14 +338,14 @@ fn previous(slots: &[Slot]) -> Option<&Slot> {
     slots::current(slots.iter().filter(|slot| slot.attempt != current.attempt))
 }
 
-/// What the status keeps of the last switch: of it only what nothing else could tell the next process is ever asked.
+/// What the status keeps of the last switch. Only what nothing else could tell the next process is ever read from it.
 fn switch_of<'a>(key: &'a ApiKey, current: Option<&Slot>) -> Option<&'a Switch> {
     let switch = key.status.as_ref()?.switch.as_ref()?;
     (Some(switch.count) == current?.published).then_some(switch)
 }
 
-/// What is known of the use of the two keys of a switch: a use that was told once is one, also where the account cannot list
-/// any more.
+/// What is known of the use of the two keys of a switch. A use that a list once told of stays known, even if the account can no
+/// longer list its keys.
 async fn uses(
     context: &Context,
     view: &AccountView,
@@ -361,7 +361,7 @@ async fn uses(
     let known = memory.key(current.and_then(|slot| slot.attempt.as_deref()).unwrap_or_default());
     let lists = memory.lists.lock().await;
     let list = lists.last();
-    // No later than it was told of: a time that lies ahead would be waited for.
+    // A use counts as no later than the list that tells of it: a time in the future would be waited for.
     let told = list.and_then(|list| Some(lists::find(&list.keys, previous)?.last_used_at?.min(list.wall)));
     Uses {
         may_list: view.may_list(),
@@ -413,8 +413,8 @@ fn view(
     }
 }
 
-/// When the account's credentials give a code that was not sent yet, where that is not now. A clock that was set back is not
-/// waited for.
+/// When the account's next one-time code is out, if the present one was sent already. A time of sending that lies in the future
+/// is ignored: the clock was set back.
 fn next_code(
     credentials: &Result<CredentialSet, CredentialProblem>,
     sent: Option<Timestamp>,
@@ -426,7 +426,8 @@ fn next_code(
 }
 
 fn unlisted(facts: &AccountFacts, now: Instant) -> Option<(Duration, bags::Error)> {
-    // What was refused may be let in as soon as a person has seen to it: that is tried by the ApiKey's own pauses.
+    // A list that Bags refuses may be allowed as soon as a person has dealt with it, so the ApiKey tries again at its own
+    // pauses.
     let failure =
         facts.list_failure.as_ref().filter(|failure| failure.error.class() != bags::Class::Refused)?;
     let wait = failure.retry_at.saturating_duration_since(now);
@@ -439,8 +440,8 @@ fn secret_rival(context: &Context, key: &ApiKey) -> Option<Rival> {
     Some(Rival { name: rival.name_any(), going: rival.metadata.deletion_timestamp.is_some() })
 }
 
-/// The value of a key. The watch may not have shown yet what was just saved: nobody is told that it is missing before the
-/// API server has said so. The keystore of another installation has the values of its ledger.
+/// The value of a key. The watch may not have shown a recent save yet, so a value counts as missing only after a live read. For
+/// another installation's ledger only the cache is asked: that installation's keystore has the values.
 async fn value(
     context: &Context,
     account: Option<&AccountView>,

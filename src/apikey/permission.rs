@@ -16,7 +16,7 @@ pub enum Permission {
     Granted,
     /// The namespace is not allowed.
     Namespace,
-    /// The namespace is allowed, the environment is not; those that are.
+    /// The namespace is allowed, but not the environment; lists the environments that are.
     Environment(Vec<String>),
     /// The namespace has as many keys as it may have.
     Max(i64),
@@ -69,9 +69,12 @@ fn most(entries: &[&Allowed]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::{
         api::account::{Slot, SlotState},
+        fixtures::{api_key, bags_account},
         ledger::slots::tests::{owner, slot},
     };
 
@@ -81,17 +84,8 @@ mod tests {
 
     fn ask_beside(allowed: &str, slots: Vec<Slot>) -> Permission {
         let allowed: serde_json::Value = serde_json::from_str(allowed).unwrap();
-        let account: BagsAccount = serde_json::from_value(serde_json::json!({
-            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount", "metadata": {"name": "main"},
-            "spec": {"credentials": {}, "allowed": allowed},
-        }))
-        .unwrap();
-        let key: ApiKey = serde_json::from_value(serde_json::json!({
-            "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
-            "metadata": {"name": "web", "namespace": "shop", "uid": "uid-9"},
-            "spec": {"accountRef": {"name": "main"}, "environment": "staging"},
-        }))
-        .unwrap();
+        let account = bags_account(&json!({"spec": {"allowed": allowed}}));
+        let key = api_key(&json!({"metadata": {"uid": "uid-9"}, "spec": {"environment": "staging"}}));
         let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
         permission(&account, &Ledger { slots, departed: vec![] }, &key, &labels)
     }

@@ -1,5 +1,7 @@
 //! What stood in the way, with the words for it.
 
+use tracing::{error, warn};
+
 use crate::{
     account::credentials::CredentialProblem,
     apikey::{hold::Reason, observe::Observation},
@@ -33,12 +35,12 @@ impl Problem {
         Self { reason, message: message.into(), class: FailureClass::Terminal }
     }
 
-    /// What it means where it concerns only the key that is to replace a current one.
+    /// The problem as it is shown where it concerns only the next key, while the current key works.
     #[must_use]
     pub fn of_next_key(self, o: &Observation) -> Self {
         let reason = match o.superseded().is_empty() {
             true => self.reason.of_next_key(),
-            // The Secret holds it already.
+            // The Secret holds the next key already: a switch is in progress.
             false => self.reason.of_switch(o.is_overdue()),
         };
         Self { reason, ..self }
@@ -78,18 +80,42 @@ impl From<CallError> for Problem {
     }
 }
 
+/// The API server's words about the ledger (a policy's, or the schema's), and the slots that break an invariant, may name other
+/// tenants' objects, so they go to the log only.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoAccount(name) => {
                 Self::transient(Reason::AccountNotFound, format!("there is no BagsAccount \"{name}\""))
             }
-            StoreError::Violation(_) => Self::terminal(Reason::NewerLedger, error.to_string()),
-            StoreError::Refused(_) | StoreError::Contended | StoreError::Timeout | StoreError::Kube(_) => {
+            StoreError::Violation(_) => {
+                error!(%error, "The ledger was not written");
+                let message = "the account's ledger is not in order, and is not written; ask the platform team to look at the \
+                               operator's log";
+                Self::terminal(Reason::LedgerInDisorder, message)
+            }
+            StoreError::Kube(_) => {
+                warn!(%error, "The ledger was not read or written");
+                Self::transient(Reason::ApiServerUnavailable, without_words(error))
+            }
+            StoreError::Refused(_) | StoreError::Contended | StoreError::Timeout => {
                 Self::transient(Reason::ApiServerUnavailable, error.to_string())
             }
         }
     }
+}
+
+/// Says that the ledger could not be read or written, with the code and reason of the error only.
+fn without_words(error: StoreError) -> String {
+    let way_out = match error.is_rejection() {
+        true => "ask the platform team to look at the operator's log, which has the API server's words",
+        false => "it is tried again",
+    };
+    let why = match error {
+        StoreError::Kube(error) => CallError::Kube(error).kind(),
+        error => error.to_string(),
+    };
+    format!("the account's ledger could not be read or written: {why}; {way_out}")
 }
 
 impl From<CredentialProblem> for Problem {
@@ -111,13 +137,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ledger_that_may_not_be_written_says_why() {
-        let said =
-            "bagsaccounts.keys.bags.fm \"main\" is forbidden: User \"operator\" cannot update resource";
-        let forbidden = Status::failure(said, "Forbidden").with_code(403).boxed();
-        let error = StoreError::Kube(Box::new(kube::Error::Api(forbidden)));
-        let Problem { reason, message, class: _ } = error.into();
-        assert_eq!(reason, Reason::ApiServerUnavailable);
-        assert!(message.contains(said), "{message}");
+    fn what_a_policy_says_of_the_ledger_is_not_the_tenants_to_read() {
+        let refused = |code, reason: &str| {
+            let said = "status.slots[3]: Invalid value: shop-of-others/billing";
+            let refused = Status::failure(said, reason).with_code(code).boxed();
+            StoreError::Kube(Box::new(kube::Error::Api(refused)))
+        };
+        let broken = StoreError::Violation("I2: two slots of shop-of-others/billing".to_owned());
+        for (error, expected, words) in [
+            (refused(422, "Invalid"), Reason::ApiServerUnavailable, ["422 Invalid", "platform team"]),
+            (refused(403, "Forbidden"), Reason::ApiServerUnavailable, ["403 Forbidden", "platform team"]),
+            (
+                refused(500, "InternalError"),
+                Reason::ApiServerUnavailable,
+                ["500 InternalError", "tried again"],
+            ),
+            (broken, Reason::LedgerInDisorder, ["not in order", "platform team"]),
+        ] {
+            let Problem { reason, message, class: _ } = error.into();
+            assert_eq!(reason, expected, "{message}");
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+            assert!(!message.contains("billing"), "{message}");
+        }
     }
 }

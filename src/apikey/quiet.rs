@@ -1,15 +1,17 @@
 //! Whether an old key is out of use, by what the account's lists tell of it. Pure.
 //!
-//! What a list does not show proves nothing by itself: it may lag, stand still, or tell nothing at all. It counts up to a
-//! use that is known and that it shows: of the other key of the same switch, which is asked for that purpose once the old
-//! one should have been quiet for long enough.
+//! That a list shows no use proves nothing by itself: lists may lag, stand still, or tell nothing at all. A list is evidence
+//! only up to a known use that it does show: that of the current key, which is probed for this purpose once the old key should
+//! have been quiet for long enough.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Lists that ever told of a use get so long to show the known one, or the question could not be answered where `quietFor` is
-/// as long as both keys stay valid without evidence.
+use crate::time::{later, until};
+
+/// How long lists that ever told of a use have to show the known one. Without this extra time they could never prove anything
+/// where `quietFor` is as long as both keys stay valid without evidence.
 const SHOWN_WITHIN: Duration = Duration::from_hours(1);
 
 /// A known use of a key that a list has shown.
@@ -17,7 +19,7 @@ const SHOWN_WITHIN: Duration = Duration::from_hours(1);
 pub struct Shown {
     /// When the key was asked: its use is no earlier.
     pub answered: Timestamp,
-    /// How much later the first list was asked for that shows it: as far as lists lag at most.
+    /// How much later the first list that shows this use was asked for: lists lag by no more than this.
     pub lag: SignedDuration,
 }
 
@@ -30,10 +32,10 @@ pub struct Uses {
     pub listed_at: Option<Timestamp>,
     /// Whether the last list tells a use of the previous key at all.
     pub tells: bool,
-    /// When the previous key was last used, as far as any list ever said: a use that one showed is one, whatever else it
-    /// covers, and also where the account cannot list any more.
+    /// The last use of the previous key that any list ever told of. It counts even if that list does not cover the account, and
+    /// even if the account can no longer list its keys.
     pub previous: Option<Timestamp>,
-    /// When the current key was asked what it last answered: a use that is known, and no earlier.
+    /// When the current key was sent the probe that it last answered with 200: a known use, no earlier than this.
     pub answered: Option<Timestamp>,
     /// The last known use of the current key that a list has shown.
     pub shown: Option<Shown>,
@@ -44,16 +46,16 @@ pub struct Uses {
 pub enum Quiet {
     /// It was not used for long enough.
     Proven,
-    /// It was not used since that time, as far as lists tell, and will have been quiet for long enough after this.
+    /// It was not used after `since`, as far as lists tell, and will have been quiet for long enough after `left`.
     For {
         /// Since when.
         since: Timestamp,
         /// How much longer it takes.
         left: Duration,
     },
-    /// It should have been quiet for long enough: a use of the current key would show whether lists can tell.
+    /// It should have been quiet for long enough; a probe of the current key has to show whether lists can tell.
     Ask,
-    /// Lists tell, and lag: one that is asked for after this counts.
+    /// Lists tell, but lag: a list that is asked for after `left` counts.
     Lagging {
         /// How much longer it takes.
         left: Duration,
@@ -80,16 +82,16 @@ impl Uses {
     ) -> Quiet {
         let used = self.previous.filter(|used| *used > clean_since);
         let since = used.unwrap_or(clean_since);
-        // One list that does not tell takes nothing away from those that did.
+        // One list that tells no use does not undo the earlier ones that did.
         let told = self.may_list && self.previous.is_some();
         let to_show = if told { SHOWN_WITHIN.min(unproven) } else { Duration::ZERO };
-        let longest = left(since, signed(unproven.max(quiet_for.saturating_add(to_show))), now);
+        let longest = until(now, later(since, unproven.max(quiet_for.saturating_add(to_show))));
         if !self.may_list {
             return Quiet::Unproven { used, left: longest };
         }
-        let end = later(since, signed(quiet_for));
+        let end = later(since, quiet_for);
         if now < end {
-            return Quiet::For { since, left: left(since, signed(quiet_for), now) };
+            return Quiet::For { since, left: until(now, end) };
         }
         match (self.shown.filter(|shown| shown.answered >= end), self.answered) {
             // Lists that never showed a use of the old key would not show one now.
@@ -98,25 +100,13 @@ impl Uses {
                 let counts = later(later(end, lag), lag);
                 match self.listed_at.is_some_and(|listed_at| listed_at >= counts) {
                     true => Quiet::Proven,
-                    false => Quiet::Lagging { left: left(counts, SignedDuration::ZERO, now) },
+                    false => Quiet::Lagging { left: until(now, counts) },
                 }
             }
             (None, Some(answered)) if answered >= end => Quiet::Unproven { used, left: longest },
             (None, _) => Quiet::Ask,
         }
     }
-}
-
-fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
-    time.saturating_add(by).unwrap_or(Timestamp::MAX)
-}
-
-fn left(since: Timestamp, wanted: SignedDuration, now: Timestamp) -> Duration {
-    Duration::try_from(later(since, wanted).duration_since(now)).unwrap_or(Duration::ZERO)
-}
-
-pub(super) fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 #[cfg(test)]

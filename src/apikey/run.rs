@@ -1,6 +1,6 @@
 //! What one run for an ApiKey carries from one round to the next.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -10,21 +10,22 @@ use crate::{
     bags::Probe,
     consumer_secret::Found,
     ledger::LOOK_HOLDS,
+    time::since,
 };
 
 /// What is carried from one round of a run to the next.
 pub struct Run {
     /// The ApiKey, as last read or written.
     pub key: Arc<ApiKey>,
-    /// It is not there any more, or another one of its name is: nothing is left to do for it here.
+    /// The ApiKey is gone, or another one has taken its name: nothing is left to do for it.
     pub gone: bool,
     /// The key that was asked in this run, and what it answered.
     pub asked: Option<Asked>,
-    /// The consumer Secret as this run wrote it.
+    /// The consumer Secret as this run wrote it; before the first publication is written: that there is none.
     pub consumer: Option<Found>,
     /// The pods of its namespace, where this run looked at them.
     pub pods: Option<PodsSeen>,
-    /// When a list of the account's keys was asked for before the point of no return.
+    /// When this run asked for a list of the account's keys, if it has sent no probe since.
     pub listed: Option<Timestamp>,
 }
 
@@ -59,14 +60,16 @@ impl Run {
     }
 }
 
-/// Whether what was seen then is young enough for a step that cannot be taken back: a process may stand still, or wait for
-/// its turn.
+/// Whether what was seen at `at` is recent enough for a step that cannot be taken back: the process may have stood still since,
+/// or waited for its turn.
 pub(super) fn still_holds(at: Timestamp, now: Timestamp) -> bool {
-    Duration::try_from(now.duration_since(at)).unwrap_or(Duration::ZERO) < LOOK_HOLDS
+    since(now, at) < LOOK_HOLDS
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         api::account::SlotState,

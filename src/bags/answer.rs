@@ -1,7 +1,7 @@
 //! How an HTTP answer is judged: done, refused for certain, or unknown.
 //!
-//! A refusal counts only in the service's own envelope and as JSON: whatever lies between may answer 403 or
-//! 404 in the service's stead after the request went through.
+//! A refusal counts only in the service's own envelope and as JSON: a proxy in between may answer 403 or 404 in
+//! the service's place although the request went through.
 
 use std::time::Duration;
 
@@ -9,19 +9,20 @@ use http::{HeaderMap, Response, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822};
 use serde::de::DeserializeOwned;
 
-use super::budget::{LONGEST_PAUSE, later};
+use super::budget::LONGEST_PAUSE;
 use super::error::{Class, Error, Operation, Reason};
 use super::transport::Body;
 use super::wire::{self, Refusal, unix_time};
+use crate::time::later;
 
-/// How long a rate limit is respected that does not say when it ends.
+/// How long a rate limit lasts for us if the answer does not say when it ends.
 const UNTOLD_PAUSE: Duration = Duration::from_secs(60);
 /// Longer texts of the service are cut, and longer words in them make the whole text disappear: they may be
 /// a credential.
 const LONGEST_TEXT: usize = 200;
 const LONGEST_WORD: usize = 16;
 
-/// An answer of the service, or of something in its stead.
+/// An answer of the service, or of something else in its place.
 pub(super) struct Answer {
     operation: Operation,
     response: Response<Body>,
@@ -104,8 +105,8 @@ impl Answer {
         wire::refusal(self.bytes())
     }
 
-    /// What an answer means that is not a success. `secrets` are what the request carried: no text that
-    /// repeats a piece of them is kept.
+    /// What an answer that is not a success means. `secrets` are those that the request carried: a text of the
+    /// service that repeats a piece of one is not kept.
     pub(super) fn failure(&self, secrets: &[&str]) -> Error {
         let status = self.status();
         let refusal = self.refusal();
@@ -151,7 +152,7 @@ impl Answer {
 /// The service's text, where nothing in it can be a secret: visible ASCII, no long word, no piece of what
 /// was sent.
 fn harmless(text: &str, secrets: &[&str]) -> Option<String> {
-    /// So many characters of a secret in a row give it away.
+    /// This many characters of a secret in a row give it away.
     const PIECE: usize = 8;
     let text = text.trim();
     let plain = !text.is_empty()

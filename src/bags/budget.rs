@@ -1,5 +1,5 @@
-//! How many requests may be sent. The account's applications share the service's limit, so what the operator
-//! asks is taken from them.
+//! How many requests may be sent. The account's applications share the service's limit, so every request of the
+//! operator is one less for them.
 //!
 //! A budget never waits: it says when to come back.
 
@@ -9,14 +9,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    time::{self, later},
+};
 
 const HOUR_SECONDS: f64 = 3600.0;
-/// The service counts over an hour; a pause of more than twice that is a broken clock's.
+/// The service counts over an hour; a pause of more than twice that comes from a broken clock.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
-/// One account's rate limit may be its user's or the whole machine's. The others are held back so long, and by each account
-/// no more than once an hour: if the limit is the machine's, their own requests tell, and if it is not, one tenant's busy
-/// applications would stall every account.
+/// The rate limit that one account meets may be its user's or the whole machine's. So the other accounts are held back too,
+/// but only this long, and by each account at most once an hour: if the limit is the machine's, their own requests will show
+/// it, and if it is not, one tenant's busy applications would otherwise stall every account.
 const SHARED_PAUSE: Duration = Duration::from_secs(60);
 const SHARED_PAUSE_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -55,11 +58,11 @@ struct State {
     tokens: f64,
     at: Instant,
     paused_until: Option<Instant>,
-    /// When others were last held back for this one's sake.
+    /// When this account's rate limit last held the other accounts back.
     shared_at: Option<Instant>,
     /// The last revocation that was let through during a pause.
     passed_at: Option<Instant>,
-    /// The one before what was last taken.
+    /// `passed_at` as it was before the last request was taken, for giving that request back.
     passed_before: Option<Instant>,
 }
 
@@ -68,7 +71,7 @@ struct State {
 pub enum Priority {
     /// Everything that can wait.
     Normal,
-    /// Revocations and their probes: may use the reserve, and every 30 s goes ahead through a pause.
+    /// Revocations and their probes: they may use the reserve, and during a pause one is let through every 30 s.
     Revocation,
 }
 
@@ -101,8 +104,8 @@ impl Budget {
         Self { clock, state: Mutex::new(state) }
     }
 
-    /// Changes the rate. What is spent stays spent, and a pause goes on: else an edit would be a way around both. Whoever raises
-    /// the rate need not wait for what it keeps for revocations to come in.
+    /// Changes the rate. What is spent stays spent, and a pause goes on: else an edit would be a way around both. A raised rate
+    /// counts at once: nobody waits for the larger reserve for revocations to fill up.
     pub fn set_per_hour(&self, requests: u32) {
         let rate = Rate::per_hour(requests);
         // What came in so far came at the old rate.
@@ -149,7 +152,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Gives back what was last taken, for a request that was not sent after all: its turn in a pause as well.
+    /// Gives back what was last taken, for a request that was not sent after all; also its turn during a pause.
     pub(super) fn give_back(&self) {
         let mut state = self.lock();
         state.passed_at = state.passed_before;
@@ -160,13 +163,13 @@ impl Budget {
     /// shortened.
     pub fn pause_until(&self, until: Timestamp) {
         let now = self.clock.monotonic();
-        let ahead = Duration::try_from(until.duration_since(self.clock.wall())).unwrap_or_default();
-        let until = now + ahead.min(LONGEST_PAUSE);
+        let until = now + time::until(self.clock.wall(), until).min(LONGEST_PAUSE);
         let mut state = self.lock();
         state.paused_until = state.paused_until.max(Some(until));
     }
 
-    /// The service said so to an account: stops it until then, and for a moment `all`, the budget that it shares with others.
+    /// The service has rate-limited this account: pauses its budget until then, and for a moment also `all`, the budget that
+    /// it shares with the other accounts.
     pub(super) fn limited_until(&self, until: Timestamp, all: &Self) {
         self.pause_until(until);
         let now = self.clock.monotonic();
@@ -210,11 +213,6 @@ impl Budget {
         // A panic between two assignments can leave a count that is off by one request, no worse.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// That much later, or the end of time.
-pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
-    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One method per operation of the service, each at most one request, the second step of the wallet way apart.
+//! One method per operation of the service. Each sends at most one request, apart from the second step of the wallet way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const LONGEST_CHALLENGE: usize = 4096;
 
 /// The client of the service. Cheap to clone; a clone shares budgets and connections.
 ///
-/// A dropped future of a creation is a lost key: whoever creates sees to it that nothing drops it.
+/// If the future of a creation is dropped, a key may be lost: the caller must make sure that nothing drops it.
 #[derive(Clone)]
 pub struct BagsClient {
     service: BagsService,
@@ -117,8 +117,8 @@ impl BagsClient {
     }
 
     /// Makes a key with a signed challenge, and a one-time code where the account asks for one. Only the last
-    /// request makes the key; none is sent twice. `may_send` is asked before a one-time code is sent, with the time whose code
-    /// it is: at its no nothing more is sent, and nothing was made.
+    /// request makes the key; none is sent twice. `may_send` is called before a one-time code is sent, with the time that the
+    /// code is for: if it says no, nothing more is sent, and no key was made.
     ///
     /// # Errors
     /// [`Class::Unknown`] means that a key may exist, every other class that none was made.
@@ -223,7 +223,7 @@ impl BagsClient {
     /// that it worked.
     ///
     /// # Errors
-    /// Any [`Error`]; a path that is not plainly one is [`Reason::InvalidPath`], and nothing is sent.
+    /// Any [`Error`]; a path that is not a plain one gives [`Reason::InvalidPath`], and nothing is sent.
     pub async fn revoke(&self, token: &AgentToken, path: &str, key_id: &str) -> Result<Revocation, Error> {
         let operation = Operation::Revoke;
         if self.base.join(path).is_none() {
@@ -261,23 +261,25 @@ impl BagsClient {
         Call { operation, method: Method::POST, uri, key: None, body: wire::encode(request) }
     }
 
-    /// Takes from the budgets, sends once, notes what the answer says of rate limits, and counts.
+    /// Takes from the budgets, sends once, notes what the answer says of rate limits, and tells the observer.
     async fn exchange<T>(
         &self,
         call: Call<'_>,
         read: impl FnOnce(&Answer) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let operation = call.operation;
-        let start = self.clock.monotonic();
+        let mut sent = None;
         let result = async {
             let request = call.into_request()?;
             self.take(operation)?;
+            sent = Some(self.clock.monotonic());
             read(&self.send(operation, request).await?)
         }
         .await;
         if let Some(observer) = &self.observer {
             let outcome = result.as_ref().err().map_or(Outcome::Done, |error| Outcome::Failed(error.reason));
-            observer.request(operation, outcome, self.clock.monotonic().saturating_duration_since(start));
+            let took = sent.map(|sent| self.clock.monotonic().saturating_duration_since(sent));
+            observer.request(operation, outcome, took);
         }
         result
     }
@@ -367,7 +369,7 @@ fn wallet_step(answer: &Answer, secrets: &[&str]) -> Result<WalletStep, Error> {
     Ok(WalletStep::CodeWanted { auth_code })
 }
 
-/// The key's id, unless it gives the value away: ids are written where everybody reads.
+/// The key's id, unless it gives the value away: ids are written where many people can read them.
 fn id_beside(value: &KeyValue, id: &Text) -> Option<String> {
     id.id().filter(|id| !value.is_told_by(id))
 }

@@ -79,7 +79,7 @@ pub enum Class {
     /// Definitely not done: refused in the service's own words, or by the client before anything was sent.
     /// The same request again would be refused again.
     Refused,
-    /// Definitely not done, and not before that time (by this machine's wall clock).
+    /// Definitely not done, and not to be tried again before `until` (by this machine's wall clock).
     RateLimited {
         /// At most two hours ahead.
         until: Timestamp,
@@ -362,9 +362,9 @@ impl Outcome {
 
 /// Who counts requests.
 pub trait Observer: Send + Sync {
-    /// One request has ended. A request that a budget held back counts as well, with
-    /// [`Reason::BudgetSpent`] or [`Reason::RateLimited`] and no time.
-    fn request(&self, operation: Operation, outcome: Outcome, elapsed: Duration);
+    /// One request has ended. A request that a budget held back counts as well, with [`Reason::BudgetSpent`] or
+    /// [`Reason::RateLimited`]. `took`: from when it was sent; `None`: it was not sent.
+    fn request(&self, operation: Operation, outcome: Outcome, took: Option<Duration>);
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl TotpSecret {
     }
 }
 
-/// When a code is out that is not the one of that time: a service need not take one twice (RFC 6238, 5.2).
+/// When the code of that time is followed by the next one: a service need not accept a code twice (RFC 6238, 5.2).
 #[must_use]
 pub fn next_code(after: Timestamp) -> Timestamp {
     let step = i64::try_from(STEP_SECONDS).unwrap_or(i64::MAX);

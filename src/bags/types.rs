@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
 use super::wallet::Wallet;
+use crate::time::later;
 
 /// The longest key value, in bytes, that is taken for one.
 const LONGEST_VALUE: usize = 1024;
@@ -43,7 +44,7 @@ impl KeyValue {
         &self.0
     }
 
-    /// Whether a text gives it away: what is written into a status must not.
+    /// Whether a text contains the value, or is a part of it: such a text must not be written into a status.
     #[must_use]
     pub fn is_told_by(&self, text: &str) -> bool {
         text.contains(self.expose()) || self.expose().contains(text)
@@ -90,9 +91,9 @@ pub struct Challenge {
 impl Challenge {
     /// Whether signing this could move money.
     ///
-    /// A Solana transaction lists the raw public keys of all its signers; a signature over bytes that lack
-    /// the wallet's authorises none. The service's documentation says only that the message is bytes, so a
-    /// broken or hostile one could send a transaction.
+    /// A Solana transaction lists the raw public keys of all its signers; a signature over bytes that do not
+    /// contain the wallet's key authorises no transaction. The service's documentation says only that the message
+    /// is bytes, so a broken or hostile service could send a transaction.
     pub(super) fn could_be_a_transaction_of(&self, wallet: &Wallet) -> bool {
         let key = wallet.public_key();
         self.message.windows(key.len()).any(|window| window == key)
@@ -133,7 +134,8 @@ pub struct ListedKey {
     pub user_id: Option<UserId>,
 }
 
-/// Words that say of a key that it is gone. Of what any other word means nobody knows, and a key that lives would be given up for it.
+/// The words for a key that is gone. What other words mean is not documented, and to take one of them for gone could give up
+/// a key that lives.
 const GONE: [&str; 4] = ["revoked", "deleted", "expired", "inactive"];
 
 impl ListedKey {
@@ -154,19 +156,16 @@ pub struct KeyList {
 }
 
 impl KeyList {
-    /// The keys, with their times by the clock of whoever asked at `asked` and had the answer at `answered`: they are moved
-    /// as far as the answer proves that the service's own clock is off. What is left is the time that the answer took, and
-    /// the second that its date leaves open.
+    /// The keys, with their times by our clock, by which the list was asked for at `asked` and answered at `answered`. The times
+    /// are shifted as far as the answer's date proves that the service's clock is off, but stay between 1970 and 9999. The error
+    /// that remains is at most the time that the answer took, plus the second that the date leaves open.
     #[must_use]
     pub fn by_our_clock(self, asked: Timestamp, answered: Timestamp) -> Vec<ListedKey> {
         let Some(server) = self.server_time else { return self.keys };
         let ahead = server.duration_since(answered).max(SignedDuration::ZERO);
         let behind = (asked.duration_since(server) - SignedDuration::from_secs(1)).max(SignedDuration::ZERO);
         let by = behind - ahead;
-        let ours = |time: Option<Timestamp>| {
-            let limit = if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
-            time.map(|time| time.saturating_add(by).unwrap_or(limit))
-        };
+        let ours = |time: Option<Timestamp>| time.map(|time| later(time, by).max(Timestamp::UNIX_EPOCH));
         let keys = self.keys.into_iter();
         keys.map(|key| ListedKey {
             created_at: ours(key.created_at),

@@ -1,9 +1,9 @@
 //! The service's JSON: what is sent, and the little of the answers that is read.
 //!
-//! Answers are read with tolerance (an optional field of another type is absent, an unknown one is skipped,
-//! as the service documents few of its types) and without copies: a key's value goes from the answer's wiped
-//! buffer straight into a [`KeyValue`], and in a list there is no field that could take one up. Parser errors
-//! quote what they stumble over, so none leaves this module. Every struct is read as an [`Object`].
+//! Answers are read with tolerance (an optional field of an unexpected type counts as absent, an unknown field is
+//! skipped, as the service documents few of its types) and without copies: a key's value goes from the answer's
+//! wiped buffer straight into a [`KeyValue`], and the structs of a list have no field that could hold one. Parser
+//! errors quote the text that they fail on, so none leaves this module. Every struct is read as an [`Object`].
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,7 +21,8 @@ use super::types::{KeyValue, ListedKey, UserId};
 const LONGEST_ID: usize = 128;
 /// The longest name that the service documents.
 const LONGEST_NAME: usize = 255;
-/// More keys than fit into [`RESPONSE_LIMIT`](super::transport::RESPONSE_LIMIT) as the service writes them.
+/// The most keys that are read from a list: more than fit into [`RESPONSE_LIMIT`](super::transport::RESPONSE_LIMIT) as the
+/// service writes them.
 const LONGEST_LIST: usize = 10_000;
 
 #[derive(Serialize)]
@@ -89,7 +90,7 @@ pub(super) fn succeeded(bytes: &[u8]) -> bool {
     outline.is_ok_and(|Object(outline)| outline.success == Presence::True)
 }
 
-/// What is read from a JSON object only: by itself, serde reads a struct from an array as well, member by member.
+/// A struct that is read only from a JSON object: by itself, serde reads a struct from an array as well, member by member.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -231,8 +232,8 @@ pub(super) struct PingPayload {
     pub(super) message: Text,
 }
 
-/// The keys of a list: none where one of them does not say which it is, or where there are more than an answer has
-/// room for, as each of them takes many times the memory of the least text that stands for one.
+/// The keys of a list. It is an error if one of them has neither id nor name, or if there are more than `LONGEST_LIST`: a
+/// key takes many times the memory of the shortest text that stands for one.
 pub(super) struct ListPayload(pub(super) Vec<ListedKey>);
 
 impl<'de> Deserialize<'de> for ListPayload {
@@ -279,7 +280,7 @@ struct ListedWire {
 }
 
 impl ListedWire {
-    /// The key; `None` where nothing tells which it is: such a list is not what it claims to be.
+    /// The key; `None` where it has neither id nor name: such a list is not what it claims to be.
     fn key(self) -> Option<ListedKey> {
         let key_id = self.key_id.id();
         if key_id.is_none() && self.name.0.is_none() {
@@ -301,7 +302,8 @@ impl ListedWire {
     }
 }
 
-/// A text, or nothing where the service sends something else. Wiped, as some of them are worth a key for a while.
+/// A text, or nothing where the service sends something else. Wiped when dropped, as some texts (a nonce, an auth code) are
+/// as good as a key for a while.
 #[derive(Default)]
 pub(super) struct Text(pub(super) Option<Zeroizing<String>>);
 
@@ -324,7 +326,8 @@ impl Text {
 #[derive(Default)]
 pub(super) struct Flag(pub(super) bool);
 
-/// A time in RFC 3339 or as Unix seconds or milliseconds, or nothing where the service sends something else.
+/// A time in RFC 3339 or as Unix seconds or milliseconds; nothing where the service sends something else, or a time before
+/// 1970, as the API server accepts no status with a year below 0.
 #[derive(Default)]
 pub(super) struct Time(pub(super) Option<Timestamp>);
 
@@ -349,10 +352,10 @@ pub(super) enum Value {
     Usable(KeyValue),
 }
 
-/// Visits whatever there is and takes up one kind of it.
+/// Accepts any JSON value, and lets a function make a `T` of it.
 struct Lenient<T>(fn(Scalar<'_>) -> T);
 
-/// What there was; arrays, objects and numbers beyond all counting are `Other`.
+/// The value that was read; arrays, objects and integers above the range of `i64` are `Other`.
 enum Scalar<'a> {
     Text(&'a str),
     Number(i64),
@@ -421,10 +424,13 @@ impl<'de> Deserialize<'de> for Flag {
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Lenient(|scalar| match scalar {
-            Scalar::Text(text) => Self(text.parse().ok()),
-            Scalar::Number(number) => Self(unix_time(number)),
-            Scalar::Flag(_) | Scalar::Null | Scalar::Other => Self(None),
+        deserializer.deserialize_any(Lenient(|scalar| {
+            let time = match scalar {
+                Scalar::Text(text) => text.parse().ok(),
+                Scalar::Number(number) => unix_time(number),
+                Scalar::Flag(_) | Scalar::Null | Scalar::Other => None,
+            };
+            Self(time.filter(|time| *time >= Timestamp::UNIX_EPOCH))
         }))
     }
 }

@@ -1,12 +1,11 @@
 use std::collections::{BTreeSet, HashSet};
 
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use kube::client::Body;
+use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::fixtures::{failure, server};
 
 /// A clock that moves when told to.
 struct HandClock {
@@ -38,25 +37,13 @@ impl Clock for HandClock {
 /// Events that go to a server which answers every creation with `status` and keeps what was sent.
 fn events(status: StatusCode) -> (Events, Arc<HandClock>, mpsc::UnboundedReceiver<Value>) {
     let (sent, seen) = mpsc::unbounded_channel();
-    let server = tower::service_fn(move |request: Request<Body>| {
-        let sent = sent.clone();
-        async move {
-            let path = request.uri().path().to_owned();
-            let body = request.into_body().collect().await.unwrap().to_bytes();
-            let mut event: Value = serde_json::from_slice(&body).unwrap();
-            event["path"] = path.into();
-            sent.send(event.clone()).unwrap();
-            let answer = if status.is_success() {
-                event
-            } else {
-                serde_json::json!({ "kind": "Status", "status": "Failure", "code": status.as_u16() })
-            };
-            let body = Body::from(serde_json::to_vec(&answer).unwrap());
-            Ok::<_, tower::BoxError>(Response::builder().status(status).body(body).unwrap())
-        }
+    let (client, _) = server(move |request, _| {
+        let mut event = request.body.clone();
+        event["path"] = request.path().into();
+        sent.send(event.clone()).unwrap();
+        if status.is_success() { (status.as_u16(), event) } else { failure(status.as_u16(), "Forbidden") }
     });
     let clock = HandClock::new();
-    let client = Client::new(server, "unused");
     (Events::new(client, clock.clone(), "replica-one".into()), clock, seen)
 }
 

@@ -22,14 +22,14 @@ use super::{
 /// What is known of the Lease.
 #[derive(Clone, Debug, Default)]
 pub struct Sight {
-    /// As it was last seen, with the moment at which it was first seen so.
+    /// The Lease as last seen, with the moment at which its present spec was first seen.
     last: Option<(Lease, Instant)>,
-    /// Whether nothing happened since that makes it worth another look.
+    /// Whether `last` still counts: nothing has happened since that calls for reading the Lease again.
     current: bool,
 }
 
 impl Sight {
-    /// The Lease as an answer showed it; `None`: it is not there.
+    /// Takes in the Lease as the API server answered; `None`: there is none.
     pub fn observe(&mut self, lease: Option<Lease>, now: Instant) {
         self.current = true;
         self.last = lease.map(|lease| match self.last.take() {
@@ -39,12 +39,12 @@ impl Sight {
         });
     }
 
-    /// It has to be looked at before anything else is done.
+    /// The Lease has to be read before anything else is done.
     pub fn doubt(&mut self) {
         self.current = false;
     }
 
-    /// The Lease, where it is known as it is.
+    /// The Lease; `None`: there is none, or it has to be read again first.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         self.last.as_ref().filter(|_| self.current).map(|(lease, _)| lease)
@@ -71,7 +71,7 @@ pub enum Loss {
 /// Whom a process waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Awaited {
-    /// Somebody to clear the Lease.
+    /// The installation was drained: somebody has to clear the Lease.
     Drained,
     /// Its holder, until that moment at least.
     Holder {

@@ -1,7 +1,7 @@
 //! Does what [`decide`](mod@super::decide) says: reads and writes the Lease, waits, gives it back (I/O).
 //!
-//! No request outlives the leadership that it is to prolong: each is given up before. A write whose answer is missing may
-//! have been applied, so the Lease is looked at before the next one.
+//! A request that is to prolong the leadership is given up before the leadership ends. A write that got no answer may have
+//! been applied, so the Lease is read before the next write.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,10 +23,10 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Giving the Lease back may take so long; without it, others wait until it expires.
+/// How long giving the Lease back may take; if it fails, others wait until the Lease expires.
 const RELEASE_DEADLINE: Duration = Duration::from_millis(800);
-/// Random characters behind the name of the replica, 50 bits: a process must not take the Lease of the one before it,
-/// in the same pod, for its own.
+/// Random characters behind the name of the replica, 50 bits: a process must not take the Lease of its predecessor in the
+/// same pod for its own.
 const SUFFIX_LENGTH: usize = 10;
 
 /// What a process needs to take part.
@@ -43,7 +43,7 @@ pub struct Participant {
     pub clock: Arc<dyn Clock>,
     /// For the identity and for jitter.
     pub randomness: Randomness,
-    /// Where it is seen that the installation was drained.
+    /// Where a drained installation is reported.
     pub metrics: Metrics,
 }
 
@@ -60,11 +60,11 @@ pub struct Elector {
     held: Option<Instant>,
     /// A write of ours may have been applied, so there may be something to give back.
     wrote: bool,
-    /// Whom the log named last.
+    /// What the log last said this process waits for.
     named: Option<Awaited>,
 }
 
-/// How a try ended that did not fail.
+/// How a try ended, unless it failed.
 enum Tried {
     Written,
     Waits(Awaited),
@@ -93,13 +93,12 @@ impl Elector {
 
     /// Waits for the Lease, then keeps it.
     ///
-    /// - `stop` ends the waiting. It does not end the leading: who leads goes on renewing, as somebody may still be
-    ///   saving.
+    /// - `stop` ends the waiting. It does not end the leading: a leader goes on renewing, as a save may still be running.
     /// - `over` says that nothing is left to be done: the Lease is given back, and this returns.
     /// - When the Lease is in doubt, `stop` is cancelled at that very moment.
     ///
     /// # Errors
-    /// Why the Lease was lost. The process must end, and begin anew if it likes.
+    /// Why the Lease was lost. The process must end; a new one may take part again.
     pub async fn run(mut self, stop: &CancellationToken, over: &CancellationToken) -> Result<(), Loss> {
         let lost = match stop.run_until_cancelled(self.campaign()).await {
             None => None,
@@ -111,7 +110,7 @@ impl Elector {
             error!(lease = LEASE_NAME, reason = %loss, "Lost the Lease: nothing new begins, and the process ends");
             return Err(loss);
         }
-        // First nobody here leads any more, then somebody else may.
+        // This process must have stopped leading before another one can begin.
         self.leadership.end();
         if self.wrote && timeout(RELEASE_DEADLINE, self.release()).await.is_err() {
             warn!(lease = LEASE_NAME, "The Lease was not released in time; others wait until it expires");
@@ -126,7 +125,7 @@ impl Elector {
             let awaited = match self.attempt().await {
                 Ok(Tried::Written) => return,
                 Ok(Tried::Waits(awaited)) => Some(awaited),
-                // Only a leader loses.
+                // Never here: only a leader loses the Lease.
                 Ok(Tried::Loses(_)) => None,
                 Err(error) if error.is_conflict() => None,
                 Err(error) => {
@@ -164,7 +163,8 @@ impl Elector {
     /// Waits for the next renewal, then tries until it is acknowledged or the Lease is lost.
     async fn renew(&mut self) -> Option<Loss> {
         let mut again_at_once = true;
-        // From the last one's beginning, not from its answer: a slow API server must not make renewals rare as well.
+        // Counted from when the last renewal was sent, not from its answer: a slow API server must not make renewals rarer
+        // as well.
         if let Some(held) = self.held {
             sleep_until(held + self.pause()).await;
         }
@@ -173,7 +173,7 @@ impl Elector {
                 Ok(Tried::Written) => return None,
                 Ok(Tried::Loses(loss)) => return Some(loss),
                 Ok(Tried::Waits(_)) => {}
-                // Somebody touched the Lease: a look tells whether it is still ours.
+                // The Lease has changed since it was read: reading it again tells whether it is still ours.
                 Err(error) if error.is_conflict() && again_at_once => {
                     again_at_once = false;
                     continue;
@@ -186,7 +186,7 @@ impl Elector {
         }
     }
 
-    /// One try: looks where it must, writes at most once.
+    /// One try: reads the Lease where that is needed, writes it at most once.
     async fn attempt(&mut self) -> Result<Tried, CallError> {
         loop {
             let now = self.clock.monotonic();
@@ -237,8 +237,8 @@ impl Elector {
         self.clock.monotonic()
     }
 
-    /// The Lease is ours, for as long as the renew deadline allows from the moment at which the write was sent: whoever
-    /// waits for it saw it change then at the earliest.
+    /// The Lease is ours for the renew deadline, counted from when the write was sent: a process that waits for the Lease
+    /// cannot have seen this change any earlier.
     fn acknowledged(&mut self, lease: Lease, sent: Instant) -> Result<Tried, CallError> {
         let now = self.clock.monotonic();
         let renew_deadline = self.candidate.timings.renew_deadline;
@@ -257,14 +257,14 @@ impl Elector {
         Ok(Tried::Written)
     }
 
-    /// The Lease as it is to be, made from the one that is known.
+    /// The Lease to be written, made from the one that was last read.
     fn known(&self, change: fn(&Candidate, &Lease, jiff::Timestamp) -> Lease) -> Lease {
         let lease = self.sight.lease().expect("it was decided to replace what was seen");
         change(&self.candidate, lease, self.clock.wall())
     }
 
-    /// Gives the Lease back, if it is ours. It may have changed since it was last seen, so a conflict is looked into
-    /// once.
+    /// Gives the Lease back, if it is ours. It may have changed since it was last seen, so after a first conflict it is
+    /// read and tried once more.
     async fn release(&mut self) {
         self.held = None;
         for _ in 0..2 {
@@ -287,7 +287,7 @@ impl Elector {
         }
     }
 
-    /// Whether it was ours.
+    /// Gives the Lease back; `false`: it was not ours.
     async fn release_once(&mut self) -> Result<bool, CallError> {
         if self.sight.lease().is_none() {
             self.look().await?;
@@ -306,14 +306,14 @@ impl Elector {
         self.held.map(|held| held + self.candidate.timings.renew_deadline)
     }
 
-    /// How much of the leadership is left; to a process that does not lead, as much as if it had just begun.
+    /// How much of the leadership is left; for a process that does not lead, as much as if it had just begun to.
     fn left(&self) -> Duration {
         let left = self.expiry().map(|expiry| expiry.saturating_duration_since(self.clock.monotonic()));
         left.unwrap_or(self.candidate.timings.renew_deadline)
     }
 
-    /// A request may take so long: half of the renew deadline, so that another one has its chance, and less than what
-    /// is left.
+    /// How long a request may take: half of the renew deadline, so that there is time for another one, and less than what
+    /// is left of the leadership.
     fn deadline(&self) -> Duration {
         (self.candidate.timings.renew_deadline / 2).min(self.left().mul_f64(0.9))
     }
@@ -323,8 +323,8 @@ impl Elector {
         self.candidate.timings.retry_period.mul_f64(1.0 + JITTER * self.randomness.fraction())
     }
 
-    /// When to try next after a try that came to nothing: after the pause, or when the Lease expires that is waited for;
-    /// a leader sooner, as its time is running out.
+    /// When to try again after a try that came to nothing: after the pause, or as soon as the awaited Lease expires; a
+    /// leader may try sooner, as its time is running out.
     fn next_try(&self, awaited: Option<&Awaited>) -> Instant {
         let now = self.clock.monotonic();
         match awaited {
@@ -335,7 +335,7 @@ impl Elector {
         }
     }
 
-    /// Tells whom this process waits for, once for each.
+    /// Logs whom this process waits for, once for each holder.
     fn name(&mut self, awaited: Awaited) {
         let same = match (&self.named, &awaited) {
             (Some(Awaited::Drained), Awaited::Drained) => true,

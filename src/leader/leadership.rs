@@ -10,11 +10,11 @@ use crate::{clock::Clock, metrics::Metrics};
 enum Standing {
     /// Somebody else leads, or nobody yet.
     Waiting,
-    /// Until that moment, unless the Lease is renewed; `None`: without end, as nobody is elected.
+    /// Leads until that moment, unless the Lease is renewed; `None`: without end, as there is no election.
     Leading(Option<Instant>),
-    /// No longer, in order.
+    /// Does not lead any more: this process ends in order.
     Ended,
-    /// No longer, against our will.
+    /// Does not lead any more: the Lease was lost.
     Lost,
 }
 
@@ -40,7 +40,7 @@ impl Leadership {
         Self { standing: watch::Sender::new(Standing::Leading(None)), clock, metrics }
     }
 
-    /// Waits until this process leads, or did.
+    /// Waits until this process leads, or can no longer come to lead.
     pub async fn begun(&self) {
         self.wait(|standing| standing != Standing::Waiting).await;
     }
@@ -50,8 +50,8 @@ impl Leadership {
         self.wait(|standing| standing == Standing::Lost).await;
     }
 
-    /// Whether this process leads at this moment. The clock decides, not what was last heard: a process that stood
-    /// still finds out here before it has found the time to look at the Lease.
+    /// Whether this process leads at this moment. The clock decides, not the last answer about the Lease: a process that
+    /// stood still learns here that its time is over, before it has read the Lease again.
     #[must_use]
     pub fn holds(&self) -> bool {
         match *self.standing.borrow() {
@@ -60,26 +60,26 @@ impl Leadership {
         }
     }
 
-    /// It leads until then.
+    /// This process leads until then.
     pub(super) fn lead_until(&self, until: Instant) {
         self.metrics.leads(true);
         self.standing.send_replace(Standing::Leading(Some(until)));
     }
 
-    /// It led, and gives the Lease back.
+    /// This process leads no longer, and is about to give the Lease back.
     pub(super) fn end(&self) {
         self.metrics.leads(false);
         self.standing.send_replace(Standing::Ended);
     }
 
-    /// It led, and the Lease is in doubt.
+    /// This process leads no longer, as the Lease is in doubt.
     pub(crate) fn lose(&self) {
         self.metrics.leads(false);
         self.standing.send_replace(Standing::Lost);
     }
 
     async fn wait(&self, so: impl Fn(Standing) -> bool) {
-        // An error means that every sender is gone, and this one is not.
+        // An error would mean that every sender is gone, and `self` holds one.
         let _ = self.standing.subscribe().wait_for(|standing| so(*standing)).await;
     }
 }

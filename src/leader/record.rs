@@ -10,13 +10,13 @@ use k8s_openapi::{
 
 use super::{LEASE_NAME, timings::LeaderTimings};
 
-/// What a released Lease promises: next to nothing, for processes that go by the duration alone.
+/// The duration in a released Lease: next to nothing, for processes that look at the duration and not at the empty holder.
 const RELEASED_SECONDS: i32 = 1;
 
 /// A process that would lead.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Who it is: unlike every other process there is or was, also of the same pod.
+    /// Unique among all processes there are or were, also those of the same pod.
     pub identity: String,
     /// Its durations.
     pub timings: LeaderTimings,
@@ -36,8 +36,8 @@ pub fn transitions(lease: &Lease) -> i32 {
 }
 
 impl Candidate {
-    /// How long a Lease is good for from the moment at which it was last seen to change: what its holder promised,
-    /// who may have other settings than we.
+    /// How long a Lease is good for from the moment at which it was last seen to change: what its holder wrote into it, as
+    /// the holder may have other settings than this process.
     #[must_use]
     pub fn term(&self, lease: &Lease) -> Duration {
         let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
@@ -92,8 +92,8 @@ impl Candidate {
         released
     }
 
-    /// Everything else stays as it was read: version and uid, by which the API server sees that nobody was faster, and
-    /// what other people put on the object.
+    /// Writes the candidate into the Lease. Everything else stays as it was read: resourceVersion and uid, by which the API
+    /// server detects a conflict, and whatever others put on the object.
     fn sign(&self, lease: &mut Lease, wall: Timestamp, acquired: Option<Timestamp>) {
         let spec: &mut LeaseSpec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(self.identity.clone());

@@ -6,9 +6,10 @@ use clap::{ArgAction, Args};
 
 use crate::api::duration::GoDuration;
 
-/// Pauses between two tries are spread by so much: two processes that started together must not go on together.
+/// Share of itself by which a pause between two tries is lengthened at most: two processes that started together must not
+/// stay in step.
 pub(super) const JITTER: f64 = 0.2;
-/// The longest pause, in pauses: `--leader-retry-period` and all of its jitter.
+/// The longest pause as a multiple of `--leader-retry-period`: with all of its jitter.
 const LONGEST_PAUSE: f64 = 1.0 + JITTER;
 /// No Lease may be longer; nobody wants to wait so long for another process.
 const LONGEST_LEASE: Duration = Duration::from_hours(1);
@@ -43,9 +44,9 @@ pub struct LeaderArgs {
 /// Durations of the election; they fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaderTimings {
-    /// The Lease has expired when it was not seen to change for so long; whole seconds.
+    /// The Lease has expired when it was not seen to change for this long; whole seconds.
     pub lease: Duration,
-    /// A leader is none any more when its last acknowledged renewal is so old.
+    /// A leader stops leading when its last acknowledged renewal is this old.
     pub renew_deadline: Duration,
     /// Pause between two tries, without its jitter.
     pub retry_period: Duration,
@@ -100,7 +101,7 @@ impl LeaderArgs {
     /// The durations, or `None` for a process that runs alone.
     ///
     /// # Errors
-    /// The first contradiction, with the flags to change; also where nobody is elected.
+    /// The first contradiction, with the flags to change; also if there is no election.
     pub fn timings(&self) -> Result<Option<LeaderTimings>, LeaderTimingsError> {
         let Self { leader_elect, leader_lease, leader_renew_deadline, leader_retry_period } = self;
         let timings = LeaderTimings {

@@ -1,6 +1,6 @@
 //! The arithmetic of slots: what fits into an account. Pure; admission and controllers ask the same functions.
 //!
-//! Sums stop at the edge of their type: a status may hold any number, and one that wrapped around would make room.
+//! Sums saturate: a status may hold any number, and a sum that wrapped around would make room.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,6 +11,7 @@ use crate::{
         BagsAccount, BagsAccountStatus,
         account::{Capability, Capacity, LimitRefusal, Slot, SlotState},
     },
+    time::later,
     timings::Timings,
 };
 
@@ -34,9 +35,9 @@ struct Parts {
 }
 
 impl Room {
-    /// The room of an account: unmanaged keys by its list where it has one, else by its spec; more, while a refusal of
-    /// Bags that taught so is believed: not after an edit of the account. It may allow fewer than `spec.limit` says, or count
-    /// what no list shows.
+    /// The room of an account. Unmanaged keys are counted by its list if it has one, else by its spec; there are more while a
+    /// refusal of Bags that showed so is believed, and the account was not edited since. Bags may allow fewer keys than
+    /// `spec.limit` says, or count keys that no list shows.
     #[must_use]
     pub fn of(account: &BagsAccount, now: Timestamp, timings: &Timings) -> Self {
         Self::with(account, account.status.as_ref(), now, timings)
@@ -131,10 +132,7 @@ pub fn believed_until(refusal: &LimitRefusal, timings: &Timings) -> Timestamp {
     let doublings = u32::try_from(refusal.count.saturating_sub(1).clamp(0, 10)).unwrap_or(10);
     let longest = Duration::from_secs(24 * 3600).max(timings.limit_recheck);
     let term = timings.limit_recheck.saturating_mul(1 << doublings).min(longest);
-    refusal
-        .at
-        .saturating_add(jiff::SignedDuration::try_from(term).unwrap_or(jiff::SignedDuration::MAX))
-        .unwrap_or(Timestamp::MAX)
+    later(refusal.at, term)
 }
 
 fn believed(refusal: &LimitRefusal, now: Timestamp, timings: &Timings) -> bool {

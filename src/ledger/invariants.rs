@@ -14,7 +14,7 @@ pub enum Waiver {
     /// Nothing.
     #[default]
     None,
-    /// A KeyRevocation's: it may revoke an owner's current key beside a live one.
+    /// The step of a KeyRevocation: it may revoke an owner's current key while another one is live.
     Emergency,
     /// Slots that were lost are put back from the keystore, into a ledger without any.
     Rebuild,
@@ -37,7 +37,7 @@ pub fn violations(before: &Ledger, after: &Ledger, terms: &Terms, waiver: Waiver
         }
     }
     match waiver {
-        // What was lost is told by the keystore, and by nothing that the ledger still knows.
+        // The slots come from the keystore: an empty ledger has nothing that they could be checked against.
         Waiver::Rebuild if before.slots.is_empty() => {}
         Waiver::Rebuild => found.push("I1: a ledger with slots was rebuilt".into()),
         Waiver::None | Waiver::Emergency => {
@@ -79,8 +79,8 @@ fn of_one_version(ledger: &Ledger, found: &mut Vec<String>) {
     }
 }
 
-/// I5: no licence is given while another one is open. Licences that both ran out look open again where the clock was set
-/// back: that is no step, and forbids none.
+/// I5: no licence is given while another one is open. Licences that ran out look open again if the clock was set back: no step
+/// opened them, so other steps stay allowed.
 fn licences(
     then: &BTreeMap<&str, &Slot>,
     now: &BTreeMap<&str, &Slot>,

@@ -7,12 +7,15 @@ mod transitions;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::capacity::Room;
-use crate::api::{
-    BagsAccountStatus,
-    account::{Failures, Owner, Slot, SlotState},
+use crate::{
+    api::{
+        BagsAccountStatus,
+        account::{Failures, Owner, Slot, SlotState},
+    },
+    time::{signed, since},
 };
 
 /// Failure reason of a slot whose key belongs to another user of Bags.
@@ -42,8 +45,9 @@ pub struct Ledger {
 )]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// (none) → Reserved: a place for an owner's first key, behind `ahead` older owners that wait for one. What an earlier try
-    /// of the same name left goes with it. `max`: so many owners of its namespace may have slots, this one included.
+    /// (none) → Reserved: a place for an owner's first key, behind `ahead` older owners that wait for one. The unused place that
+    /// an earlier try to create an ApiKey of the same name left is removed. `max`: how many owners of the namespace may have
+    /// slots, this one included.
     Reserve { owner: Owner, key_use: String, ahead: usize, max: Option<i64> },
     /// (none) → Reserved: a further place of an owner whose other slots are all Lost, Unresolved or Revoking.
     ReserveFurther { owner: Owner, key_use: String },
@@ -57,10 +61,11 @@ pub enum Change {
     Identify { attempt: String, key_id: String },
     /// Creating → Live: verified; the same write publishes it.
     Publish { attempt: String },
-    /// Live → Live: an older key is published again. Judged for this switch: refused where another one has come since.
+    /// Live → Live: an older key is published again. `switch`: the last switch when this was decided; refused if another one has
+    /// come since.
     SwitchBack { attempt: String, switch: i64 },
-    /// Live → Revoking: an earlier key, which nothing can hold since this switch; refused where another one has come since, or
-    /// where the last look at the pods is too long ago by now.
+    /// Live → Revoking: an earlier key, which no pod can hold since switch `switch`; refused if another switch has come since, or
+    /// if the last look at the pods, at `looked_at`, is too long ago.
     Retire { attempt: String, switch: i64, looked_at: Timestamp },
     /// Creating → Reserved (a further slot: → none): definitely not made.
     NotMade { attempt: String, reason: &'static str },
@@ -70,8 +75,8 @@ pub enum Change {
     Lose { attempt: String, key_id: Option<String> },
     /// Creating → Unresolved: nobody can tell whether the key exists, or whose it is.
     Doubt { attempt: String, reason: &'static str },
-    /// Lost → Revoking, Live → Revoking. `emergency` lifts the protection of the owner's current key. `looked_at`: judged by a look
-    /// at who may use it; refused where that is too long ago by now.
+    /// Lost → Revoking, Live → Revoking. `emergency` lifts the protection of the owner's current key. `looked_at`: when it was
+    /// last looked at who may use the key; refused if that is too long ago.
     Condemn { attempt: String, emergency: bool, looked_at: Option<Timestamp> },
     /// Live → Released: left to people on purpose.
     Release { attempt: String },
@@ -93,7 +98,7 @@ pub enum Refusal {
     /// The ledger belongs to no installation yet: it is a new account's, or it was lost.
     #[error("the ledger belongs to no installation of the operator yet")]
     Nobodys,
-    /// The ledger belongs to another installation: it was taken over since it was looked at.
+    /// The ledger belongs to another installation: it was taken over since it was read.
     #[error("the ledger belongs to another installation of the operator")]
     Anothers,
     /// Another creation of the account is under way.
@@ -162,9 +167,9 @@ impl Ledger {
         self.slots.iter().find(|slot| licence_open(slot, now, term))
     }
 
-    /// The ledger as an owner finds it who has no slot: without the place that an earlier try of the same name left. Two objects
-    /// of one name cannot be, so one place is enough for all who try, and the one that is there takes it back. A place that
-    /// has been used, or refused, is no such place: its owner was there.
+    /// The ledger as it is for an owner without a slot: without the place that an earlier try to create an ApiKey of the same
+    /// name left. Two ApiKeys of one name cannot exist, so one place is enough for all such tries, and the ApiKey that does exist
+    /// takes it back. A place in which a key was tried, or refused, stays: its owner did exist.
     #[must_use]
     pub fn without_earlier_try(mut self, owner: &Owner) -> Self {
         self.slots.retain(|slot| {
@@ -192,17 +197,7 @@ impl Ledger {
         let mut next = self.clone();
         match change {
             Change::Reserve { owner, key_use, ahead, max } => {
-                if self.owned_by(&owner.uid).next().is_some() {
-                    return Err(Refusal::HasPlace);
-                }
-                next = next.without_earlier_try(owner);
-                if max.is_some_and(|max| next.owners_in(&owner.namespace) >= max) {
-                    return Err(Refusal::NamespaceFull);
-                }
-                if !terms.room.fits_new(&next.slots, *ahead) {
-                    return Err(Refusal::NoRoom);
-                }
-                next.slots.push(place(owner, key_use, 1, None, terms.now));
+                next = next.reserve(owner, key_use, *ahead, *max, terms)?;
             }
             Change::ReserveFurther { owner, key_use } => next.reserve_further(owner, key_use, 0, terms)?,
             Change::ReserveNext { owner, key_use } => next.reserve_further(owner, key_use, 1, terms)?,
@@ -213,11 +208,7 @@ impl Ledger {
             Change::License { owner_uid, attempt, key_name, trigger } => {
                 next.license(owner_uid, attempt, key_name, terms)?.trigger.clone_from(trigger);
             }
-            Change::Identify { attempt, key_id } => {
-                let slot =
-                    next.slot_mut(attempt).filter(|slot| slot.key_id.is_none()).ok_or(Refusal::NotInState)?;
-                slot.key_id = Some(key_id.clone());
-            }
+            Change::Identify { attempt, key_id } => next.identify(attempt, key_id)?,
             Change::Publish { attempt } => next.publish(attempt, SlotState::Creating, terms.now)?,
             Change::SwitchBack { attempt, switch } => {
                 self.superseded(attempt, *switch)?;
@@ -233,23 +224,8 @@ impl Ledger {
                 next.enter(attempt, &[SlotState::Creating], SlotState::Revoking, terms.now)?;
                 next.fails(attempt, NEVER_ACCEPTED, terms.now)?;
             }
-            Change::Lose { attempt, key_id } => {
-                next.enter(
-                    attempt,
-                    &[SlotState::Creating, SlotState::Unresolved],
-                    SlotState::Lost,
-                    terms.now,
-                )?;
-                next.fails(attempt, VALUE_LOST, terms.now)?;
-                let slot = next.slot(attempt, &[SlotState::Lost])?;
-                // An id that is known stays (I10): a list may show the key's name under another one.
-                slot.key_id = slot.key_id.take().or_else(|| key_id.clone());
-            }
-            Change::Doubt { attempt, reason } => {
-                next.enter(attempt, &[SlotState::Creating], SlotState::Unresolved, terms.now)?;
-                let slot = next.slot(attempt, &[SlotState::Unresolved])?;
-                slot.failures = Some(failed(slot.failures.as_ref(), reason, terms.now));
-            }
+            Change::Lose { attempt, key_id } => next.lose(attempt, key_id.as_deref(), terms.now)?,
+            Change::Doubt { attempt, reason } => next.doubt(attempt, reason, terms.now)?,
             Change::Condemn { attempt, emergency, looked_at } => {
                 if let Some(looked_at) = looked_at {
                     look_holds(*looked_at, terms.now)?;
@@ -295,20 +271,18 @@ pub fn current<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> Option<&'a Slot
     slots.into_iter().filter(|slot| slot.state == SlotState::Live).max_by_key(|slot| slot.published)
 }
 
-/// What was judged by a look holds for a while. Whoever stood still since then knows nothing of a pod that came meanwhile.
+/// Refuses what was decided by a look that is too old: a process that stalled since does not know of a pod that came meanwhile.
 fn look_holds(looked_at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
-    let age = Duration::try_from(now.duration_since(looked_at)).unwrap_or(Duration::ZERO);
-    if age < LOOK_HOLDS { Ok(()) } else { Err(Refusal::NotInState) }
+    if since(now, looked_at) < LOOK_HOLDS { Ok(()) } else { Err(Refusal::NotInState) }
 }
 
 /// Whether a slot holds an open licence (I5).
 #[must_use]
 pub fn licence_open(slot: &Slot, now: Timestamp, term: Duration) -> bool {
-    slot.state == SlotState::Creating
-        && now.duration_since(slot.since) < SignedDuration::try_from(term).unwrap_or(SignedDuration::MAX)
+    slot.state == SlotState::Creating && now.duration_since(slot.since) < signed(term)
 }
 
-/// Whether a slot is a place, as it was kept: nothing was ever tried in it.
+/// Whether a slot is a kept place in which no key was ever tried.
 fn is_fresh(slot: &Slot) -> bool {
     *slot == place(&slot.owner, &slot.key_use, 1, None, slot.since)
 }

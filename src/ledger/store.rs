@@ -3,8 +3,8 @@
 //! Writes of this process to one account queue behind each other and start from the last acknowledged version:
 //! the conflict check of the API server is the live read. After a conflict the whole decision is made again.
 //!
-//! In a ledger of a newer version only what is told of it is written, and by itself: of a status that is written as a whole
-//! all would be lost that this version cannot read.
+//! If a newer version of the operator holds the ledger, only the conditions and the observed generation are written, by a patch:
+//! if the status were written as a whole, all that this version cannot read would be lost.
 
 use std::{
     collections::HashMap,
@@ -108,8 +108,8 @@ impl Draft<'_> {
     /// Applies a change to the slots.
     ///
     /// # Errors
-    /// When the ledger does not allow it; also where it is nobody's, as its slots may be lost: whoever decided before that happened
-    /// would keep them from being put back; and where another installation has taken it over since.
+    /// When the ledger does not allow it; when it is nobody's, as its slots may have been lost: a change that was decided before
+    /// the loss would keep them from being put back; and when another installation has taken it over since.
     pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
         self.is_ours()?;
         let next = Ledger::of(Some(&self.status)).apply(change, &self.terms())?;
@@ -121,8 +121,9 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Takes a licence back whose write was not answered. Where it is not there it may still be under way: its attempt is noted as one that
-    /// has left. The licence is of the version that this replaces, and conflicts from now on.
+    /// Takes back a licence whose write was not answered. If the licence is not in the ledger, that write may still be under way:
+    /// then its attempt is noted as departed. This write replaces the version that the licence's write starts from, so that one
+    /// conflicts from now on.
     ///
     /// # Errors
     /// When the ledger does not allow it: it is not this installation's, or the attempt was judged otherwise.
@@ -236,7 +237,7 @@ impl LedgerStore {
         self.get(name).await
     }
 
-    /// Reads an account live; whoever reads it next has this version, or a newer one.
+    /// Reads an account live; the next read through this store returns this version, or a newer one.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -256,8 +257,8 @@ impl LedgerStore {
         self.update(name, |draft| changes.iter().try_for_each(|change| draft.apply(change))).await
     }
 
-    /// Writes what `decide` makes of this version, or of a newer one that this process has written since. Tries once:
-    /// whoever decides on more than the ledger reads all of it again after [`StoreError::Contended`].
+    /// Writes what `decide` makes of this version, or of a newer one that this process has written since. Tries once: a caller
+    /// whose decision depends on more than the ledger has to read all of that again after [`StoreError::Contended`].
     ///
     /// # Errors
     /// See [`StoreError`]. After `Timeout` and `Kube`, and where this future is dropped, the write may have been applied.
@@ -272,7 +273,7 @@ impl LedgerStore {
         let account = match &*last {
             Known::Acknowledged(ours) => newer(ours, live),
             Known::Nothing => live,
-            // It may have been read before the write in doubt was applied.
+            // `live` may have been read before the write in doubt was applied.
             Known::Doubtful => self.get(name).await?,
         };
         self.attempt(&account, &mut last, &mut decide).await?.ok_or(StoreError::Contended)
@@ -299,8 +300,8 @@ impl LedgerStore {
         Err(StoreError::Contended)
     }
 
-    /// One write from this version; `None`: it lost a conflict. What became of a write that was not answered, or that
-    /// nobody waited for, is not known: whoever comes next starts from a live read.
+    /// One write from this version; `None`: it met a conflict. If a write was not answered, or its future was dropped, its
+    /// outcome is not known: the next access starts from a live read.
     async fn attempt(
         &self,
         account: &Arc<BagsAccount>,
@@ -398,7 +399,8 @@ impl LedgerStore {
     }
 }
 
-/// The next version of an account whose ledger a newer version holds: with other words, and nothing else.
+/// The next version of an account whose ledger a newer version of the operator holds: only conditions and observed generation may
+/// differ.
 fn told(
     account: &BagsAccount,
     before: &BagsAccountStatus,
@@ -428,8 +430,8 @@ fn version_with(
     })
 }
 
-/// The newer one of the last acknowledged version and the one that the watch saw. An account that was made anew under
-/// the same name is the watch's to tell.
+/// The newer one of the last acknowledged version and the one that the watch saw. If the account was created anew under the same
+/// name, the one that the watch saw counts.
 fn newer(ours: &Arc<BagsAccount>, seen: Arc<BagsAccount>) -> Arc<BagsAccount> {
     if ours.metadata.uid == seen.metadata.uid && version(&**ours) >= version(&*seen) {
         ours.clone()
@@ -438,7 +440,7 @@ fn newer(ours: &Arc<BagsAccount>, seen: Arc<BagsAccount>) -> Arc<BagsAccount> {
     }
 }
 
-/// What the API server will give back, so that a comparison with it holds.
+/// Cuts a time to the precision that the API server gives back, so that the two compare as equal.
 fn to_microseconds(time: jiff::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }

@@ -67,7 +67,7 @@ pub enum ReviewOutcome {
     Denied(&'static str),
     /// Not about a new ApiKey: admitted unseen.
     NotJudged,
-    /// Not to be read.
+    /// The request could not be read.
     Unreadable,
     /// Not looked at, as too many came at once.
     Overloaded,

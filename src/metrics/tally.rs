@@ -1,4 +1,4 @@
-//! Objects counted by something that changes.
+//! Counts objects by a label that changes.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use super::Kind;
 
 /// Objects counted under the one label that each has now.
 pub(super) struct Tally<L> {
-    /// To register.
+    /// The gauges, for the registry.
     pub(super) counts: Family<L, Gauge>,
     labels: Arc<Mutex<HashMap<(Kind, String), L>>>,
 }

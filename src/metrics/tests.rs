@@ -43,8 +43,8 @@ fn reconciles_and_failures_are_counted_by_closed_labels() {
     let metrics = Metrics::new();
     metrics.reconciled(Kind::ApiKey, ReconcileOutcome::Waiting, Duration::from_millis(20));
     metrics.failed(Kind::BagsAccount, FailureClass::RateLimited(Timestamp::UNIX_EPOCH), "RateLimited");
-    metrics.request(Operation::List, Outcome::Done, Duration::from_secs(1));
-    metrics.request(Operation::List, Outcome::Failed(Reason::BudgetSpent), Duration::ZERO);
+    metrics.request(Operation::List, Outcome::Done, Some(Duration::from_secs(1)));
+    metrics.request(Operation::List, Outcome::Failed(Reason::BudgetSpent), None);
     metrics.key(KeyStep::Made);
     metrics.save_retried();
     let page = metrics.encode();

@@ -1,7 +1,7 @@
-//! The watches that fill the caches, and tell the controllers of what they show.
+//! The watches that fill the caches and report changes to the controllers.
 //!
-//! They go on when the controllers have ended: admission answers by the same caches for as long as it is called, and what they lack by
-//! then, an ApiKey that was let in by another process above all, would count as not there.
+//! They go on after the controllers have ended: admission answers from the same caches for as long as it is called, and an
+//! object that is missing in them, above all an ApiKey that another replica admitted meanwhile, would count as nonexistent.
 
 use std::future::{Future, pending, ready};
 
@@ -32,11 +32,11 @@ use crate::{
     env::kind_of_watch,
 };
 
-/// What changed, for a controller. Failures of a watch are none of it: a controller holds back for a while after one, also
-/// what others wake, and the watch has done so itself.
+/// Changed objects, for a controller. Failures of the watch are left out: after one, a controller would back off from all
+/// that triggers it, woken objects included, although the watch has backed off by itself.
 pub(super) type Changes<K> = UnboundedReceiver<K>;
 
-/// What the controllers are told of.
+/// What triggers the controllers.
 pub(super) struct Told {
     pub(super) keys: (Changes<ApiKey>, Store<ApiKey>),
     pub(super) accounts: (Changes<BagsAccount>, Store<BagsAccount>),
@@ -45,7 +45,7 @@ pub(super) struct Told {
     pub(super) wake: Wake,
 }
 
-/// What fills all caches for as long as it is polled, and what it tells the controllers.
+/// A future that fills all caches for as long as it is polled, and what it reports to the controllers.
 pub(super) fn caches(
     client: Client,
     watches: Watches,
@@ -94,7 +94,7 @@ pub(super) fn caches(
     (filling, Told { keys, accounts, woken_keys, woken_accounts, wake })
 }
 
-/// Fills the caches for as long as anything is answered by them: until the process is over, and nobody is served any more.
+/// Fills the caches for as long as anything is answered from them: until the process is `over` and `serving` has ended.
 pub(super) async fn kept(
     filling: impl Future<Output = ()>,
     serving: impl Future<Output = ()>,
@@ -114,7 +114,7 @@ pub(super) async fn kept(
     }
 }
 
-/// Events that fill a cache, and are told of after the cache has them.
+/// The events of a watch, each put into the cache first and given to `tell` afterwards.
 fn reflected<K, S, F>(
     events: S,
     writer: Writer<K>,
@@ -141,7 +141,7 @@ where
     })
 }
 
-/// Tells a controller of changes, and goes on where nobody listens any more: the cache is filled on the way.
+/// Passes changes to a controller. Goes on when the controller has ended, as polling the changes is what fills the cache.
 async fn tell<K>(changes: impl Stream<Item = Result<K, watcher::Error>>, to: UnboundedSender<K>) {
     changes
         .for_each(|change| {
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(changed.next().await.unwrap().name_any(), "first");
         drop(changed);
         assert_eq!(shows("second"), 2);
-        // Admission has ended before the process, or the other way round.
+        // The process is over, but admission still serves.
         over.cancel();
         assert_eq!(shows("third"), 3);
         stop.cancel();

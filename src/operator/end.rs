@@ -2,12 +2,12 @@
 //!
 //! 1. `stop`: nothing new begins, by SIGTERM or because the Lease is in doubt.
 //! 2. Reconciles under way get some time to come to their end; none at all where the Lease is lost.
-//! 3. Saves come to theirs, however long that takes. The Lease is kept meanwhile, and `/livez` answers: a kubelet that
-//!    got no answer would kill the process, and a key with it.
+//! 3. Saves come to their end, however long that takes. Meanwhile the Lease is renewed, unless it is lost, and `/livez`
+//!    answers: otherwise the kubelet would kill the process, and a key's value would be lost with it.
 //! 4. `over`: the Lease is released, the admin server stops.
 //!
-//! Admission needs no Lease, and goes on beside all of that: for ten seconds from `stop` on at least, and until `over`. So do the
-//! watches that fill the caches.
+//! Admission needs no Lease and goes on beside all of this: until `over`, and for at least ten seconds after `stop`. So do
+//! the watches that fill the caches.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use tracing::warn;
 
 use crate::{admin::Readiness, leader::Leadership, saves::Saves};
 
-/// Reconciles get so long. With what the release of the Lease may take, and a moment for the process itself, all but admission
-/// stays within three seconds.
+/// How long reconciles under way get. Together with the release of the Lease and a moment for the process itself,
+/// everything but admission and saves ends within three seconds.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What the end of a process is made of.
+/// What takes part in the end of a process.
 pub(super) struct End<'a> {
     pub(super) saves: &'a Saves,
     pub(super) readiness: &'a Readiness,
@@ -49,7 +49,7 @@ impl End<'_> {
                     }
                 }
             }
-            // Here what still runs of them is dropped: before the Lease is released, and at once where it is lost.
+            // Reconciles that still run are dropped here: before the Lease is released, and at once if it is lost.
         }
         stop.cancel();
         readiness.shut_down();
@@ -128,7 +128,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_waited_for_where_nothing_runs() {
-        // Often enough that either of the two that are there at the same time is found first.
+        // The controllers' end and the stop are ready at the same time: repeated so that `select!`, which picks at random,
+        // takes each of them first.
         for _ in 0..50 {
             let stage = stage();
             stage.stop.cancel();

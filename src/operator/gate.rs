@@ -1,7 +1,7 @@
 //! What lets a reconcile begin: full caches, and the Lease.
 //!
-//! The controllers of a process that waits for the Lease run as well, so that its caches are filled and kept so; their
-//! reconciles wait here. (A controller goes on reading its watch while it has as many reconciles as it may.)
+//! The controllers of a process that waits for the Lease run as well, and take in what the watches report; their reconciles
+//! wait here. (A controller goes on taking in changes while as many reconciles run as it allows.)
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::synced::Synced;
 use crate::{context::Context, leader::Leadership};
 
-/// When a reconcile is tried again that found the Lease in doubt: by then it is renewed, or the process ends.
+/// When to try a reconcile again that found the Lease in doubt: by then the Lease is renewed, or the process ends.
 const LATER: Duration = Duration::from_secs(5);
 
 /// What both controllers share.

@@ -1,5 +1,5 @@
-//! What the operator is put together from, apart from sockets, signals and the controllers that drive it. Tests that
-//! drive the reconcilers by themselves put together the same.
+//! The parts of the operator, apart from sockets, signals and the controllers. Tests that call the reconcilers directly are
+//! built from the same parts.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::{
     workload::{Marks, OwnerCache, PodLists},
 };
 
-/// The caches, and the ends that fill them.
+/// The caches, and the writers that fill them.
 pub struct Watches {
     /// ApiKeys of all namespaces.
     pub keys: (Store<ApiKey>, Writer<ApiKey>),
@@ -93,7 +93,7 @@ pub fn context(
     }
 }
 
-/// What of an ApiKey must have changed for it to be looked at: not its status, which the operator itself writes.
+/// Which changes of an ApiKey trigger its reconcile: not those of its status, which the operator itself writes.
 #[must_use]
 pub fn key_triggers() -> impl Predicate<ApiKey> + 'static {
     predicates::generation.combine(predicates::finalizers).combine(predicates::annotations)

@@ -1,7 +1,7 @@
-//! Tells when every cache is filled: before that, what is missing may only not have been seen yet.
+//! Tells when every cache is filled: before that, an object that is missing in a cache may exist all the same.
 //!
-//! kube's `Store::wait_until_ready` is no help for more than one waiter: it keeps one waker, the last one's, and the
-//! others sleep on. A controller waits on its own store, so nobody else may.
+//! kube's `Store::wait_until_ready` serves one waiter only: it keeps the waker of the last one, and the others are never
+//! woken. A controller waits on its own store already, so nobody else may.
 
 use tokio::sync::watch;
 
@@ -34,9 +34,9 @@ impl Synced {
         });
     }
 
-    /// Waits until every watch has.
+    /// Waits until every watch has filled its cache.
     pub(super) async fn wait(&self) {
-        // An error means that every sender is gone, and this one is not.
+        // An error would mean that every sender is gone, and `self` holds one.
         let _ = self.kinds.subscribe().wait_for(|kinds| kinds.len() == WATCHES).await;
     }
 }

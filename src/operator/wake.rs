@@ -41,27 +41,30 @@ pub struct Wake {
     listed_secrets: Arc<Listed<Secret>>,
 }
 
-/// What of an account concerns its ApiKeys, also those whose key is live.
+/// The part of an account whose change wakes all of its ApiKeys, also those whose key is live.
 #[derive(Clone, PartialEq, Eq)]
 struct Concern {
-    /// Of its spec.
+    /// Changes with the spec.
     generation: Option<i64>,
-    /// Whose its ledger is: nobody's after a loss, before it is put together.
+    /// Which installation the ledger belongs to: none after the status was lost, until the ledger is rebuilt.
     installation: Option<Installation>,
-    /// A newer version has written what this one cannot read.
+    /// Whether a newer version of the operator has written states that this one does not know.
     unreadable: bool,
 }
 
-/// What a cache held before a new list began. Of what went while nobody watched only its absence tells; and what came or changed
-/// meanwhile is told of page by page, before the cache shows any of it: who looks then finds nothing, or what was there before.
-/// Nothing is held for longer than the list takes, and until then the cache holds it as well: Secrets are among it.
+/// The objects that a cache held before a new list began. An object that was deleted while the watch was down shows only by
+/// its absence from the list. One that was made or changed meanwhile is reported page by page, before the cache shows any
+/// of the list: a reconcile that is woken then finds nothing, or the old version. So both kinds are found at the list's
+/// end.
+///
+/// Secrets are among these objects. They are held only while the list runs, and for that long the cache holds them as well.
 struct Listed<K>(Mutex<Vec<Arc<K>>>);
 
-/// What a new list came to.
+/// How a new list differs from what the cache held before.
 struct News<K> {
-    /// What it no longer shows.
+    /// Objects that are not in the list.
     gone: Vec<Arc<K>>,
-    /// What was not there before, or as another version.
+    /// Objects that were not there before, or in another version.
     fresh: Vec<Arc<K>>,
 }
 
@@ -75,7 +78,8 @@ impl<K> Listed<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
 {
-    /// What a new list came to, at its end; the cache has seen the event already.
+    /// At the end of a new list, how it differs; nothing for any other event. The cache must have taken in the event
+    /// already.
     fn news(&self, cache: &Store<K>, event: &Event<K>) -> News<K> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut gone, mut fresh) = (Vec::new(), Vec::new());
@@ -124,7 +128,8 @@ impl Wake {
         )
     }
 
-    /// An ApiKey that goes, or rests, makes room: for its use, its Secret's name, its slot, those who wait behind it.
+    /// An ApiKey that is deleted wakes its account and those that want its use or its Secret's name. One that is deleted or
+    /// suspended also wakes those that wait for a slot behind it.
     pub fn by_key(&self, event: &Event<ApiKey>) {
         let News { gone, fresh } = self.listed_keys.news(&self.keys, event);
         let mut told = HashSet::new();
@@ -164,8 +169,9 @@ impl Wake {
         self.behind(gone, told);
     }
 
-    /// Whoever has no slot leaves none whose end would wake those who wait behind it. `told` are the accounts where they have been
-    /// woken by the same list already: a thousand who rest in one would wake a thousand each.
+    /// Wakes the ApiKeys without a slot when one of them stops waiting. (If `leaving` has a slot, the end of that slot
+    /// changes the account, and that wakes them.) `told` holds the accounts whose waiting ApiKeys the same list has woken
+    /// already: otherwise a thousand suspended ApiKeys of one account would each wake a thousand others.
     fn behind(&self, leaving: &ApiKey, told: &mut HashSet<String>) {
         let name = &leaving.spec.account_ref.name;
         if told.contains(name) {
@@ -182,15 +188,15 @@ impl Wake {
         }
     }
 
-    /// An account's change concerns the ApiKeys that wait for something of it; those whose key is live and stays so
-    /// are left in peace, or each write of the ledger would cost a request for each of them.
+    /// A change of an account wakes the ApiKeys that wait for something from it. Those whose key is live and stays so are
+    /// left alone: otherwise each write of the ledger would cost a request for each of them.
     pub fn by_account(&self, event: &Event<BagsAccount>) {
         let News { gone, fresh } = self.listed_accounts.news(&self.accounts, event);
         gone.iter().for_each(|gone| self.account_gone(gone));
         fresh.iter().for_each(|fresh| self.account(&fresh.name_any()));
         match event {
             Event::Apply(account) => self.account_shown(account),
-            // Not page by page: who is woken looks at the cache.
+            // Not page by page: ApiKeys that are woken read the cache, which shows the list at its end only.
             Event::InitDone => self.accounts.state().iter().for_each(|account| self.account_shown(account)),
             Event::Delete(account) => self.account_gone(account),
             Event::Init | Event::InitApply(_) => {}
@@ -208,7 +214,7 @@ impl Wake {
     fn account_gone(&self, gone: &BagsAccount) {
         let name = gone.name_any();
         if self.accounts.get(&ObjectRef::from_obj(gone)).is_some() {
-            // Another one took its place while nobody watched, and shows itself already.
+            // While the watch was down another account took its name, and the cache shows that one already.
             self.context.memory.forget(&name);
         } else {
             self.concerns.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
@@ -217,8 +223,8 @@ impl Wake {
         self.keys_of(gone, |_, _| true);
     }
 
-    /// A keystore Secret with a value concerns its ApiKey; one that goes, its account; any other one concerns the accounts
-    /// whose credentials it holds.
+    /// A keystore Secret with a value wakes its ApiKey; one that is deleted, or whose attempt has left the ledger, wakes
+    /// its account; any other Secret wakes the accounts whose credentials it holds.
     pub fn by_secret(&self, event: &Event<Secret>) {
         let News { gone, fresh } = self.listed_secrets.news(&self.secrets, event);
         gone.iter().for_each(|gone| self.secret(gone, true));
@@ -232,13 +238,15 @@ impl Wake {
 
     fn secret(&self, secret: &Secret, gone: bool) {
         if let Some((namespace, name)) = Entry::owner(secret) {
-            // One without a value was made or removed by a preparation, which goes on by itself: to wake it for that
-            // would begin it anew, at once and without end where something keeps it from succeeding.
+            // A keystore Secret without a value was made or removed by the preparation of an attempt, which goes on by
+            // itself: waking the ApiKey would begin the preparation anew, at once, and endlessly if something keeps it from
+            // succeeding.
             if secret.data.is_some() {
                 let _ = self.to_keys.unbounded_send(ObjectRef::new(name).within(namespace));
             }
-            // A value that has nowhere to go any more is the account's to clear away.
-            if let (true, Some(account)) = (gone, secret.labels().get(mark::ACCOUNT)) {
+            // Clearing away a keystore Secret that belongs to no key any more is the account's task.
+            let account = secret.labels().get(mark::ACCOUNT);
+            for account in account.into_iter().filter(|account| gone || self.has_left(account, secret)) {
                 self.account(account);
             }
             return;
@@ -250,13 +258,21 @@ impl Wake {
             let token = credentials.agent_token.as_ref().is_some_and(|token| token.secret_name == name);
             if wallet || token {
                 self.account(&account.name_any());
-                // A rotation may wait for a list.
+                // A rotation may wait for a list of the account's keys, which needs the credentials.
                 self.keys_of(&account, |key, ledger| unsettled(key, ledger) || is_rotating(key, ledger));
             }
         }
     }
 
-    /// Something that every account shows has changed.
+    /// Whether a keystore Secret belongs to an attempt that has left the account's ledger.
+    fn has_left(&self, account: &str, secret: &Secret) -> bool {
+        let Some(attempt) = secret.labels().get(mark::ATTEMPT) else { return false };
+        let account = self.accounts.get(&ObjectRef::new(account));
+        let status = account.as_ref().and_then(|account| account.status.as_ref());
+        status.is_some_and(|status| status.departed.contains(attempt))
+    }
+
+    /// Wakes every account, as something has changed that all of them show.
     pub fn every_account(&self) {
         self.accounts.state().iter().for_each(|account| self.account(&account.name_any()));
     }
@@ -281,7 +297,7 @@ impl Wake {
     }
 
     fn key(&self, key: &ApiKey) {
-        // The other end goes only when the controllers end.
+        // This fails only when the controllers have ended.
         let _ = self.to_keys.unbounded_send(ObjectRef::from_obj(key));
     }
 

@@ -42,11 +42,11 @@ pub enum CredentialsError {
 
 impl Sandbox {
     /// Makes a user and writes its credentials: straight into the settings' directory, or into one below it. Files of
-    /// an earlier run are replaced. The new user's id. Blocks.
+    /// an earlier run are replaced. Returns the new user's id. Blocks.
     ///
     /// # Errors
     /// When the settings have no directory, the name is unfit or taken, or the files cannot be written; in the last
-    /// case the user is there all the same, and nobody can prove to be it.
+    /// case the user exists all the same, but nobody has its credentials.
     pub fn add_user_on_disk(
         &self,
         below: Option<&str>,

@@ -244,8 +244,8 @@ impl Faults {
             .ok_or_else(|| FaultError::UnknownRoute { route: name.to_owned(), known: self.routes.join(" ") })
     }
 
-    /// The fault that this request meets, its number first. One request meets one fault at most; every fault that
-    /// could be meant counts it among those that it lets pass.
+    /// The fault that this request meets, its number first. One request meets one fault at most. Each earlier fault that fits
+    /// and has requests left to let pass counts it as one of them; the faults after the one that is met do not see it.
     pub(super) fn meet(&mut self, method: &Method, route: Option<&str>) -> Option<(u64, Action)> {
         for fault in &mut self.faults {
             let meant = fault.rule.route == "*" || Some(fault.rule.route.as_str()) == route;

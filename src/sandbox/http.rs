@@ -30,8 +30,8 @@ use super::{Call, Sandbox, Settings};
 /// Where the public API lies.
 const API: &str = "/api/v1";
 
-/// The connection was broken without an answer: on an answer of [`Sandbox::router`] an extension, of
-/// [`Sandbox::service`] an error.
+/// The connection was broken without an answer. [`Sandbox::router`] shows it as an extension of the answer,
+/// [`Sandbox::service`] as an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("connection closed before an answer came")]
 pub struct CutConnection;
@@ -76,8 +76,8 @@ pub(super) fn router(sandbox: &Sandbox) -> Router {
         .with_state(sandbox.clone())
 }
 
-/// Breaks the connection where the answer says so. In this process there is none to break, and the answer keeps
-/// its mark.
+/// Breaks the connection where the answer says so. A caller in this process has no connection, and gets the answer
+/// with its mark.
 async fn breaking(
     peer: Option<axum::Extension<ConnectInfo<Peer>>>,
     request: Request,
@@ -201,7 +201,7 @@ fn canned_answer(
     }
 }
 
-/// The answer that means that there is none.
+/// The answer that stands for a broken connection.
 fn cut_connection() -> Response {
     let mut answer = StatusCode::INTERNAL_SERVER_ERROR.into_response();
     answer.extensions_mut().insert(CutConnection);

@@ -64,7 +64,7 @@ pub struct RequestPage {
 }
 
 impl Journal {
-    /// Notes a request that came in; its number.
+    /// Notes a request that came in, and returns its number.
     pub(super) fn open(
         &mut self,
         time: Timestamp,

@@ -22,7 +22,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// Whether a list that shows the world of `then` has this key in it.
+    /// Whether a list that shows the state of `then` has this key in it.
     pub(super) fn listed_at(&self, then: Timestamp) -> bool {
         self.created <= then && self.revoked.is_none_or(|revoked| revoked > then)
     }
@@ -43,7 +43,7 @@ impl Uses {
         self.hidden.back().copied().or(self.visible)
     }
 
-    /// Notes a use; whoever looks sees those up to `visible_until`.
+    /// Notes a use; lists show the uses up to `visible_until`.
     pub(super) fn note(&mut self, now: Timestamp, visible_until: Timestamp) {
         match self.hidden.back_mut() {
             Some(last) if last.as_second() == now.as_second() => *last = now,

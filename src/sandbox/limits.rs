@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::times;
+use crate::time::later;
 
 /// The length of every window.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -24,7 +24,7 @@ pub struct RateStatus {
 impl RateStatus {
     /// A window that nothing was taken from.
     pub(super) fn untouched(limit: u32, now: Timestamp) -> Self {
-        Self { limit, remaining: limit, reset: whole_seconds_up(times::later(now, HOUR)) }
+        Self { limit, remaining: limit, reset: whole_seconds_up(later(now, HOUR)) }
     }
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Window {
 impl Window {
     /// How much room there is, before anything is taken.
     pub(super) fn room(&mut self, limit: u32, now: Timestamp) -> RateStatus {
-        while self.taken.front().is_some_and(|oldest| times::later(*oldest, HOUR) <= now) {
+        while self.taken.front().is_some_and(|oldest| later(*oldest, HOUR) <= now) {
             self.taken.pop_front();
         }
         let taken = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
@@ -45,7 +45,7 @@ impl Window {
         RateStatus {
             limit,
             remaining: limit.saturating_sub(taken),
-            reset: whole_seconds_up(times::later(oldest, HOUR)),
+            reset: whole_seconds_up(later(oldest, HOUR)),
         }
     }
 

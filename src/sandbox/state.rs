@@ -18,13 +18,13 @@ use super::journal::{Journal, RequestPage};
 use super::keys::{Key, KeyState, KeyView, MadeKey, VALUE_PREFIX};
 use super::limits::{RateStatus, Window};
 use super::users::{NewUser, User, UserOptions, UserStatus, UserView, Wallet};
-use super::{Call, Settings, random, times};
-use crate::clock::Randomness;
+use super::{Call, Settings, random};
+use crate::{clock::Randomness, time::later};
 
 pub(super) use token_way::{KeyRecord, Profile};
 pub(super) use wallet_way::{Challenge, Signed};
 
-/// Above this many windows of addresses, those that matter no more are forgotten.
+/// Above this many rate-limit windows, idle ones are forgotten.
 const MANY_WINDOWS: usize = 10_000;
 
 /// Why the service refuses a request; the text is the service's own where it is known.
@@ -166,14 +166,14 @@ impl State {
 
     /// The sandbox's time when the wall clock says `wall`.
     pub(super) fn time(&self, wall: Timestamp) -> Timestamp {
-        times::later(wall, self.advanced)
+        later(wall, self.advanced)
     }
 
     pub(super) fn advance(&mut self, by: Duration) {
         self.advanced = self.advanced.saturating_add(by);
     }
 
-    /// How far the sandbox's time is before the wall clock.
+    /// How far the sandbox's time is ahead of the wall clock.
     pub(super) fn advanced(&self) -> Duration {
         self.advanced
     }
@@ -193,7 +193,7 @@ impl State {
         (self.journal.open(now, method.clone(), self.faults.known_route(route), fault), action)
     }
 
-    /// A request was answered; `None` where the connection was cut instead. What the answer's headers say.
+    /// A request was answered; `None` where the connection was cut instead. Returns what the answer's headers say.
     pub(super) fn finish(
         &mut self,
         number: u64,
@@ -219,7 +219,7 @@ impl State {
         NewUser { id, credentials }
     }
 
-    /// Whether no user of this sandbox has its credentials there yet; from now on, one has.
+    /// Takes a directory for a user's credentials; false: it is taken by another user of this sandbox.
     pub(super) fn claim_directory(&mut self, directory: &Path) -> bool {
         self.directories.insert(directory.to_owned())
     }
@@ -392,7 +392,7 @@ fn check_name(name: &str) -> Result<(), Refused> {
     if (1..=255).contains(&name.chars().count()) { Ok(()) } else { Err(Refused::Name) }
 }
 
-/// Keeps the windows of addresses from growing without end.
+/// Keeps the rate-limit windows from growing without end.
 fn forget_idle<K: Eq + std::hash::Hash>(windows: &mut HashMap<K, Window>, now: Timestamp) {
     if windows.len() > MANY_WINDOWS {
         windows.retain(|_, window| !window.is_idle(now));

@@ -1,23 +1,11 @@
 //! Times as the service writes them: RFC 3339 in UTC with milliseconds.
 
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serializer;
 
 /// `2026-11-23T18:06:15.123Z`.
 pub(super) fn text(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
-}
-
-/// A time later by `by`, or the last one that exists.
-pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by).ok().and_then(|by| time.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
-}
-
-/// A time earlier by `by`, or the first one that exists.
-pub(super) fn earlier(time: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by).ok().and_then(|by| time.checked_sub(by).ok()).unwrap_or(Timestamp::MIN)
 }
 
 /// For `serialize_with`.
@@ -66,11 +54,5 @@ mod tests {
         let fine: Timestamp = "2026-11-23T18:06:15.123987Z".parse().unwrap();
         assert_eq!(text(whole), "2026-11-23T18:06:15.000Z");
         assert_eq!(text(fine), "2026-11-23T18:06:15.123Z");
-    }
-
-    #[test]
-    fn arithmetic_stops_at_the_ends_of_time() {
-        assert_eq!(later(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MAX);
-        assert_eq!(earlier(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MIN);
     }
 }

@@ -11,7 +11,7 @@ use totp_rs::Totp;
 
 use super::limits::Window;
 use super::{random, times};
-use crate::clock::Randomness;
+use crate::{clock::Randomness, time::later};
 
 /// How long an agent token is good for.
 const TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -28,7 +28,7 @@ pub struct UserOptions {
     pub totp_single_use: bool,
     /// What the agent token can do.
     pub capabilities: Capabilities,
-    /// How old the world is that the list shows.
+    /// How old the state is that the list shows.
     #[serde(rename = "listLagMs", with = "times::milliseconds")]
     pub list_lag: Duration,
     /// How long a use stays out of the list's `lastUsedAt`.
@@ -112,11 +112,11 @@ pub struct UserView {
 pub struct NewUser {
     /// The user's UUID.
     pub id: String,
-    /// What the user proves to be with.
+    /// What the user identifies itself with.
     pub credentials: Credentials,
 }
 
-/// What a user proves to be with. Has no `Debug`.
+/// What a user identifies itself with. Has no `Debug`.
 #[derive(Clone)]
 pub struct Credentials {
     wallet_json: String,
@@ -181,7 +181,7 @@ impl User {
             }
             Wallet::Known(address) => (address, String::new()),
         };
-        let token_expires = times::later(now, TOKEN_LIFE);
+        let token_expires = later(now, TOKEN_LIFE);
         let token = token(randomness, &id, now, token_expires);
         let secret = totp_rs::Secret::new_stack(random::bytes(randomness));
         let totp_secret = options.totp.then(|| secret.to_base32());
@@ -210,7 +210,7 @@ impl User {
 
     /// Puts another agent token in the place of the one that there is.
     pub(super) fn renew_token(&mut self, randomness: &Randomness, now: Timestamp) {
-        self.token_expires = times::later(now, TOKEN_LIFE);
+        self.token_expires = later(now, TOKEN_LIFE);
         self.token = token(randomness, &self.id, now, self.token_expires);
     }
 
@@ -222,7 +222,7 @@ impl User {
         }
     }
 
-    /// Whether a one-time password is right now, and, where it counts, was not taken before.
+    /// Whether a one-time password is valid now and, with `totp_single_use`, of a later step than the last one taken.
     pub(super) fn takes_code(&mut self, code: &str, now: Timestamp) -> bool {
         let seconds = u64::try_from(now.as_second()).unwrap_or(0);
         let Some(step) = self.totp.check(code, seconds) else { return false };

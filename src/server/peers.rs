@@ -1,7 +1,8 @@
-//! Who is connected, and who has to go where one more comes.
+//! The open connections, and which of them is closed to make room for a new one.
 //!
-//! A server that is full and lets newcomers wait can be shut by whoever opens connections and says nothing. Here a newcomer
-//! is always let in: of the address that holds the most connections, the one goes that has been silent for longest.
+//! A full server that lets new clients wait can be blocked by anybody who opens connections and stays silent. Here a new
+//! connection is always accepted. It displaces one of the address that holds the most connections: the one that has been
+//! silent for longest.
 
 use std::{
     cmp::Reverse,
@@ -29,7 +30,8 @@ struct Peer {
     task: AbortHandle,
 }
 
-/// The last sign of life of one connection, as its place among those of all: who was silent for longer is all that is asked.
+/// The last sign of life of one connection, as a number in a sequence that all connections share: only which of two is
+/// older matters.
 pub(super) struct Sign {
     signs: Arc<AtomicU64>,
     last: AtomicU64,
@@ -45,7 +47,7 @@ impl Sign {
         self.give();
     }
 
-    /// Its answer is there.
+    /// The request has been answered.
     pub(super) fn answer(&self) {
         self.answering.store(false, Ordering::Relaxed);
         self.give();
@@ -62,7 +64,7 @@ impl Sign {
 }
 
 impl Peers {
-    /// What a new connection gives its signs of life by. The first one is that it came.
+    /// Records the signs of life of a new connection, of which connecting is the first.
     pub(super) fn sign(&self) -> Arc<Sign> {
         let sign = Sign {
             signs: self.signs.clone(),
@@ -84,7 +86,7 @@ impl Peers {
         self.open.remove(&task);
     }
 
-    /// Ends as many connections as stand in the way of one more, of `most`.
+    /// Closes connections until one more fits within `most`.
     pub(super) fn make_way(&mut self, newcomer: IpAddr, most: usize) {
         while self.open.len() >= most.max(1)
             && let Some(last) = self.last_among(newcomer).and_then(|id| self.open.remove(&id))
@@ -94,8 +96,8 @@ impl Peers {
         }
     }
 
-    /// Whose address holds the most connections, the newcomer's own among them; who is not being answered; who has been
-    /// silent for longest.
+    /// The connection to close: one of the address that holds the most, the new connection included; of these, one that
+    /// waits for no answer if there is one; of these, the one that has been silent for longest.
     fn last_among(&self, newcomer: IpAddr) -> Option<Id> {
         let mut held = HashMap::from([(newcomer, 1_usize)]);
         for peer in self.open.values() {
@@ -123,10 +125,11 @@ mod tests {
         IsAnswered,
     }
 
-    /// In words, who is connected, where one more comes from, and which one goes.
+    /// The case in words, who is connected, the address of a new connection, and the index of the one that is closed for
+    /// it.
     type Case = (&'static str, &'static [(u8, Did)], u8, usize);
 
-    /// Which of these goes, in the order of their coming, where one more comes from `newcomer`.
+    /// The index of the connection that is closed for a new one from `newcomer`; `peers` are in the order of their arrival.
     fn goes(peers: &[(u8, Did)], newcomer: u8) -> usize {
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
         let (mut tasks, mut crowd, mut ids) = (JoinSet::new(), Peers::default(), Vec::new());

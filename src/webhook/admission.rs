@@ -1,11 +1,12 @@
-//! Admission of a new ApiKey: judge → keep its place in the ledger. Whoever loses a race is judged again from scratch, on
-//! what the winner left.
+//! Admission of a new ApiKey: judge → keep its place in the ledger. An ApiKey that loses a race is judged again from
+//! scratch, on the ledger as the winner left it.
 //!
-//! What this process knows of the account is enough to keep a place, as the write conflicts where that is out of date. Anything
-//! else, a refusal above all, is said of a live read only; so is what a creation would come to, as no write tells.
+//! The newest account that this process knows is enough to keep a place: if it is out of date, the write conflicts. Any
+//! other answer, above all a refusal, is based on a live read, unless a place was kept for the ApiKey just before; so is
+//! the answer to a dry run, which writes nothing that could conflict.
 //!
-//! Nothing but this process' answer depends on it: the controllers ask the same functions before any request to Bags, so
-//! what comes past this webhook waits there.
+//! Only the answer to the API server depends on it: the controllers ask the same functions before any request to Bags, so
+//! an ApiKey that bypassed this webhook waits there.
 
 use std::{
     collections::BTreeMap,
@@ -38,21 +39,22 @@ use crate::{
     ledger::{Ledger, Refusal, StoreError},
 };
 
-/// Half of the time that the API server waits (`timeoutSeconds: 5`): what is left is for its way here and back.
+/// Half of the time that the API server waits (`timeoutSeconds: 5`): the rest is for the way here and back, the body, and
+/// the wait for a turn.
 const DEADLINE: Duration = Duration::from_millis(2500);
 /// After a lost race: a random moment up to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
-/// An answer to a person.
+/// The answer to a person: warnings with the admission, or a denial.
 pub(super) type Answer = Result<Vec<String>, Denial>;
 
 /// What a verdict is made of.
 #[derive(Default)]
 struct Seen {
     account: Option<Arc<BagsAccount>>,
-    /// Of the namespace, where the account asks for them.
+    /// Labels of the namespace, if the account selects namespaces by label.
     labels: BTreeMap<String, String>,
-    /// Owners of keys of the same use, where the cache lacks them.
+    /// Owners of keys of the same use that the cache lacks.
     holders: Others,
 }
 
@@ -80,7 +82,7 @@ impl Admission {
     /// # Errors
     /// Why it is refused, for the person.
     pub(super) async fn decide(&self, mut key: ApiKey, dry_run: bool) -> Answer {
-        // Who has no age is the youngest: everybody who waits was there before.
+        // An ApiKey without a creation time counts as the youngest: all that wait were there before it.
         key.metadata.creation_timestamp.get_or_insert_with(|| {
             k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.context.env.clock.wall())
         });
@@ -93,12 +95,12 @@ impl Admission {
         }
     }
 
-    /// The monotonic clock, for whoever measures.
+    /// The monotonic clock, to measure how long a review takes.
     pub(super) fn now(&self) -> tokio::time::Instant {
         self.context.env.clock.monotonic()
     }
 
-    /// Until there is a verdict that stands; `lost`: whether somebody else was faster.
+    /// Judges until a verdict stands. Sets `lost` once another writer was faster.
     async fn rounds(&self, key: &ApiKey, dry_run: bool, lost: &AtomicBool) -> Answer {
         if self.name_is_taken(key).await {
             return Ok(vec![name_taken(key)]);
@@ -127,8 +129,9 @@ impl Admission {
         }
     }
 
-    /// Whether the API server is going to refuse it by itself: a place would be kept for nobody. Said of a live read only, which
-    /// is asked where the cache shows another one. One that is being deleted may be gone by then.
+    /// Whether the API server is going to refuse the ApiKey because its name is taken: a place would be kept for nobody. If
+    /// the cache shows another ApiKey of that name, a live read has to confirm it. One that is being deleted does not
+    /// count, as it may be gone by then.
     async fn name_is_taken(&self, key: &ApiKey) -> bool {
         let other = |found: &ApiKey| {
             found.metadata.uid != key.metadata.uid && found.metadata.deletion_timestamp.is_none()
@@ -138,11 +141,12 @@ impl Admission {
         }
         let namespace = key.namespace().unwrap_or_default();
         let keys: Api<ApiKey> = Api::namespaced(self.context.env.kube.clone(), &namespace);
-        // What cannot be read is judged as if nothing were known: a place that nobody takes is given back.
+        // If the read fails, the name counts as free: a place that nobody takes is given back.
         matches!(call(keys.get_opt(&key.name_any())).await, Ok(Some(found)) if other(&found))
     }
 
-    /// Whether a place was kept for it so lately that nobody can have given it back, as where an answer was lost.
+    /// Whether a place was kept for this ApiKey so recently that it cannot have been given back yet, as when our answer was
+    /// lost and the API server asks again.
     fn kept_lately(&self, key: &ApiKey, account: &BagsAccount) -> bool {
         let now = self.context.env.clock.wall();
         let term = self.context.settings.timings.reserved_reap_after / 2;
@@ -153,7 +157,7 @@ impl Admission {
         own.any(|slot| slot.state == SlotState::Reserved && young(slot))
     }
 
-    /// The account, live where it is not `known`, and what else is to be read for its verdict.
+    /// Reads what a verdict is made of; the account too, live, if it is not `known`.
     async fn observe(&self, key: &ApiKey, known: Option<Arc<BagsAccount>>) -> Result<Seen, Arc<CallError>> {
         let account = match known {
             Some(account) => Some(account),
@@ -177,8 +181,8 @@ impl Admission {
         judge(&Case { key, account, claim: claim.as_ref(), installation })
     }
 
-    /// Its claim on an account, which may be a newer version than the one that was seen: who holds the use in that one, and was
-    /// not looked for, counts as alive.
+    /// The ApiKey's claim on an account, which may be newer than the one in `seen`: an owner who holds the use only in the
+    /// newer version was not looked for, and counts as alive.
     fn claim(&self, key: &ApiKey, account: &BagsAccount, seen: &Seen) -> Claim {
         let ledger = Ledger::of(account.status.as_ref());
         let mut others = seen.holders.clone();
@@ -209,11 +213,11 @@ impl Admission {
     }
 }
 
-/// Whether the ApiKey is to be judged again: somebody else was faster.
+/// `Ok`: somebody else was faster, and the ApiKey is to be judged again. `Err`: the answer.
 fn lost_race(error: StoreError) -> Result<(), Denial> {
     match error {
         StoreError::Refused(_) | StoreError::Contended | StoreError::NoAccount(_) => Ok(()),
-        // Which slots break it is not the asking tenant's to know.
+        // The tenant who asks is not to learn which slots violate it.
         StoreError::Violation(_) => {
             error!(%error, "A place could not be kept");
             let message = "a slot could not be kept: the account's ledger is not in order; apply the ApiKey again in a moment, \
@@ -227,8 +231,8 @@ fn lost_race(error: StoreError) -> Result<(), Denial> {
     }
 }
 
-/// What is said where the API server did not write the ledger. A policy's words, or the schema's, may quote all of it, and other
-/// tenants' objects with it: they are for the log.
+/// The denial when the API server did not write the ledger. The message of a policy, or of the schema validation, may quote
+/// the whole ledger and with it other tenants' objects: it goes to the log only.
 fn not_written(error: StoreError) -> Denial {
     let lasting = error.is_rejection();
     let why = match error {
@@ -246,7 +250,7 @@ fn not_written(error: StoreError) -> Denial {
     }
 }
 
-/// For whoever is made all the same, as the other one went meanwhile.
+/// The warning for an ApiKey that is created all the same, because the other one was deleted meanwhile.
 fn name_taken(key: &ApiKey) -> String {
     let (name, namespace) = (key.name_any(), key.namespace().unwrap_or_default());
     format!(

@@ -1,5 +1,5 @@
-//! The bodies of reviews, while they arrive: however many come, fast or slow, together they hold no more than a bound, and
-//! whoever sends a short one waits for nobody.
+//! The bodies of reviews, while they arrive: however many come, fast or slow, together they hold a bounded amount of
+//! memory, and a short body never waits for others.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use tokio::{
     time::timeout,
 };
 
-/// A review may be so long: an ApiKey, whose annotations and field managers are bounded by the API server.
+/// The longest review, in bytes: it carries an ApiKey, whose annotations and managedFields are bounded by the API server.
 const LONGEST: usize = 1024 * 1024;
-/// So much of any body is taken in: what people write is shorter. As there is one body to a connection, all of them together
-/// are bounded as well.
+/// This much of any body is taken in without a share of the room; what people write is shorter. As each connection carries
+/// one body at a time, the number of connections bounds the total.
 const SHORT: usize = 16 * 1024;
-/// What is longer shares so much.
+/// The room, in bytes: what the parts of all bodies beyond [`SHORT`] share.
 const ROOM: usize = 32 * 1024 * 1024;
-/// A body may take so long to arrive: the API server sends it at once.
+/// How long a body may take to arrive: the API server sends it at once.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// Takes bodies in.
@@ -25,7 +25,7 @@ pub(super) struct Bodies {
     room: Semaphore,
 }
 
-/// A body that has arrived. What it holds of the room comes free with it.
+/// A body that has arrived. Its share of the room is freed when it is dropped.
 #[derive(Default)]
 pub(super) struct Arrived<'a> {
     pub(super) bytes: Vec<u8>,
@@ -56,7 +56,7 @@ impl Bodies {
         timeout(DEADLINE, self.collect(body)).await.unwrap_or(Err(Missing::TooLate))
     }
 
-    /// Copied piece by piece: pieces of a byte each would take forty times their length if they were kept.
+    /// Copies each piece into one buffer: one-byte pieces, kept as they are, would take forty times their length.
     async fn collect(&self, mut body: Body) -> Result<Arrived<'_>, Missing> {
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let mut arrived = Arrived::default();

@@ -1,12 +1,13 @@
 //! Certificates of the webhook: an authority of the operator's own, in one Secret, and leaves that each replica signs for
 //! itself and keeps in memory. Pure but for randomness.
 //!
-//! An authority is replaced in three steps, with a pause after each, so that at every moment whoever calls trusts
-//! whoever answers: its successor is trusted beside it; then the successor signs; then it is trusted no more.
+//! An authority is replaced in three steps, with a pause after each, so that at every moment the API server trusts every
+//! replica that answers: its successor is trusted beside it; then the successor signs; then the old authority is trusted no
+//! more.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::ResourceExt;
 use rcgen::{
@@ -20,17 +21,19 @@ use rustls::{
 };
 use x509_parser::pem::Pem;
 
+use crate::time::{later, until};
+
 /// Common name of every authority of ours.
 const COMMON_NAME: &str = "bags-operator webhook authority";
-/// Certificates are valid from the beginning of this year on, long before any of ours was made: clocks differ, and one that is hours
-/// ahead for a while must not sign what nobody takes before the time that it told.
+/// Certificates are valid from the beginning of this year on, long before any of ours was made: clocks differ, and a
+/// replica whose clock is hours ahead for a while must not sign a certificate that nobody accepts for hours.
 const VALID_FROM: i32 = 2020;
 
 /// Fields of the Secret.
 const CURRENT: (&str, &str) = ("ca.crt", "ca.key");
 const NEXT: (&str, &str) = ("next.crt", "next.key");
 const PREVIOUS: &str = "previous.crt";
-/// When the last step was taken.
+/// Its annotation: when the last step was taken.
 const STEPPED: &str = "keys.bags.fm/stepped";
 
 /// Why a certificate could not be made.
@@ -54,7 +57,7 @@ pub(super) struct Authority {
     key: String,
 }
 
-/// The key stays unsaid.
+/// Without the key.
 impl fmt::Debug for Authority {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Authority")
@@ -123,14 +126,14 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let life = life.min(between(now, self.ends()));
+        let life = life.min(until(now, self.ends()));
         validity(&mut params, now, life);
         let certificate = params.signed_by(&key, &issuer)?;
         let private =
             PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).map_err(CertificateError::Pem)?;
         let signing = any_supported_type(&private).map_err(CertificateError::Use)?;
         let certified = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signing));
-        Ok(Leaf { certified, issuer: self.certificate.clone(), made: now, ends: after(now, life) })
+        Ok(Leaf { certified, issuer: self.certificate.clone(), made: now, ends: later(now, life) })
     }
 
     /// From when to when it is valid; `None`: its certificate cannot be read.
@@ -145,8 +148,8 @@ impl Authority {
         self.validity().map_or(Timestamp::MIN, |(_, ends)| ends)
     }
 
-    /// Whether it can sign: certificate and key are readable and belong together, and the certificate is an authority's. The
-    /// library signs with any key for any certificate, and nobody would trust what comes of it.
+    /// Whether it can sign: certificate and key are readable and belong together, and the certificate is an authority's.
+    /// The library would sign also with a key that does not match the certificate, and nobody would trust the leaf.
     fn signs(&self) -> bool {
         let Ok(key) = KeyPair::from_pem(&self.key) else { return false };
         self.validity().is_some()
@@ -154,7 +157,7 @@ impl Authority {
             && Issuer::from_ca_cert_pem(&self.certificate, key).is_ok()
     }
 
-    /// Whether its certificate is an authority's with this key; `None`: it cannot be read.
+    /// Whether its certificate is an authority's, and for this key; `None`: it cannot be read.
     fn certifies(&self, public_key: &[u8]) -> Option<bool> {
         let pem = Pem::iter_from_buffer(self.certificate.as_bytes()).next()?.ok()?;
         let certificate = pem.parse_x509().ok()?;
@@ -167,14 +170,14 @@ impl Authorities {
         Ok(Self { current: Authority::new(now, lives.authority)?, next: None, previous: None, stepped: now })
     }
 
-    /// The first ones that this process knows, beside those of ours that are trusted already: others may hold leaves of theirs, and
-    /// know how to put them back.
+    /// New authorities, of a process that knows none yet. Authorities of ours that `bundle` trusts already stay trusted
+    /// beside the new one: other replicas may serve leaves that those signed, and are able to put them back.
     pub(super) fn beside(bundle: &[u8], now: Timestamp, lives: &Lives) -> Result<Self, CertificateError> {
         let previous = std::str::from_utf8(bundle).ok().filter(|bundle| is_ours(bundle.as_bytes()));
         Ok(Self { previous: previous.map(str::to_owned), ..Self::new(now, lives)? })
     }
 
-    /// Those in a Secret; `None`: none that could sign.
+    /// The authorities in a Secret; `None`: it holds none that can sign.
     pub(super) fn of(secret: &Secret) -> Option<Self> {
         let text = |field: &str| {
             let bytes = &secret.data.as_ref()?.get(field)?.0;
@@ -188,7 +191,8 @@ impl Authorities {
             current: authority(CURRENT)?,
             next: authority(NEXT),
             previous: text(PREVIOUS),
-            // Without its annotation nobody knows when: as with one of a time to come, it settles anew.
+            // Without its annotation the time of the last step is unknown: like a step in the future, it has to settle
+            // anew.
             stepped: secret
                 .annotations()
                 .get(STEPPED)
@@ -229,26 +233,28 @@ impl Authorities {
             .collect()
     }
 
-    /// Whether whoever holds a leaf of the one that signs here is trusted where those others are.
+    /// Whether a leaf of the authority that signs is trusted by whoever trusts this bundle.
     pub(super) fn is_trusted_by(&self, bundle: &str) -> bool {
         bundle.contains(&self.current.certificate)
     }
 
-    /// Whether they are those others a step before or after, as far as one can tell who may have missed one.
+    /// Whether these authorities are the others, or a step of a replacement before or after them, as far as a process can
+    /// tell that may have missed a step.
     pub(super) fn is_step_of(&self, others: &Self) -> bool {
         let has = |of: &Self, one: &Authority| of.current == *one || of.next.as_ref() == Some(one);
         has(others, &self.current) || has(self, &others.current)
     }
 
-    /// Until when whoever holds a leaf of the one that signs can be trusted at all.
+    /// When the authority that signs ends: its leaves are trusted until then at most.
     pub(super) fn ends(&self) -> Timestamp {
         self.current.ends()
     }
 
-    /// They again, after somebody put others into their place that nobody trusts yet: a replica that had never seen them, or a restore.
-    /// Those that are newer succeed them, in three steps like any; older ones were replaced for a reason.
+    /// These authorities again, after a replica that had never seen them, or a restore, put others into their place that
+    /// nobody trusts yet. If the others are newer, they become the successor, in three steps like any; older ones are
+    /// dropped, as they were replaced for a reason.
     pub(super) fn put_back(&self, others: &Self, now: Timestamp, lives: &Lives) -> Self {
-        let lasts = others.current.ends() > after(now, lives.settle.saturating_mul(3));
+        let lasts = others.current.ends() > later(now, lives.settle.saturating_mul(3));
         let next = match others.stepped > self.stepped && lasts {
             true => Some(others.current.clone()),
             false => self.next.clone(),
@@ -256,8 +262,8 @@ impl Authorities {
         Self { next, stepped: now, ..self.clone() }
     }
 
-    /// What is next. `trusted` is for how long this bundle has been known to the API server; a step that takes trust in
-    /// the last one for granted waits for it.
+    /// The next step. `trusted` is for how long the API server has known the present bundle; a step that relies on this
+    /// trust waits until it has settled.
     pub(super) fn step(
         &self,
         now: Timestamp,
@@ -266,11 +272,12 @@ impl Authorities {
     ) -> Result<Step, CertificateError> {
         let ends = self.current.ends();
         if ends <= now {
-            // Nobody trusts it any more: whatever is new is better at once.
+            // The authority has ended, and nobody trusts it any more: a new one is better at once, without the steps
+            // between.
             return Ok(Step::Write(Self::new(now, lives)?));
         }
-        // A step of a time to come was taken while the clock was ahead: it is not waited for until that time.
-        let settled = if self.stepped > now { trusted } else { between(self.stepped, now).min(trusted) };
+        // A step in the future was taken while the clock was ahead: its time is not waited for, and only `trusted` counts.
+        let settled = if self.stepped > now { trusted } else { until(self.stepped, now).min(trusted) };
         let unsettled = lives.settle.saturating_sub(settled);
         if let Some(next) = &self.next {
             if !unsettled.is_zero() {
@@ -285,15 +292,16 @@ impl Authorities {
             }
             return Ok(Step::Write(Self { previous: None, stepped: now, ..self.clone() }));
         }
-        let due = between(now, ends).saturating_sub(lives.authority / 3);
+        let due = until(now, ends).saturating_sub(lives.authority / 3);
         if !due.is_zero() {
             return Ok(Step::Wait(due));
         }
         Ok(Step::Write(self.succeeded(now, lives)?))
     }
 
-    /// The first step of their replacement: a successor is trusted beside them. So do they also come back after their Secret was
-    /// lost: whoever holds a leaf of theirs stays trusted, and whoever wanted to be rid of them is.
+    /// The first step of a replacement: a successor is trusted beside the authority that signs. This is also how
+    /// authorities are written again after their Secret was lost: replicas with leaves of theirs stay trusted, and somebody
+    /// who deleted the Secret to be rid of an authority gets it replaced.
     pub(super) fn succeeded(&self, now: Timestamp, lives: &Lives) -> Result<Self, CertificateError> {
         let next = match &self.next {
             Some(next) => next.clone(),
@@ -304,13 +312,13 @@ impl Authorities {
 }
 
 impl Leaf {
-    /// After how long it is to be replaced; zero: now. A third of its life is left then. One of a time to come was made while the
-    /// clock was ahead: nothing is known of how much of its life is left.
+    /// After how long the leaf is to be replaced, with a third of its life left; zero: now. A leaf made in the future was
+    /// made while the clock was ahead, so nobody knows how much of its life is left: it is replaced now.
     pub(super) fn due(&self, authority: &Authority, now: Timestamp) -> Duration {
         if self.issuer != authority.certificate || now < self.made {
             return Duration::ZERO;
         }
-        between(now, self.ends).saturating_sub(between(self.made, self.ends) / 3)
+        until(now, self.ends).saturating_sub(until(self.made, self.ends) / 3)
     }
 
     /// When it ends.
@@ -329,22 +337,12 @@ pub(super) fn is_ours(bundle: &[u8]) -> bool {
     Pem::iter_from_buffer(bundle).filter_map(Result::ok).any(|pem| ours(pem).unwrap_or(false))
 }
 
-/// Valid from long before now, and until a life from now.
+/// Makes a certificate valid from [`VALID_FROM`] until `life` from now.
 fn validity(params: &mut CertificateParams, now: Timestamp, life: Duration) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let time = |time: Timestamp| epoch + Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0));
     params.not_before = rcgen::date_time_ymd(VALID_FROM, 1, 1);
-    params.not_after = time(after(now, life));
-}
-
-fn after(time: Timestamp, wait: Duration) -> Timestamp {
-    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
-    time.saturating_add(wait).unwrap_or(Timestamp::MAX)
-}
-
-/// From one time to a later one; zero otherwise.
-fn between(from: Timestamp, to: Timestamp) -> Duration {
-    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+    params.not_after = time(later(now, life));
 }
 
 #[cfg(test)]

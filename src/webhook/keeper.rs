@@ -1,7 +1,7 @@
 //! Keeps the webhook trusted: the authorities in their Secret, this replica's leaf, the `caBundle` of the configuration.
 //!
-//! Every replica does the same; what two do at once meets as a conflict of versions, and is looked at again. A turn ends
-//! with what is next, and is taken earlier where somebody touches the Secret or the configuration.
+//! Every replica does the same; when two write at once, one of them gets a conflict and looks again. A turn ends with how
+//! long to wait for the next one, which begins earlier if somebody touches the Secret or the configuration.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -42,12 +42,12 @@ use crate::{
 pub const CERTIFICATE: &str = "the webhook's certificate, and a configuration that trusts it";
 /// The Secret of the authorities.
 const SECRET: &str = "bags-operator-webhook-ca";
-/// After a failure.
+/// The wait after a failure.
 const RETRY: Duration = Duration::from_secs(2);
-/// All is looked at this often at least, as a watch may be cut for long, and twice within a settling time: whoever hears of nothing
-/// must have taken a step before the next one is taken.
+/// The longest wait between two turns, as a watch may be down for long. Half a settling time is the longest wait as well: a
+/// replica that hears of nothing must have followed a step before the next one is taken.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
-/// However short a settling time is, the API server is not asked without a pause.
+/// However short a settling time is, it makes no turn follow the last one sooner than this.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a turn failed.
@@ -61,7 +61,7 @@ enum TurnError {
     Certificate(#[from] CertificateError),
 }
 
-/// The certificate of the moment. Clones share it.
+/// The certificate that is served at the moment. Clones share it.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Serving(Arc<RwLock<Option<Arc<CertifiedKey>>>>);
 
@@ -100,11 +100,11 @@ pub(super) struct Keeper {
 #[derive(Default)]
 struct Memory {
     leaf: Option<Leaf>,
-    /// As the Secret last held them: leaves of theirs are served, whether or not it still does.
+    /// The authorities that the Secret last held: a leaf of theirs is served, whether or not the Secret still holds them.
     known: Option<Authorities>,
-    /// The bundle that the configuration has had without a break, as which of its generations, and since when.
+    /// The bundle that the configuration has had without a break, in which generation of the configuration, and since when.
     trusted: Option<(String, Option<i64>, Instant)>,
-    /// When the Secret was written.
+    /// When the Secret was last written.
     secret: Pace,
     configuration: Dealings,
 }
@@ -117,8 +117,9 @@ enum Go {
 }
 
 impl Keeper {
-    /// Until the token is cancelled; also in the middle of a turn, as an API server that does not answer would hold the end of the
-    /// process up. What was written by then is read again by whoever comes next.
+    /// Takes turns until the token is cancelled. That ends a turn in the middle, as an API server that does not answer
+    /// would otherwise delay the end of the process; another replica, or the next process, reads again what was written by
+    /// then.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut memory = Memory::default();
         let mut touched = Box::pin(self.touched());
@@ -153,7 +154,8 @@ impl Keeper {
     /// One look at everything; after how long the next one is due.
     async fn turn(&self, memory: &mut Memory) -> Result<Duration, TurnError> {
         let now = self.clock.wall();
-        // Before the Secret, and judged after it: a leaf is served whether or not there is an answer.
+        // Read before the Secret, but a failure of this read is looked at only afterwards: a leaf is served whether or not
+        // there is an answer.
         let seen = self.seen().await;
         let (secret, authorities) = match self.authorities(memory, &seen).await? {
             Ok(found) => found,
@@ -179,8 +181,8 @@ impl Keeper {
         }
     }
 
-    /// The authorities, read live; else after how long they are to be read again: they were just made, by us or by another
-    /// replica, or are to be made.
+    /// The authorities, read live; or else after how long they are to be read again, because they were just written, by
+    /// this replica or another one, or have to be.
     async fn authorities(
         &self,
         memory: &mut Memory,
@@ -238,9 +240,9 @@ impl Keeper {
         }
     }
 
-    /// Whether authorities that were found are in the place of those that are known and trusted, and not a step of theirs, as where a
-    /// replica that had never seen them found no Secret. Leaves of theirs are trusted by nobody yet, unless whoever calls has been told
-    /// for long enough.
+    /// Whether the authorities that were `found` have displaced the `known` and trusted ones without being a step of their
+    /// replacement, as when a replica that had never seen the known ones found no Secret. Leaves of the found ones are
+    /// trusted by nobody yet, unless the configuration has held a bundle with them for a settling time.
     fn displaced(
         &self,
         known: &Authorities,
@@ -258,8 +260,9 @@ impl Keeper {
             && !settled
     }
 
-    /// Writes authorities over the version that was read; whoever was faster is read next. After how long all is to be looked
-    /// at again: where something takes away from the Secret what belongs there, it is not written without a pause.
+    /// Writes authorities over the version of the Secret that was read; after a conflict, the faster writer's version is
+    /// read next. Returns after how long the next turn is due: if something keeps removing the authorities from the Secret,
+    /// they are not written again without a pause.
     async fn write(
         &self,
         mut secret: Secret,
@@ -295,7 +298,7 @@ impl Keeper {
         Some(Configuration::new(self.client.clone(), name, &self.hosts))
     }
 
-    /// It, as it is now; `None`: somebody else keeps it.
+    /// The configuration as it is now; `None`: somebody else keeps it.
     async fn seen(&self) -> Result<Option<Seen>, TurnError> {
         match self.kept() {
             Some(configuration) => configuration.read().await.map(Some).map_err(TurnError::Configuration),
@@ -326,7 +329,7 @@ impl Keeper {
         self.registration.send_if_modified(|last| {
             let changed = *last != registration;
             if changed {
-                // Where there is no account yet, nothing else says so.
+                // The log says so as well: there may be no account yet whose condition would.
                 if let Some((false, reason, told)) = registration.told() {
                     warn!(reason, "{told}");
                 }
@@ -349,7 +352,7 @@ impl Keeper {
     }
 }
 
-/// The bundle by which the webhook is called; `None`: that is not known.
+/// The bundle that the API server trusts when it calls the webhook; `None`: it is not known.
 fn bundle_of(seen: &Result<Option<Seen>, TurnError>) -> Option<&str> {
     let Ok(Some(Ok(configuration))) = seen else { return None };
     let webhook = configuration.webhooks.iter().flatten().next()?;

@@ -1,5 +1,6 @@
-//! Live reads that many reviews share: whoever comes while one is under way waits for the next, which then serves all of
-//! them. So each review sees an object as it was after the review arrived, and a crowd costs two reads, not a crowd of them.
+//! Live reads that many reviews share: a review that arrives while a read is under way waits for the next read, which then
+//! serves all that wait. So each review sees an object as it was after the review arrived, and a crowd of reviews costs two
+//! reads.
 
 use std::{
     collections::HashMap,
@@ -23,16 +24,16 @@ pub(super) struct SharedReads<K> {
     last: Mutex<HashMap<String, Place<K>>>,
 }
 
-/// Where those meet who want the same object: one reads, the others wait.
+/// Shared by all callers that want the same object: one reads, the others wait for its lock.
 type Place<K> = Arc<tokio::sync::Mutex<Option<Last<K>>>>;
 
 struct Last<K> {
-    /// Whoever had arrived by then is served by it.
+    /// How many callers had arrived when the read began: it serves these, and no later ones.
     began: u64,
     read: Read<K>,
 }
 
-/// Names that are remembered; a request may name any.
+/// How many names are remembered; a request may name any.
 const NAMES: usize = 256;
 
 impl<K> SharedReads<K>
@@ -43,7 +44,7 @@ where
         Self { api, arrivals: AtomicU64::new(0), last: Mutex::default() }
     }
 
-    /// The object as a read shows it that began after this call.
+    /// The object, as shown by a read that began after this call.
     pub(super) async fn get(&self, name: &str) -> Read<K> {
         let arrived = self.arrivals.fetch_add(1, Ordering::SeqCst);
         let place = self.place(name);
@@ -73,28 +74,26 @@ mod tests {
     use std::{pin::pin, sync::atomic::AtomicUsize};
 
     use futures::future::join_all;
-    use http::{Request, Response};
-    use kube::{Client, client::Body};
+    use serde_json::json;
 
     use super::*;
-    use crate::api::BagsAccount;
+    use crate::{
+        api::BagsAccount,
+        fixtures::{bags_account, slow_server},
+    };
 
-    /// Answers each read after as many turns as it is told, with the number of reads so far.
+    /// Answers each read a turn of the runtime later; its resourceVersion is the number of reads so far.
     fn reads(count: &Arc<AtomicUsize>) -> SharedReads<BagsAccount> {
         let count = count.clone();
-        let service = tower::service_fn(move |_: Request<Body>| {
+        let client = slow_server(move |_| {
             let number = count.fetch_add(1, Ordering::SeqCst) + 1;
             async move {
                 tokio::task::yield_now().await;
-                let account = serde_json::json!({
-                    "apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount",
-                    "metadata": {"name": "main", "resourceVersion": number.to_string()}, "spec": {"credentials": {}},
-                });
-                let body = Body::from(serde_json::to_vec(&account).unwrap());
-                Ok::<_, std::convert::Infallible>(Response::builder().body(body).unwrap())
+                let version = json!({"metadata": {"resourceVersion": number.to_string()}});
+                (200, json!(bags_account(&version)))
             }
         });
-        SharedReads::new(Api::all(Client::new(service, "default")))
+        SharedReads::new(Api::all(client))
     }
 
     fn version(read: &Read<BagsAccount>) -> String {
@@ -126,7 +125,7 @@ mod tests {
         let reads = reads(&count);
         {
             let mut dropped = pin!(reads.get("main"));
-            // The client hands requests to a task of its own: until it is on its way.
+            // The client hands requests to a task of its own: wait until this one is on its way.
             while count.load(Ordering::SeqCst) == 0 {
                 assert!(futures::poll!(dropped.as_mut()).is_pending());
                 tokio::task::yield_now().await;

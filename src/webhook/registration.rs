@@ -1,4 +1,4 @@
-//! The ValidatingWebhookConfiguration: made by the installer, who renders no `caBundle`; that is kept here.
+//! The ValidatingWebhookConfiguration: the installer makes it, without a `caBundle`; that is written and maintained here.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,11 +19,13 @@ use crate::{
     env::{CallError, call},
 };
 
-/// What GitOps tools may be told to leave alone.
+/// The field manager of our writes, whose fields GitOps tools may be told to leave alone.
 const FIELD_MANAGER: &str = "bags-operator";
-/// Between two writes of one object: whoever writes against us is not answered as fast as the API server can.
+/// Pause between two writes of one object: if somebody keeps undoing our writes, we do not answer as fast as the API server
+/// allows.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Bundles of ours that somebody replaced within [`MEMORY`] and nobody speaks of: an installation, a restore.
+/// How many times our bundle may be overwritten, and be put back, within [`MEMORY`] before it is reported: an installation
+/// or a restore does so.
 const FEW: usize = 3;
 /// Such a replacement is remembered for so long.
 const MEMORY: Duration = Duration::from_hours(1);
@@ -31,29 +33,31 @@ const MEMORY: Duration = Duration::from_hours(1);
 const PAST: &str =
     "as long as that is so, one that does not fit is not refused at once, it waits without a key";
 
-/// Whether new ApiKeys are put before this installation's webhook.
+/// Whether the API server sends new ApiKeys to this installation's webhook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Registration {
     /// Not looked at yet.
     #[default]
     Unknown,
-    /// There is no webhook, or nobody said which configuration is its.
+    /// There is no webhook, or it was not configured which configuration belongs to it.
     Unwatched,
-    /// The configuration puts every new ApiKey before the webhook, and trusts our certificates.
+    /// The configuration sends every new ApiKey to the webhook, and trusts our certificates.
     Registered,
     /// There is no configuration of this name, or it names no webhook.
     Missing(String),
-    /// The configuration of this name could not be read, or trusts somebody else and could not be corrected; in words.
+    /// The configuration of this name could not be read, or trusts somebody else and could not be corrected; the second
+    /// text says why.
     Wrong(String, String),
-    /// The configuration of this name trusts our certificates, and does not put every new ApiKey before the webhook: it lets some
-    /// past, or calls where nobody answers; in words.
+    /// The configuration of this name trusts our certificates, but does not send every new ApiKey to the webhook: it lets
+    /// some past, or calls where nobody answers. The second text says which.
     Incomplete(String, String),
-    /// The configuration of this name trusts our certificates again and again: somebody, who is named, keeps writing others.
+    /// The configuration of this name trusts our certificates at the moment, but somebody keeps writing another `caBundle`;
+    /// the second text names them.
     Contended(String, String),
 }
 
 impl Registration {
-    /// Whether whoever calls by the configuration trusts our certificates, as far as we know.
+    /// Whether the API server trusts our certificates when it calls by the configuration, as far as we know.
     pub(super) fn trusts(&self) -> bool {
         matches!(self, Self::Registered | Self::Unwatched | Self::Incomplete(..) | Self::Contended(..))
     }
@@ -124,17 +128,17 @@ impl Pace {
 #[derive(Default)]
 pub(super) struct Dealings {
     pace: Pace,
-    /// The bundle with which the configuration was last seen or left, and as which of its generations: who takes it away, or
-    /// puts it back, makes another one.
+    /// The bundle of ours that the configuration had when it was last seen or written, and its generation then: removing
+    /// the bundle, or putting it back, makes a new generation.
     held: Option<(String, Option<i64>)>,
-    /// When somebody else's bundle, or ours from before, was replaced.
+    /// When we replaced what somebody else had put in the place of our bundle, be it an older one of ours.
     replaced: VecDeque<Instant>,
-    /// Who had written the last one.
+    /// Who had written what was replaced last.
     by: String,
 }
 
 impl Dealings {
-    /// The generation of the configuration as which it has our bundle.
+    /// The generation in which the configuration last had our bundle.
     pub(super) fn generation(&self) -> Option<i64> {
         self.held.as_ref().and_then(|(_, generation)| *generation)
     }
@@ -160,13 +164,13 @@ impl Dealings {
 /// What came of a look at the configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// It is like this, also by what was written.
+    /// The configuration is in this state, after a write if one was needed.
     Settled(Registration),
-    /// It is to be written, after so long.
+    /// The configuration has to be written, but only after this pause.
     Paused(Duration),
 }
 
-/// A configuration, or what is to be said where there is none to be seen.
+/// The configuration, or what to report if it is missing or may not be read.
 pub(super) type Seen = Result<ValidatingWebhookConfiguration, Registration>;
 
 /// The configuration of one installation.
@@ -182,8 +186,8 @@ impl<'a> Configuration<'a> {
         Self { api: Api::all(client), name: name.to_owned(), hosts }
     }
 
-    /// The configuration as it is. To be read before the bundle that it is to have: its version then proves that the bundle is
-    /// the newer one of the two, however long this process stands still before it writes.
+    /// The configuration as it is. To be read before the Secret with the bundle to write: a write with this resourceVersion
+    /// can then never replace a newer bundle by an older one, however long this process stands still before it writes.
     ///
     /// # Errors
     /// When the API server does not answer: to be looked at again.
@@ -196,7 +200,7 @@ impl<'a> Configuration<'a> {
         }
     }
 
-    /// Sees that the configuration, as it was [read](Self::read), trusts this bundle and nothing else.
+    /// Makes sure that the configuration, as it was [read](Self::read), trusts this bundle and nothing else.
     ///
     /// # Errors
     /// When the API server does not answer, or somebody else was faster: to be looked at again.
@@ -225,7 +229,8 @@ impl<'a> Configuration<'a> {
         if let Some(left) = dealings.pace.pause(now) {
             return Ok(Look::Paused(left));
         }
-        // No replica of ours goes back: it writes over the version that it has read before the authorities.
+        // If our bundle was there and is not any more, somebody else took it away: no replica of ours goes back to an older
+        // bundle, as each reads the configuration before the authorities.
         let taken_away = dealings.held.as_ref().is_some_and(|(held, _)| held == bundle);
         let replaces = taken_away || webhooks.iter().any(foreign);
         for webhook in &mut *webhooks {
@@ -233,7 +238,8 @@ impl<'a> Configuration<'a> {
         }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let written = call(self.api.replace(&self.name, &params, &configuration)).await;
-        // Each bundle counts once, however often it could not be replaced; also where another replica was faster.
+        // Counted only once it is replaced, by us or (a conflict) by a faster replica: each bundle counts once, however
+        // many tries failed.
         let replaced = match &written {
             Ok(_) => replaces,
             Err(error) => replaces && error.is_conflict(),
@@ -254,7 +260,7 @@ impl<'a> Configuration<'a> {
         }
     }
 
-    /// What is to be said of a configuration with our bundle.
+    /// What to report of a configuration that has our bundle.
     fn registered(&self, webhooks: &[ValidatingWebhook], dealings: &Dealings, now: Instant) -> Registration {
         let name = self.name.clone();
         if dealings.contended(now) {
@@ -272,7 +278,7 @@ impl<'a> Configuration<'a> {
     }
 }
 
-/// Why a new ApiKey is not put before this webhook, and what comes of that; `None`: each one is.
+/// Why the API server does not send every new ApiKey to this webhook, and what comes of that; `None`: it does.
 fn gap(webhook: &ValidatingWebhook, hosts: &[String]) -> Option<String> {
     let ValidatingWebhook { name, client_config, .. } = webhook;
     let (host, path) = called(client_config);
@@ -313,7 +319,7 @@ fn gap(webhook: &ValidatingWebhook, hosts: &[String]) -> Option<String> {
     if let Some((_, words)) = gaps.into_iter().find(|(is_there, _)| *is_there) {
         return Some(format!("{words}; {PAST}"));
     }
-    // The API server calls without a slash at the end.
+    // The API server calls the path without a slash at its end.
     (path.trim_end_matches('/') != PATH).then(|| {
         format!(
             "its webhook \"{name}\" calls path \"{path}\", where nobody answers, so that no ApiKey can be made; call {PATH}"
@@ -356,7 +362,7 @@ fn foreign(webhook: &ValidatingWebhook) -> bool {
     webhook.client_config.ca_bundle.as_ref().is_some_and(|bundle| !bundle.0.is_empty() && !is_ours(&bundle.0))
 }
 
-/// Who wrote the bundle that is there, as the API server has it.
+/// Who wrote the present bundle, according to the managedFields.
 fn writer(configuration: &ValidatingWebhookConfiguration) -> String {
     let wrote = configuration.managed_fields().iter().find(|entry| {
         entry.fields_v1.as_ref().is_some_and(|fields| fields.0.to_string().contains("\"f:caBundle\""))

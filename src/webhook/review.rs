@@ -26,13 +26,13 @@ use crate::{
 const LONGEST_UID: usize = 64;
 /// Names of ApiKeys, applications and accounts, as their schema bounds them.
 const LONGEST_NAME: usize = 52;
-/// So many characters of what cannot be read are told: a sender must not have a megabyte sent back, several times over where it
-/// is escaped.
+/// How many characters an answer quotes of what cannot be read: a sender must not get a megabyte back, several times longer
+/// by escaping.
 const LONGEST_TOLD: usize = 256;
 /// A retryable refusal asks for this pause, in seconds.
 const RETRY_AFTER: u32 = 1;
 
-/// A request, as far as it concerns admission. It is all that is kept of a review while others are judged.
+/// A request, as far as it concerns admission. This is all that is kept of a review while it waits for its turn.
 pub(super) struct Question {
     uid: String,
     /// What is asked.
@@ -43,7 +43,7 @@ pub(super) struct Question {
 pub(super) enum Asked {
     /// Whether this ApiKey may be made.
     Create {
-        /// With namespace and uid, and what else is judged.
+        /// It has a namespace, a uid, and those fields of the spec that are judged.
         key: Box<ApiKey>,
         /// Nothing may be written.
         dry_run: bool,
@@ -58,8 +58,8 @@ pub(super) struct Unreadable {
     message: String,
 }
 
-/// A review, with the object unread. Members that are not named here are skipped where they stand: a megabyte of them
-/// would take thirty as values.
+/// A review, with the object unread. Fields that are not named here are skipped while parsing: kept as JSON values, a
+/// megabyte of them would take thirty.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Review {
@@ -98,7 +98,7 @@ struct OfObject {
     object: Object,
 }
 
-/// Of a new ApiKey what is judged.
+/// What is judged of a new ApiKey.
 #[derive(Deserialize)]
 struct Object {
     metadata: Metadata,
@@ -121,7 +121,8 @@ struct Spec {
     environment: String,
     application: Option<String>,
     suspend: Option<bool>,
-    /// Whatever else it may be: one that cannot be read is judged as if it had the ApiKey's own name.
+    /// Read leniently: if the name of the Secret cannot be read, the ApiKey is judged as if that were its own name, the
+    /// default.
     #[serde(default)]
     secret: Lax<OfSecret>,
 }
@@ -173,7 +174,7 @@ fn uid(body: &[u8]) -> String {
     uid.ok().filter(|uid| uid.len() <= LONGEST_UID).unwrap_or_default()
 }
 
-/// What is wrong with a text, and where: an error quotes what it could not use.
+/// What is wrong with a text, and where; shortened, as a parse error quotes what it could not use.
 fn told(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match short(&text) {
@@ -188,7 +189,7 @@ fn short(text: &str) -> &str {
     &text[..end]
 }
 
-/// The ApiKey that is to be made. The body is read once more for it: what another kind's object is like is nobody's concern.
+/// The ApiKey that is to be made. The body is parsed once more for it, so that objects of other kinds need not be readable.
 fn key(body: &[u8], request: &Request) -> Result<ApiKey, String> {
     let Envelope { request: OfObject { object: Object { metadata, spec } } } =
         serde_json::from_slice(body)
@@ -206,7 +207,7 @@ fn key(body: &[u8], request: &Request) -> Result<ApiKey, String> {
 }
 
 impl From<Spec> for ApiKeySpec {
-    /// What is left out is judged by nobody here: the API server has judged it by the schema.
+    /// Fields left out are not judged here: the API server has validated them against the schema.
     fn from(Spec { account_ref, environment, application, suspend, secret }: Spec) -> Self {
         Self {
             account_ref,
@@ -226,8 +227,8 @@ impl From<Spec> for ApiKeySpec {
     }
 }
 
-/// What no ApiKey that an API server asks about can be like: it has judged the object by the schema before. Anybody else
-/// who asks must not bring names into the ledger that nobody can look for.
+/// What is wrong with an ApiKey that no API server can have sent, as that validates the object against the schema first.
+/// Any other sender must not bring names into the ledger that nobody can look for.
 fn impossible(key: &ApiKey) -> Option<&'static str> {
     let uid = key.uid().unwrap_or_default();
     let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
@@ -258,7 +259,7 @@ impl Question {
         response.into_review()
     }
 
-    /// Refuses; one that goes by itself as `429` with a pause, which the API server passes on.
+    /// Refuses; a passing denial as `429` with a pause to wait, which the API server passes on.
     pub(super) fn deny(&self, denial: &Denial) -> AdmissionReview<DynamicObject> {
         let mut response = response(&self.uid);
         response.result = match denial.passing {

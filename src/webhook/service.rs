@@ -26,10 +26,10 @@ use crate::{
 
 /// Where reviews are sent.
 pub(super) const PATH: &str = "/admit";
-/// Reviews that are judged at the same time; more wait. Body, turn and decision together stay below the five seconds that the
-/// API server waits (`timeoutSeconds`), so that no place is kept for somebody who was refused in the meantime.
+/// Reviews that are judged at the same time; more wait. Body, turn and decision together stay below the five seconds that
+/// the API server waits (`timeoutSeconds`), so that no place is kept for an ApiKey whose review has timed out meanwhile.
 const REVIEWS: usize = 128;
-/// A review waits so long for its turn.
+/// How long a review waits for its turn.
 const TURN_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The API server keeps its connections for 90 s between two reviews; it must be the one that closes them, or a review that
@@ -57,7 +57,7 @@ pub(super) fn router(admission: Admission, metrics: Metrics, stop: CancellationT
 }
 
 async fn admit(State(service): State<Arc<Service>>, body: Body) -> Response {
-    // Whoever waits for a decision holds no more than what is judged, and whoever is slow to send holds nobody's turn.
+    // A review that waits for its turn holds no more than what is judged, and a slow sender holds no turn.
     let question = match service.bodies.read(body).await {
         Ok(arrived) => read(&arrived.bytes),
         Err(missing) => return service.send_away(missing),
@@ -78,7 +78,7 @@ async fn admit(State(service): State<Arc<Service>>, body: Body) -> Response {
     service.metrics.review(outcome, Some(took));
     let mut response = Json(review).into_response();
     if service.stop.is_cancelled() {
-        // Whoever asks next should ask another replica.
+        // The next review should go to another replica.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

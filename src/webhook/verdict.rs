@@ -1,4 +1,4 @@
-//! What admission says to a new ApiKey. Pure: the account's own words, by the same functions that the controllers ask.
+//! What admission says to a new ApiKey. Pure: the same functions and the same words as the controllers use.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -15,7 +15,7 @@ use crate::{
 
 /// The account cannot be used now, and may be later.
 const NOT_READY: &str = "AccountNotReady";
-/// With so few slots left, whoever takes one is told.
+/// An ApiKey that leaves no more slots than this is admitted with a warning.
 const FEW: i64 = 1;
 
 /// What is judged.
@@ -25,16 +25,16 @@ pub struct Case<'a> {
     pub key: &'a ApiKey,
     /// Its account, as this process knows it or as a live read showed it; `None`: there is none of that name.
     pub account: Option<&'a BagsAccount>,
-    /// What the account has for it; asked only where there is an account.
+    /// The ApiKey's claim on the account; `None` if there is no account.
     pub claim: Option<&'a Claim>,
     /// This installation.
     pub installation: &'a Installation,
 }
 
-/// What is to be done with it.
+/// What is to be done with the ApiKey.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// It is admitted; this change of the ledger first, where there is one.
+    /// It is admitted, after this change of the ledger if there is one.
     Admit {
         /// Keeps its place.
         reserve: Option<Change>,
@@ -79,7 +79,8 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         return Denial::lasting("AccountNotFound", words::account_not_found(key));
     };
     if of_a_neighbour(account, installation) {
-        // Its own webhook judges, and keeps the place. This one sees the same ApiKeys, and leaves them alone.
+        // That installation's own webhook judges the ApiKey and keeps its place. This webhook is sent the same ApiKeys, and
+        // leaves them alone.
         return Verdict::Admit { reserve: None, warnings: Vec::new() };
     }
     let name = account.name_any();
@@ -88,10 +89,10 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         // The API server asks again where a request is retried.
         return Verdict::Admit { reserve: None, warnings: Vec::new() };
     }
-    // A try of the same name that came to nothing is no reason to refuse the next one.
+    // A place that an earlier try of this name left unused is no reason to refuse this one.
     let ledger = ledger.without_earlier_try(&key.owner());
     let queue = account.admission() == Admission::Queue;
-    // Whoever may not use the account is told that, and nothing of how it is.
+    // A tenant who may not use the account is told so, and nothing about its state.
     if let Some(denial) = not_permitted(key, &name, &claim.permission) {
         return denial;
     }
@@ -141,7 +142,7 @@ fn not_permitted(key: &ApiKey, account: &str, permission: &Permission) -> Option
     }
 }
 
-/// What it waits for that is no slot: it would keep one from the others meanwhile.
+/// What the ApiKey waits for besides a slot: one that it held meanwhile would be kept from others.
 fn waits_for_else(key: &ApiKey, claim: &Claim) -> Option<String> {
     if let Some(rival) = &claim.use_rival {
         return Some(words::duplicate_use(key, rival));
@@ -179,7 +180,7 @@ fn standing(account: &BagsAccount, ledger: &Ledger, installation: &Installation)
         return lasting("NewerLedger", words::newer_ledger(&name));
     }
     match ready(account) {
-        // Pinned, and not looked at: what is made elsewhere is not known yet.
+        // It belongs to this installation, but has no `Ready` condition yet: keys that were made elsewhere are not known.
         None => Some(Denial::passing(NOT_READY, words::account_unseen(&name))),
         Some(ready) if ready.status == "False" => {
             lasting(NOT_READY, words::account_not_ready(&name, &ready.reason))
@@ -193,7 +194,7 @@ fn ready(account: &BagsAccount) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == condition::kind::READY)
 }
 
-/// Admitted, and yet worth a word.
+/// What to warn of although the ApiKey is admitted.
 fn warnings(account: &str, claim: &Claim, ledger: &Ledger) -> Vec<String> {
     let mut warnings = Vec::new();
     let capacity = claim.room.capacity(&ledger.slots);

@@ -1,14 +1,6 @@
-//! Pods, workloads and an API server for tests, as JSON: what is judged is what the API server serves.
+//! Pods and workloads for tests, as JSON: what is judged is what the API server serves.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex},
-};
-
-use http::{Method, Request, Response};
-use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
-use kube::{Client, client::Body};
 use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 
@@ -181,56 +173,6 @@ pub(super) fn read_deployment(deployment: Value) -> Workload {
 pub(super) fn marked(workload: Value, mark: &str) -> Value {
     let place = format!("/spec/template/metadata/annotations/restart.keys.bags.fm~1{API_KEY}");
     with(workload, &place, mark.into())
-}
-
-/// A request that came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Came {
-    pub(super) method: Method,
-    /// Path and query.
-    pub(super) uri: String,
-    pub(super) accept: String,
-    pub(super) content: String,
-    pub(super) body: Value,
-}
-
-pub(super) type Requests = Arc<Mutex<Vec<Came>>>;
-
-/// A client whose requests are answered by a function of them and of how many came before.
-pub(super) fn server(
-    answer: impl Fn(&Came, usize) -> (u16, Value) + Send + Sync + 'static,
-) -> (Client, Requests) {
-    let came = Requests::default();
-    let (seen, answer) = (came.clone(), Arc::new(answer));
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (seen, answer) = (seen.clone(), answer.clone());
-        async move {
-            let (head, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            let header = |name: &str| {
-                head.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
-            };
-            let request = Came {
-                accept: header("accept"),
-                content: header("content-type"),
-                uri: head.uri.to_string(),
-                method: head.method.clone(),
-                body: serde_json::from_slice(&body).unwrap_or_default(),
-            };
-            let before = seen.lock().unwrap().len();
-            let (code, body) = answer(&request, before);
-            seen.lock().unwrap().push(request);
-            let body = Body::from(serde_json::to_vec(&body).unwrap());
-            Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
-        }
-    });
-    (Client::new(service, "unused"), came)
-}
-
-pub(super) fn failure(code: u16, reason: &str) -> (u16, Value) {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
-                        "reason": reason, "message": "no"});
-    (code, status)
 }
 
 /// A pod as some API server could serve it: what refers to the Secret, and how far each container is, at random.

@@ -1,8 +1,9 @@
 //! Reads JSON that may not be what it should be, and says so instead of failing.
 //!
-//! A list of pods is all or nothing: were one odd field of one pod an error, that pod would hold up every rotation of its
-//! namespace, and nobody would know which. Were it taken for a missing field, a pod that holds the old value could pass
-//! for one that does not. So a field is one of three: missing, unreadable, known. Reads as it goes, without a copy.
+//! A list of pods is parsed as a whole: if one odd field of one pod were an error, that pod would hold up every rotation of
+//! its namespace, and nobody would know which pod it is. If the field were taken for a missing one, a pod that holds the old
+//! value could pass for one that does not. So a field is one of three: missing, unreadable, known. It is read in one pass,
+//! without an intermediate copy.
 
 use std::{fmt, marker::PhantomData};
 
@@ -44,7 +45,7 @@ impl<T> Lax<T> {
         matches!(self, Self::Unreadable)
     }
 
-    /// Of a field of a record: what cannot be read has no readable fields.
+    /// A field of a record. If the record cannot be read, neither can the field.
     pub(crate) fn and_then<U>(self, field: impl FnOnce(T) -> Lax<U>) -> Lax<U> {
         match self {
             Self::Known(value) => field(value),
@@ -115,7 +116,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for LaxVisitor<T> {
         Self::scalar(value)
     }
 
-    // Never handed to `T`: a record would take it for its fields in their order.
+    // Never handed to `T`: serde reads a struct from an array too, field by field in their order.
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Lax::Unreadable)

@@ -16,7 +16,7 @@ use crate::{clock::Clock, env::CallError};
 /// The unfinished pods of a namespace at one moment.
 type Seen = Option<(Instant, Arc<Vec<Pod>>)>;
 
-/// So many namespaces are listed at the same time: a page of large pods takes tens of megabytes while it is read.
+/// At most this many namespaces are listed at the same time: a page of large pods takes tens of megabytes while it is read.
 const AT_ONCE: usize = 3;
 
 /// The last lists, by namespace.
@@ -32,8 +32,8 @@ impl Default for PodLists {
 }
 
 impl PodLists {
-    /// The unfinished pods of a namespace, as a list shows them that was asked for at most `max_age` ago. Whoever asks while
-    /// one is under way waits for it.
+    /// The unfinished pods of a namespace, from a list that was begun at most `max_age` ago; zero: from one begun after this
+    /// call. A caller that comes while a list of the namespace is under way waits for it.
     ///
     /// # Errors
     /// When the API server does not answer, or does not let the operator list pods.
@@ -45,7 +45,7 @@ impl PodLists {
         max_age: Duration,
     ) -> Result<Arc<Vec<Pod>>, CallError> {
         let place = self.place(namespace);
-        // Whoever wants a new one has none that was under way before.
+        // A list that was under way before this call may be older than the caller allows.
         let arrived = clock.monotonic();
         let mut seen = place.lock().await;
         if let Some((at, pods)) = &*seen
@@ -53,7 +53,7 @@ impl PodLists {
         {
             return Ok(pods.clone());
         }
-        // Never closed: whoever waits gets a turn.
+        // The semaphore is never closed, so every waiter gets a turn.
         let turn = self.turns.acquire().await;
         let at = clock.monotonic();
         let pods = Arc::new(pod::list(client, namespace).await?);
@@ -62,7 +62,7 @@ impl PodLists {
         Ok(pods)
     }
 
-    /// Nobody in the namespace needs it any more; whoever does lists anew.
+    /// Drops the namespace's list: no ApiKey there needs one any more, and the next one that does lists anew.
     pub fn forget(&self, namespace: &str) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
     }
@@ -75,32 +75,27 @@ impl PodLists {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        convert::Infallible,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use http::{Request, Response};
-    use kube::client::Body;
+    use serde_json::json;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::{clock::SystemClock, fixtures::slow_server};
 
     #[tokio::test(start_paused = true)]
     async fn however_many_namespaces_are_looked_at_few_are_read_at_the_same_time() {
         let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (now, peak) = (open.clone(), most.clone());
-        let service = tower::service_fn(move |_: Request<Body>| {
+        let client = slow_server(move |_| {
             let (now, peak) = (now.clone(), peak.clone());
             async move {
                 peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
                 let _ = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
                 now.fetch_sub(1, Ordering::Relaxed);
-                let none = r#"{"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}"#;
-                Ok::<_, Infallible>(Response::new(Body::from(none.as_bytes().to_vec())))
+                (200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}))
             }
         });
-        let (client, lists) = (Client::new(service, "bags-system"), PodLists::default());
+        let lists = PodLists::default();
         let namespaces: Vec<String> = (0..32).map(|n| format!("shop-{n}")).collect();
         let looks =
             namespaces.iter().map(|name| lists.get(client.clone(), &SystemClock, name, Duration::ZERO));

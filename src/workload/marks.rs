@@ -1,7 +1,7 @@
-//! The marks that this process has set, so that one that somebody takes away is not set again and again, and so that a workload is
-//! known that lost all of its pods by it.
+//! The marks that this process has set: so that a mark which somebody else removes is not set again and again, and so that a
+//! workload that lost all of its pods by its restart is still known.
 //!
-//! It may be lost: a process that comes next looks for marks that are there, and sets one that is gone once more.
+//! This memory may be lost: the next process looks for workloads that carry marks, and sets a mark that is gone once more.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use super::owner::WorkloadRef;
 
-/// A mark is set so often at most: once, and once more where somebody took it away.
+/// How often a mark is set at most: once, and once more where somebody took it away.
 const TIMES: u32 = 2;
-/// What was marked so long ago is forgotten.
+/// How long a mark is remembered.
 const KEPT: Duration = Duration::from_hours(24 * 14);
 
-/// Whether a workload that this process has marked, or tried to mark, is marked again, where it does not carry the mark.
+/// Whether a workload that this process has marked, or tried to mark, may be marked again if it does not carry the mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// It was marked a moment ago.
@@ -27,8 +27,24 @@ pub enum Rest {
     Over,
     /// It was marked as often as is sensible, and the mark did not stay.
     Spent,
-    /// The API server refused it a moment ago: its words.
-    Refused(String),
+    /// The API server refused the mark a moment ago.
+    Refused {
+        /// Its words.
+        words: String,
+        /// The workload had been marked before that.
+        marked: bool,
+    },
+}
+
+impl Rest {
+    /// Whether it was marked, by this process.
+    #[must_use]
+    pub fn was_marked(&self) -> bool {
+        match self {
+            Self::Pause | Self::Over | Self::Spent => true,
+            Self::Refused { words: _, marked } => *marked,
+        }
+    }
 }
 
 /// What came of the last try.
@@ -36,7 +52,7 @@ pub enum Rest {
 enum Last {
     Set,
     Refused(String),
-    /// Nothing is known of it.
+    /// The request failed: the mark may be set or not.
     Failed,
 }
 
@@ -51,9 +67,9 @@ struct Set {
 /// Marks of this process.
 #[derive(Default)]
 pub struct Marks {
-    /// By workload and ApiKey.
+    /// By uid of the workload and uid of the ApiKey.
     set: Mutex<HashMap<(String, String), Set>>,
-    /// By ApiKey, the mark of which it is known who carries it, and when that was last so.
+    /// By uid of the ApiKey: the mark for which all workloads that carry it are known, and when that was last ensured.
     known: Mutex<HashMap<String, (String, Instant)>>,
 }
 
@@ -75,8 +91,8 @@ impl Marks {
         self.tried(workload, api_key_uid, mark, now, Last::Refused(words));
     }
 
-    /// The API server failed to set a mark. Once may be its own affair; whether the last try failed as well, which is taken for
-    /// a refusal from then on.
+    /// The API server failed to set a mark. A single failure may be the API server's own; a second one in a row counts as a
+    /// refusal. Returns whether the try before failed as well.
     pub fn failed(
         &self,
         workload: &WorkloadRef,
@@ -96,8 +112,8 @@ impl Marks {
         again
     }
 
-    /// Whether it is known who carries this mark: this process made the switch, or has looked for them, and has not stood still
-    /// since for so long that another one may have led.
+    /// Whether this process knows all workloads that carry this mark: it made the switch, or has looked for them, and has not
+    /// stood still for `term` since, in which another replica may have led.
     #[must_use]
     pub fn is_known(&self, api_key_uid: &str, mark: &str, now: Instant, term: Duration) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,19 +121,20 @@ impl Marks {
         known.get(api_key_uid).is_some_and(|(known, at)| known == mark && lately(at))
     }
 
-    /// It is now.
+    /// Notes that all workloads which carry this mark are known, as of `now`.
     pub fn know(&self, api_key_uid: &str, mark: &str, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (_, at)| now.saturating_duration_since(*at) < KEPT);
         known.insert(api_key_uid.to_owned(), (mark.to_owned(), now));
     }
 
-    /// A try to mark a workload has failed: it may carry the mark all the same, by this process or by another one.
+    /// A try to mark a workload has failed. The workload may carry the mark all the same, set by this process or by another one,
+    /// so the workloads with the ApiKey's mark have to be looked for again.
     pub fn doubt(&self, api_key_uid: &str) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(api_key_uid);
     }
 
-    /// The workloads that this process has marked so.
+    /// The workloads that are noted to have been given this mark.
     #[must_use]
     pub fn set(&self, api_key_uid: &str, mark: &str) -> Vec<WorkloadRef> {
         let all = self.set.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,7 +153,8 @@ impl Marks {
         all.insert(place, Set { workload, mark, at: now, times, last });
     }
 
-    /// The workloads that this process has marked so, and those that it was just refused: whether it marks each again now.
+    /// The workloads that are noted to have been given this mark, and those whose mark was just refused: whether each may be
+    /// marked again now.
     #[must_use]
     pub fn resting(
         &self,
@@ -147,7 +165,9 @@ impl Marks {
     ) -> BTreeMap<WorkloadRef, Rest> {
         let all = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = |set: &Set| match (now.saturating_duration_since(set.at) < pause, &set.last) {
-            (true, Last::Refused(words)) => Some(Rest::Refused(words.clone())),
+            (true, Last::Refused(words)) => {
+                Some(Rest::Refused { words: words.clone(), marked: set.times > 0 })
+            }
             (true, Last::Set) => Some(Rest::Pause),
             (false, _) if set.times >= TIMES => Some(Rest::Spent),
             (true, Last::Failed) | (false, _) => (set.times > 0).then_some(Rest::Over),
@@ -182,6 +202,26 @@ mod tests {
         assert_eq!(rests("uid-0-3", pause * 102), Some(Rest::Over), "a later switch begins anew");
     }
 
+    fn refused(words: &str, marked: bool) -> Option<Rest> {
+        Some(Rest::Refused { words: words.to_owned(), marked })
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the start of a virtual clock")]
+    async fn a_second_mark_that_is_refused_leaves_the_workload_a_marked_one() {
+        let (marks, pause) = (Marks::default(), Duration::from_mins(10));
+        let web = WorkloadRef { kind: WorkloadKind::Deployment, name: "web".into(), uid: "uid-web".into() };
+        let begun = Instant::now();
+        let rests = |after: Duration| marks.resting("uid-0", "uid-0-2", begun + after, pause).remove(&web);
+        marks.note(&web, "uid-0", "uid-0-2", begun);
+        marks.refused(&web, "uid-0", "uid-0-2", begun + pause, "denied".to_owned());
+        assert_eq!(rests(pause * 3 / 2), refused("denied", true));
+        assert_eq!(rests(pause * 2), Some(Rest::Over), "it is tried again");
+        assert!(
+            refused("denied", true).unwrap().was_marked() && !refused("denied", false).unwrap().was_marked()
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     #[expect(clippy::disallowed_methods, reason = "the start of a virtual clock")]
     async fn a_mark_that_was_refused_is_tried_again_after_each_pause_and_does_not_count_as_set() {
@@ -191,7 +231,7 @@ mod tests {
         let rests = |after: Duration| marks.resting("uid-0", "uid-0-2", begun + after, pause).remove(&web);
         for turn in 0..9 {
             marks.refused(&web, "uid-0", "uid-0-2", begun + pause * turn, "denied".to_owned());
-            assert_eq!(rests(pause * turn + pause / 2), Some(Rest::Refused("denied".to_owned())));
+            assert_eq!(rests(pause * turn + pause / 2), refused("denied", false));
             assert_eq!(rests(pause * (turn + 1)), None, "it is tried again");
         }
         marks.note(&web, "uid-0", "uid-0-2", begun + pause * 9);
@@ -210,7 +250,7 @@ mod tests {
         assert!(!fails(Duration::ZERO), "it may be done all the same");
         assert_eq!(rests(Duration::ZERO), None, "it is tried again at once");
         assert!(fails(Duration::from_secs(5)));
-        assert_eq!(rests(pause / 2), Some(Rest::Refused("no answer".to_owned())));
+        assert_eq!(rests(pause / 2), refused("no answer", false));
         assert_eq!(rests(pause * 2), None, "it is tried again");
         assert!(fails(pause * 2), "and rests again where it fails");
         assert!(marks.set("uid-0", "uid-0-2").is_empty(), "it was never set");

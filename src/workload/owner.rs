@@ -1,6 +1,6 @@
 //! What a pod belongs to, and that workload as it is now (io).
 //!
-//! Only the three kinds that a change of the pod template restarts are looked behind; everything else is named as it
+//! Owners are followed up only to the three kinds that a change of the pod template restarts; any other owner is named as it
 //! is, and holds a revocation up until its pods are gone.
 
 use std::{
@@ -20,11 +20,11 @@ use serde_json::Value;
 use super::restarted::Workload;
 use crate::env::{CallError, call};
 
-/// ReplicaSets whose owners are remembered. Beyond, they are asked for again.
+/// How many ReplicaSets' owners are cached. A full cache is emptied, and owners are read again.
 const REMEMBERED: usize = 4096;
 /// Workloads of a page, when all of a namespace are listed.
 const PAGE: u32 = 250;
-/// API group of all three kinds. Others have kinds of the same names, with rules of their own.
+/// API group of all three kinds. Other groups have kinds of the same names, with rules of their own.
 const APPS: &str = "apps";
 /// No object has a longer name.
 const LONGEST_NAME: usize = 253;
@@ -52,9 +52,9 @@ pub enum Owner {
         /// Its name.
         name: String,
     },
-    /// Nothing: whoever made the pod has to replace it.
+    /// Nothing: the pod has no controller, and whoever made it has to replace it.
     Bare,
-    /// Something that is not known, or cannot be told: named, and waited for.
+    /// An owner of an unknown kind, or one that cannot be determined: it is named, and waited for.
     Unknown {
         /// Its kind.
         kind: String,
@@ -176,14 +176,14 @@ impl OwnerCache {
         known.insert(uid.to_owned(), owner.clone());
     }
 
-    /// The workload is gone: another one may have taken its ReplicaSets over.
+    /// Drops a workload that is gone: another one may have adopted its ReplicaSets.
     pub(super) fn forget(&self, workload: &WorkloadRef) {
         self.known().retain(|_, owner| !matches!(owner, Owner::Workload(known) if known == workload));
     }
 }
 
-/// Whether an object can have this name. Whoever makes a pod writes what they like as its owner's; in a request it would be another
-/// path, or none.
+/// Whether an object can have this name. Whoever creates a pod can write any text into its ownerReferences, and in the path of
+/// a request such a text could address something else, or nothing.
 fn is_name(name: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -220,7 +220,7 @@ pub async fn owner(
     Ok(owner)
 }
 
-/// The owner of a ReplicaSet; `None`: it is another one of the same name, or has none.
+/// The owner of a ReplicaSet; `None`: it is another ReplicaSet of the same name, or has no owner.
 fn behind(set: &ObjectMeta, uid: &str) -> Option<Owner> {
     if set.uid.as_deref() != Some(uid) {
         return None;
@@ -254,7 +254,7 @@ pub async fn read(
             call(Api::<DaemonSet>::namespaced(client, namespace).get_opt(name)).await?.map(Workload::from)
         }
     };
-    // Without a version a mark would not be bound to what was read here.
+    // Without a resourceVersion a mark would not be bound to the version that was read here.
     let whole = |workload: &Workload| workload.reference.uid == *uid && !workload.resource_version.is_empty();
     Ok(found.filter(whole))
 }
@@ -303,7 +303,7 @@ where
     }
 }
 
-/// Whether a text stands anywhere in it: rather one workload too many than one that is forgotten.
+/// Whether a text occurs anywhere in a value: one workload too many is better than one that is forgotten.
 fn has_text(value: &Value, text: &str) -> bool {
     match value {
         Value::String(one) => one == text,

@@ -1,7 +1,8 @@
-//! Pods with only the fields that are judged, and the list of a namespace's (io).
+//! Pods with only the fields that are judged, and how those of a namespace are listed (io).
 //!
-//! No watch: every pod of every namespace in memory, for ever, is a high price for a question that is asked around a
-//! rotation. While one is open, a namespace's pods are listed, page by page, and of each only what a scan needs is kept.
+//! There is no watch of pods: to keep every pod of every namespace in memory all the time is a high price for a question
+//! that only a rotation or a deletion asks. While one is open, the namespace's pods are listed, page by page, and of each
+//! pod only what a scan needs is kept.
 
 mod served;
 
@@ -17,11 +18,11 @@ use served::Served;
 
 /// Pods in one answer.
 const PAGE: u32 = 500;
-/// How often a list is begun anew after its snapshot was gone before the last page.
+/// How often a list is tried in all, where its snapshot expires before the last page.
 const TRIES: usize = 3;
 /// A finished pod holds nothing, and there may be thousands of them.
 const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
-/// The snapshot that a list's pages are of is gone.
+/// Status code: the snapshot behind a list's continue token has expired.
 const GONE: u16 = 410;
 
 /// An unfinished pod, with only the fields that are judged.
@@ -69,7 +70,7 @@ pub(super) enum SecretName {
 pub(super) enum By {
     /// A container: init, main, sidecar, ephemeral, all alike.
     Container(Way, ContainerState),
-    /// The pod as a whole, from its start: a volume's driver had the value.
+    /// The pod as a whole, from its start: a volume's driver was handed the value.
     Pod,
     /// Nobody: a volume that no container mounts.
     Nobody,
@@ -95,8 +96,8 @@ pub(super) enum ContainerState {
     Waiting,
     /// It had started at this time of the node's clock, and has ended.
     Terminated(Option<Timestamp>),
-    /// The same of an init container: what it read may be with the others, by a shared volume, for as long as the pod is
-    /// there.
+    /// The same of an init container: it may have handed what it read to the other containers, by a shared volume, and they
+    /// may hold it for as long as the pod exists.
     HandedOn(Option<Timestamp>),
     /// It runs, since this time of the node's clock.
     Running(Option<Timestamp>),
@@ -131,7 +132,7 @@ impl Pod {
     }
 }
 
-/// A page as it is served. An answer without items is none: it must not pass for a namespace without pods.
+/// A page as it is served. An answer without `items` is an error: it must not pass for a namespace without pods.
 #[derive(Deserialize)]
 struct Page {
     metadata: PageMetadata,

@@ -1,19 +1,20 @@
 //! Which pods may still hold the old value of a Secret. Pure.
 //!
 //! Four clocks meet here: the Secret's and the pod's times are the API server's, a container's start is its node's, and
-//! `now` is ours. Each comparison has its own margin for it ([`Timings`]), and what was not told never counts.
+//! `now` is ours. Each comparison has its own margin for that ([`Timings`]), and a missing time never counts as late enough.
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     owner::Controller,
     pod::{By, ContainerState, Pod, Use, Way},
 };
-use crate::timings::Timings;
+use crate::{time::signed, timings::Timings};
 
-/// A pod that is there so long after it was to be deleted, its grace included, is on a node that nobody hears of.
+/// A pod that still exists this long after its `deletionTimestamp`, which includes the grace period, is taken to be on a
+/// node that no longer reports.
 const OVERDUE: Duration = Duration::from_mins(2);
 
 /// What was found.
@@ -60,7 +61,7 @@ pub enum Why {
     NotReady,
     /// It re-reads the file, and will have done so after this long.
     Settling(Duration),
-    /// It is on a node, and nothing that can be read tells of a container.
+    /// Its state is not known: a field cannot be read, a container has no status yet, or its node no longer reports.
     Unknown,
 }
 
@@ -76,7 +77,7 @@ impl Scan {
         self.holders.iter().filter(|holder| holder.why().is_some())
     }
 
-    /// When a pod will count as moved for no other reason than that time passed.
+    /// How long until the next pod counts as moved merely because time has passed.
     #[must_use]
     pub fn next_look(&self) -> Option<Duration> {
         let waits = self.holders.iter().filter_map(|holder| match holder.why()? {
@@ -97,8 +98,8 @@ impl Holder {
         }
     }
 
-    /// Whether it takes a restart of its owner to move it. A pod that is going anyway, that re-reads its file, or of
-    /// which nothing is known yet, is waited for.
+    /// Whether only a restart of its owner will move it. A pod that is terminating, that re-reads its file, or whose state
+    /// is not known is waited for instead.
     #[must_use]
     pub fn needs_restart(&self) -> bool {
         match self.why() {
@@ -109,7 +110,8 @@ impl Holder {
 }
 
 impl Why {
-    /// Which of several reasons is told: first what only a restart mends, last what time mends.
+    /// Which of several reasons is reported (the lowest rank): first those that only a restart resolves, last the one that
+    /// time resolves.
     fn rank(self) -> u8 {
         match self {
             Self::Started => 0,
@@ -126,13 +128,13 @@ impl Why {
 pub struct Switched {
     /// When the Secret was written, by the API server's clock.
     pub at: Timestamp,
-    /// How long ago that surely was, whoever's clock is off.
+    /// How long ago that was at least, even if one of the clocks is off.
     pub passed: Duration,
-    /// An earlier look has shown that no pod held what was in it before.
+    /// An earlier scan has shown that no pod held the Secret's previous value.
     pub was_clean: bool,
 }
 
-/// Which pods refer to the Secret, and whether each may still hold what was in it before the switch.
+/// Which pods refer to the Secret, and whether each may still hold the value from before the switch.
 #[must_use]
 pub fn scan(pods: &[Pod], secret: &str, switched: Switched, now: Timestamp, timings: &Timings) -> Scan {
     let judge = Judge { switched, now, timings };
@@ -174,7 +176,7 @@ impl Judge<'_> {
         reasons.min_by_key(|why| why.rank()).map_or(Verdict::Moved, Verdict::Stale)
     }
 
-    /// Why one use of the Secret may be of the old value.
+    /// Why the pod may hold the old value by this one use of the Secret.
     fn reason(&self, pod: &Pod, one: &Use) -> Option<Why> {
         match one.by {
             By::Nobody => None,
@@ -184,7 +186,7 @@ impl Judge<'_> {
                 ContainerState::Waiting | ContainerState::Terminated(_) if self.is_overdue(pod) => {
                     Some(Why::Unknown)
                 }
-                // What starts later is judged by its start; a file it has by then is read again as late as any other.
+                // It will read the Secret when it starts, and is judged then. Its mounted file is refreshed as late as any other.
                 ContainerState::Waiting | ContainerState::Terminated(_) => match way {
                     Way::Mounted => self.settling(),
                     Way::Started => None,
@@ -197,7 +199,7 @@ impl Judge<'_> {
                     }
                     match (way, state) {
                         (Way::Started, _) => Some(Why::Started),
-                        // What has ended reads nothing again, and who has what it read need not either.
+                        // A container that has ended reads nothing again, and those that it handed the value to need not either.
                         (Way::Mounted, ContainerState::HandedOn(_)) => Some(Why::Mounted),
                         (Way::Mounted, _) => self.file(pod),
                     }
@@ -206,40 +208,38 @@ impl Judge<'_> {
         }
     }
 
-    /// It should have been gone for a while: its node does not tell, and what it told last need not be so any more.
+    /// The pod should have been gone for a while: its node no longer reports, so the last reported state may not hold any more.
     fn is_overdue(&self, pod: &Pod) -> bool {
         let overdue =
             pod.deleted.filter(|_| !pod.unscheduled).map(|deleted| self.now.duration_since(deleted));
         overdue.is_some_and(|time| Duration::try_from(time).is_ok_and(|time| time >= OVERDUE))
     }
 
-    /// Why a file of an older container may have been read last with the old value.
+    /// Why the application may have last read the file of an older container while it held the old value.
     fn file(&self, pod: &Pod) -> Option<Why> {
         if !pod.reloads {
             return Some(Why::Mounted);
         }
-        // A kubelet refreshes no file of a pod that ends.
+        // A kubelet does not refresh the files of a terminating pod.
         if pod.is_terminating() && !self.switched.was_clean {
             return Some(Why::Mounted);
         }
-        // Whoever was found to have the new file does not lose it with its readiness.
+        // A pod that an earlier scan found to have the new file keeps it when it stops being Ready.
         if !pod.ready && !self.switched.was_clean {
             return Some(Why::NotReady);
         }
         self.settling()
     }
 
-    /// A file that is read again is new after a while.
+    /// A file that the application re-reads counts as new once `reload_delay` has passed since the switch.
     fn settling(&self) -> Option<Why> {
         let wait = self.timings.reload_delay.saturating_sub(self.switched.passed);
         (!wait.is_zero()).then_some(Why::Settling(wait))
     }
 
-    /// Whether a time is so long after the switch. A time that was not told is not.
+    /// Whether a time is at least `margin` after the switch. A missing time is not.
     fn is_after_switch(&self, time: Option<Timestamp>, margin: Duration) -> bool {
-        let since = time.map(|time| time.duration_since(self.switched.at));
-        let margin = SignedDuration::try_from(margin);
-        matches!((since, margin), (Some(since), Ok(margin)) if since >= margin)
+        time.is_some_and(|time| time.duration_since(self.switched.at) >= signed(margin))
     }
 }
 

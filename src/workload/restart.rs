@@ -1,8 +1,8 @@
-//! Restarts: who has to be restarted, who may be now (pure), and the mark that does it (io).
+//! Restarts: which workloads have to be restarted, which of them may be now (pure), and the mark that restarts one (io).
 //!
 //! A mark is an annotation of the pod template, so the workload's own controller replaces the pods, by its own rules. It
-//! names the switch and no time: two rotations in one second are two marks, and an operator that starts anew sets none
-//! that is there already.
+//! names the switch and holds no time: two rotations within one second are two different marks, and a restarted operator
+//! does not set a mark again that is there already.
 
 use std::collections::BTreeMap;
 
@@ -25,11 +25,12 @@ use crate::{
     env::{CallError, call},
 };
 
-/// Who sets marks, in `managedFields`: not the operator's usual name, so that an audit and a policy can tell them.
+/// The field manager of marks: not the operator's usual one, so that audits and policies can tell restarts from its other
+/// writes.
 const FIELD_MANAGER: &str = "bags-operator-restart";
-/// So much of an ApiKey's uid stands in a mark.
+/// How many characters of an ApiKey's uid stand in a mark.
 const UID_PART: usize = 8;
-/// A rollout under way at most, until one has shown that workloads come up with the new value.
+/// How many rollouts may be under way until one has shown that workloads come up with the new value.
 const CANARIES: usize = 1;
 
 /// One owner of pods that refer to the Secret.
@@ -41,8 +42,8 @@ pub struct Consumer {
     pub workload: Option<Workload>,
     /// Its pods that refer to the Secret, by name.
     pub pods: Vec<String>,
-    /// Those of them that only a restart will move ([`Holder::needs_restart`](super::Holder::needs_restart)). Of what a scan
-    /// calls stale, those are left out that are waited for.
+    /// Those of them that only a restart will move ([`Holder::needs_restart`](super::Holder::needs_restart)). Stale pods that
+    /// are merely waited for are not among them.
     pub stale: Vec<String>,
 }
 
@@ -63,26 +64,26 @@ pub enum Reason {
     Gone,
     /// Its own settings are in the way.
     Obstacle(Obstacle),
-    /// A restart would stop it for a while, and nobody allows that.
+    /// A restart would interrupt it for a while, and the ApiKey does not allow that (`allowGap`).
     Gap(Gap),
-    /// Its mark was set, and again, and did not stay: something writes its pod template.
+    /// Its mark was set twice and did not stay: something else writes its pod template.
     MarkTaken,
-    /// The API server refuses the mark, by its rights or by a policy. Its words.
+    /// The API server refuses the mark (RBAC, a policy), or fails to set it each time. What it says.
     Refused(String),
-    /// It was restarted for this switch, and has pods that may hold the old value all the same: the Secret was written again
-    /// after they had started, say.
+    /// It was restarted for this switch, yet has pods that may hold the old value, for example because the Secret was written
+    /// again after they had started.
     RestartedBefore,
-    /// Its rollout had failed before; one more on top of it would fail as well. The words of its controller.
+    /// Its last rollout had failed already, and one on top of it would fail as well. What its controller says.
     RolloutFailed(String),
 }
 
 /// What a restart may do.
 pub struct Terms<'a> {
-    /// So many rollouts may be under way at once, once one has shown that workloads come up with the new value.
+    /// How many rollouts may be under way at once, after one has shown that workloads come up with the new value.
     pub max_concurrent: usize,
-    /// It may stop a workload for a while.
+    /// A restart may interrupt a workload for a while.
     pub allow_gap: bool,
-    /// The Secret went back to the older key: a rollout that failed with the newer one is mended by a restart.
+    /// The Secret was switched back to the older key: a restart repairs a rollout that failed with the newer key.
     pub back: bool,
     /// Workloads that this process marked for this switch, or tried to: whether each may be marked once more.
     pub resting: &'a BTreeMap<WorkloadRef, Rest>,
@@ -95,10 +96,10 @@ pub struct Failure {
     pub workload: WorkloadRef,
     /// The words of its controller.
     pub words: String,
-    /// It need not have come up with what the mark stands for: pods from before are still there, or would have gone first. Else
-    /// it had, and fails since.
+    /// Whether the workload may never have come up after it was marked: it still has stale pods, or its old pods end before new
+    /// ones are ready. Otherwise it had come up with the new value, and fails since.
     pub of_mark: bool,
-    /// Since when its controller says so, where that is told.
+    /// Since when its controller has reported the failure, where it says so.
     pub at: Option<Timestamp>,
 }
 
@@ -109,20 +110,21 @@ pub struct Plan {
     pub mark: Vec<WorkloadRef>,
     /// To mark once their turn has come.
     pub waiting: Vec<WorkloadRef>,
-    /// Marked and not done; or marked by this process, and the mark is gone.
+    /// Marked and not done; or marked by this process a moment ago, and the mark, or every pod, is gone since.
     pub underway: Vec<WorkloadRef>,
-    /// Those of them that end their old pods first: nobody sees that they do not come up, but that they are not up yet.
+    /// Those of them whose old pods end before new ones are ready: if such a workload does not come up, nothing shows it but
+    /// that it is not up yet.
     pub down: Vec<WorkloadRef>,
-    /// Marked, also where the mark is gone together with all stale pods, and their controllers gave up.
+    /// Marked, and their controllers gave up waiting for the rollout. Also where the mark and all stale pods are gone since.
     pub failed: Vec<Failure>,
-    /// Owners of stale pods that no restart of ours will move. One whose restart stands still, as it was paused
-    /// meanwhile, is also among those under way.
+    /// Owners of stale pods that no restart of ours will move. A marked workload whose rollout stands still, for example
+    /// because it was paused meanwhile, is also in `underway`.
     pub obstructed: Vec<(Owner, Reason)>,
-    /// Marked and done; the same.
+    /// Marked, and the rollout is complete. Also where the mark and all stale pods are gone since.
     pub done: Vec<WorkloadRef>,
 }
 
-/// Who owns the pods of a scan, each as it is now; by kind and name.
+/// The owners of the pods of a scan, each workload read live; sorted by kind and name.
 ///
 /// # Errors
 /// When the API server does not answer.
@@ -133,7 +135,8 @@ pub async fn consumers(
     cache: &OwnerCache,
 ) -> Result<Vec<Consumer>, CallError> {
     let mut groups: BTreeMap<Owner, (Vec<String>, Vec<String>)> = BTreeMap::new();
-    // One question for all pods of a controller, also where its answer is not kept: a ReplicaSet without an owner may get one.
+    // Each controller is looked up once for all its pods. `cache` alone does not ensure that: it does not keep that a ReplicaSet
+    // has no owner, as the ReplicaSet may get one.
     let mut asked: BTreeMap<Option<&Controller>, Owner> = BTreeMap::new();
     for holder in &scan.holders {
         let controller = holder.controller.as_ref();
@@ -175,7 +178,7 @@ pub fn mark_value(api_key_uid: &str, switch: i64) -> String {
     format!("{part}-{switch}")
 }
 
-/// Whose a mark is.
+/// The part of a mark that names its ApiKey.
 fn uid_part(mark: &str) -> &str {
     mark.rsplit_once('-').map_or(mark, |(uid, _)| uid)
 }
@@ -183,24 +186,25 @@ fn uid_part(mark: &str) -> &str {
 /// Which workloads to mark now, and how far the others are.
 ///
 /// # Guarantees
-/// - Nothing is marked but what owns stale pods, has not this mark, and may be restarted; without a gap, unless the terms
-///   allow one.
-/// - While no workload with this mark that wants pods is complete, one at most is under way or marked; then `max_concurrent`
-///   at most.
-/// - Once a marked one failed, nothing more is marked.
+/// - A workload is marked only if it owns stale pods, does not carry this mark, and may be restarted; without a gap, unless
+///   the terms allow one.
+/// - Until a workload with this mark that wants pods is complete, at most one is under way or marked; from then on, at most
+///   `max_concurrent`.
+/// - Once a marked workload has failed, nothing more is marked.
 #[must_use]
 pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>) -> Plan {
     let max_concurrent = terms.max_concurrent;
     let mut plan = Plan::default();
     let mut candidates: Vec<_> =
         consumers.iter().filter_map(|consumer| plan.sort(consumer, api_key, mark, terms)).collect();
-    // One that was marked a moment ago and has no pod any more need not come up: the next one would go the same way.
+    // A workload that was marked a moment ago and has no pod any more may not be coming up. It counts as under way, as the next
+    // one would go the same way.
     let gone = |reference: &&WorkloadRef| !consumers.iter().any(|consumer| consumer.is(reference));
     let paused =
         terms.resting.iter().filter(|(_, rest)| **rest == Rest::Pause).map(|(reference, _)| reference);
     plan.underway.extend(paused.filter(gone).cloned());
-    // What is not well now would not come up with the new key either, and would say nothing of it. On the way back it waits for the
-    // old one, and the others do not.
+    // Healthy workloads go first: one that is not healthy now would not come up with the new key either, and would prove nothing
+    // about that key. On a switch-back the unhealthy ones go first, as they need the old key and the others do not.
     candidates.sort_by_key(|workload| workload.is_whole() == terms.back);
     let mut candidates: Vec<_> = candidates.into_iter().map(|workload| workload.reference.clone()).collect();
     let came_up = |workload: &Workload| workload.wants_pods() && plan.done.contains(&workload.reference);
@@ -218,7 +222,7 @@ pub fn plan(consumers: &[Consumer], api_key: &str, mark: &str, terms: &Terms<'_>
 }
 
 impl Plan {
-    /// Puts a consumer where it belongs; returns it where it could be marked.
+    /// Adds a consumer to the list of the plan that it belongs in; returns its workload where that could be marked now.
     fn sort<'a>(
         &mut self,
         consumer: &'a Consumer,
@@ -236,8 +240,9 @@ impl Plan {
         };
         let reference = &workload.reference;
         let obstacle = workload.may_restart().err().filter(|_| is_stale).map(Reason::Obstacle);
-        // Whoever took the mark away left pods that read the new value as well: they need not come up, and no other pod tells so.
-        let set = matches!(terms.resting.get(reference), Some(Rest::Pause | Rest::Spent | Rest::Over));
+        // A mark that somebody took away still counts while no pod is stale. All pods then read the new value: if they do not
+        // come up, no other pod shows it, so the workload must not be left out.
+        let set = terms.resting.get(reference).is_some_and(Rest::was_marked);
         if workload.mark(api_key) == Some(mark) || (set && !is_stale) {
             self.sort_marked(owner, workload, is_stale, obstacle);
             return None;
@@ -260,14 +265,16 @@ impl Plan {
         match terms.resting.get(reference).cloned() {
             None | Some(Rest::Over) => return Some(workload),
             Some(Rest::Pause) => self.underway.push(reference.clone()),
-            // The others do not wait for it.
+            // The other workloads do not wait for this one.
             Some(Rest::Spent) => self.obstructed.push((owner.clone(), Reason::MarkTaken)),
-            Some(Rest::Refused(words)) => self.obstructed.push((owner.clone(), Reason::Refused(words))),
+            Some(Rest::Refused { words, marked: _ }) => {
+                self.obstructed.push((owner.clone(), Reason::Refused(words)))
+            }
         }
         None
     }
 
-    /// The same of one that was marked.
+    /// The same for a consumer whose workload was marked.
     fn sort_marked(&mut self, owner: &Owner, workload: &Workload, is_stale: bool, obstacle: Option<Reason>) {
         let reference = &workload.reference;
         let ends_first = workload.ends_first();
@@ -298,7 +305,7 @@ fn without_workload(owner: &Owner) -> Reason {
     }
 }
 
-/// Restarts a workload: marks its pod template, if it still is in this version. Nothing else of it is touched.
+/// Restarts a workload: marks its pod template, if the workload still has this resourceVersion. Nothing else of it is touched.
 ///
 /// # Errors
 /// What the API server says; `409` means observe again. After [`CallError::Timeout`] it may have been marked.

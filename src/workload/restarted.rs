@@ -1,4 +1,5 @@
-//! A workload as its kind tells it: whether a restart may be asked for, whether it would leave a gap, how far it is. Pure.
+//! A workload by the rules of its kind: whether it may be restarted, whether a restart would leave a gap, how far its rollout
+//! is. Pure.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +15,11 @@ use k8s_openapi::{
 use super::owner::{WorkloadKind, WorkloadRef};
 use crate::api::{annotation, mark};
 
-/// What the API server fills in where a Deployment does not say by how much it may exceed, or fall below, its replicas.
+/// The API server's default for a Deployment's `maxSurge` and `maxUnavailable`.
 const QUARTER: &str = "25%";
-/// A Deployment's replicas did not become ready in time.
+/// Reason of a Deployment's `Progressing`: its replicas did not become ready in time.
 const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
-/// All of them once were.
+/// Reason of a Deployment's `Progressing`: all replicas of the newest template have been up at some time.
 const CAME_UP: &str = "NewReplicaSetAvailable";
 
 /// A workload, with only what is judged.
@@ -26,7 +27,7 @@ const CAME_UP: &str = "NewReplicaSetAvailable";
 pub struct Workload {
     /// Which one.
     pub reference: WorkloadRef,
-    /// The version that this is.
+    /// The resourceVersion that was read.
     pub resource_version: String,
     /// Marks of its pod template, by ApiKey.
     marks: BTreeMap<String, String>,
@@ -35,7 +36,7 @@ pub struct Workload {
     strategy: Strategy,
     observed: bool,
     replicas: Replicas,
-    /// By the word of its controller, all pods of the newest template were ready at some time.
+    /// Its controller says that all pods of the newest template were up at some time.
     came_up: bool,
     /// Why its rollout failed, and since when.
     failure: Option<GivenUp>,
@@ -51,13 +52,13 @@ struct GivenUp {
 /// How a change of the pod template reaches the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strategy {
-    /// A Deployment's rolling update: so many of its replicas may be missing meanwhile.
+    /// A Deployment's rolling update: up to `missing` of its replicas may be missing meanwhile.
     Rolling { missing: i64 },
     /// A Deployment's other way: all old pods go first.
     Recreate,
-    /// A StatefulSet's rolling update: so many pods at a time, down to this ordinal.
+    /// A StatefulSet's rolling update: up to `missing` pods at a time, down to the ordinal `partition`.
     Ordered { partition: i32, missing: i64 },
-    /// A DaemonSet's rolling update: on so many nodes at a time.
+    /// A DaemonSet's rolling update: the pods of up to `missing` nodes may be missing at a time.
     EachNode { missing: i64 },
     /// Only when somebody deletes the pods.
     OnDelete,
@@ -94,13 +95,14 @@ pub enum Gap {
     /// All old pods end before the first new one starts.
     Recreate,
     /// The last old pod may end before a new one is ready: one replica that cannot be doubled, an update strategy that
-    /// lets all replicas, or the pods of all nodes, be missing, or one ready replica only that does not wait for the others.
+    /// lets all replicas, or the pods of all nodes, be missing, or a StatefulSet (`Parallel`) whose last ready pods may be
+    /// replaced while the others are not ready.
     NoSurge,
     /// Somebody has to delete the pods.
     OnDelete,
     /// Somebody has to let the pods below this ordinal be replaced.
     Partition(i32),
-    /// Somebody has to let it go on.
+    /// Somebody has to resume it.
     Paused,
     /// Its last rollout failed, and one on top of it would fail as well.
     Failed,
@@ -124,7 +126,7 @@ impl Workload {
         self.marks.get(api_key).map(String::as_str)
     }
 
-    /// Whether the operator may restart it, and a restart would happen.
+    /// Whether the operator may restart it, and the restart would take place.
     ///
     /// # Errors
     /// Why not.
@@ -145,14 +147,14 @@ impl Workload {
         }
     }
 
-    /// Why a restart would not be without a gap; `None`: it would. On each node a pod is missing for a moment: that is how
-    /// such a workload is always updated, but not on all of several nodes at the same time.
+    /// Why a restart would leave a gap; `None`: it would not. A DaemonSet is always updated by leaving each node without its pod
+    /// for a moment, so that is no gap; but it is one if all of several nodes may be without their pods at the same time.
     #[must_use]
     pub fn gap(&self) -> Option<Gap> {
         if self.paused { Some(Gap::Paused) } else { self.gap_of_strategy() }
     }
 
-    /// The same, whether or not somebody holds it up now.
+    /// The same, whether or not the workload is paused now.
     fn gap_of_strategy(&self) -> Option<Gap> {
         let wanted = self.replicas.wanted;
         match self.strategy {
@@ -166,8 +168,9 @@ impl Workload {
         }
     }
 
-    /// Whether its last old pod ends before a new one is ready: where the new one does not come up, no pod with the old value is
-    /// left to tell so. On one node that is how such a workload is always updated, for which nobody is asked.
+    /// Whether its last old pod may end before a new one is ready: if the new pod then does not come up, no pod with the old
+    /// value is left to show it. A DaemonSet on a single node counts too, although [`gap`](Self::gap) reports none for it, as
+    /// it is always updated so.
     #[must_use]
     pub fn ends_first(&self) -> bool {
         let on_one_node =
@@ -181,7 +184,7 @@ impl Workload {
         self.replicas.wanted > 0
     }
 
-    /// Since when its controller says that the rollout failed, where it tells.
+    /// Since when its controller has reported that the rollout failed, where it says so.
     #[must_use]
     pub fn failed_at(&self) -> Option<Timestamp> {
         self.failure.as_ref()?.at
@@ -194,14 +197,15 @@ impl Workload {
         [all, updated, ready, available] == [wanted; 4]
     }
 
-    /// How far the rollout of the newest template is, by the workload's own word.
+    /// How far the rollout of the newest template is, by the workload's own status.
     #[must_use]
     pub fn progress(&self) -> Progress {
         if !self.observed {
             return Progress::Underway;
         }
-        // Whatever has become of its pods since: the rollout came to its end. Without a pod of the newest template what is said
-        // is of the rollout before: a Deployment that ends its old pods first says nothing new until they have gone.
+        // A rollout that came up is complete, whatever has become of its pods since. While no pod is of the newest template, the
+        // condition is still about the rollout before: a Deployment with `Recreate` reports nothing new until its old pods are
+        // gone.
         let Replicas { all, updated, .. } = self.replicas;
         let came_up = self.came_up && all == updated && updated > 0;
         if came_up || self.is_whole() {
@@ -210,7 +214,7 @@ impl Workload {
         self.failure.as_ref().map_or(Progress::Underway, |failure| Progress::Failed(failure.words.clone()))
     }
 
-    /// What all kinds have in common; the rest as of a workload of which nothing is known.
+    /// The fields that all kinds have in common; the others as for a workload of which nothing is known.
     fn of(
         kind: WorkloadKind,
         metadata: ObjectMeta,
@@ -281,7 +285,8 @@ impl From<StatefulSet> for Workload {
         let wanted = spec.replicas.unwrap_or(1);
         let ready = count(status.ready_replicas);
         let mut strategy = ordered_strategy(spec.update_strategy.unwrap_or_default(), wanted);
-        // In order, nothing is replaced while a pod is not ready. Side by side, a ready one may go beside it.
+        // With `OrderedReady` nothing is replaced while a pod is not ready. With `Parallel` a ready pod may be replaced while
+        // another is not ready.
         if let Strategy::Ordered { missing, .. } = &mut strategy
             && spec.pod_management_policy.as_deref() == Some("Parallel")
             && ready > 0
@@ -340,7 +345,7 @@ fn deployment_strategy(strategy: DeploymentStrategy, replicas: i32) -> Strategy 
     let quarter = || IntOrString::String(QUARTER.to_owned());
     let surge = scaled(&rolling.max_surge.unwrap_or_else(quarter), replicas, Round::Up);
     let missing = scaled(&rolling.max_unavailable.unwrap_or_else(quarter), replicas, Round::Down);
-    // As Kubernetes does: with neither of them nothing could ever move.
+    // As Kubernetes does: if both were zero, no pod could ever be replaced.
     let missing = match (surge, missing) {
         (Some(0) | None, Some(0)) => 1,
         (Some(_) | None, Some(missing)) => missing,
@@ -366,7 +371,7 @@ fn node_strategy(strategy: DaemonSetUpdateStrategy, nodes: i32) -> Strategy {
     }
     let rolling = strategy.rolling_update.unwrap_or_default();
     let surge = rolling.max_surge.and_then(|surge| scaled(&surge, nodes, Round::Up)).unwrap_or_default();
-    // With a surge none may be missing: the API server takes one of them only.
+    // With a surge no pod may be missing: the API server accepts only one of `maxSurge` and `maxUnavailable`.
     let missing = if surge > 0 { 0 } else { one_at_least(rolling.max_unavailable, nodes, Round::Up) };
     Strategy::EachNode { missing }
 }
@@ -406,7 +411,7 @@ fn failure(status: &DeploymentStatus) -> Option<GivenUp> {
     Some(GivenUp { words, at: failed.last_transition_time.as_ref().map(|time| time.0) })
 }
 
-/// The condition that tells of a rollout, if it is for this reason.
+/// The condition `Progressing`, if it has this reason.
 fn progressing<'a>(status: &'a DeploymentStatus, reason: &str) -> Option<&'a DeploymentCondition> {
     let mut conditions = status.conditions.iter().flatten();
     conditions

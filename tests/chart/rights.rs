@@ -76,6 +76,11 @@ fn the_readme_says_to_scale_to_zero_before_a_name_changes() {
     let (_, said) = readme.split_once("  From `leaderElection.enabled: false`").unwrap();
     let (said, _) = said.split_once("  ```").unwrap();
     assert!(said.contains("scale to 0 as well") && said.contains("lose their rights"), "{said}");
+    let [by_helm, by_kubectl] = ["--set replicaCount=0", "scale deployment"].map(|how| readme.contains(how));
+    assert!(
+        by_helm && !by_kubectl,
+        "what kubectl scales, an upgrade with server-side apply does not scale back"
+    );
     let who_may = |changes: &[&str]| -> BTreeSet<String> {
         let all = rights(&template("minimal", changes));
         all.values().filter_map(|said| said["subjects"][0]["name"].as_str().map(str::to_owned)).collect()

@@ -81,6 +81,10 @@ async fn a_release_goes_through_its_life_and_leaves_the_kinds() {
     kubectl(&cluster, &["create", "namespace", "shop"]); // or it is there
     apply_dry(&cluster, "chart-notes", suggested(&notes));
     assert_eq!(strategy().await, "Recreate");
+    // As README.md says it: to 0, and back by the upgrade that makes the change.
+    let replicas = async || deployments.get("life-bags-operator").await.unwrap().spec.unwrap().replicas;
+    run(&["upgrade", "life", CHART, "--reset-then-reuse-values", "--set", "replicaCount=0"]);
+    assert_eq!((strategy().await.as_str(), replicas().await), ("Recreate", Some(0)));
     let turned = [
         "upgrade",
         "life",
@@ -91,7 +95,7 @@ async fn a_release_goes_through_its_life_and_leaves_the_kinds() {
         "crds.keep=true,consumerNamespaces=null",
     ];
     run(&turned);
-    assert_eq!(strategy().await, "RollingUpdate");
+    assert_eq!((strategy().await.as_str(), replicas().await), ("RollingUpdate", Some(3)));
     // The operator's own field of the webhook outlives an upgrade.
     let webhooks =
         kube::Api::<k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration>::all(

@@ -183,6 +183,8 @@ func (c *controlPlane) startAPIServer() error {
 		"--allow-privileged=true",
 		"--audit-policy-file="+c.config("audit-policy.yaml"),
 		"--audit-log-path="+c.auditLog(),
+		// In MiB; those who read it know of one file, and without a word there is another one after 100.
+		"--audit-log-maxsize=4096",
 		"--profiling=false",
 	)
 }

@@ -260,7 +260,7 @@ async fn a_rate_limit_is_waited_out_and_nothing_is_asked_meanwhile() {
     let alone = World::alone(&[]).await;
     let sandbox = &alone.world.sandbox.sandbox;
     let scene = Scene::without_account(&alone.world, Way::Wallet, UserOptions::default()).await;
-    let reset = sandbox.now().as_second() + 6;
+    let reset = sandbox.now().as_second() + 20;
     let body = json!({"success": false, "error": "Rate limit exceeded", "limit": 10, "remaining": 0, "resetTime": reset});
     sandbox.add_fault(fault("*", 1, answer(429, body))).unwrap();
     scene.put_credentials(&scene.credentials()).await;

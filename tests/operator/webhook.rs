@@ -19,7 +19,7 @@ use crate::{
     certificates::connect,
     gate::{Gate, webhook_of},
     support::{
-        operator::Operator,
+        operator::{Operator, terminate},
         scene::{LIMIT, Scene, all, condition, holds, says},
     },
 };
@@ -126,7 +126,7 @@ async fn after_sigterm_the_lease_goes_at_once_and_reviews_are_answered_until_all
     // Everybody is still led to the one that ends.
     let leader = gate.alone.world.operator.as_ref().map(Operator::process).unwrap();
     let ended = || !std::path::Path::new(&format!("/proc/{leader}")).exists();
-    kill_in_order(leader);
+    assert!(terminate(leader));
     other.shows("bags_operator_leader 1").await;
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     scene.keys().create(&dry_run, &scene.new_key("in-between", json!({}))).await.unwrap();
@@ -135,12 +135,6 @@ async fn after_sigterm_the_lease_goes_at_once_and_reviews_are_answered_until_all
     scene.end().await;
     assert_eq!(gate.alone.world.operator.take().unwrap().ends().await, Some(0));
     gate.end().await;
-}
-
-/// SIGTERM.
-fn kill_in_order(process: u32) {
-    let told = std::process::Command::new("kill").arg("-TERM").arg(process.to_string()).status().unwrap();
-    assert!(told.success());
 }
 
 /// Sends to a webhook what an API server would not.

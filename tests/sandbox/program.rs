@@ -38,7 +38,9 @@ async fn the_program_writes_its_users_says_where_it_listens_and_ends_when_asked(
     assert_eq!(answer(client.post(format!("{base}{CREATE}")).body(body)).await.status, 400);
 
     let id = child.id().unwrap().to_string();
-    let killed = tokio::process::Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+    // The shell's own command: not every machine has a program for it.
+    let kill = ["-c", "kill -TERM \"$0\"", &id];
+    let killed = tokio::process::Command::new("sh").args(kill).status().await.unwrap();
     assert!(killed.success());
     let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap();
     assert!(ended.success());

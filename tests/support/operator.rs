@@ -264,8 +264,7 @@ impl Operator {
     /// SIGTERM, and its orderly end.
     pub(crate) async fn stop(mut self) {
         let process = self.process();
-        let told = Command::new("kill").arg("-TERM").arg(process.to_string()).status().unwrap();
-        assert!(told.success(), "the operator had ended before it was told to: {}", self.tail());
+        assert!(terminate(process), "the operator had ended before it was told to: {}", self.tail());
         let exit = self.exit().await;
         self.end();
         assert_eq!(exit, Some(0), "the operator did not end in order: {}", self.tail());
@@ -312,4 +311,9 @@ impl Drop for Operator {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// SIGTERM, by the shell's own command: not every machine has a program for it. Whether there was such a process.
+pub(crate) fn terminate(process: u32) -> bool {
+    Command::new("sh").args(["-c", "kill -TERM \"$0\"", &process.to_string()]).status().unwrap().success()
 }

@@ -24,8 +24,8 @@ use serde_json::{Value, json};
 
 use super::world::World;
 
-/// What should come to be comes to be long before this.
-pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+/// What should come to be comes to be long before this. A schedule takes a minute before anything begins.
+pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
 /// How the account proves itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

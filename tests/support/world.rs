@@ -8,8 +8,11 @@ use std::sync::{
 };
 
 use futures::future::select_all;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, api::PostParams};
+use k8s_openapi::api::{admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Namespace};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
@@ -86,6 +89,9 @@ impl World {
             *turn = Some(boot.await.expect("the cluster boots; its own words are above"));
         }
         let cluster = turn.clone().expect("it was just booted");
+        // A test that failed has left its configuration, which names a webhook that is gone.
+        let hooks: Api<ValidatingWebhookConfiguration> = Api::all(cluster.client().await);
+        let _ = hooks.delete("bags-operator", &DeleteParams::default()).await;
         first(cluster.client().await).await;
         let name = |flag: &str| flag.split_once('=').map_or(flag.to_owned(), |(name, _)| name.to_owned());
         let replaced = |quick: &&&str| flags.iter().any(|flag| name(flag) == name(quick));

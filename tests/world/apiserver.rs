@@ -245,6 +245,11 @@ impl ApiServer {
         self.refuse(namespace.to_owned(), withheld);
     }
 
+    /// Whether it does.
+    pub(crate) fn withholds(&self, namespace: &str) -> bool {
+        self.0.withheld.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
+    }
+
     /// Lets nobody who asks by HTTP change an object, or again: where the real server has an admission policy.
     pub(crate) fn protect(&self, resource: &str, namespace: &str, name: &str, protected: bool) {
         self.refuse(format!("{namespace}/{resource}/{name}"), protected);

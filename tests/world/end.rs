@@ -83,6 +83,9 @@ pub(crate) fn unfinished(scene: &Scene, oracle: &Oracle) -> Vec<String> {
         }
     }
     let waiting = Waiting::new(scene, oracle, &ledger);
+    if waiting.account_is_deleted() && !waiting.holds_account_up() {
+        found.push("the account is being deleted, and nothing stands against that".to_owned());
+    }
     for key in scene.api.list("apikeys") {
         let uid = key["metadata"]["uid"].as_str().unwrap_or_default();
         let own: Vec<&Slot> = ledger.owned_by(uid).collect();
@@ -108,6 +111,9 @@ fn one_key(
     let ready = condition(key, "Ready");
     let (is_ready, reason) = (ready.0 == "True", ready.1);
     let deleting = !key["metadata"]["deletionTimestamp"].is_null();
+    if deleting && !waiting.holds_up(key) {
+        found.push(format!("{name} is being deleted, and nothing stands against that"));
+    }
     let Some(slot) = current else {
         if !RESTING.contains(&reason) {
             found.push(format!("{name} has no key and says {reason}"));

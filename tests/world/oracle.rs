@@ -6,6 +6,7 @@
 
 mod admission;
 mod consumers;
+mod ready;
 mod slots;
 mod told;
 
@@ -16,7 +17,7 @@ use std::{
 };
 
 use bags_operator::{
-    api::{BagsAccount, account::SlotState, mark},
+    api::{BagsAccount, account::SlotState, annotation, mark},
     bags,
     ledger::Ledger,
     timings::Timings,
@@ -29,20 +30,26 @@ use serde_json::Value;
 use super::{
     apiserver::{Change, ChangeKind, Payload},
     cluster::value_in,
+    fault,
     gate::is_dry_run,
     process::OPERATOR_NAMESPACE,
     scene::{ACCOUNT, MARK, Scene, TENANT, attempt_in, field_of, secret_of},
 };
 
+/// Whoever runs has heard after so long of what was said.
+const HEARD: Duration = Duration::from_mins(5);
+
 /// What was seen so far, and what was wrong with it.
 pub(crate) struct Oracle {
     /// Workloads, the marks that they carry, and for which switch they were set.
     marks: BTreeMap<(String, String), i64>,
+    /// When a process has set a mark, and heard so: by process, the workload's uid and the mark.
+    marked_at: BTreeMap<(u32, String, String), Vec<Timestamp>>,
     /// When a pod called last, by the attempt of the key that it called with: begins and ends of holding a key are calls.
     called: BTreeMap<String, Timestamp>,
     /// The same of whoever is outside of the cluster: only lists tell of them.
     called_from_outside: BTreeMap<String, Timestamp>,
-    /// When pods were last listed; unknown where a process has stood still since.
+    /// When pods were last listed.
     pods_listed: Option<Timestamp>,
     timings: Timings,
     /// The ledger as it was last seen.
@@ -86,8 +93,12 @@ pub(crate) struct Oracle {
     late: BTreeSet<String>,
     /// Generations of ApiKeys, by uid, and since when they have them: whoever acts long after that has heard of it.
     edited: BTreeMap<String, (i64, Timestamp)>,
-    /// A process stood still: what it does when it goes on it may have decided long before.
-    stood_still: bool,
+    /// The same of what asks for another key, which is no part of a generation.
+    asked: BTreeMap<String, (Option<String>, Timestamp)>,
+    /// A process stood still: what it does when it goes on it may have decided long before. Until it has heard of what happened.
+    stood_still_until: Option<Timestamp>,
+    /// When people last did something, or something went wrong.
+    disturbed_at: Option<Timestamp>,
     /// What must appear nowhere.
     spoken: told::Unspeakable,
     position: u64,
@@ -98,6 +109,7 @@ impl Oracle {
     pub(crate) fn new(timings: Timings, scene: &Scene) -> Self {
         Self {
             marks: BTreeMap::new(),
+            marked_at: BTreeMap::new(),
             called: BTreeMap::new(),
             called_from_outside: BTreeMap::new(),
             pods_listed: None,
@@ -122,7 +134,9 @@ impl Oracle {
             forsaken: BTreeSet::new(),
             late: BTreeSet::new(),
             edited: BTreeMap::new(),
-            stood_still: false,
+            asked: BTreeMap::new(),
+            stood_still_until: None,
+            disturbed_at: None,
             spoken: told::Unspeakable::default(),
             position: scene.api.version(),
             found: Vec::new(),
@@ -166,21 +180,36 @@ impl Oracle {
         self.ledger = ledger(scene).unwrap_or_default();
         self.keys_died_by_people(scene, now);
         self.marks_undone(scene);
+        self.disturbed(now);
         for key in scene.api.list("apikeys") {
-            let generation = key["metadata"]["generation"].as_i64().unwrap_or_default();
-            let uid = key["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-            let known = self.edited.entry(uid).or_insert((generation, now));
-            if known.0 != generation {
-                *known = (generation, now);
-            }
+            let metadata = &key["metadata"];
+            let generation = metadata["generation"].as_i64().unwrap_or_default();
+            let token = metadata["annotations"][annotation::ROTATE].as_str().map(str::to_owned);
+            let uid = metadata["uid"].as_str().unwrap_or_default().to_owned();
+            note(&mut self.asked, &uid, token, now);
+            note(&mut self.edited, &uid, generation, now);
         }
     }
 
-    /// Whether an ApiKey has said what it says for so long that no cache is behind it. Of whoever stood still nobody can tell.
+    /// Something goes wrong, or may have.
+    pub(crate) fn disturbed(&mut self, now: Timestamp) {
+        self.disturbed_at = Some(now);
+    }
+
+    /// Whether an ApiKey's spec has said what it says for so long that no cache is behind it. Of whoever stood still nobody can tell
+    /// for a while.
     fn was_heard(&self, key: &Value, now: Timestamp) -> bool {
-        const HEARD: Duration = Duration::from_mins(5);
-        let uid = key["metadata"]["uid"].as_str().unwrap_or_default();
-        !self.stood_still && self.edited.get(uid).is_some_and(|(_, at)| elapsed(*at, now) >= HEARD)
+        is_old(&self.edited, key, now) && !self.stood_still(now)
+    }
+
+    /// The same of whether it asks for another key.
+    fn was_heard_asking(&self, key: &Value, now: Timestamp) -> bool {
+        is_old(&self.asked, key, now) && self.was_heard(key, now)
+    }
+
+    /// Whether a process stood still, and may not have heard yet of what happened meanwhile.
+    fn stood_still(&self, now: Timestamp) -> bool {
+        self.stood_still_until.is_some_and(|until| now < until)
     }
 
     /// A person takes the ledger away. What only the ledger knew is lost with it.
@@ -227,12 +256,12 @@ impl Oracle {
         }
     }
 
-    /// A request to the API server was carried out, or refused.
+    /// A request to the API server was carried out, or refused. `heard`: its sender hears so, if it lives.
     pub(crate) fn kube_done(
         &mut self,
         incarnation: u32,
         request: &Request<Payload>,
-        status: StatusCode,
+        (status, heard): (StatusCode, bool),
         scene: &Scene,
         now: Timestamp,
     ) {
@@ -241,7 +270,7 @@ impl Oracle {
             self.conflicted.insert(fingerprint(incarnation, request));
         }
         if status.is_success() && *request.method() == Method::PATCH {
-            self.restarted(request, scene, now);
+            self.restarted((incarnation, heard), request, scene, now);
         }
         let lists_pods = *request.method() == Method::GET && request.uri().path().ends_with("/pods");
         // Further pages show what was there with the first one.
@@ -254,10 +283,9 @@ impl Oracle {
         }
     }
 
-    /// A process stands still: what it looked at is as old as that by the time it goes on.
-    pub(crate) fn stands_still(&mut self) {
-        self.stood_still = true;
-        self.pods_listed = None;
+    /// A process stands still: what it decided is as old as that by the time it goes on.
+    pub(crate) fn stands_still(&mut self, now: Timestamp) {
+        self.stood_still_until = now.checked_add(fault::FREEZE + HEARD).ok();
     }
 
     /// A process stands still with a request to Bags on its tongue. No clock can be asked any more when it is sent: of a
@@ -391,6 +419,7 @@ impl Oracle {
             match change.resource {
                 "bagsaccounts" => self.account_written(&change, scene, now),
                 "secrets" => self.secret_written(&change, scene),
+                "apikeys" => self.stays_ready(&change, scene, now),
                 _ => {}
             }
             self.nothing_is_told(&change, scene);
@@ -508,6 +537,19 @@ fn fingerprint(incarnation: u32, request: &Request<Payload>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (incarnation, request.method().as_str(), request.uri().path(), request.body().bytes()).hash(&mut hasher);
     hasher.finish()
+}
+
+/// Keeps what an ApiKey says, and since when it does.
+fn note<T: PartialEq>(all: &mut BTreeMap<String, (T, Timestamp)>, uid: &str, said: T, now: Timestamp) {
+    if all.get(uid).is_none_or(|(known, _)| *known != said) {
+        all.insert(uid.to_owned(), (said, now));
+    }
+}
+
+/// Whether an ApiKey has said so for so long that whoever runs has heard of it.
+fn is_old<T>(all: &BTreeMap<String, (T, Timestamp)>, key: &Value, now: Timestamp) -> bool {
+    let uid = key["metadata"]["uid"].as_str().unwrap_or_default();
+    all.get(uid).is_some_and(|(_, at)| elapsed(*at, now) >= HEARD)
 }
 
 fn elapsed(since: Timestamp, now: Timestamp) -> Duration {

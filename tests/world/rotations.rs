@@ -225,6 +225,16 @@ pub(crate) fn rotations() -> Vec<Workflow> {
             })
             .once(|scene| scene.is_marked("web"))
             .ends(TWO_HOLD),
+        // It is set once more, and then people are told whose restart is theirs.
+        ends(asked(web("rotated, and the mark is taken away twice", Ways::Token)))
+            .then(Duration::from_secs(2), "write the template back", |scene| {
+                scene.write_template_back("web");
+            })
+            .once(|scene| scene.is_marked("web"))
+            .then(Duration::from_secs(2), "write it back again", |scene| scene.write_template_back("web"))
+            .once(|scene| scene.is_marked("web"))
+            .then(Duration::from_mins(30), "restart what reads it", |scene| scene.restart_workload("web"))
+            .ends(TWO_HOLD),
         ends(asked(web("rotated twice, the second time in the middle", Ways::Token)))
             .then(Duration::from_mins(3), "ask once more", |scene| scene.ask_for_rotation("web", "second"))
             .ends(TWO_HOLD),

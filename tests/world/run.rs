@@ -399,6 +399,9 @@ impl<'a> Run<'a> {
         let label = parked.label.clone();
         let before = self.trace.is_kept().then(|| self.ledger_in_words());
         let passed = self.clock.passed();
+        if fault.is_some() {
+            self.oracle.disturbed(self.clock.wall());
+        }
         let answer = match parked.sent {
             Sent::Kube(request, answer) => self.kube(&label, request, answer, fault),
             Sent::Bags(request, answer) => self.bags(&label, request, answer, fault).await,

@@ -1,8 +1,7 @@
-//! What is asked of Bags. Its answers go into this process's memory.
+//! The requests to Bags. The answers go into this process's memory.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -15,15 +14,16 @@ use crate::{
     api::account::SlotState,
     bags::{self, BagsClient, Budget, Probe, Revocation},
     events::EventReason,
+    time::until,
 };
 
 /// A ping that failed is sent again after this.
 const PING_PAUSE: Duration = Duration::from_secs(30);
-/// The longest pause between two unanswered questions.
+/// The longest pause after a probe that was not answered.
 const LONGEST_PROBE_PAUSE: Duration = Duration::from_mins(5);
 
-/// Whether a key was refused by something in the service's stead, or by the service in words that nobody knows: it was answered,
-/// and asking it again and again would bring nothing else.
+/// Whether a key was refused in words that are not those of Bags, as by a proxy in front of it. Such a probe counts as answered:
+/// repeating it at once would bring the same answer.
 fn is_strange(error: &bags::Error) -> bool {
     error.reason() == bags::Reason::Unreadable && matches!(error.status(), Some(401 | 403 | 404))
 }
@@ -132,16 +132,18 @@ impl Actor<'_> {
                     key.probe_after = None;
                 });
             }
-            // It is sent again once a list has told.
+            // The revocation is sent again without waiting for a list; the list that is asked for meanwhile tells what the 404
+            // means.
             Ok(Revocation::NoEndpoint) if untold => self.memory.remember(attempt, |key| {
                 key.revocations = key.revocations.saturating_add(1);
+                key.revoke_after = Some(now + death::revocation_pause(key.revocations));
             }),
             Ok(Revocation::NoEndpoint) => endpoint(false),
             Err(error) => {
                 warn!(%error, attempt, "Revocation failed");
                 let of_token = error.reason() == bags::Reason::InvalidToken;
                 let refused = error.class() == bags::Class::Refused && !of_token;
-                // The operator's own budget comes back by itself: nobody is called for that.
+                // The operator's own budget refills by itself: that is no failure that a person has to hear of.
                 let failed = error.reason() != bags::Reason::BudgetSpent;
                 self.memory.remember(attempt, |key| {
                     key.revocations = key.revocations.saturating_add(u32::from(failed));
@@ -178,12 +180,11 @@ impl Actor<'_> {
         if urgent { client.urgent() } else { client }
     }
 
-    /// When a failed request may be sent again. A revocation does not wait for the end of the service's pause: the budget has a
-    /// turn for one every now and then, and a key that leaked cannot wait for hours.
+    /// When a failed request may be sent again. A revocation does not wait for the end of a rate limit: the budget lets one pass
+    /// every `PAUSED_REVOCATION_EVERY`, as a key that leaked cannot wait for hours.
     fn retry_at(&self, error: &bags::Error, now: Instant, pause: Duration, revocation: bool) -> Instant {
-        let until = error.retry_at().unwrap_or(Timestamp::MIN);
-        let told =
-            Duration::try_from(until.duration_since(self.context.env.clock.wall())).unwrap_or_default();
+        let wall = self.context.env.clock.wall();
+        let told = error.retry_at().map_or(Duration::ZERO, |at| until(wall, at));
         let has_turns = revocation && error.reason() == bags::Reason::RateLimited;
         let told = if has_turns { told.min(Budget::PAUSED_REVOCATION_EVERY) } else { told };
         now + told.max(pause)

@@ -3,15 +3,11 @@
 use std::sync::{Mutex, MutexGuard};
 
 use http::{Method, Request, Response};
-use http_body_util::BodyExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Client,
-    runtime::{
-        reflector::{self, store::Writer},
-        watcher,
-    },
+use kube::runtime::{
+    reflector::{self, store::Writer},
+    watcher,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -31,6 +27,7 @@ use crate::{
     context::Settings,
     env::Env,
     events::Events,
+    fixtures::{Came, api_key, bags_account, failure, server},
     keystore::Keystore,
     ledger::{
         LedgerStore,
@@ -43,6 +40,7 @@ use crate::{
 
 mod changes;
 mod creation;
+mod endpoint;
 mod orphans;
 mod requests;
 mod revocation;
@@ -111,6 +109,10 @@ struct World {
     refuses_token: bool,
     /// Nothing answers for lists.
     no_list: bool,
+    /// So many more lists fail.
+    failing_lists: usize,
+    /// Lists call the user of each key so.
+    calls_user: Option<&'static str>,
     down: bool,
     /// The account goes as soon as it is written.
     goes: bool,
@@ -126,22 +128,21 @@ impl World {
         self.accounts.apply_watcher_event(&watcher::Event::Apply(self.account.clone()));
     }
 
-    fn kube(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+    fn kube(&mut self, request: &Came) -> (u16, Value) {
+        let (method, path, sent) = (&request.method, request.path(), &request.body);
         let name = path.rsplit('/').next().unwrap().to_owned();
-        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
         if path.ends_with("/events") {
             self.events.push(sent["reason"].as_str().unwrap().to_owned());
-            return (201, sent);
+            return (201, sent.clone());
         }
         self.requests.push(format!("{method} {path}"));
-        let forbidden = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403});
         if self.keeps_finalizers && method == Method::PATCH && path.ends_with("/bagsaccounts/main") {
-            return (403, forbidden);
+            return failure(403, "Forbidden");
         }
         let version = sent["metadata"]["resourceVersion"].as_str().map(str::to_owned);
         if path.contains("/bagsaccounts/") && method != Method::GET {
             if version != self.account.resource_version() {
-                return (409, Value::Null);
+                return failure(409, "Conflict");
             }
             if path.ends_with("/status") {
                 let mut status = sent["status"].clone();
@@ -165,16 +166,16 @@ impl World {
         }
         if path.contains("/apikeys/") {
             let found = self.owners.iter().find(|key| key["metadata"]["name"] == name.as_str());
-            return found.map_or((404, Value::Null), |key| (200, key.clone()));
+            return found.map_or_else(|| failure(404, "NotFound"), |key| (200, key.clone()));
         }
         if path == "/api/v1/namespaces/shop" {
             let metadata = json!({"kind": "PartialObjectMetadata", "metadata": {"name": "shop"}});
-            return if self.namespace { (200, metadata) } else { (404, Value::Null) };
+            return if self.namespace { (200, metadata) } else { failure(404, "NotFound") };
         }
         if method == Method::DELETE && self.keeps_secrets
             || path.contains("/namespaces/shop/secrets/") && self.hides_secrets
         {
-            return (403, forbidden);
+            return failure(403, "Forbidden");
         }
         if path == "/api/v1/namespaces/bags/secrets" {
             let all =
@@ -182,13 +183,14 @@ impl World {
             return (200, all);
         }
         let Some(index) = self.secrets.iter().position(|secret| secret.name_any() == name) else {
-            return (404, Value::Null);
+            return failure(404, "NotFound");
         };
         let secret = self.secrets[index].clone();
         if method == Method::DELETE {
             let preconditions = &sent["preconditions"];
-            if preconditions["uid"].as_str().map(str::to_owned) != secret.uid() {
-                return (409, Value::Null);
+            let of = |field: &str| preconditions[field].as_str().map(str::to_owned);
+            if of("uid") != secret.uid() || of("resourceVersion") != secret.resource_version() {
+                return failure(409, "Conflict");
             }
             self.secrets.remove(index);
             self.stored.apply_watcher_event(&watcher::Event::Delete(secret.clone()));
@@ -219,9 +221,16 @@ impl World {
                 }
             }
             "/api/v1/agent/dev/keys" if self.no_list => (404, json!("Cannot POST")),
+            "/api/v1/agent/dev/keys" if self.failing_lists > 0 => {
+                self.failing_lists -= 1;
+                (503, json!({"success": false, "error": "down"}))
+            }
             "/api/v1/agent/dev/keys" => {
                 let alive = self.keys.iter().filter(|key| key.alive && !key.theirs);
-                let listed = alive.map(|key| json!({"keyId": key.id, "name": key.name, "status": "active"}));
+                let user = self.calls_user;
+                let listed = alive.map(
+                    |key| json!({"keyId": key.id, "name": key.name, "status": "active", "userId": user}),
+                );
                 (200, json!({"success": true, "response": listed.collect::<Vec<_>>()}))
             }
             "/api/v1/agent/dev/keys/revoke" if self.limited > 0 => {
@@ -245,15 +254,6 @@ impl World {
     }
 }
 
-fn api_key(name: &str, account: &str) -> Value {
-    json!({
-        "apiVersion": "keys.bags.fm/v1alpha1",
-        "kind": "ApiKey",
-        "metadata": {"name": name, "namespace": "shop", "uid": name.replace("app", "uid")},
-        "spec": {"accountRef": {"name": account}, "environment": "production"},
-    })
-}
-
 /// The operator and its world.
 struct Stage {
     context: Arc<Context>,
@@ -269,14 +269,11 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         Arc::new(HandClock { start: Instant::now(), passed: Mutex::default(), back: Mutex::default() });
     let installation = Installation { cluster: CLUSTER.into(), namespace: "bags".into() };
     let credentials = if with_token { json!({"agentToken": {"secretName": "bags-main"}}) } else { json!({}) };
-    let account: BagsAccount = serde_json::from_value(json!({
-        "apiVersion": "keys.bags.fm/v1alpha1",
-        "kind": "BagsAccount",
-        "metadata": {"name": "main", "uid": "uid-main", "resourceVersion": "1", "finalizers": [FINALIZER]},
+    let account = bags_account(&json!({
+        "metadata": {"uid": "uid-main", "resourceVersion": "1", "finalizers": [FINALIZER]},
         "spec": {"credentials": credentials},
         "status": {"installation": installation, "slots": slots},
-    }))
-    .unwrap();
+    }));
     let (_, mut accounts) = reflector::store();
     let (_, mut stored) = reflector::store();
     let (_, keys) = reflector::store();
@@ -306,6 +303,8 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         suspended: false,
         refuses_token: false,
         no_list: false,
+        failing_lists: 0,
+        calls_user: None,
         down: false,
         goes: false,
         requests: vec![],
@@ -327,7 +326,8 @@ fn operator(
         let world = world.lock().unwrap();
         (world.accounts.as_reader(), world.stored.as_reader())
     };
-    let client = Client::new(kube_service(world.clone()), "unused");
+    let answering = world.clone();
+    let (client, _) = server(move |request, _| answering.lock().unwrap().kube(request));
     let timings = Timings::default();
     let budget = |clock: Arc<HandClock>| Arc::new(Budget::per_hour(2500, clock));
     Context {
@@ -361,30 +361,6 @@ fn operator(
     }
 }
 
-fn kube_service(
-    world: Arc<Mutex<World>>,
-) -> impl tower::Service<
-    Request<kube::client::Body>,
-    Response = Response<kube::client::Body>,
-    Error = tower::BoxError,
-    Future: Send,
-> + Clone {
-    tower::service_fn(move |request: Request<kube::client::Body>| {
-        let world = world.clone();
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await?.to_bytes();
-            let (code, mut answer) = world.lock().unwrap().kube(&parts.method, parts.uri.path(), &body);
-            if answer.is_null() {
-                let reason = if code == 404 { "NotFound" } else { "Conflict" };
-                answer = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code});
-            }
-            let body = kube::client::Body::from(serde_json::to_vec(&answer)?);
-            Ok(Response::builder().status(code).body(body)?)
-        }
-    })
-}
-
 fn bags_service(world: Arc<Mutex<World>>, clock: Arc<HandClock>) -> bags::BagsService {
     BoxCloneSyncService::new(tower::service_fn(move |request: Request<bags::Body>| {
         let (world, clock) = (world.clone(), clock.clone());
@@ -412,9 +388,13 @@ impl Stage {
 
     /// One of that account.
     fn owner_of(&mut self, n: usize, account: &str) {
-        let key = api_key(&owner(n).name, account);
-        self.keys.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(key.clone()).unwrap()));
-        self.world().owners.push(key);
+        let owner = owner(n);
+        let key = api_key(&json!({
+            "metadata": {"name": owner.name, "uid": owner.name.replace("app", "uid")},
+            "spec": {"accountRef": {"name": account}},
+        }));
+        self.world().owners.push(json!(key));
+        self.keys.apply_watcher_event(&watcher::Event::Apply(key));
     }
 
     /// A slot's key exists at Bags; with its keystore Secret, and the value in it, or not.

@@ -14,6 +14,7 @@ use crate::{
         observe::{CredentialsSeen, ListSeen},
     },
     api::{BagsAccount, BagsAccountStatus, account::Slot},
+    fixtures::bags_account,
     ledger::slots::tests::{owner, slot},
     timings::Timings,
 };
@@ -37,13 +38,10 @@ fn pin() -> Decision {
 
 /// An account with finalizer and token, listed just now, without slots.
 pub(in crate::account) fn account() -> Observation {
-    let mut account: BagsAccount = serde_json::from_value(json!({
-        "apiVersion": "keys.bags.fm/v1alpha1",
-        "kind": "BagsAccount",
-        "metadata": {"name": "main", "uid": "uid-main", "resourceVersion": "7", "finalizers": [FINALIZER]},
+    let mut account = bags_account(&json!({
+        "metadata": {"uid": "uid-main", "resourceVersion": "7", "finalizers": [FINALIZER]},
         "spec": {"credentials": {"agentToken": {"secretName": "bags-main"}}},
-    }))
-    .unwrap();
+    }));
     account.status = Some(BagsAccountStatus { installation: Some(ours()), ..BagsAccountStatus::default() });
     let now = clock();
     let version = Some("bags-main@1".to_owned());
@@ -194,8 +192,17 @@ fn an_account_is_pinned_finalized_listed_and_let_go() {
         ),
         (
             "nor before the keystore is cleared of what is dead",
-            Observation { departed: vec!["loose".into()], loose: vec![dead], ..deleting(account()) },
+            Observation { departed: vec!["loose".into()], loose: vec![dead.clone()], ..deleting(account()) },
             Decision::Act(Effect::Clear("loose".into())),
+        ),
+        (
+            "which nobody would do for another installation's",
+            Observation {
+                departed: vec!["loose".into()],
+                loose: vec![dead],
+                ..deleting(pinned(account(), "89abcdef-0123", "bags"))
+            },
+            Decision::Act(Effect::RemoveFinalizer),
         ),
         (
             "unless a person lets it go",

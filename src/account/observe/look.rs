@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CLOCKS_APART, ListSeen, OwnerSeen, SlotSeen, Stored, place_of, signed};
+use super::{CLOCKS_APART, ListSeen, OwnerSeen, SlotSeen, Stored, place_of};
 use crate::{
     account::{
         lists::{self, Lists, Since, Snapshot, Verdict},
@@ -14,6 +14,7 @@ use crate::{
     api::account::{Slot, SlotState},
     keystore::Entry,
     ledger::Ledger,
+    time::signed,
     timings::Timings,
 };
 
@@ -53,7 +54,7 @@ impl Look<'_> {
                 Verdict::NotCovered
             }
         };
-        // A list that does not count yet is not worth a request.
+        // A list that would not count yet is not worth a request.
         let verdict = match verdict {
             Verdict::Undecided { wait } => {
                 Verdict::Undecided { wait: wait.max(since.admits_in(self.now, self.wall)) }
@@ -64,7 +65,7 @@ impl Look<'_> {
         let listed_id = || {
             let id = last.and_then(|list| lists::id_of(&list.keys, slot))?;
             let value = entry.and_then(Entry::value);
-            // What is written down stands in the status.
+            // A key id appears in the status: one that tells the key's value, or a part of it, is not taken (I7).
             (!value.is_some_and(|value| value.is_told_by(&id))).then_some(id)
         };
         let stored_id = || entry.and_then(Entry::key_id).map(str::to_owned);
@@ -92,7 +93,7 @@ impl Look<'_> {
         }
     }
 
-    /// Lists from before this say nothing about the question that a slot's state asks.
+    /// From when on lists count for the question that a slot's state asks; earlier ones say nothing about it.
     fn asked_since(&self, slot: &Slot, seen: Option<&Entered>, memory: &KeyMemory, value: bool) -> Since {
         let entered = seen.map_or(self.now, |seen| seen.at);
         let (shown_wall, shown_surely) = self.shown_after_licence(slot, seen);
@@ -108,15 +109,15 @@ impl Look<'_> {
             SlotState::Revoking => {
                 let wall = slot.since.max(acknowledged.unwrap_or(Timestamp::MIN));
                 let surely = memory.acknowledged.map_or(entered, |at| at.max(entered));
-                // A key that worked says itself that it is dead; lists only have to agree.
+                // A key that once worked shows by its own 401 that it is dead; lists only have to agree.
                 if value && (slot.published.is_some() || memory.good.is_some()) {
                     return Since { wall, entered, surely };
                 }
-                // One that Bags was yet to accept may be too young for the lists, and come to life when its slot is free. Where
-                // the value is lost, nothing but lists says that it is gone.
+                // A key that Bags has not accepted yet may be too young for the lists, and could come to life after its slot is
+                // free. If its value is lost, nothing but lists shows that it is gone.
                 Since { wall: wall.max(shown_wall), entered, surely: surely.max(shown_surely) }
             }
-            // Of one that was left to people nothing but lists tells, and it may be too young for them.
+            // Nothing but lists tells of a key that was left to people, and it may be too young for them.
             SlotState::Released => {
                 Since { wall: slot.since.max(shown_wall), entered, surely: entered.max(shown_surely) }
             }
@@ -128,15 +129,16 @@ impl Look<'_> {
         }
     }
 
-    /// From when on a list shows a slot's key, as its licence was no later than the first state that this process saw it in.
+    /// From when on every list shows a slot's key: its licence is no later than the first state that this process saw the slot
+    /// in.
     fn shown_after_licence(&self, slot: &Slot, seen: Option<&Entered>) -> (Timestamp, Instant) {
         let (first_since, first_at) =
             seen.map_or((slot.since, self.now), |seen| (seen.first_since, seen.first_at));
         self.shown_from(first_since, first_at)
     }
 
-    /// From when on a list shows a key whose licence was no later than `since`, nor than `seen`: by the wall clock, and
-    /// by the other one.
+    /// From when on every list shows a key whose licence was no later than `since`, nor than `seen`: by the wall clock, and by
+    /// the monotonic clock.
     fn shown_from(&self, since: Timestamp, seen: Instant) -> (Timestamp, Instant) {
         let judge_after = self.timings.judge_after;
         let wall = since.saturating_add(signed(judge_after + CLOCKS_APART)).unwrap_or(Timestamp::MAX);

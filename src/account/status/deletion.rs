@@ -25,12 +25,19 @@ enum WayOut {
 }
 
 pub(super) fn waits_for(seen: &Observation) -> String {
+    let forget = |left| {
+        let forget = annotation::FORGET;
+        format!("To let the account go at once and leave {left} to you, annotate it {forget}: \"true\"")
+    };
     if seen.slots.is_empty() && holds_dead_values(seen) {
-        return "no slot is left; the keystore is cleared of dead keys first".to_owned();
+        let secrets = forget("their Secrets");
+        return format!("no slot is left; the keystore is cleared of dead keys first. {secrets}");
     }
     if seen.slots.is_empty() && seen.leaving {
-        return "no slot is left; it waits for ApiKeys that are being deleted as well: see what they say"
-            .to_owned();
+        let keys = forget("those ApiKeys");
+        return format!(
+            "no slot is left; it waits for ApiKeys that are being deleted as well: see what they say. {keys}"
+        );
     }
     if seen.slots.is_empty() {
         return "no slot is left: nothing more of the operator holds it".to_owned();
@@ -65,11 +72,7 @@ pub(super) fn waits_for(seen: &Observation) -> String {
         ),
     ];
     let ways = ways.into_iter().filter(|(way, _)| slots.iter().any(|(_, wanted)| wanted == way));
-    let forget = format!(
-        "To let the account go at once and leave its keys to you, annotate it {}: \"true\"",
-        annotation::FORGET
-    );
-    let sentences = [wait].into_iter().chain(ways.map(|(_, text)| text)).chain([forget]);
+    let sentences = [wait].into_iter().chain(ways.map(|(_, text)| text)).chain([forget("its keys")]);
     sentences.collect::<Vec<_>>().join(". ")
 }
 

@@ -42,7 +42,7 @@ pub(super) fn orphaned_keys(seen: &Observation) -> Option<Word> {
 }
 
 pub(super) fn stray_keys(seen: &Observation) -> Option<Word> {
-    // Until the slots are put back, a lost ledger's own keys look like that.
+    // Until a lost ledger is rebuilt, its own keys are without a slot, too.
     if nobodys(seen) {
         return None;
     }
@@ -60,7 +60,7 @@ pub(super) fn stray_keys(seen: &Observation) -> Option<Word> {
 }
 
 pub(super) fn stray_values(seen: &Observation) -> Option<Word> {
-    // Of a ledger that was lost and is not put together yet, every key is without a slot.
+    // Until a lost ledger is rebuilt, every one of its keys is without a slot.
     if nobodys(seen) {
         return None;
     }

@@ -263,7 +263,12 @@ fn the_quota_is_told_with_numbers_once_it_is_used_up() {
     if let Some(list) = &mut over.list {
         list.unmanaged = 2;
     }
-    assert_eq!(message(&over).1, "OverQuota");
+    assert_eq!(message(&over).1, "Full");
+    let status = shown(&over);
+    let (over, reason, text) = said(&status, kind::OVER_QUOTA).unwrap();
+    assert_eq!((over, reason), (true, "LimitExceeded"));
+    assert!(text.starts_with("11 of 10 in use (2 made elsewhere)"), "{text}");
+    assert_eq!(said(&shown(&live(9)), kind::OVER_QUOTA), None, "full is not over");
 }
 
 #[test]
@@ -377,6 +382,28 @@ fn a_deletion_names_the_way_out_of_slots_whose_apikeys_are_gone() {
         for part in expected.into_iter().chain(["keys.bags.fm/forget"]) {
             assert!(message.contains(part), "{name}: {part} is not in: {message}");
         }
+    }
+}
+
+#[test]
+fn whatever_a_deleted_account_waits_for_its_message_names_how_to_let_it_go_at_once() {
+    let dead = LooseEntry {
+        attempt: "abcdefghij".into(),
+        value: true,
+        created: None,
+        watched: Duration::ZERO,
+        running: false,
+    };
+    let cases = [
+        ("slot", with([seen(0, SlotState::Live)])),
+        ("keystore", Observation { departed: vec!["abcdefghij".into()], loose: vec![dead], ..account() }),
+        ("ApiKeys that are being deleted", Observation { leaving: true, ..account() }),
+    ];
+    for (wait, case) in cases {
+        let status = shown(&deleting(case));
+        let (_, reason, message) = said(&status, kind::READY).unwrap();
+        assert_eq!(reason, "Deleting");
+        assert!(message.contains(wait) && message.contains("keys.bags.fm/forget: \"true\""), "{message}");
     }
 }
 

@@ -26,8 +26,8 @@ pub struct Slot {
     /// The key's id at Bags, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
-    /// The user of Bags that it was licensed for, as far as was known: another one's lists say nothing of it; absent: nobody was
-    /// known yet, or only a place is kept.
+    /// The user of Bags for whom the key was to be made. Lists of another user prove nothing about it. Absent: that was not known
+    /// yet, or only a place is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Number of the switch that last put the key into the consumer Secret; absent: never.
@@ -36,8 +36,8 @@ pub struct Slot {
     /// The owner's highest switch number when the slot last held a place only, so that numbers never repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<i64>,
-    /// The token of the annotation `keys.bags.fm/rotate` that the key answers: it was made for it, or has it from the key
-    /// before it; absent: there was none so far.
+    /// The text of the annotation `keys.bags.fm/rotate` for which this key, or one before it, was made. The same text again asks for
+    /// nothing. Absent: nobody has asked yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<String>,
     /// How many rotations in a row ended with a switch back to this key.

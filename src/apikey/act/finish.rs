@@ -1,4 +1,4 @@
-//! Lets an ApiKey go: its Secret, what is told of keys that stay, and the finalizer, which is put on here as well.
+//! Lets an ApiKey go: removes its Secret, reports keys that stay, and takes the finalizer off. Also puts the finalizer on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,19 +13,20 @@ use crate::{
         ApiKey, FINALIZER,
         account::{Slot, SlotState},
     },
-    apikey::{decide::since, hold::Reason, observe::Observation, problem::Problem, run::Run},
+    apikey::{hold::Reason, observe::Observation, problem::Problem, run::Run},
     consumer_secret::ConsumerSecret,
     context::Context,
     env::{CallError, call},
     events::EventReason,
     ledger::{Ledger, StoreError},
+    time::since,
 };
 
-/// A Secret that may not be removed, and in which no key was ever seen, holds its ApiKey for so long: whoever took the rights away by
-/// mistake gives them back before.
+/// For how long a Secret that the operator may not remove, and in which no key was ever seen, holds up its ApiKey's deletion:
+/// time to restore permissions that were taken away, or to lift a policy that was set up, by mistake.
 const HELD_BY_AN_UNSEEN_SECRET: Duration = Duration::from_hours(1);
 
-/// Removes the Secret where that is to be, and then the finalizer.
+/// Removes the Secret, if `remove_secret`, and then the finalizer.
 pub(super) async fn finish(
     context: &Context,
     o: &Observation,
@@ -38,8 +39,8 @@ pub(super) async fn finish(
     if remove_secret {
         match ConsumerSecret::of(context.env.kube.clone(), &o.key).remove().await {
             Err(error) if error.is_conflict() => return Ok(()),
-            Err(error) if error.is_forbidden() && is_given_up(o) => {}
-            Err(error) if error.is_forbidden() => return Err(secret_stays(&o.key)),
+            Err(error) if error.is_refusal() && is_given_up(o) => {}
+            Err(error) if error.is_refusal() => return Err(secret_stays(&o.key, &error)),
             outcome => outcome?,
         }
     }
@@ -58,20 +59,20 @@ pub(super) async fn finish(
     match patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await {
         Ok(key) => {
             run.key = Arc::new(key);
-            // One without finalizers is gone; the watch may have told so by now.
+            // An ApiKey without finalizers is gone, and the watch may have told so already: it is not remembered again.
             if !run.key.finalizers().is_empty() {
                 context.written.note(&run.key);
             }
         }
         Err(error) if error.is_not_found() => run.gone = true,
         Err(error) if error.is_conflict() => refresh(context, run).await?,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(finalizer_refused(&o.key, error)),
     }
     Ok(())
 }
 
-/// Whether the ledger, read live, is as it was seen. Nothing of what follows can be taken back, and the cache of a process that has just
-/// begun to lead may lack a key that pods hold. What was read is what the next observation begins with.
+/// Whether the ledger, read live, is as it was observed. What follows cannot be taken back, and the cache of a process that has
+/// just become leader may lack a key that pods hold. The next observation starts from the version that is read here.
 async fn is_still_so(context: &Context, o: &Observation) -> Result<bool, Problem> {
     let name = &o.key.spec.account_ref.name;
     let Some(view) = &o.account else {
@@ -99,9 +100,9 @@ fn is_given_up(o: &Observation) -> bool {
     was_never_published(&o.key) && deleting_for >= HELD_BY_AN_UNSEEN_SECRET
 }
 
-/// Whether no key was ever seen in the Secret: the status alone tells, as the ledger forgets keys that are dead. Nothing is done to a key by
-/// it: by now the ledger has none that lives. Where it is not so, as the status was lost, or nobody came to write it and the rights went
-/// at the same moment, the worst is a Secret with a dead key.
+/// Whether no key was ever seen in the Secret. Only the status tells, as the ledger forgets dead keys. No key's fate depends on
+/// it: by now the ledger has none of this ApiKey that is `Live`. If the status was lost, or was never written before the
+/// permissions went, the worst that can happen is that a Secret with a revoked key stays behind.
 fn was_never_published(key: &ApiKey) -> bool {
     key.status.as_ref().is_none_or(|status| status.switch.is_none())
 }
@@ -144,7 +145,7 @@ pub(in crate::apikey) async fn ensure_finalizer(
     patch_finalizers(context, &o.key, &serde_json::json!(finalizers)).await.map(Some)
 }
 
-/// Puts our finalizer on again, which somebody took off.
+/// Puts our finalizer back on, after somebody took it off.
 ///
 /// # Errors
 /// What stood in the way.
@@ -161,8 +162,22 @@ pub(super) async fn put_finalizer_back(
             Ok(())
         }
         Err(error) if error.is_conflict() || error.is_not_found() => refresh(context, run).await,
-        Err(error) => Err(error.into()),
+        Err(error) => Err(finalizer_refused(&o.key, error)),
     }
+}
+
+/// The problem that our finalizer could not be put on or taken off. A refusal lasts until somebody lifts its cause. The API
+/// server's words about it may be shown: the ApiKey is the tenant's own.
+pub(in crate::apikey) fn finalizer_refused(key: &ApiKey, error: CallError) -> Problem {
+    if !error.is_refusal() {
+        return error.into();
+    }
+    let message = format!(
+        "the API server does not let the operator change the finalizers of ApiKey \"{}\": {error}; lift what stands against it \
+         (rights, a policy, or a field of the ApiKey that is not valid any more), and it goes on",
+        key.name_any()
+    );
+    Problem::transient(Reason::NotPermitted, message)
 }
 
 async fn patch_finalizers(
@@ -177,22 +192,24 @@ async fn patch_finalizers(
     call(api(context, key).patch(&key.name_any(), &options, &Patch::Merge(&patch))).await
 }
 
-/// The key is gone, and its Secret may not be removed.
-fn secret_stays(key: &ApiKey) -> Problem {
+/// The ApiKey's keys are dealt with, but permissions or a policy keep the operator from removing its Secret.
+fn secret_stays(key: &ApiKey, error: &CallError) -> Problem {
     let in_the_end = match was_never_published(key) {
         true => "; no key was seen in it, so the ApiKey goes without that an hour after its deletion",
         false => "",
     };
     let message = format!(
-        "the operator may not remove Secret \"{}\" from namespace \"{}\"; let the namespace take part again (consumerNamespaces of \
-         the chart, or docs/rbac.yaml), or remove the Secret and the finalizer {FINALIZER} of the ApiKey by hand{in_the_end}",
+        "the API server does not let the operator remove Secret \"{}\" from namespace \"{}\" ({}); let the namespace take part \
+         again (consumerNamespaces of the chart, or docs/rbac.yaml), lift the policy that stands against it, or remove the Secret \
+         and the finalizer {FINALIZER} of the ApiKey by hand{in_the_end}",
         key.secret_name(),
-        key.namespace().unwrap_or_default()
+        key.namespace().unwrap_or_default(),
+        error.kind()
     );
     Problem::transient(Reason::SecretRefused, message)
 }
 
-/// The watch is behind, and tells of it in a moment.
+/// The live read showed another account than the cache: the watch is behind, and will show the change in a moment.
 fn account_not_seen(name: &str) -> Problem {
     let message = format!("BagsAccount \"{name}\" is not the one that was seen; looking again soon");
     Problem::transient(Reason::ApiServerUnavailable, message)
@@ -206,10 +223,8 @@ mod tests {
     use super::*;
     use crate::{
         api::{BagsAccount, apikey::Switch},
-        apikey::{
-            controller::tests::{failure, installation, process},
-            fixtures::{HOUR, MINUTE, account, ago, key, mine, seen},
-        },
+        apikey::fixtures::{HOUR, MINUTE, account, ago, key, mine, seen},
+        fixtures::{failure, installation, methods, process, server},
         operator::parts::Watches,
     };
 
@@ -246,25 +261,25 @@ mod tests {
             ("it is another account", another, Err(Reason::ApiServerUnavailable)),
         ] {
             let there = live.clone();
-            let (context, asked) = process(&cached(&shown), move |_, path| {
-                if path.contains("/bagsaccounts") {
-                    return (200, json!(there));
-                }
-                if path.contains("/secrets") { failure(404, "NotFound") } else { (200, json!(key())) }
+            let (kube, asked) = server(move |request, _| match request.path() {
+                path if path.contains("/bagsaccounts") => (200, json!(there)),
+                path if path.contains("/secrets") => failure(404, "NotFound"),
+                _ => (200, json!(key())),
             });
+            let context = process(&cached(&shown), kube);
             let o = deleted(HOUR, &shown);
             let outcome = finish(&context, &o, true, &mut Run::of(o.key.clone())).await;
             match expected {
                 Ok(requests) => {
                     outcome.unwrap();
-                    assert_eq!(asked.methods(), requests, "{case}");
+                    assert_eq!(methods(&asked), requests, "{case}");
                     let next = context.ledger.read("main").await.unwrap();
                     let versions = (next.resource_version(), live.resource_version());
                     assert_eq!(versions.0, versions.1, "{case}: the next observation looks at it");
                 }
                 Err(reason) => {
                     assert_eq!(outcome.unwrap_err().reason, reason, "{case}");
-                    assert_eq!(asked.methods(), "GET", "{case}");
+                    assert_eq!(methods(&asked), "GET", "{case}");
                 }
             }
         }
@@ -273,15 +288,16 @@ mod tests {
     #[tokio::test]
     async fn an_apikey_without_an_account_is_let_go_where_there_is_none_and_not_where_none_was_seen_yet() {
         for (there, expected) in [(false, "GET POST PATCH"), (true, "GET")] {
-            let (context, asked) =
-                process(&Watches::new(), move |_, path| match (path.contains("/bagsaccounts"), there) {
+            let (kube, asked) =
+                server(move |request, _| match (request.path().contains("/bagsaccounts"), there) {
                     (true, true) => (200, json!(version(1, vec![mine(SlotState::Live)]))),
                     (true, false) => failure(404, "NotFound"),
                     (false, _) => (200, json!(key())),
                 });
+            let context = process(&Watches::new(), kube);
             let o = seen().without_account().deleted(HOUR);
             let outcome = finish(&context, &o, false, &mut Run::of(o.key.clone())).await;
-            assert_eq!((outcome.is_err(), asked.methods().as_str()), (there, expected));
+            assert_eq!((outcome.is_err(), methods(&asked).as_str()), (there, expected));
         }
     }
 
@@ -301,18 +317,48 @@ mod tests {
             ("nor was one, and the rights may come back", HOUR - MINUTE, None, false),
             ("a key was", HOUR * 24, Some(switch), false),
         ] {
+            // By rights; by a policy that says no more, or a webhook.
+            for (code, word) in [(403, "Forbidden"), (422, "Invalid"), (400, "BadRequest")] {
+                let there = shown.clone();
+                let (kube, asked) = server(move |request, _| match request.path() {
+                    path if path.contains("/bagsaccounts") => (200, json!(there)),
+                    path if path.contains("/secrets") => failure(code, word),
+                    _ => (200, json!(key())),
+                });
+                let context = process(&cached(&shown), kube);
+                let switch = switch.clone();
+                let o = deleted(age, &shown).key(|key| key.status.get_or_insert_default().switch = switch);
+                let problem = finish(&context, &o, true, &mut Run::of(o.key.clone())).await.err();
+                let reason = problem.as_ref().map(|problem| problem.reason);
+                assert_eq!(reason, (!goes).then_some(Reason::SecretRefused), "{case}: {code}");
+                let said =
+                    problem.is_none_or(|problem| problem.message.contains(&format!("({code} {word})")));
+                assert!(said, "{case}: {code}");
+                assert_eq!(methods(&asked).contains("PATCH"), goes, "{case}: {code}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_finalizer_that_may_not_be_changed_is_no_outage_of_the_api_server() {
+        for (code, word, expected) in [
+            (422, "Invalid", Reason::NotPermitted),
+            (403, "Forbidden", Reason::NotPermitted),
+            (500, "InternalError", Reason::ApiServerUnavailable),
+        ] {
+            let shown = version(1, vec![]);
             let there = shown.clone();
-            let (context, asked) = process(&cached(&shown), move |_, path| {
-                if path.contains("/bagsaccounts") {
-                    return (200, json!(there));
-                }
-                if path.contains("/secrets") { failure(403, "Forbidden") } else { (200, json!(key())) }
+            let (kube, _) = server(move |request, _| match request.path() {
+                path if path.contains("/bagsaccounts") => (200, json!(there)),
+                _ => failure(code, word),
             });
-            let o = deleted(age, &shown).key(|key| key.status.get_or_insert_default().switch = switch);
-            let outcome = finish(&context, &o, true, &mut Run::of(o.key.clone())).await;
-            let reason = outcome.err().map(|problem| problem.reason);
-            assert_eq!(reason, (!goes).then_some(Reason::SecretRefused), "{case}");
-            assert_eq!(asked.methods().contains("PATCH"), goes, "{case}");
+            let context = process(&cached(&shown), kube);
+            let o = deleted(HOUR, &shown);
+            let taken_off = finish(&context, &o, false, &mut Run::of(o.key.clone())).await;
+            let o = seen().key(|key| key.metadata.finalizers = None);
+            let put_on = put_finalizer_back(&context, &o, &mut Run::of(o.key.clone())).await;
+            let told = [taken_off, put_on].map(|outcome| outcome.unwrap_err().reason);
+            assert_eq!(told, [expected; 2], "{code}");
         }
     }
 }

@@ -40,11 +40,12 @@ pub(super) async fn look(
     let max_age = if confirm { Duration::ZERO } else { max_age(o, switched_at) };
     let (kube, clock, namespace) = (context.env.kube.clone(), &*context.env.clock, &o.owner.namespace);
     if confirm && o.pods.as_ref().is_some_and(|pods| pods.confirmed.is_some()) {
-        // What the key and the list said in this run is as old as that look.
+        // This run's last live look has expired, and what it learnt from the probe and the list of keys is about as old.
         return Err(Problem::transient(Reason::ApiServerUnavailable, TOOK_TOO_LONG));
     }
     if confirm {
-        // What people said meanwhile counts: a watch may be behind. And the Secret is read once more.
+        // People may have changed the ApiKey meanwhile, and the watch may be behind, so it is read live. The Secret is read
+        // again as well.
         refresh(context, run).await?;
         run.consumer = None;
     }
@@ -81,9 +82,9 @@ pub(super) async fn look(
     Ok(())
 }
 
-/// How old a list may be that another ApiKey asked for: half of the pause between two looks, as the next one is to see
-/// something new; and not from before the switch, nor from before it had settled once it has: pods that came after such a
-/// list may have read the old value.
+/// How old a list of pods may be that another ApiKey asked for: at most half of the pause between two looks, so that each look
+/// sees something new. Until pods are known to be clean, it also must not date from before the switch nor, once the switch has
+/// settled, from before that moment: pods created after such a list may have read the old value.
 fn max_age(o: &Observation, switched_at: Option<Timestamp>) -> Duration {
     let timings = &o.timings;
     let most = timings.scan_every / 2;
@@ -137,7 +138,7 @@ pub(super) async fn list_keys(context: &Arc<Context>, o: &Observation, run: &mut
     Ok(())
 }
 
-/// Marks workloads, so that their controllers replace their pods. What lost a conflict is looked at again.
+/// Marks workloads, so that their controllers replace their pods. A workload whose mark lost a conflict is looked at again.
 pub(super) async fn restart(
     context: &Arc<Context>,
     o: &Observation,
@@ -147,7 +148,7 @@ pub(super) async fn restart(
     let (Some(pods), Some(number)) = (&o.pods, o.current().and_then(|slot| slot.published)) else {
         return Ok(());
     };
-    // What was seen is out of date after this.
+    // The restarts put what was seen of the pods out of date.
     run.pods = None;
     let value = workload::mark_value(&o.owner.uid, number);
     let namespace = &o.owner.namespace;
@@ -160,7 +161,8 @@ pub(super) async fn restart(
         let marked =
             workload::mark(context.env.kube.clone(), namespace, workload, &o.owner.name, &value).await;
         if marked.is_err() {
-            // It may be done all the same, or another process was faster with it, and no pod need lead to the workload any more.
+            // The workload may carry the mark all the same, by this request or by another process, and may have no pod any more
+            // that leads to it: workloads with this mark have to be looked for again.
             context.marks.doubt(&o.owner.uid);
         }
         match marked {
@@ -171,13 +173,13 @@ pub(super) async fn restart(
                 tell_restart(context, o, workload).await;
             }
             Err(error) if error.is_conflict() || error.is_not_found() => {}
-            // The others do not wait for it.
+            // The other workloads do not wait for this one.
             Err(error) if error.is_refusal() => {
                 warn!(kind = kind.as_str(), workload = %name, %error, "The restart of a workload was refused");
                 let now = context.env.clock.monotonic();
                 context.marks.refused(&workload.reference, &o.owner.uid, &value, now, error.to_string());
             }
-            // A webhook of theirs that does not answer fails this one each time.
+            // An admission webhook of the tenants that does not answer makes this workload's mark fail each time.
             Err(error) if fails_for_it_alone(&error) && fails_again(context, o, workload, &value, &error) => {
                 warn!(kind = kind.as_str(), workload = %name, %error, "The restart of a workload fails each time");
             }
@@ -194,7 +196,7 @@ pub(super) async fn restart(
     Ok(())
 }
 
-/// An event of the workload, whose people may not know of the ApiKey, and one of the ApiKey.
+/// Writes an event for the workload, whose people may not know of the ApiKey, and one for the ApiKey.
 async fn tell_restart(context: &Context, o: &Observation, workload: &Workload) {
     let WorkloadRef { kind, name, uid } = &workload.reference;
     let secret = o.key.secret_name();
@@ -218,8 +220,8 @@ async fn tell_restart(context: &Context, o: &Observation, workload: &Workload) {
     context.events.publish(&reference(&o.key), EventReason::Restarted, &told).await;
 }
 
-/// Whether it may be the workload's own affair that a mark failed: a webhook that is asked about it is down, or slower than the
-/// deadline of the request.
+/// Whether a mark may have failed for this workload alone: an admission webhook that is asked about it is down, or slower than
+/// the deadline of the request.
 fn fails_for_it_alone(error: &CallError) -> bool {
     error.code() == Some(500) || matches!(error, CallError::Timeout(_))
 }
@@ -235,8 +237,8 @@ fn fails_again(
     context.marks.failed(&workload.reference, &o.owner.uid, mark, now, error.to_string())
 }
 
-/// Those that were marked and have no pod, so that none leads to them: they may not come up at all (io). A process that did not make
-/// the switch looks for them first.
+/// Adds to `consumers` the marked workloads that no pod leads to: they may not come up at all (io). A process that did not make
+/// the switch looks for marked workloads first.
 async fn without_pods(
     context: &Context,
     o: &Observation,
@@ -245,7 +247,7 @@ async fn without_pods(
 ) -> Result<(), CallError> {
     let (marks, uid) = (&context.marks, &o.owner.uid);
     let now = context.env.clock.monotonic();
-    // Whoever missed two looks may have stood still.
+    // A process that missed two looks may have stood still, while another one led and set marks.
     let term = 2 * if o.clean_since().is_some() { o.timings.clean_scan_every } else { o.timings.scan_every };
     if !marks.is_known(uid, mark, now, term) {
         let kube = context.env.kube.clone();

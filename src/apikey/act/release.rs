@@ -2,9 +2,9 @@
 
 use crate::{apikey::problem::Problem, context::Context, ledger::Change};
 
-/// Before the ledger says so: where that is lost, the mark alone tells such a key from one whose ApiKey vanished, and which is revoked
-/// with its namespace. Where the ledger does not come to say so, it decides all the same: the mark is read only to put a lost
-/// one together again.
+/// Sets the marks before the ledger records the release. If the ledger is lost, only the mark tells such a key from one whose
+/// ApiKey vanished, which is revoked once its namespace is gone. If the ledger write then fails, the mark does no harm: it is
+/// read only to rebuild a lost ledger.
 pub(super) async fn mark(context: &Context, changes: &[Change]) -> Result<(), Problem> {
     for change in changes {
         if let Change::Release { attempt } = change {

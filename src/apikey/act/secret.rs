@@ -13,7 +13,7 @@ use crate::{
     metrics::KeyStep,
 };
 
-/// Writes it as the ledger says it should be.
+/// Writes the Secret as the ledger says it should be.
 pub(super) async fn project(context: &Context, o: &Observation, run: &mut Run) -> Result<(), Problem> {
     let (Some(slot), Some(value), Some(found)) = (o.current(), &o.current_value, &o.consumer) else {
         return Ok(());
@@ -53,7 +53,7 @@ pub(super) async fn project(context: &Context, o: &Observation, run: &mut Run) -
         }
         Err(error) if error.is_refusal() => Err(secret_refused(&o.key, &error.kind())),
         Err(error) => {
-            // It may be there all the same.
+            // The Secret may have been created all the same.
             if matches!(found, Found::Missing) && left_behind(context, &o.key).await? {
                 return refresh(context, run).await;
             }
@@ -65,8 +65,8 @@ pub(super) async fn project(context: &Context, o: &Observation, run: &mut Run) -
     }
 }
 
-/// Whether somebody took away or changed what applications call with. All else in the Secret also changes with the spec, and
-/// with what the operator itself is told.
+/// Whether somebody removed or changed the key's value. Everything else in the Secret also changes with the spec, or with the
+/// operator's own settings, such as the base URL.
 fn was_undone(found: &Found, written: &Found, field: &str) -> bool {
     let held = |found: &Found| match found {
         Found::Ours(secret) => secret.data.as_ref().and_then(|data| data.get(field)).cloned(),
@@ -75,12 +75,12 @@ fn was_undone(found: &Found, written: &Found, field: &str) -> bool {
     held(found) != held(written)
 }
 
-/// How often a Secret that was left behind is looked after before that is given up.
+/// How many times the check for a Secret that was left behind is tried.
 const LOOKS: usize = 3;
 
-/// Whether a Secret was just made for an ApiKey that is gone: a process that stood still while another one took over may
-/// come so late, and a creation has no version that could conflict. Then the Secret is removed again. Nobody comes back
-/// to it, as there is no ApiKey any more: where a look fails, another one follows at once, and reads everything anew.
+/// Whether a Secret was just created for an ApiKey that is gone; if so, the Secret is removed again. A process that stood still
+/// while another replica took over may create it that late, and a create has no resourceVersion that could conflict. Without
+/// the ApiKey nothing comes back to the Secret, so a check that fails is repeated at once, with new reads.
 async fn left_behind(context: &Context, key: &ApiKey) -> Result<bool, Problem> {
     let mut further = 1..LOOKS;
     loop {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{Decision, Rule, is_in, rotation::is_stopped, since, words};
+use super::{Decision, Rule, is_in, rotation::is_stopped, words};
 use crate::{
     account::credentials::trust_of,
     api::{
@@ -18,13 +18,14 @@ use crate::{
         problem::Problem,
     },
     ledger::Change,
+    time::{since, until},
     timings::Timings,
 };
 
-/// Slots of keys that never worked (unknown outcome, lost, refused by Bags) after which no further one is taken before
-/// one of them is settled.
+/// With this many slots of keys that never worked (unknown outcome, lost, refused by Bags), no further slot is taken until one
+/// of them is settled.
 pub(super) const ATTEMPTS_WITHOUT_SUCCESS: usize = 2;
-/// A preparation seldom takes longer.
+/// The preparation of an attempt seldom takes longer.
 const PREPARATION: Duration = Duration::from_secs(1);
 /// The longest pause between refused attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
@@ -50,7 +51,8 @@ pub(super) fn rule(o: &Observation) -> Rule {
     }
     match slots.iter().find(|slot| slot.state == SlotState::Reserved) {
         Some(place) => match &view.use_rival {
-            // Both were let in, by what a cache showed that was behind: their places make one key, and whoever waits keeps none.
+            // A lagging cache let two ApiKeys of one use in. Only one of them gets a key, and the one that waits keeps no
+            // place.
             Some(_) => Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }),
             None => licence(o, view, place),
         },
@@ -58,8 +60,8 @@ pub(super) fn rule(o: &Observation) -> Rule {
     }
 }
 
-/// A place in which nothing was tried, for a first key: who is stopped, or waits for the name of a Secret, keeps it from the others for
-/// as long as that lasts.
+/// Whether a slot is a place for a first key in which nothing was tried yet. An ApiKey that is stopped, or waits for the name
+/// of a Secret, would keep it from the others for as long as that lasts.
 fn is_fresh(slot: &Slot) -> bool {
     slot.state == SlotState::Reserved && slot.last_switch.is_none() && slot.failures.is_none()
 }
@@ -71,7 +73,8 @@ fn first_place(o: &Observation, view: &AccountView) -> Rule {
     if let Some(rival) = &o.secret_rival {
         return Rule::wait(Reason::SecretConflict, words::secret_rival(&o.key, rival));
     }
-    // A creation of the same name that came to nothing may have taken the place over: it is taken back.
+    // Another request to create an ApiKey of this name may have taken the place over and come to nothing: the place is taken
+    // back.
     let ledger = view.ledger.clone().without_earlier_try(&o.owner);
     if !view.room.fits_new(&ledger.slots, view.ahead) {
         return Rule::wait(Reason::QuotaExceeded, words::no_room(view));
@@ -81,11 +84,13 @@ fn first_place(o: &Observation, view: &AccountView) -> Rule {
 }
 
 pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
-    // Whoever has the Secret has won it, also from one that counts as older, as where both were made in one second.
+    // An ApiKey whose key is in the Secret keeps it, even against one that counts as older, as when both were created in the
+    // same second.
     if let Some(rival) = o.secret_rival.as_ref().filter(|_| !o.published()) {
         return Rule::wait(Reason::SecretConflict, words::secret_rival(&o.key, rival));
     }
-    // One that goes now takes the ledger with it. Its finalizer wakes whoever waits.
+    // An account that is deleted without its finalizer takes the ledger with it. Setting the finalizer wakes the ApiKeys that
+    // wait for it.
     if !view.account.finalizers().iter().any(|name| name == FINALIZER) {
         return Rule::wait(Reason::WaitingForAccount, words::unprotected(view));
     }
@@ -103,7 +108,7 @@ pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule
         let hold = Hold::new(Reason::WaitingForAccount, words::code_sent(view, next));
         return Rule::Wait(hold.after(until_then(o.now, next)));
     }
-    // Whoever asked once more would find the same, and spend what is left of the account's requests.
+    // Asking for a list so soon again would fail in the same way, and spend what is left of the account's requests.
     if let Some((wait, error)) = &view.unlisted {
         let problem = Problem::of_bags(&view.account.name_any(), error);
         return Rule::Wait(Hold::new(problem.reason, problem.message).after(*wait));
@@ -118,7 +123,7 @@ pub(super) fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule
         return Rule::Wait(Hold { starving: o.current().is_some(), ..hold });
     }
     if view.preparing {
-        // Its licence wakes this one; a preparation that fails wakes nobody.
+        // The other ApiKey's licence wakes this one; but a preparation that fails wakes nobody.
         return Rule::Wait(
             Hold::new(Reason::WaitingForAccount, words::licence_open(view)).after(PREPARATION),
         );
@@ -135,8 +140,8 @@ pub(super) fn distrusted(view: &AccountView) -> bool {
     distrusted.is_some() && distrusted == trust.as_ref()
 }
 
-/// Every slot of the ApiKey is out of use: one more attempt, if a slot is free; then it waits, or one ApiKey could
-/// fill its account with keys that never worked.
+/// Every slot of the ApiKey is out of use: one more attempt is made, if a slot is free. After that the ApiKey waits; otherwise
+/// it could fill its account with keys that never worked.
 fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
     let unresolved: Vec<&&Slot> = slots.iter().filter(|slot| slot.state == SlotState::Unresolved).collect();
     if distrusted(view) {
@@ -161,11 +166,11 @@ fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
     Rule::change(Change::ReserveFurther { owner: o.owner.clone(), key_use: o.key.key_use() })
 }
 
-/// What is left of the pause after refused further attempts: a further slot that was refused is gone, and the refusal stands
-/// at another slot of its owner.
+/// What is left of the pause after refused attempts in further slots. Such a slot goes when its attempt is refused, and the
+/// refusal is recorded at another slot of its owner.
 pub(super) fn refusals(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Option<Hold> {
     let refusals = slots.iter().filter_map(|slot| {
-        // A doubt dates from when its slot became unresolved; a later time is a refusal's.
+        // A doubt has the time at which its slot became `Unresolved`; a later time is that of a refusal.
         slot.failures.as_ref().filter(|failures| !words::is_doubt(failures) || failures.at > slot.since)
     });
     refusals.filter_map(|failures| pause(o, view, failures)).max_by_key(|hold| hold.wait)
@@ -202,7 +207,8 @@ pub(crate) fn speaks_of_credentials(reason: &str) -> bool {
     )
 }
 
-/// 1 min·2ⁿ: an hour at most; five minutes where Bags was never asked, as nobody refused anything.
+/// The pause after failed attempts, 1 min·2ⁿ: an hour at most, or five minutes where Bags was never asked, and so refused
+/// nothing.
 pub(super) fn refusal_pause(failures: &Failures, timings: &Timings) -> Duration {
     let doublings = u32::try_from(failures.count.saturating_sub(1).clamp(0, 20)).unwrap_or(20);
     let longest = if words::never_asked(&failures.reason) { LONGEST_PAUSE_UNASKED } else { LONGEST_PAUSE };
@@ -210,5 +216,5 @@ pub(super) fn refusal_pause(failures: &Failures, timings: &Timings) -> Duration 
 }
 
 fn until_then(now: Timestamp, then: Timestamp) -> Duration {
-    since(then, now).max(Duration::from_secs(1))
+    until(now, then).max(Duration::from_secs(1))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{Decision, Rule, is_in, since, words};
+use super::{Decision, Rule, is_in, words};
 use crate::{
     api::{
         account::{Capability, RevocationMode, Slot, SlotState},
@@ -20,6 +20,7 @@ use crate::{
         observe::{AccountView, Observation},
     },
     ledger::Change,
+    time::since,
 };
 
 pub(super) fn rule(o: &Observation) -> Rule {
@@ -41,7 +42,7 @@ pub(super) fn rule(o: &Observation) -> Rule {
             }
         };
     }
-    // A ledger that is nobody's may be a lost one: that no key of this ApiKey is in it says nothing.
+    // A ledger that belongs to no installation may have been lost: that it has no key of this ApiKey proves nothing.
     if view.ours.is_none() && !handed_over {
         let left = o.timings.handover.saturating_sub(deleting_for);
         return Rule::Wait(Hold::new(Reason::Deleting, words::ledger_of_nobody(view)).after(left));
@@ -56,7 +57,7 @@ pub(super) fn rule(o: &Observation) -> Rule {
             Hold::new(Reason::Deleting, words::deletion_open(slot))
                 .after(o.timings.handover.saturating_sub(deleting_for).min(Duration::from_secs(30))),
         ),
-        // What was left to people is read from it, whatever the spec says by now.
+        // Keys that were left to people are still read from the Secret, so it stays, whatever the spec says by now.
         None if left => Rule::Act(Decision::Finish { remove_secret: false }),
         // The Secret of a namespace that is being deleted goes with it, and the right to remove it may have gone before.
         None => {
@@ -66,7 +67,8 @@ pub(super) fn rule(o: &Observation) -> Rule {
     }
 }
 
-/// Only somebody else's finalizer holds it: ours comes with its first key, a place before that.
+/// Only somebody else's finalizer holds the ApiKey. Ours is put on before its first key is made, but a place may have been
+/// reserved even earlier: it is given back.
 fn without_our_finalizer(o: &Observation) -> Rule {
     let may_write =
         o.account.as_ref().is_some_and(|view| view.ours != Some(false) && !view.ledger.unknown_state());
@@ -117,14 +119,15 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
             let wait = [advice, left, o.timings.scan_every].into_iter().filter(|wait| !wait.is_zero()).min();
             Some(Rule::Wait(Hold { wait, ..Hold::new(Reason::DeletionWaits, message) }))
         }
-        // Whatever it means, neither of the two can be undone.
+        // Whatever the unknown policy means: neither a revocation nor a release can be undone.
         (DeletionPolicy::Unknown, _) => {
             Some(Rule::wait(Reason::DeletionWaits, words::deletion_policy_unknown(&o.key, &live)))
         }
     }
 }
 
-/// Whether published keys may be revoked, and by which look at the pods: a person's word, and the end of the namespace, ask for none.
+/// Whether published keys may be revoked, and the time of the look at the pods that allows it: `Some(None)` where a person's
+/// word or the end of the namespace allows it without a look.
 fn may_revoke(o: &Observation, deleting_for: Duration) -> Option<Option<Timestamp>> {
     let word = o.key.annotations().get(annotation::DELETE_NOW).is_some_and(|value| value != "false");
     if word || (o.namespace_terminating && deleting_for >= o.timings.handover) {

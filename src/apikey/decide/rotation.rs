@@ -1,14 +1,14 @@
 //! Rules 6 and 7: a key is replaced while its consumers run.
 //!
-//! Due → a second place → the second key (rules 2 and 5) → published → workloads restarted → until no pod can hold the
-//! old key and nobody has used it for long enough → looked at once more → the old key is condemned. Every doubt keeps both
-//! keys valid. What stands in the way is told, and ends the wait by itself when it goes.
+//! Due → a second place → the second key (rules 2 and 5) → published → workloads restarted → until no pod can hold the old key
+//! and nobody has used it for long enough → looked at once more → the old key is condemned. Every doubt keeps both keys valid.
+//! Every obstacle is shown, and the rotation goes on by itself once the obstacle is gone.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Decision, Rule, creation, is_in, since, standing, words};
+use super::{Decision, Rule, creation, is_in, standing, words};
 use crate::{
     api::{
         account::{Slot, SlotState},
@@ -24,22 +24,23 @@ use crate::{
     bags::Probe,
     consumer_secret::Found,
     ledger::Change,
+    time::{since, until},
     workload::{Consumer, Failure, Gap, Obstacle, Plan, Progress, Terms, mark_value, plan},
 };
 
 /// A rotation that cannot begin is looked at again after this.
 const BLOCKED: Duration = Duration::from_mins(1);
-/// A next look at most: what changes outside of the operator's sight is seen so late.
+/// The longest pause before the next look: a change that the operator does not watch is seen this late at worst.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 
-/// A rollout that fails does so within this time after its old pods ended; what fails later, by the word of its controller, has
-/// another reason.
+/// A rollout that the new key breaks fails within this time after the last pods with the old key ended. If the controller
+/// reports a later failure, it has another reason.
 const FAILS_WITHIN: Duration = Duration::from_hours(1);
 
-/// After so many rotations in a row that were turned back, the schedule begins no further one.
+/// After this many rotations in a row that ended with a switch back, the schedule begins no further one.
 const MOST_SWITCHES_BACK: i64 = 3;
 
-/// While so many keys of earlier rotations wait to be revoked, no further one begins.
+/// While this many keys of earlier rotations wait to be revoked, no further rotation begins.
 const MOST_UNREVOKED: usize = 2;
 
 /// Why a key is to be replaced, or when.
@@ -49,7 +50,7 @@ pub(crate) enum Due {
     Now,
     /// At this time, unless somebody asks for it earlier.
     At(Timestamp),
-    /// By schedule, and the last rotations were turned back one after the other: when somebody asks for it.
+    /// It is due by schedule, but so many rotations in a row ended with a switch back that it waits until somebody asks for it.
     TurnedBack(i64),
     /// When somebody asks for it.
     OnDemand,
@@ -79,7 +80,7 @@ pub(crate) fn due(o: &Observation, current: &Slot) -> Due {
     }
 }
 
-/// Whether the schedule begins no further rotation, as so many were turned back one after the other.
+/// Whether the schedule begins no further rotation, as too many in a row ended with a switch back.
 pub(crate) fn ends_schedule(switched_back: Option<i64>) -> bool {
     switched_back.is_some_and(|times| times >= MOST_SWITCHES_BACK)
 }
@@ -92,12 +93,12 @@ pub(super) fn begins(o: &Observation) -> Rule {
     }
     let slots = o.slots();
     let place = slots.iter().find(|slot| slot.state == SlotState::Reserved);
-    // Whoever is stopped on purpose, or has no Secret to put a key into, keeps no place from the others.
+    // An ApiKey that is stopped on purpose, or has no Secret to put a key into, does not keep a place from the others.
     let foreign = matches!(o.consumer, Some(Found::Foreign(_))) && matches!(standing(o), Rule::Pass);
     if place.is_some() && (is_stopped(o) || foreign) {
         return Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() });
     }
-    // A key that was left to people, beside a current one: the ledger would not take a further slot.
+    // Beside a slot whose key was left to people (`Released`) the ledger would not take a further one.
     if !o.published() || slots.iter().any(|slot| slot.state == SlotState::Released) {
         return Rule::Pass;
     }
@@ -109,7 +110,7 @@ pub(super) fn begins(o: &Observation) -> Rule {
             };
             blocked(rule)
         }
-        // What asked for it has gone.
+        // The rotation for which the place is kept is no longer due.
         (Due::At(_) | Due::OnDemand | Due::TurnedBack(_) | Due::UnknownZone(_), Some(_))
             if matches!(standing(o), Rule::Pass) =>
         {
@@ -125,13 +126,14 @@ pub(super) fn begins(o: &Observation) -> Rule {
                 message.push_str(&words::next_window(missed, at));
             }
             let hold = Hold::new(Reason::Issued, message);
-            Rule::Wait(hold.after(since(at, o.now).max(Duration::from_secs(1))))
+            Rule::Wait(hold.after(until(o.now, at).max(Duration::from_secs(1))))
         }
         (Due::At(_) | Due::OnDemand, _) => Rule::Pass,
     }
 }
 
-/// When a rotation should have begun by schedule that waits for the next window now, and for nothing else that is known.
+/// When the rotation should have begun by schedule, if it waits for the next window now and, as far as is known, for nothing
+/// else.
 pub(crate) fn missed(o: &Observation, current: &Slot) -> Option<Timestamp> {
     if ends_schedule(current.switched_back) || !matches!(standing(o), Rule::Pass) {
         return None;
@@ -151,7 +153,7 @@ pub(super) fn is_stopped(o: &Observation) -> bool {
 
 fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<&Slot>) -> Rule {
     match (place, without_credentials(view)) {
-        // A place that nothing can be made in would be one less for the others.
+        // No key can be made in the place now, and the others would have one place less.
         (Some(_), Some(_)) => return Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }),
         (None, Some(hold)) => return Rule::Wait(hold),
         (Some(place), None) => return licence(o, view, place),
@@ -172,7 +174,7 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
         };
         return Rule::wait(Reason::RotationBlocked, message);
     }
-    // Keys that were in use and that nobody revokes would fill the account, one rotation after the other.
+    // Old keys that nobody revokes would fill the account, one rotation after the other.
     let unrevoked: Vec<&Slot> = slots
         .iter()
         .copied()
@@ -196,7 +198,7 @@ fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<
     Rule::change(Change::ReserveNext { owner: o.owner.clone(), key_use: o.key.key_use() })
 }
 
-/// The key is made in the place that is kept for it, unless a gap has turned up since then, which may be long ago.
+/// Makes the key in the place that is kept for it, unless a gap has turned up since the place was taken, perhaps long ago.
 fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
     let rule = creation::licence(o, view, place);
     match (&rule, &o.pods) {
@@ -218,7 +220,7 @@ fn without_credentials(view: &AccountView) -> Option<Hold> {
     Some(Hold::new(problem.reason, problem.message))
 }
 
-/// Whoever would be stopped for a while by a rotation, where nobody allows that.
+/// The consumers that a rotation would stop for a while although nobody allows that.
 fn gaps<'a>(o: &Observation, pods: &'a PodsSeen) -> Vec<(&'a Consumer, Gap)> {
     let rollout = o.key.rollout();
     let wanted = rollout.restart == Restart::Stale && !rollout.allow_gap;
@@ -226,7 +228,7 @@ fn gaps<'a>(o: &Observation, pods: &'a PodsSeen) -> Vec<(&'a Consumer, Gap)> {
 }
 
 impl Observation {
-    /// Whether the current key is there for longer than an older one should stay valid beside it.
+    /// Whether the current key was published so long ago that no older key should still be valid beside it (`maxOverlap`).
     #[must_use]
     pub fn is_overdue(&self) -> bool {
         self.current()
@@ -246,10 +248,10 @@ impl Observation {
     }
 }
 
-/// Whoever would have to be restarted, and cannot be without a gap.
+/// The consumer, if it would have to be restarted and cannot be restarted without a gap.
 fn with_gap(consumer: &Consumer) -> Option<(&Consumer, Gap)> {
     let workload = consumer.workload.as_ref().filter(|_| !consumer.stale.is_empty())?;
-    // Its owner restarts it, when there is a time for it.
+    // A workload that opted out is restarted by its people, when it suits them.
     if workload.may_restart() == Err(Obstacle::OptedOut) {
         return None;
     }
@@ -257,7 +259,7 @@ fn with_gap(consumer: &Consumer) -> Option<(&Consumer, Gap)> {
     workload.gap().or_else(failed).map(|gap| (consumer, gap))
 }
 
-/// What keeps a next key from being made says nothing against the current one.
+/// Gives a wait that concerns only the next key a reason that says nothing against the current one.
 pub(super) fn blocked(rule: Rule) -> Rule {
     match rule {
         Rule::Wait(hold) => Rule::Wait(Hold { reason: hold.reason.of_next_key(), quiet: false, ..hold }),
@@ -273,7 +275,7 @@ pub(super) fn switch(o: &Observation) -> Rule {
         let message = format!("{}; both keys stay valid meanwhile", hold.message);
         return Rule::Wait(Hold { reason: Reason::RotationHeld, message, ..hold });
     }
-    // Until the Secret holds the current key, the rule before this one has spoken.
+    // Until the Secret holds the current key, rule 3 (drift) has spoken.
     if !o.published() {
         return Rule::Pass;
     }
@@ -283,7 +285,7 @@ pub(super) fn switch(o: &Observation) -> Rule {
     };
     let Some(pods) = &o.pods else { return Rule::Act(Decision::LookAtPods { confirm: false }) };
     let switch = Switch { o, current, previous, pods, switched_at };
-    // It may have ended its old pods all the same.
+    // A failed rollout may have ended its old pods all the same, so this is asked before a clean scan counts.
     if let Some(rule) = switch.failed() {
         return rule;
     }
@@ -333,7 +335,7 @@ impl Switch<'_> {
         plan(&self.pods.consumers, &self.o.owner.name, &mark, &terms)
     }
 
-    /// Pods of a restart must come late enough to count.
+    /// How long to wait before workloads are marked: the new pods must be created late enough to count as moved.
     fn markable_in(&self) -> Duration {
         self.o.timings.mark_delay.saturating_sub(self.o.passed_since(self.switched_at))
     }
@@ -342,15 +344,17 @@ impl Switch<'_> {
     fn failed(&self) -> Option<Rule> {
         let o = self.o;
         let plan = self.plan(o.key.rollout().max_concurrent);
-        // The first that speaks of the new key, else the first.
+        // The first workload that may never have come up with the key that the Secret holds, else the first of all.
         let failure = plan.failed.iter().find(|failure| failure.of_mark).or(plan.failed.first())?;
         let Failure { workload, words: said, of_mark, at } = failure;
-        // Where no pod is left that holds the old key, it is late that tells; and that it had failed while others still held it.
+        // Once no pod holds the old key, a failure counts as the new key's too, unless it began while other pods still held the
+        // old key (`before`), or long after that (`late`).
         let clean_since = o.clean_since().unwrap_or(o.now);
         let before = at.is_some_and(|at| since(clean_since, at) > 2 * o.timings.scan_every);
         let of_mark = *of_mark || (self.pods.scan.is_clean() && !before);
         let rotation = o.key.rotation();
-        // It is late that fails late, not that is seen late: people may ask for the way back when they read of it.
+        // What counts is when the rollout failed, not when that was seen: people may ask for the switch back only after they
+        // read of the failure.
         let failed_at = at.unwrap_or(o.now);
         let late = o.clean_since().is_some_and(|clean| since(failed_at, clean) >= FAILS_WITHIN);
         let newer = self.current.revision > self.previous.revision && !late;
@@ -363,7 +367,7 @@ impl Switch<'_> {
                     let switch = self.current.published.unwrap_or_default();
                     return Some(Rule::change(Change::SwitchBack { attempt, switch }));
                 }
-                // It was asked just now, and each time costs a request.
+                // The old key was probed just now, and each probe costs a request.
                 Some(Probe::Dead | Probe::Forbidden | Probe::UserGone) => {
                     let message = words::no_way_back(self.previous, workload, said);
                     return Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(LOOK_AGAIN)));
@@ -378,7 +382,8 @@ impl Switch<'_> {
         Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(o.timings.scan_every)))
     }
 
-    /// No pod holds the old key, and there may be none with the new one either: there is a way back as long as the old one is valid.
+    /// No pod holds the old key, but some workloads may have no pod with the new one yet either. The old key stays valid
+    /// meanwhile, so that there is a way back.
     fn comes_up(&self) -> Option<Rule> {
         let Self { o, current, previous, .. } = self;
         let plan = self.plan(o.key.rollout().max_concurrent);
@@ -391,7 +396,7 @@ impl Switch<'_> {
         ))
     }
 
-    /// No pod holds the old key: it goes when both have been valid for long enough and nobody uses it any more.
+    /// No pod holds the old key: it goes when both keys have been valid for long enough and nobody uses the old one any more.
     fn gate(&self, old: &[&Slot]) -> Rule {
         let o = self.o;
         if let Some(rule) = self.published_key_fails().or_else(|| self.comes_up()) {
@@ -399,7 +404,7 @@ impl Switch<'_> {
         }
         let rotation = o.key.rotation();
         let next_look = |left: Duration| left.min(o.timings.clean_scan_every).max(Duration::from_secs(1));
-        // Written down at the end of this run.
+        // If the status has no such time yet, it is written at the end of this run.
         let clean_since = o.clean_since().unwrap_or(o.now);
         let overlap = rotation.min_overlap.saturating_sub(since(o.now, clean_since));
         let unproven = o.timings.unproven_overlap.max(rotation.min_overlap);
@@ -408,7 +413,7 @@ impl Switch<'_> {
         let (left, passed) = match quiet {
             Quiet::Proven => (overlap, overlap.is_zero()),
             Quiet::For { left, .. } => (left.max(overlap), false),
-            // A use of the current key that is known: a list that shows it can tell, and speaks of the account.
+            // A probe is a known use of the current key: a list that shows it can tell of uses, and speaks of this account.
             Quiet::Ask | Quiet::Lagging { left: Duration::ZERO }
                 if overlap.is_zero() && o.current_probe.is_none() =>
             {
@@ -419,7 +424,7 @@ impl Switch<'_> {
             {
                 return Rule::Act(Decision::LookAtLists);
             }
-            // It was asked for while the time that lists lag was not over: it is now, and the next one counts.
+            // The list was asked for before the lag was over. By now it is over, and the next list counts.
             Quiet::Lagging { left: Duration::ZERO } if self.just_listed() => (overlap, false),
             Quiet::Ask | Quiet::Lagging { left: Duration::ZERO } => (overlap.max(BLOCKED), false),
             Quiet::Lagging { left } => (left.max(overlap), false),
@@ -430,7 +435,7 @@ impl Switch<'_> {
         }
         let reason = if self.o.is_overdue() { Reason::RotationHeld } else { Reason::Rotating };
         let message = words::overlapping(self.previous, clean_since, (o.now, left), &quiet);
-        // When both have been valid for long enough, lists are asked whether they can tell.
+        // The overlap is waited for first: when it is over, the lists are asked whether they can tell.
         let wait = if overlap.is_zero() { left } else { overlap };
         Rule::Wait(Hold::new(reason, message).after(next_look(wait)))
     }
@@ -456,7 +461,7 @@ impl Switch<'_> {
         match &o.current_probe {
             None => Rule::Act(Decision::Probe { attempt }),
             Some(_) if self.unasked() => Rule::Act(Decision::LookAtLists),
-            // What fails has been told before.
+            // A probe that failed was dealt with before (`published_key_fails`).
             Some(_) => {
                 let attempts = old.iter().filter_map(|slot| slot.attempt.clone());
                 let switch = self.current.published.unwrap_or_default();
@@ -466,9 +471,9 @@ impl Switch<'_> {
         }
     }
 
-    /// The published key was asked, and is not accepted: nothing that its use would show counts, and the other one stays. So
-    /// it is told until the key answers well, and it is asked as often as anybody looks again; by a process that never
-    /// asked it at once, as nothing else knows of it.
+    /// The published key was probed, and Bags does not accept it: its use can prove nothing, and the old key stays valid. This
+    /// is shown until the key answers well. The key is probed again after `LOOK_AGAIN`; a process that never probed it does so
+    /// at once, as its predecessor's result is not stored anywhere.
     fn published_key_fails(&self) -> Option<Rule> {
         let o = self.o;
         let expected = o.account.as_ref().and_then(|view| view.account.expected_user());

@@ -11,7 +11,7 @@ pub(super) use rotation::{
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
@@ -27,6 +27,7 @@ use crate::{
     },
     consumer_secret::Foreign,
     ledger::{NEVER_ACCEPTED, Room, VALUE_LOST},
+    time::later,
 };
 
 /// `failures.reason` of a slot whose key belongs to another user.
@@ -46,10 +47,10 @@ fn key_name(slot: &Slot) -> &str {
     slot.key_name.as_deref().unwrap_or("not named yet")
 }
 
-/// A moment to the second. What is left until then would change the text, and with it the status, each time it is told.
+/// The moment at which a duration ends, to the second. The time that is left would change the text, and with it the status, at
+/// every run.
 fn moment(from: Timestamp, after: Duration) -> Timestamp {
-    let after = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
-    let then = from.saturating_add(after).unwrap_or(Timestamp::MAX);
+    let then = later(from, after);
     Timestamp::from_second(then.as_second()).unwrap_or(then)
 }
 
@@ -99,7 +100,7 @@ pub(crate) fn foreign_secret(key: &ApiKey, foreign: Foreign) -> String {
         Foreign::Unmarked => format!(
             "Secret \"{name}\" exists and is not this ApiKey's; delete it, or make an ApiKey with another spec.secret.name"
         ),
-        // A kubelet that has seen an immutable Secret asks for it no more while a pod on its node reads it.
+        // A kubelet that has seen an immutable Secret does not fetch it again while a pod on its node reads it.
         Foreign::Immutable => format!(
             "Secret \"{name}\" is immutable; delete it, and it is written again; then end all pods that read it, at the same \
              time: a kubelet keeps what it knows of an immutable Secret while one of them is on its node"
@@ -127,7 +128,7 @@ pub(super) fn suspended_drift(key: &ApiKey) -> String {
     )
 }
 
-/// The way out of a Secret's name that another one came first to.
+/// The way out where another ApiKey came first to the Secret's name.
 pub(crate) fn has_secret(key: &ApiKey, rival: &str) -> String {
     format!(
         "ApiKey \"{rival}\" came first to Secret \"{}\"; make this ApiKey with another spec.secret.name",
@@ -135,7 +136,7 @@ pub(crate) fn has_secret(key: &ApiKey, rival: &str) -> String {
     )
 }
 
-/// What becomes of one that is admitted all the same.
+/// What becomes of such an ApiKey if it is admitted all the same.
 pub(crate) const WAITS_FOR_SECRET: &str =
     "as it is, it waits until that one is gone, and no slot is kept for it";
 
@@ -197,7 +198,7 @@ pub(crate) const MAKE_ROOM_IN_NAMESPACE: &str =
 /// What becomes of an ApiKey that is admitted without a place.
 pub(crate) const WAITS: &str = "the ApiKey is admitted, and waits until one is free";
 
-/// The account of an ApiKey that is admitted all the same.
+/// Why an ApiKey waits that is admitted although its account is not ready.
 pub(crate) fn waits_for_account(account: &str, ready: Option<&Condition>) -> String {
     let why = ready.map_or("it has not been looked at yet", |ready| ready.reason.as_str());
     format!("BagsAccount \"{account}\" is not ready ({why}); the ApiKey is admitted, and waits until it is")
@@ -212,7 +213,7 @@ pub(crate) fn duplicate_use(key: &ApiKey, rival: &str) -> String {
     )
 }
 
-/// The way out of a full account, where whoever does not fit is refused.
+/// The way out of a full account that refuses ApiKeys for which it has no room.
 pub(crate) const MAKE_ROOM_OR_QUEUE: &str =
     "delete an ApiKey, or ask the platform team for admission: Queue or a higher limit";
 
@@ -221,7 +222,7 @@ pub(super) fn no_room(view: &AccountView) -> String {
     format!("{sums}; delete an ApiKey, or ask the platform team for a higher limit")
 }
 
-/// A full account in numbers; so many are served before.
+/// A full account in numbers; `ahead` older ApiKeys are served first.
 pub(crate) fn room(account: &str, room: &Room, slots: &[Slot], ahead: usize) -> String {
     let capacity = room.capacity(slots);
     let wait = if ahead > 0 { format!(", {ahead} wait") } else { String::new() };
@@ -250,7 +251,8 @@ pub(crate) fn account_not_ready(account: &str, reason: &str) -> String {
     )
 }
 
-/// Names no other ApiKey: that changes with each key made, and with it the status of all that wait.
+/// Does not name the other ApiKey: the name would change with each key that is made, and with it the status of every ApiKey
+/// that waits.
 pub(super) fn licence_open(view: &AccountView) -> String {
     format!("another key of account \"{}\" is being made; one is made at a time", account_name(view))
 }
@@ -358,8 +360,8 @@ pub(super) fn refused(failures: &Failures, view: &AccountView, pause: Duration) 
     }
 }
 
-/// Whether an attempt that failed for this reason never reached Bags, got no answer to a question that makes nothing, or was too
-/// slow for what it was given to sign.
+/// Whether an attempt that failed for this reason never reached Bags, got no answer to a request that makes nothing, or was too
+/// slow for the challenge that it had to sign.
 pub(super) fn never_asked(reason: &str) -> bool {
     matches!(
         reason,

@@ -284,23 +284,16 @@ async fn report(context: &Context, job: &Job, reason: EventReason, note: &str) {
 mod tests {
     use std::sync::Mutex;
 
-    use clap::Parser;
-    use http::{Method, Request, Response};
-    use kube::{Client, ResourceExt, client::Body, runtime::watcher::Event};
+    use http::Method;
+    use kube::{ResourceExt, runtime::watcher::Event};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::{
-        api::account::Installation,
         apikey::fixtures::{CREDENTIALS, account, credentials, mine, now},
-        bags::{BagsService, TransportError},
-        clock::{Randomness, SystemClock},
-        config::{Cli, Command, Config},
-        env::Env,
+        fixtures::{self, Came, failure, installation, process},
         keystore::Placeholder,
-        operator::parts::{self, Watches},
-        saves::Saves,
-        webhook::registration::Registration,
+        operator::parts::Watches,
     };
 
     /// An API server with one account and one Secret.
@@ -317,11 +310,12 @@ mod tests {
     }
 
     impl Server {
-        fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+        fn answer(&mut self, request: &Came) -> (u16, Value) {
+            let method = &request.method;
             self.requests.push(method.clone());
-            if path.contains("/secrets") {
+            if request.path().contains("/secrets") {
                 if *method == Method::POST {
-                    self.secret = serde_json::from_slice(body).unwrap();
+                    self.secret = request.body.clone();
                 }
                 return (200, self.secret.clone());
             }
@@ -329,12 +323,12 @@ mod tests {
                 return (200, json!(self.account));
             }
             if self.refuses {
-                return failure(403);
+                return failure(403, "Forbidden");
             }
-            let sent = serde_json::from_slice(body).unwrap();
+            let sent = serde_json::from_value(request.body.clone()).unwrap();
             if std::mem::take(&mut self.holds) {
                 self.held = Some(sent);
-                return failure(500);
+                return failure(500, "InternalError");
             }
             self.write(sent)
         }
@@ -342,7 +336,7 @@ mod tests {
         fn write(&mut self, sent: BagsAccount) -> (u16, Value) {
             let version = self.account.resource_version();
             if sent.resource_version() != version {
-                return failure(409);
+                return failure(409, "Conflict");
             }
             let next = version.unwrap().parse::<u64>().unwrap() + 1;
             self.account = sent;
@@ -351,17 +345,12 @@ mod tests {
         }
     }
 
-    fn failure(code: u16) -> (u16, Value) {
-        (code, json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "No", "code": code}))
-    }
-
     /// An account with a place for the ApiKey, and a process whose cache shows it.
     fn stage() -> (Arc<Mutex<Server>>, Arc<Context>) {
-        let installation = Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() };
         let mut account = account();
         account.metadata.resource_version = Some("1".to_owned());
         let status = account.status.get_or_insert_default();
-        (status.installation, status.slots) = (Some(installation.clone()), vec![mine(SlotState::Reserved)]);
+        (status.installation, status.slots) = (Some(installation()), vec![mine(SlotState::Reserved)]);
         let mut watches = Watches::new();
         watches.accounts.1.apply_watcher_event(&Event::Apply(account.clone()));
         let server = Arc::new(Mutex::new(Server {
@@ -372,33 +361,10 @@ mod tests {
             refuses: false,
             requests: vec![],
         }));
-        let kube = tower::service_fn({
-            let server = server.clone();
-            move |request: Request<Body>| {
-                let server = server.clone();
-                async move {
-                    let (parts, body) = request.into_parts();
-                    let body = body.collect_bytes().await?;
-                    let (code, answer) =
-                        server.lock().unwrap().answer(&parts.method, parts.uri.path(), &body);
-                    let answer = Body::from(serde_json::to_vec(&answer).unwrap());
-                    Ok::<_, kube::Error>(Response::builder().status(code).body(answer).unwrap())
-                }
-            }
-        });
-        let env = Env {
-            kube: Client::new(kube, "unused"),
-            bags: BagsService::new(tower::service_fn(|_| async { Err(TransportError::Broken) })),
-            clock: Arc::new(SystemClock),
-            randomness: Randomness::from_seed(1),
-            saves: Saves::default(),
-        };
-        let Command::Run(flags) =
-            Cli::parse_from(["bags-operator", "run", "--namespace=bags-system"]).command;
-        let config = Config::try_from(*flags).unwrap();
-        let registration = tokio::sync::watch::channel(Registration::Unwatched).1;
-        let context = parts::context(&config, env, installation, &watches, registration);
-        (server, Arc::new(context))
+        let answering = server.clone();
+        let (kube, _) = fixtures::server(move |request, _| answering.lock().unwrap().answer(request));
+        let context = process(&watches, kube);
+        (server, context)
     }
 
     /// An attempt whose licence was not acknowledged.

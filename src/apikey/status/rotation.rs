@@ -22,7 +22,7 @@ use crate::{
 
 const REVOKING: &str = "the old key is being revoked; the BagsAccount says whether a person has to act";
 const REVOKED: &str = "no earlier key of this ApiKey works any more";
-/// So many workloads are named.
+/// At most this many workloads are named.
 const MARKED: usize = 200;
 
 /// Where a rotation is; `None`: there is none.
@@ -30,7 +30,7 @@ pub(super) fn phase(o: &Observation) -> Option<&'static str> {
     if !o.superseded().is_empty() {
         return Some(match &o.pods {
             Some(pods) if pods.scan.is_clean() => "Overlapping",
-            // Nobody looked in this run: what was written down says it.
+            // This run did not look at the pods: the time that an earlier look left in the status tells.
             None if o.clean_since().is_some() => "Overlapping",
             Some(_) | None => "Restarting",
         });
@@ -38,20 +38,21 @@ pub(super) fn phase(o: &Observation) -> Option<&'static str> {
     is_revoking_old(o).then_some("RevokingOld")
 }
 
-/// Whether a key that was in use is being revoked: a next one that never was is no old one.
+/// Whether a key that was in use is being revoked. A next key that was never published is not an old one.
 fn is_revoking_old(o: &Observation) -> bool {
     o.slots().iter().any(|slot| slot.state == SlotState::Revoking && slot.published.is_some())
 }
 
-/// The last switch, where the Secret shows it. What is known of an earlier look stays until another one: since when no pod
-/// has been seen with another value is told by nothing else.
+/// The last switch, where the Secret shows it. What an earlier look at the pods found stays until the next look: nothing else
+/// tells since when no pod has been seen with another value.
 pub(super) fn switch(o: &Observation, before: Option<&Switch>) -> Option<Switch> {
     let slot = o.current().filter(|_| o.published())?;
     let (count, attempt) = (slot.published?, slot.attempt.clone()?);
     let before = before.filter(|before| before.count == count);
     let open = !o.superseded().is_empty();
     let settled = o.switched_at().is_some_and(|at| o.settles_in(at).is_zero());
-    // Where Bags lets nobody of the user in, both keys are not valid side by side, and whoever calls is not seen.
+    // If Bags does not accept the current key, the two keys are not valid side by side, and where it refuses the whole user,
+    // calls with the old key are not seen either.
     let let_in = match &o.current_probe {
         Some(probe) => matches!(probe, Probe::Alive { .. }),
         None => o.current_failure.is_none(),
@@ -74,7 +75,7 @@ pub(super) fn switch(o: &Observation, before: Option<&Switch>) -> Option<Switch>
     Some(Switch { count, attempt, at: to_seconds(at), clean_since, old_key_used_at, marked })
 }
 
-/// The whole second after a time: what a list shows to have been used before is not taken for a use since.
+/// The whole second after a time. Rounded down, the time would make an earlier use that a list shows look like a later one.
 fn next_second(time: Timestamp) -> Option<Timestamp> {
     Timestamp::from_second(time.as_second().saturating_add(1)).ok()
 }
@@ -96,11 +97,12 @@ fn marked(o: &Observation, number: i64) -> Vec<String> {
 pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>) -> Option<HoldStatus> {
     let fed = |before: &HoldStatus| before.waits_for_slot && (o.has_second_slot() || has_place(o));
     if !matches!(word.reason, Reason::RotationHeld | Reason::RotationBlocked) {
-        // One run that fails ends no wait, or none would ever be a day long.
+        // One failed run does not end a wait; otherwise hardly any wait would reach the day (`starved_after`) after which it is
+        // reported.
         if word.failed {
             return before.filter(|before| !fed(before)).cloned();
         }
-        // What was in its way when the last window closed has gone on since then.
+        // A rotation that was blocked when the last window closed still counts as blocked while it waits for the next one.
         let blocked = before.filter(|before| before.reason == Reason::RotationBlocked.as_str());
         let waits = word.reason == Reason::Issued && o.current().and_then(|slot| missed(o, slot)).is_some();
         return blocked.filter(|before| waits && !fed(before)).cloned();
@@ -108,7 +110,7 @@ pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>
     let reason = word.reason.as_str();
     let same = before.filter(|before| before.reason == reason);
     let waits_for_slot = match same {
-        // Nor does such a run tell whether it would still wait for a slot.
+        // A failed run does not tell whether the rotation would still wait for a slot.
         Some(before) if word.failed => before.waits_for_slot && !fed(before),
         Some(_) | None => word.starving,
     };
@@ -117,15 +119,15 @@ pub(super) fn hold(o: &Observation, word: &Word<'_>, before: Option<&HoldStatus>
     Some(HoldStatus { reason: reason.to_owned(), since, waits_for_slot })
 }
 
-/// Whether it has a slot for the next key.
+/// Whether the ApiKey has a slot for its next key.
 fn has_place(o: &Observation) -> bool {
     o.slots().iter().any(|slot| [SlotState::Reserved, SlotState::Creating].contains(&slot.state))
 }
 
-/// When the next rotation begins by schedule. One that is due keeps the time for which it was due.
+/// When the next rotation begins by schedule. A rotation that is due keeps the time at which it became due.
 pub(super) fn next(o: &Observation) -> Option<Timestamp> {
     let current = o.current()?;
-    // Its time will come, and nothing will begin.
+    // The scheduled time will come, but no rotation will begin.
     if ends_schedule(current.switched_back) {
         return None;
     }
@@ -133,7 +135,7 @@ pub(super) fn next(o: &Observation) -> Option<Timestamp> {
     match due(o, current) {
         Due::At(at) => Some(to_seconds(at)),
         Due::Now => match next_rotation(current.since, &o.owner.uid, &o.key.rotation()) {
-            // Somebody asks for one earlier.
+            // Somebody asks for a rotation before the scheduled one.
             Schedule::At(at) if at > o.now => Some(to_seconds(at)),
             Schedule::At(at) => Some(before.filter(|before| *before <= o.now).unwrap_or(to_seconds(at))),
             Schedule::OnDemand | Schedule::UnknownZone(_) => None,
@@ -147,7 +149,7 @@ pub(super) fn next(o: &Observation) -> Option<Timestamp> {
 pub(super) fn conditions(conditions: &mut Vec<Condition>, o: &Observation, word: &Word<'_>) {
     let (generation, now) = (o.key.metadata.generation, o.now);
     let old = !o.superseded().is_empty();
-    // Where the last key goes as well, it is an old one only after a rotation.
+    // If there is no current key any more, the key that is being revoked is an old one only if there was a rotation.
     let rotated = o.current().is_some() || has(conditions, kind::OLD_KEY_REVOKED);
     let revoking = rotated && is_revoking_old(o);
     let reason = if word.reason.is_of_rotation() { word.reason.as_str() } else { Reason::Rotating.as_str() };
@@ -162,7 +164,7 @@ pub(super) fn conditions(conditions: &mut Vec<Condition>, o: &Observation, word:
     let gap = gap.then_some((false, "GapWithoutConsent", word.message));
     let all = [(kind::OLD_KEY_REVOKED, old_key), (kind::ROTATING, rotating), (kind::ZERO_DOWNTIME, gap)];
     for (type_, said) in all {
-        // Whose slots cannot be seen may have its old key all the same: what was said of it stands.
+        // An ApiKey whose slots cannot be seen may have its old key all the same: the condition stays as it is.
         if type_ == kind::OLD_KEY_REVOKED && o.is_ledger_unseen() {
             continue;
         }

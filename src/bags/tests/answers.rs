@@ -153,6 +153,9 @@ async fn a_list_has_names_ids_and_times_and_the_services_clock() {
             "createdAt": "2026-11-23T11:00:00.000Z", "updatedAt": "x", "lastUsedAt": "2026-11-23T11:59:00+01:00"},
         {"name": "by a\u{7} person", "keyId": null, "createdAt": 1_795_000_000, "lastUsedAt": 1_795_000_000_000_u64},
         {"keyId": "key-3", "status": "revoked", "createdAt": "yesterday", "lastUsedAt": {"at": 1}},
+        {"keyId": "key-4", "createdAt": "-001000-01-01T00:00:00Z", "lastUsedAt": -99_999_999_999_i64},
+        {"keyId": "key-5", "createdAt": "+010000-01-01T00:00:00Z", "lastUsedAt": 253_402_300_800_000_u64},
+        {"keyId": "key-6", "createdAt": "1970-01-01T00:00:00Z", "lastUsedAt": "1969-12-31T23:59:59Z"},
     ]);
     let mut act = success(&listed);
     if let Act::Answer(response) = &mut act {
@@ -164,6 +167,14 @@ async fn a_list_has_names_ids_and_times_and_the_services_clock() {
     assert_eq!(script.bodies(), [json!({"token": "token-for-tests"})]);
     assert_eq!(list.server_time, Some("2026-11-23T12:00:05Z".parse().unwrap()));
     let time = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+    let timeless = |key_id: &str, status: &str| ListedKey {
+        key_id: Some(key_id.to_owned()),
+        name: String::new(),
+        status: status.to_owned(),
+        created_at: None,
+        last_used_at: None,
+        user_id: None,
+    };
     assert_eq!(
         list.keys,
         [
@@ -183,17 +194,14 @@ async fn a_list_has_names_ids_and_times_and_the_services_clock() {
                 last_used_at: time("2026-11-18T11:06:40Z"),
                 user_id: None,
             },
-            ListedKey {
-                key_id: Some("key-3".to_owned()),
-                name: String::new(),
-                status: "revoked".to_owned(),
-                created_at: None,
-                last_used_at: None,
-                user_id: None,
-            },
+            timeless("key-3", "revoked"),
+            timeless("key-4", ""),
+            timeless("key-5", ""),
+            ListedKey { created_at: time("1970-01-01T00:00:00Z"), ..timeless("key-6", "") },
         ]
     );
-    assert_eq!(list.keys.iter().map(ListedKey::is_active).collect::<Vec<_>>(), [true, true, false]);
+    let active = list.keys.iter().map(ListedKey::is_active).collect::<Vec<_>>();
+    assert_eq!(active, [true, true, false, true, true, true]);
 }
 
 #[test]
@@ -227,12 +235,12 @@ fn times_of_a_list_are_told_by_our_clock_as_far_as_its_date_proves_that_the_serv
 }
 
 #[test]
-fn a_date_that_makes_no_sense_moves_times_no_further_than_there_are_times() {
+fn a_date_that_makes_no_sense_moves_no_time_out_of_what_a_status_can_hold() {
     let key = ListedKey {
         key_id: None,
         name: "Web-Shop-x-y".to_owned(),
         status: String::new(),
-        created_at: Some(Timestamp::MIN),
+        created_at: Some(Timestamp::from_second(1_790_000_000).unwrap()),
         last_used_at: Some(Timestamp::MAX),
         user_id: None,
     };
@@ -242,8 +250,9 @@ fn a_date_that_makes_no_sense_moves_times_no_further_than_there_are_times() {
         let keys = list.by_our_clock(now, now);
         (keys.first().unwrap().created_at.unwrap(), keys.first().unwrap().last_used_at.unwrap())
     };
-    assert_eq!(moved(Timestamp::MAX).0, Timestamp::MIN, "not before there was time");
-    assert_eq!(moved(Timestamp::MIN).1, Timestamp::MAX, "not after its end");
+    assert_eq!(moved(Timestamp::MAX).0, Timestamp::UNIX_EPOCH, "not before 1970");
+    assert_eq!(moved(Timestamp::MIN).1, Timestamp::MAX, "not after the end of time");
+    assert!(Timestamp::MAX.to_string().starts_with("9999-"), "which RFC 3339 can tell");
 }
 
 #[tokio::test]
@@ -437,12 +446,12 @@ async fn an_account_whose_limit_is_reached_again_and_again_stalls_no_other() {
 }
 
 #[tokio::test]
-async fn each_request_is_counted_once_with_its_outcome() {
+async fn each_request_is_counted_once_with_its_outcome_and_its_time_if_it_was_sent() {
     #[derive(Default)]
-    struct Counts(Mutex<Vec<(Operation, Outcome)>>);
+    struct Counts(Mutex<Vec<(Operation, Outcome, bool)>>);
     impl Observer for Counts {
-        fn request(&self, operation: Operation, outcome: Outcome, _: Duration) {
-            self.0.lock().unwrap().push((operation, outcome));
+        fn request(&self, operation: Operation, outcome: Outcome, took: Option<Duration>) {
+            self.0.lock().unwrap().push((operation, outcome, took.is_some()));
         }
     }
     let counts = Arc::new(Counts::default());
@@ -457,14 +466,19 @@ async fn each_request_is_counted_once_with_its_outcome() {
     for operation in [Operation::List, Operation::Me, Operation::CreateWithWallet, Operation::Ping] {
         drop(perform(&client, operation).await);
     }
+    let (account, operator) = budgets(&Arc::new(TestClock::new()));
+    account.pause_until(Timestamp::MAX);
+    let held = client.with_budgets(account, operator);
+    drop(perform(&held, Operation::List).await);
     assert_eq!(
         *counts.0.lock().unwrap(),
         [
-            (Operation::List, Outcome::Done),
-            (Operation::Me, Outcome::Done),
-            (Operation::CreateWithWallet, Outcome::Done),
-            (Operation::CreateWithWallet, Outcome::Failed(Reason::InvalidMfa)),
-            (Operation::Ping, Outcome::Failed(Reason::Broken)),
+            (Operation::List, Outcome::Done, true),
+            (Operation::Me, Outcome::Done, true),
+            (Operation::CreateWithWallet, Outcome::Done, true),
+            (Operation::CreateWithWallet, Outcome::Failed(Reason::InvalidMfa), true),
+            (Operation::Ping, Outcome::Failed(Reason::Broken), true),
+            (Operation::List, Outcome::Failed(Reason::RateLimited), false),
         ]
     );
 }

@@ -32,7 +32,7 @@ pub enum HttpsError {
 /// The service over the network. The whole process has one; rustls' provider must be installed before.
 ///
 /// `connect_timeout` bounds name lookup, connection and TLS handshake and must be shorter than the client's
-/// deadline for a request: only then is a connection that never came to be known to have sent nothing.
+/// deadline for a request: only then is it certain that nothing was sent where no connection came about.
 /// `extra_ca_pem` adds to the system's certificates.
 ///
 /// # Errors

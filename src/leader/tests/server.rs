@@ -9,14 +9,16 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response};
-use http_body_util::BodyExt;
+use http::Method;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Client, client::Body};
+use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::clock::{Clock, SystemClock};
+use crate::{
+    clock::{Clock, SystemClock},
+    fixtures::{Came, failure, slow_server},
+};
 
 /// What happens to one request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,22 +102,16 @@ impl Server {
     /// A client whose requests take these ways.
     pub(super) fn client(&self, who: &'static str, ways: Ways) -> Client {
         let server = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (server, way) = (server.clone(), ways());
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect().await?.to_bytes();
-                // A task: whoever gives up waiting does not call back what is on its way.
-                let answer = arrive(server, who, way, parts.method, body.to_vec());
-                answer.await.unwrap_or_else(|_| unreachable!("it does not panic"))
-            }
-        });
-        Client::new(service, "unused")
+        slow_server(move |Came { method, body, .. }| {
+            // A task: whoever gives up waiting does not call back what is on its way.
+            let answer = arrive(server.clone(), who, ways(), method, body);
+            async { answer.await.unwrap_or_else(|_| unreachable!("it does not panic")) }
+        })
     }
 
-    fn answer(&self, who: &'static str, method: &Method, body: &[u8]) -> (u16, Value) {
+    fn answer(&self, who: &'static str, method: &Method, sent: Value) -> (u16, Value) {
         let mut state = self.state();
-        let (code, answer) = state.answer(method, serde_json::from_slice(body).unwrap_or_default());
+        let (code, answer) = state.answer(method, sent);
         let at = SystemClock.monotonic();
         state.arrived.push(Arrived { who, method: method.clone(), code, at });
         if method != Method::GET && code < 300 {
@@ -135,14 +131,14 @@ impl State {
         let text = |object: &Value, field: &str| object["metadata"][field].as_str().map(str::to_owned);
         match (method, &self.lease) {
             (&Method::GET, Some(lease)) => (200, lease.clone()),
-            (&Method::GET, None) => refusal(404, "NotFound"),
-            (&Method::POST, Some(_)) => refusal(409, "AlreadyExists"),
+            (&Method::GET, None) => failure(404, "NotFound"),
+            (&Method::POST, Some(_)) => failure(409, "AlreadyExists"),
             (&Method::POST, None) => self.store(sent, 201),
             (&Method::PUT, stored) => {
                 let of_stored = |field| stored.as_ref().and_then(|lease| text(lease, field));
                 let differs = |field| text(&sent, field).is_some_and(|sent| Some(sent) != of_stored(field));
                 if differs("uid") || (stored.is_some() && differs("resourceVersion")) {
-                    return refusal(409, "Conflict");
+                    return failure(409, "Conflict");
                 }
                 self.store(sent, 200)
             }
@@ -163,34 +159,26 @@ impl State {
     }
 }
 
-fn refusal(code: u16, reason: &str) -> (u16, Value) {
-    let status =
-        json!({"kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code});
-    (code, status)
-}
-
-type Answer = Result<Response<Body>, tower::BoxError>;
-
 #[expect(clippy::disallowed_methods, reason = "the network of a test: it has nobody to wait for it")]
 fn arrive(
     server: Server,
     who: &'static str,
     way: Way,
     method: Method,
-    body: Vec<u8>,
-) -> tokio::task::JoinHandle<Answer> {
+    body: Value,
+) -> tokio::task::JoinHandle<(u16, Value)> {
     tokio::spawn(async move {
         let Way { there, back, fate } = way;
         tokio::time::sleep(there).await;
-        let (code, answer) = match fate {
+        let answer = match fate {
             Fate::Lost => std::future::pending().await,
-            Fate::Refused => refusal(500, "InternalError"),
-            Fate::Answered | Fate::Unanswered => server.answer(who, &method, &body),
+            Fate::Refused => failure(500, "InternalError"),
+            Fate::Answered | Fate::Unanswered => server.answer(who, &method, body),
         };
         if matches!(fate, Fate::Unanswered) {
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(back).await;
-        Ok(Response::builder().status(code).body(Body::from(serde_json::to_vec(&answer)?))?)
+        answer
     })
 }

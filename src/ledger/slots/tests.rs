@@ -66,6 +66,21 @@ fn a_key_goes_from_a_place_through_a_licence_to_publication() {
     assert_eq!(live.current("uid-0").unwrap().attempt.as_deref(), Some("a"));
 }
 
+#[test]
+fn slots_stand_by_owner_however_late_they_come() {
+    let mut now = ledger(vec![]);
+    for n in [2, 0, 1] {
+        now = now.apply(&reserve(n), &terms(10, 0)).unwrap();
+    }
+    now = now.apply(&license(0, "a"), &terms(10, 1)).unwrap();
+    now = now.apply(&Change::Publish { attempt: "a".into() }, &terms(10, 2)).unwrap();
+    let next = Change::ReserveNext { owner: owner(0), key_use: "production/app-0".into() };
+    now = now.apply(&next, &terms(10, 3)).unwrap();
+    let order: Vec<(&str, i64)> =
+        now.slots.iter().map(|slot| (slot.owner.name.as_str(), slot.revision)).collect();
+    assert_eq!(order, [("app-0", 1), ("app-0", 2), ("app-1", 1), ("app-2", 1)]);
+}
+
 /// Another object of the same name as owner `n`.
 fn again(n: usize) -> Owner {
     Owner { uid: format!("uid-{n}-again"), ..owner(n) }

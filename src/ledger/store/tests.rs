@@ -16,6 +16,7 @@ use super::*;
 use crate::{
     api::account::{Installation, Owner, SlotState},
     clock::SystemClock,
+    fixtures::failure,
 };
 
 type Server = mock::Handle<Request<Body>, Response<Body>>;
@@ -58,7 +59,7 @@ fn reserve() -> Change {
 }
 
 /// Takes the next request and answers it; returns its method and body.
-async fn answer(server: &mut Server, code: u16, body: Value) -> (Method, Option<Value>) {
+async fn answer(server: &mut Server, (code, body): (u16, Value)) -> (Method, Option<Value>) {
     // Longer than any pause of the store, and no time at all where the clock stands still otherwise.
     let next = tokio::time::timeout(Duration::from_mins(1), server.next_request());
     let (request, respond) = next.await.expect("a request is sent").expect("a request");
@@ -68,10 +69,6 @@ async fn answer(server: &mut Server, code: u16, body: Value) -> (Method, Option<
         Response::builder().status(code).body(Body::from(serde_json::to_vec(&body).unwrap())).unwrap();
     respond.send_response(response);
     (method, serde_json::from_slice(&sent).ok())
-}
-
-fn failure(code: u16, reason: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no"})
 }
 
 #[tokio::test]
@@ -101,7 +98,7 @@ async fn what_was_read_live_is_where_the_next_one_begins_although_the_watch_is_b
     let (store, server) = store();
     let mut server = pin!(server);
     let there = account(2, place("Creating", Some("a")));
-    let (live, (method, _)) = tokio::join!(store.refresh("main"), answer(&mut server, 200, there));
+    let (live, (method, _)) = tokio::join!(store.refresh("main"), answer(&mut server, (200, there)));
     assert_eq!((method, live.unwrap().resource_version()), (Method::GET, Some("2".to_owned())));
     let known = store.read("main").await.expect("the account");
     assert_eq!(known.status.as_ref().unwrap().slots.len(), 1);
@@ -109,7 +106,7 @@ async fn what_was_read_live_is_where_the_next_one_begins_although_the_watch_is_b
     assert!(matches!(refused, Err(StoreError::Refused(Refusal::HasPlace))));
     assert!(server.next_request().now_or_never().is_none(), "it was read once");
 
-    let gone = answer(&mut server, 404, failure(404, "NotFound"));
+    let gone = answer(&mut server, failure(404, "NotFound"));
     let (live, _) = tokio::join!(store.refresh("main"), gone);
     assert!(matches!(live, Err(StoreError::NoAccount(_))));
 }
@@ -119,16 +116,14 @@ async fn after_a_write_of_unknown_outcome_the_next_one_starts_from_a_live_read()
     let (store, server) = store();
     let mut server = pin!(server);
     let reserve = [reserve()];
-    let (first, _) = tokio::join!(
-        store.change("main", &reserve),
-        answer(&mut server, 500, failure(500, "InternalError")),
-    );
+    let (first, _) =
+        tokio::join!(store.change("main", &reserve), answer(&mut server, failure(500, "InternalError")));
     assert!(matches!(first, Err(StoreError::Kube(_))));
 
     // The write had been applied: from the watch's version the change would seem possible once more.
     let applied = account(2, place("Reserved", None));
     let (second, (method, _)) =
-        tokio::join!(store.change("main", &reserve), answer(&mut server, 200, applied));
+        tokio::join!(store.change("main", &reserve), answer(&mut server, (200, applied)));
     assert_eq!(method, Method::GET);
     assert!(matches!(second, Err(StoreError::Refused(Refusal::HasPlace))));
     let known = store.read("main").await.expect("the account");
@@ -141,16 +136,14 @@ async fn what_was_read_before_a_write_of_unknown_outcome_is_not_believed_after_i
     let mut server = pin!(server);
     let before = store.read("main").await.expect("the account");
     let reserve = [reserve()];
-    let (first, _) = tokio::join!(
-        store.change("main", &reserve),
-        answer(&mut server, 500, failure(500, "InternalError")),
-    );
+    let (first, _) =
+        tokio::join!(store.change("main", &reserve), answer(&mut server, failure(500, "InternalError")));
     assert!(matches!(first, Err(StoreError::Kube(_))));
 
     let applied = account(2, place("Reserved", None));
     let (second, (method, _)) = tokio::join!(
         store.update_once("main", before, |_| Err(Refusal::NotInState)),
-        answer(&mut server, 200, applied),
+        answer(&mut server, (200, applied)),
     );
     assert_eq!(method, Method::GET);
     assert!(matches!(second, Err(StoreError::Refused(Refusal::NotInState))));
@@ -180,15 +173,13 @@ async fn a_licence_that_was_not_answered_is_taken_back_by_a_write_that_it_confli
         let (store, server) = store_of(account(1, place("Reserved", None)));
         let mut server = pin!(server);
         let asked = [license.clone()];
-        let (asked, _) = tokio::join!(
-            store.change("main", &asked),
-            answer(&mut server, 500, failure(500, "InternalError")),
-        );
+        let (asked, _) =
+            tokio::join!(store.change("main", &asked), answer(&mut server, failure(500, "InternalError")));
         assert!(asked.is_err(), "{case}");
         let script = async {
-            assert_eq!(answer(&mut server, 200, there).await.0, Method::GET, "{case}");
+            assert_eq!(answer(&mut server, (200, there)).await.0, Method::GET, "{case}");
             match version {
-                Some(_) => answer(&mut server, 200, account(3, json!([]))).await.1,
+                Some(_) => answer(&mut server, (200, account(3, json!([])))).await.1,
                 None => None,
             }
         };
@@ -222,7 +213,7 @@ async fn only_what_the_api_server_understood_and_refused_is_a_rejection() {
         let mut server = pin!(server);
         let reserve = [reserve()];
         let (failed, _) =
-            tokio::join!(store.change("main", &reserve), answer(&mut server, code, failure(code, reason)));
+            tokio::join!(store.change("main", &reserve), answer(&mut server, failure(code, reason)));
         assert_eq!(failed.unwrap_err().is_rejection(), rejected, "{code}");
     }
     assert!(!StoreError::Refused(Refusal::NoRoom).is_rejection());
@@ -234,9 +225,9 @@ async fn after_a_conflict_the_decision_is_made_again_on_what_is_there() {
     let mut server = pin!(server);
     let reserve = [reserve()];
     let script = async {
-        let (_, first) = answer(&mut server, 409, failure(409, "Conflict")).await;
-        assert_eq!(answer(&mut server, 200, account(5, json!([]))).await.0, Method::GET);
-        let (_, second) = answer(&mut server, 200, account(6, json!([]))).await;
+        let (_, first) = answer(&mut server, failure(409, "Conflict")).await;
+        assert_eq!(answer(&mut server, (200, account(5, json!([])))).await.0, Method::GET);
+        let (_, second) = answer(&mut server, (200, account(6, json!([])))).await;
         (first.unwrap(), second.unwrap())
     };
     let (outcome, (first, second)) = tokio::join!(store.change("main", &reserve), script);
@@ -282,7 +273,8 @@ async fn of_a_ledger_that_a_newer_version_holds_the_conditions_alone_are_written
     let mut shown = of_a_newer_version(5);
     shown["status"]["conditions"] = json!([hold()]);
     shown["status"]["observedGeneration"] = json!(7);
-    let (written, (method, sent)) = tokio::join!(store.update("main", say), answer(&mut server, 200, shown));
+    let (written, (method, sent)) =
+        tokio::join!(store.update("main", say), answer(&mut server, (200, shown)));
     assert_eq!(written.unwrap().resource_version(), Some("5".to_owned()));
     assert_eq!(method, Method::PATCH);
     let expected = json!({
@@ -298,15 +290,15 @@ async fn of_a_ledger_that_a_newer_version_holds_the_conditions_alone_are_written
 async fn a_lost_answer_to_such_a_write_leaves_it_in_doubt_as_any_other() {
     let (store, server) = store_of(of_a_newer_version(4));
     let mut server = pin!(server);
-    let lost = answer(&mut server, 500, failure(500, "InternalError"));
+    let lost = answer(&mut server, failure(500, "InternalError"));
     let (first, _) = tokio::join!(store.update("main", say), lost);
     assert!(matches!(first, Err(StoreError::Kube(_))));
     let script = async {
-        let (read, _) = answer(&mut server, 200, of_a_newer_version(5)).await;
-        let (write, sent) = answer(&mut server, 409, failure(409, "Conflict")).await;
-        let (again, _) = answer(&mut server, 200, account(6, json!([]))).await;
+        let (read, _) = answer(&mut server, (200, of_a_newer_version(5))).await;
+        let (write, sent) = answer(&mut server, failure(409, "Conflict")).await;
+        let (again, _) = answer(&mut server, (200, account(6, json!([])))).await;
         // It is held no more.
-        let (whole, _) = answer(&mut server, 200, account(7, json!([]))).await;
+        let (whole, _) = answer(&mut server, (200, account(7, json!([])))).await;
         assert_eq!(sent.unwrap()["metadata"]["resourceVersion"], "5");
         [read, write, again, whole]
     };

@@ -1,30 +1,19 @@
 //! Who is woken by what a watch or a list shows.
 
-use clap::Parser;
 use futures::{FutureExt, StreamExt};
-use http::{Request, Response};
-use kube::{Client, client::Body, runtime::reflector};
+use kube::runtime::reflector;
+use serde_json::json;
 
 use super::*;
 use crate::{
     apikey::fixtures::account,
-    bags::{BagsService, TransportError},
-    clock::{Randomness, SystemClock},
-    config::{Cli, Command, Config},
-    env::Env,
+    fixtures::{api_key, failure, process, server},
     ledger::slots::tests::{owner, slot},
-    operator::parts::{self, Watches},
-    saves::Saves,
-    webhook::registration::Registration,
+    operator::parts::Watches,
 };
 
 fn key(uid: &str) -> ApiKey {
-    serde_json::from_value(serde_json::json!({
-        "apiVersion": "keys.bags.fm/v1alpha1", "kind": "ApiKey",
-        "metadata": {"name": format!("app-{uid}"), "namespace": "shop", "uid": uid},
-        "spec": {"accountRef": {"name": "main"}, "environment": "production"},
-    }))
-    .unwrap()
+    api_key(&json!({"metadata": {"name": format!("app-{uid}"), "uid": uid}}))
 }
 
 #[test]
@@ -62,31 +51,13 @@ fn what_a_new_list_no_longer_shows_is_gone_and_what_it_shows_anew_is_fresh() {
     assert_eq!(told(Event::InitDone), [vec!["a", "b2", "c", "d"], vec![]]);
 }
 
-/// A process that has asked nobody yet.
-fn context(watches: &Watches) -> Arc<Context> {
-    let kube = tower::service_fn(|_: Request<Body>| async {
-        Err::<Response<Body>, _>(std::io::Error::other("nobody answers"))
-    });
-    let env = Env {
-        kube: Client::new(kube, "unused"),
-        bags: BagsService::new(tower::service_fn(|_| async { Err(TransportError::Broken) })),
-        clock: Arc::new(SystemClock),
-        randomness: Randomness::from_seed(1),
-        saves: Saves::default(),
-    };
-    let Command::Run(flags) = Cli::parse_from(["bags-operator", "run", "--namespace=bags-system"]).command;
-    let config = Config::try_from(*flags).unwrap();
-    let installation = Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() };
-    let registration = tokio::sync::watch::channel(Registration::Unwatched).1;
-    Arc::new(parts::context(&config, env, installation, watches, registration))
-}
-
 type Woken<K> = UnboundedReceiver<ObjectRef<K>>;
 
 /// What wakes objects of these caches.
 fn waking(watches: &Watches) -> (Wake, Woken<ApiKey>, Woken<BagsAccount>) {
     let Watches { keys, accounts, secrets } = watches;
-    Wake::new(keys.0.clone(), accounts.0.clone(), secrets.0.clone(), context(watches))
+    let (nobody, _) = server(|_, _| failure(503, "ServiceUnavailable"));
+    Wake::new(keys.0.clone(), accounts.0.clone(), secrets.0.clone(), process(watches, nobody))
 }
 
 /// Names of what was woken since.
@@ -147,10 +118,17 @@ async fn credentials_and_values_that_changed_while_nobody_watched_wake_whom_they
     };
     let mut placeholder = value("3");
     placeholder.data = None;
+    let of_dead = |version| {
+        let mut secret = value(version);
+        secret.labels_mut().insert(mark::ATTEMPT.to_owned(), "departedxx".to_owned());
+        secret
+    };
+    let mut account = account();
+    account.status.get_or_insert_default().departed = vec!["departedxx".to_owned()];
     let mut watches = Watches::new();
     let (wake, mut woken_keys, mut woken_accounts) = waking(&watches);
     watches.keys.1.apply_watcher_event(&Event::Apply(key("a")));
-    watches.accounts.1.apply_watcher_event(&Event::Apply(account()));
+    watches.accounts.1.apply_watcher_event(&Event::Apply(account));
     let mut told = |event: Event<Secret>| {
         watches.secrets.1.apply_watcher_event(&event);
         wake.by_secret(&event);
@@ -164,6 +142,7 @@ async fn credentials_and_values_that_changed_while_nobody_watched_wake_whom_they
         (vec![credentials("2"), value("2")], [vec![], vec!["app-b"]]),
         (vec![credentials("2"), placeholder], [vec![], vec![]]),
         (vec![credentials("2"), value("4")], [vec![], vec!["app-b"]]),
+        (vec![credentials("2"), of_dead("5")], [vec!["main"], vec!["app-b"]]),
         (vec![credentials("2")], [vec!["main"], vec!["app-b"]]),
         (vec![], [vec!["main"], vec!["app-a"]]),
     ] {

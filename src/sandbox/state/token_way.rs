@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 
+use super::super::Call;
 use super::super::keys::Key;
 use super::super::users::{User, UserStatus};
-use super::super::{Call, times};
 use super::{Refused, State, check_name};
+use crate::time::earlier;
 
 /// A key as the older endpoints show it: with its value, in the list too. Has no `Debug`.
 pub(in crate::sandbox) struct KeyRecord {
@@ -73,8 +74,8 @@ impl State {
         if !user.options.capabilities.list {
             return Err(Refused::NotFound);
         }
-        let then = times::earlier(now, user.options.list_lag);
-        let used_until = times::earlier(now, user.options.last_use_lag);
+        let then = earlier(now, user.options.list_lag);
+        let used_until = earlier(now, user.options.last_use_lag);
         let mut records = Vec::new();
         for index in &user.keys {
             let key = &mut self.keys[*index];
@@ -131,8 +132,8 @@ impl State {
         }
     }
 
-    /// Lets a key in: its user, once the request is paid for and the use noted. A key that is not let in costs its
-    /// user nothing.
+    /// Lets a key in: charges the request, notes the use, and returns the key's user. A revoked key costs its user
+    /// nothing.
     fn use_key(&mut self, call: &mut Call, value: Option<&str>, now: Timestamp) -> Result<usize, Refused> {
         let known = value.and_then(|value| self.key_by_value.get(value).copied());
         call.key = known;
@@ -142,7 +143,7 @@ impl State {
         let index = live.ok_or(Refused::InvalidKey)?;
         let user = self.keys[index].user;
         self.must_be_served(user)?;
-        let visible_until = times::earlier(now, self.users[user].options.last_use_lag);
+        let visible_until = earlier(now, self.users[user].options.last_use_lag);
         self.keys[index].uses.note(now, visible_until);
         Ok(user)
     }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::super::users::{User, Wallet};
 use super::super::{Call, random, times};
 use super::{Refused, State, check_name, forget_idle};
+use crate::time::later;
 
 /// How long a challenge waits for its signature. The real time is not known; it is said to be short.
 const CHALLENGE_LIFE: Duration = Duration::from_secs(60);
@@ -69,7 +70,7 @@ impl State {
         );
         let encoded = bs58::encode(&message).into_string();
         forget_expired(&mut self.challenges, now, |challenge| challenge.expires);
-        let expires = times::later(now, CHALLENGE_LIFE);
+        let expires = later(now, CHALLENGE_LIFE);
         let challenge = Challenge { address: wallet, message: message.into_bytes(), expires };
         self.challenges.insert(nonce.clone(), challenge);
         Ok((encoded, nonce))
@@ -112,14 +113,15 @@ impl State {
         if self.users[user].options.totp {
             let auth_code = random::uuid(&self.randomness);
             forget_expired(&mut self.auth_codes, now, |step| step.expires);
-            let step = SecondStep { user, expires: times::later(now, SECOND_STEP_LIFE) };
+            let step = SecondStep { user, expires: later(now, SECOND_STEP_LIFE) };
             self.auth_codes.insert(auth_code.clone(), step);
             return Ok(Signed::SecondStep { auth_code });
         }
         self.make_key_for_wallet(call, user, key_name, known.is_none(), now)
     }
 
-    /// `POST /agent/v2/auth/callback` with a one-time password; the auth code is spent, whatever comes of it.
+    /// `POST /agent/v2/auth/callback` with a one-time password. Once the rate limit and the key's name have been checked, the
+    /// auth code is spent, whatever comes of it.
     pub(in crate::sandbox) fn second_step(
         &mut self,
         call: &mut Call,

@@ -1,3 +1,4 @@
+use jiff::SignedDuration;
 use rustls::{
     RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
@@ -48,7 +49,7 @@ fn a_leaf_is_trusted_for_its_hosts_also_by_whose_clock_is_late_and_by_nobody_aft
     }
     assert!(!accepts(&bundle, &leaf, "bags-operator.elsewhere.svc", now()));
     assert!(accepts(&bundle, &leaf, "127.0.0.1", before(now(), 30 * MINUTE)));
-    assert!(!accepts(&bundle, &leaf, "127.0.0.1", after(now(), LIVES.leaf + MINUTE)));
+    assert!(!accepts(&bundle, &leaf, "127.0.0.1", later(now(), LIVES.leaf + MINUTE)));
     let stranger = Authorities::new(now(), &LIVES).unwrap().bundle();
     assert!(!accepts(&stranger, &leaf, "127.0.0.1", now()));
 }
@@ -58,13 +59,13 @@ fn a_leaf_is_renewed_with_a_third_of_its_life_left_and_when_another_authority_si
     let authority = Authority::new(now(), LIVES.authority).unwrap();
     let leaf = authority.issue(&hosts(), now(), 30 * MINUTE).unwrap();
     assert_eq!(leaf.due(&authority, now()), 20 * MINUTE);
-    assert_eq!(leaf.due(&authority, after(now(), 20 * MINUTE)), Duration::ZERO);
+    assert_eq!(leaf.due(&authority, later(now(), 20 * MINUTE)), Duration::ZERO);
     assert_eq!(leaf.due(&Authority::new(now(), LIVES.authority).unwrap(), now()), Duration::ZERO);
 }
 
 #[test]
 fn what_was_signed_while_the_clock_was_ahead_is_taken_at_once_and_replaced_at_once() {
-    let ahead = after(now(), Duration::from_hours(8));
+    let ahead = later(now(), Duration::from_hours(8));
     let authorities = Authorities::new(ahead, &LIVES).unwrap();
     let leaf = authorities.signing().issue(&hosts(), ahead, LIVES.leaf).unwrap();
     assert!(accepts(&authorities.bundle(), &leaf, "127.0.0.1", now()));
@@ -77,7 +78,7 @@ fn what_was_signed_while_the_clock_was_ahead_is_taken_at_once_and_replaced_at_on
 #[test]
 fn a_replacement_that_began_while_the_clock_was_ahead_does_not_wait_for_that_time() {
     let first = Authorities::new(now(), &LIVES).unwrap();
-    let ahead = after(now(), LIVES.authority * 3 / 4);
+    let ahead = later(now(), LIVES.authority * 3 / 4);
     let Step::Write(second) = first.step(ahead, &LIVES, LIVES.settle).unwrap() else {
         panic!("no successor")
     };
@@ -89,7 +90,7 @@ fn a_replacement_that_began_while_the_clock_was_ahead_does_not_wait_for_that_tim
 #[test]
 fn a_leaf_ends_no_later_than_its_authority() {
     let authority = Authority::new(now(), 10 * MINUTE).unwrap();
-    assert_eq!(authority.issue(&hosts(), now(), LIVES.leaf).unwrap().ends(), after(now(), 10 * MINUTE));
+    assert_eq!(authority.issue(&hosts(), now(), LIVES.leaf).unwrap().ends(), later(now(), 10 * MINUTE));
 }
 
 #[test]
@@ -110,9 +111,9 @@ fn authorities_come_back_from_their_secret_as_they_went_in() {
             (&authorities.current, &authorities.next, &authorities.previous)
         );
         if bare.next.is_some() || bare.previous.is_some() {
-            let later = after(now(), LIVES.authority / 2);
+            let half = later(now(), LIVES.authority / 2);
             assert!(
-                matches!(bare.step(later, &LIVES, MINUTE), Ok(Step::Wait(wait)) if wait == LIVES.settle - MINUTE)
+                matches!(bare.step(half, &LIVES, MINUTE), Ok(Step::Wait(wait)) if wait == LIVES.settle - MINUTE)
             );
         }
     }
@@ -151,10 +152,10 @@ fn at_every_moment_of_a_replacement_whoever_calls_trusts_whoever_answers() {
     let mut authorities = Authorities::new(now(), &LIVES).unwrap();
     let (mut at, mut bundles, mut signers) = (now(), vec![authorities.bundle()], 1);
     let mut leaf = authorities.signing().issue(&hosts(), at, LIVES.leaf).unwrap();
-    let end = after(now(), LIVES.authority * 3);
+    let end = later(now(), LIVES.authority * 3);
     let mut trusted = at;
     while at < end {
-        let wait = match authorities.step(at, &LIVES, between(trusted, at)).unwrap() {
+        let wait = match authorities.step(at, &LIVES, until(trusted, at)).unwrap() {
             Step::Wait(wait) => wait.min(leaf.due(authorities.signing(), at)),
             Step::Write(next) => {
                 // Callers that have not heard of it still have the bundle before this one.
@@ -168,8 +169,8 @@ fn at_every_moment_of_a_replacement_whoever_calls_trusts_whoever_answers() {
         // A replica that has not looked yet still answers with the leaf from before.
         let before = leaf;
         leaf = before_or_new(&authorities, before, at, &bundles);
-        at = after(at, wait.max(Duration::from_secs(1)));
-        if between(trusted, at) >= LIVES.settle {
+        at = later(at, wait.max(Duration::from_secs(1)));
+        if until(trusted, at) >= LIVES.settle {
             bundles = vec![authorities.bundle()];
         }
     }
@@ -193,9 +194,9 @@ fn before_or_new(authorities: &Authorities, leaf: Leaf, at: Timestamp, bundles: 
 #[test]
 fn no_step_is_taken_before_the_last_one_is_known_to_all() {
     let first = Authorities::new(now(), &LIVES).unwrap();
-    let late = after(now(), LIVES.authority * 3 / 4);
+    let late = later(now(), LIVES.authority * 3 / 4);
     let Step::Write(second) = first.step(late, &LIVES, LIVES.settle).unwrap() else { panic!("no successor") };
-    let long = after(late, 10 * MINUTE);
+    let long = later(late, 10 * MINUTE);
     assert!(matches!(second.step(long, &LIVES, MINUTE).unwrap(), Step::Wait(wait) if wait == 4 * MINUTE));
     let Step::Write(third) = second.step(long, &LIVES, LIVES.settle).unwrap() else { panic!("not promoted") };
     assert_ne!(third.signing(), first.signing());
@@ -205,7 +206,7 @@ fn no_step_is_taken_before_the_last_one_is_known_to_all() {
 #[test]
 fn an_authority_that_ended_while_nobody_looked_is_replaced_at_once() {
     let first = Authorities::new(now(), &LIVES).unwrap();
-    let late = after(now(), LIVES.authority + MINUTE);
+    let late = later(now(), LIVES.authority + MINUTE);
     let Step::Write(next) = first.step(late, &LIVES, Duration::ZERO).unwrap() else { panic!("not replaced") };
     let leaf = next.signing().issue(&hosts(), late, LIVES.leaf).unwrap();
     assert!(accepts(&next.bundle(), &leaf, "127.0.0.1", late));

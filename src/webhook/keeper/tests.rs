@@ -3,29 +3,14 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use http::{Method, Request, Response};
-use kube::client::Body;
+use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::clock::SystemClock;
-
-/// An API server that answers a method and a path, and what is sent to it, so.
-fn answering(
-    answer: impl Fn(&Method, &str, &[u8]) -> (u16, Value) + Clone + Send + Sync + 'static,
-) -> Client {
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let answer = answer.clone();
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect_bytes().await?;
-            let (code, answer) = answer(&parts.method, parts.uri.path(), &body);
-            let answer = Body::from(serde_json::to_vec(&answer).unwrap());
-            Ok::<_, kube::Error>(Response::builder().status(code).body(answer).unwrap())
-        }
-    });
-    Client::new(service, "bags-system")
-}
+use crate::{
+    clock::SystemClock,
+    fixtures::{failure, server, slow_server},
+};
 
 /// A Secret that loses its content with each write, as some policy has it, and how often it was written.
 #[derive(Clone, Default)]
@@ -37,27 +22,25 @@ struct Stripped {
 impl Stripped {
     fn client(&self) -> Client {
         let this = self.clone();
-        answering(move |method, _, body| {
+        server(move |request, _| {
             let mut secret = this.secret.lock().unwrap();
-            if *method != Method::GET {
+            if request.method != Method::GET {
                 this.writes.fetch_add(1, Ordering::Relaxed);
-                *secret = serde_json::from_slice(body).unwrap();
+                *secret = request.body.clone();
                 secret["data"] = json!(null);
             }
             match secret.is_null() {
-                true => {
-                    (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
-                }
+                true => failure(404, "NotFound"),
                 false => (200, secret.clone()),
             }
         })
+        .0
     }
 }
 
 /// An API server that never answers.
 fn silent() -> Client {
-    let never = |_: Request<Body>| std::future::pending::<Result<Response<Body>, kube::Error>>();
-    Client::new(tower::service_fn(never), "bags-system")
+    slow_server(|_| std::future::pending())
 }
 
 fn keeper(client: Client, watching: Client, configuration: Option<&str>) -> Keeper {
@@ -116,19 +99,18 @@ struct Stored(Arc<Mutex<Value>>, Arc<AtomicUsize>);
 impl Stored {
     fn client(&self) -> Client {
         let this = self.clone();
-        answering(move |method, _, body| {
+        server(move |request, _| {
             let mut secret = this.0.lock().unwrap();
-            match *method == Method::GET {
+            match request.method == Method::GET {
                 true => _ = this.1.fetch_add(1, Ordering::Relaxed),
-                false => *secret = serde_json::from_slice(body).unwrap(),
+                false => *secret = request.body.clone(),
             }
             match secret.is_null() {
-                true => {
-                    (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
-                }
+                true => failure(404, "NotFound"),
                 false => (200, secret.clone()),
             }
         })
+        .0
     }
 
     fn authorities(&self) -> Authorities {
@@ -201,21 +183,20 @@ impl Both {
 
     fn client(&self) -> Client {
         let this = self.clone();
-        answering(move |method, path, body| {
-            let mut stored = match path.contains("/secrets") {
+        server(move |request, _| {
+            let mut stored = match request.path().contains("/secrets") {
                 true => this.secret.0.lock().unwrap(),
                 false => this.configuration.lock().unwrap(),
             };
-            if *method != Method::GET {
-                *stored = serde_json::from_slice(body).unwrap();
+            if request.method != Method::GET {
+                *stored = request.body.clone();
             }
             match stored.is_null() {
-                true => {
-                    (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
-                }
+                true => failure(404, "NotFound"),
                 false => (200, stored.clone()),
             }
         })
+        .0
     }
 
     /// What the API server is told to trust.
@@ -336,10 +317,10 @@ impl Overtaken {
 
     fn client(&self) -> Client {
         let this = self.clone();
-        answering(move |method, path, body| {
+        server(move |request, _| {
             let mut configuration = this.configuration.lock().unwrap();
-            let is_secret = path.contains("/secrets/");
-            match (*method == Method::GET, is_secret) {
+            let is_secret = request.path().contains("/secrets/");
+            match (request.method == Method::GET, is_secret) {
                 (true, true) => {
                     *Self::bundle(&mut configuration) = json!(NEWER);
                     configuration["metadata"]["resourceVersion"] = json!("2");
@@ -347,20 +328,18 @@ impl Overtaken {
                 }
                 (true, false) => (200, configuration.clone()),
                 (false, _) => {
-                    let written: Value = serde_json::from_slice(body).unwrap();
+                    let written = &request.body;
                     if written["metadata"]["resourceVersion"] == configuration["metadata"]["resourceVersion"]
                     {
-                        *configuration = written;
+                        *configuration = written.clone();
                         (200, configuration.clone())
                     } else {
-                        (
-                            409,
-                            json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409}),
-                        )
+                        failure(409, "Conflict")
                     }
                 }
             }
         })
+        .0
     }
 }
 
@@ -400,17 +379,18 @@ impl Shared {
 
     fn client(&self) -> Client {
         let this = self.clone();
-        answering(move |method, path, body| {
-            if *method == Method::PUT {
-                let mut written: Value = serde_json::from_slice(body).unwrap();
+        server(move |request, _| {
+            if request.method == Method::PUT {
+                let mut written = request.body.clone();
                 this.write(Overtaken::bundle(&mut written).take());
             }
-            let answer = match path.contains("/secrets/") {
+            let answer = match request.path().contains("/secrets/") {
                 true => this.secret.clone(),
                 false => this.configuration.lock().unwrap().clone(),
             };
             (200, answer)
         })
+        .0
     }
 }
 
@@ -449,10 +429,11 @@ async fn pass(duration: Duration) {
 /// Counts requests, and answers that there is nothing.
 fn counting(count: &Arc<AtomicUsize>) -> Client {
     let count = count.clone();
-    answering(move |_, _, _| {
+    server(move |_, _| {
         count.fetch_add(1, Ordering::Relaxed);
-        (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
+        failure(404, "NotFound")
     })
+    .0
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,12 +3,14 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use http::{Method, Request, Response};
-use kube::client::Body;
+use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::clock::{Clock, SystemClock};
+use crate::{
+    clock::{Clock, SystemClock},
+    fixtures::{failure, lay_over, server},
+};
 
 /// The bundle of somebody else, in base64.
 const STRANGER: &str = "c29tZWJvZHkgZWxzZQ==";
@@ -27,38 +29,33 @@ fn configuration(over: &Value) -> Value {
             "namespaceSelector": {}, "objectSelector": {},
         }],
     });
-    for (member, value) in over.as_object().unwrap() {
-        configuration["webhooks"][0][member] = value.clone();
-    }
+    lay_over(&mut configuration["webhooks"][0], over);
     configuration
 }
 
 /// An API server with this configuration, and how often it was written; it answers with this code.
 fn served<'a>(code: u16, stored: &Arc<Mutex<(Value, usize)>>, hosts: &'a [String]) -> Configuration<'a> {
-    answered(Arc::new(move |_: &Method| code), stored, hosts)
+    answered(move |_| code, stored, hosts)
 }
 
-/// The code of an answer, by the method of the request.
-type Code = Arc<dyn Fn(&Method) -> u16 + Send + Sync>;
-
-fn answered<'a>(code: Code, stored: &Arc<Mutex<(Value, usize)>>, hosts: &'a [String]) -> Configuration<'a> {
+/// One that answers with a code by the method of the request.
+fn answered<'a>(
+    code: impl Fn(&Method) -> u16 + Send + 'static,
+    stored: &Arc<Mutex<(Value, usize)>>,
+    hosts: &'a [String],
+) -> Configuration<'a> {
     let stored = stored.clone();
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (code, stored) = (code(request.method()), stored.clone());
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect_bytes().await?;
-            let mut stored = stored.lock().unwrap();
-            if parts.method == Method::PUT && code == 200 {
-                *stored = (serde_json::from_slice(&body).unwrap(), stored.1 + 1);
-            }
-            let refused = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "Forbidden", "code": code});
-            let answer = if code == 200 { &stored.0 } else { &refused };
-            let body = Body::from(serde_json::to_vec(answer).unwrap());
-            Ok::<_, kube::Error>(Response::builder().status(code).body(body).unwrap())
+    let (client, _) = server(move |request, _| {
+        let (code, mut stored) = (code(&request.method), stored.lock().unwrap());
+        if code != 200 {
+            return failure(code, "Forbidden");
         }
+        if request.method == Method::PUT {
+            *stored = (request.body.clone(), stored.1 + 1);
+        }
+        (200, stored.0.clone())
     });
-    Configuration::new(Client::new(service, "bags-system"), "bags-operator", hosts)
+    Configuration::new(client, "bags-operator", hosts)
 }
 
 fn hosts() -> Vec<String> {
@@ -147,12 +144,10 @@ async fn a_bundle_that_cannot_be_replaced_counts_once_and_one_that_another_repli
     for (code, said) in [(403_u16, Registration::Registered), (409, contended)] {
         let (stored, hosts, mut dealings) = (stored(&foreign), hosts(), Dealings::default());
         let writable = Arc::new(AtomicBool::new(false));
-        let codes: Code = Arc::new({
-            let writable = writable.clone();
-            move |method: &Method| {
-                if *method == Method::PUT && !writable.load(Ordering::SeqCst) { code } else { 200 }
-            }
-        });
+        let may_write = writable.clone();
+        let codes = move |method: &Method| {
+            if *method == Method::PUT && !may_write.load(Ordering::SeqCst) { code } else { 200 }
+        };
         let configuration = answered(codes, &stored, &hosts);
         for _ in 0..6 {
             let looked = looked(&configuration, &mut dealings, now()).await;
@@ -172,9 +167,7 @@ async fn a_bundle_that_cannot_be_replaced_counts_once_and_one_that_another_repli
 async fn a_configuration_is_one_only_where_no_new_apikey_gets_past_the_webhook() {
     let rule = |over: Value| {
         let mut rule = configuration(&json!({}))["webhooks"][0]["rules"][0].clone();
-        for (member, value) in over.as_object().unwrap() {
-            rule[member] = value.clone();
-        }
+        lay_over(&mut rule, &over);
         json!({"rules": [rule]})
     };
     let url = |url: &str| json!({"clientConfig": {"url": url}});

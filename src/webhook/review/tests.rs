@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::arbitrary;
+use crate::{api::arbitrary, fixtures::lay_over};
 
 /// A review as the API server sends it, with these members of the request over it.
 fn review(over: &Value) -> Value {
@@ -21,9 +21,7 @@ fn review(over: &Value) -> Value {
             "oldObject": null, "dryRun": false, "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
         },
     });
-    for (member, value) in over.as_object().unwrap() {
-        review["request"][member] = value.clone();
-    }
+    lay_over(&mut review["request"], over);
     review
 }
 

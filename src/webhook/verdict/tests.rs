@@ -13,28 +13,20 @@ use crate::{
         claim::Others,
         fixtures::{account, key, now, theirs},
     },
+    fixtures::{installation, lay_over},
     timings::Timings,
 };
-
-fn ours() -> Installation {
-    Installation { cluster: "cluster-0".into(), namespace: "bags-system".into() }
-}
 
 /// The usual account, pinned and ready, with these fields of its spec and status over it.
 pub(crate) fn with(spec: &Value, status: &Value) -> BagsAccount {
     let mut value = serde_json::to_value(account()).unwrap();
-    let merge = |into: &mut Value, from: &Value| {
-        for (field, value) in from.as_object().unwrap() {
-            into[field] = value.clone();
-        }
-    };
     value["status"] = json!({
-        "installation": ours(), "capabilities": {}, "capacity": {"limit": 10, "used": 0, "reserved": 1, "unmanaged": 0,
-        "available": 9},
+        "installation": installation(), "capabilities": {},
+        "capacity": {"limit": 10, "used": 0, "reserved": 1, "unmanaged": 0, "available": 9},
         "conditions": [condition("True", "Usable")],
     });
-    merge(&mut value["spec"], spec);
-    merge(&mut value["status"], status);
+    lay_over(&mut value["spec"], spec);
+    lay_over(&mut value["status"], status);
     serde_json::from_value(value).unwrap()
 }
 
@@ -54,7 +46,7 @@ fn ask(account: &BagsAccount, key: &ApiKey, others: &[ApiKey]) -> Verdict {
 fn ask_beside(account: &BagsAccount, key: &ApiKey, others: &Others) -> Verdict {
     let ledger = Ledger::of(account.status.as_ref());
     let claim = Claim::of(account, &ledger, key, others, &BTreeMap::new(), now(), &Timings::default());
-    judge(&Case { key, account: Some(account), claim: Some(&claim), installation: &ours() })
+    judge(&Case { key, account: Some(account), claim: Some(&claim), installation: &installation() })
 }
 
 fn reserves(verdict: &Verdict) -> bool {
@@ -168,13 +160,13 @@ fn each_obstacle_has_words_of_its_own_that_name_the_way_out() {
             denial.message
         );
     }
-    let verdict = judge(&Case { key: &new_key(), account: None, claim: None, installation: &ours() });
+    let verdict = judge(&Case { key: &new_key(), account: None, claim: None, installation: &installation() });
     assert!(denied(&verdict).message.contains("spec.accountRef.name"));
 }
 
 #[test]
 fn an_account_of_another_installation_in_this_cluster_is_left_to_its_own_webhook() {
-    let neighbour = json!({"cluster": ours().cluster, "namespace": "bags-staging"});
+    let neighbour = json!({"cluster": installation().cluster, "namespace": "bags-staging"});
     let said = |spec: Value, status: Value| ask(&with(&spec, &status), &new_key(), &[]);
     for (what, verdict) in [
         ("with room", said(json!({}), json!({"installation": neighbour}))),
@@ -183,7 +175,7 @@ fn an_account_of_another_installation_in_this_cluster_is_left_to_its_own_webhook
     ] {
         assert_eq!(verdict, Verdict::Admit { reserve: None, warnings: vec![] }, "{what}");
     }
-    let elsewhere = json!({"cluster": "cluster-1", "namespace": ours().namespace});
+    let elsewhere = json!({"cluster": "cluster-1", "namespace": installation().namespace});
     assert_eq!(denied(&said(json!({}), json!({"installation": elsewhere}))).reason, "ForeignInstallation");
 }
 

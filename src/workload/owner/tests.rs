@@ -4,7 +4,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::workload::fixtures::{controller, daemon_set, deployment, failure, server, stateful_set, with};
+use crate::{
+    fixtures::{failure, server},
+    workload::fixtures::{controller, daemon_set, deployment, stateful_set, with},
+};
 
 fn of(api_version: &str, kind: &str, name: &str) -> Controller {
     Controller {

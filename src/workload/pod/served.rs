@@ -1,7 +1,7 @@
 //! A pod as the API server serves it, and what is kept of it. Pure.
 //!
-//! Whatever cannot be read counts as what blocks most: a reference as one to every Secret, a container as running since an
-//! unknown time.
+//! Whatever cannot be read counts as what blocks most: a reference as one to any Secret, a container's state as one in which
+//! it may hold the old value.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -155,7 +155,7 @@ impl Served {
         let status_unclear = status.is_unreadable();
         let metadata_unclear = metadata.is_unreadable();
         let metadata = metadata.known().unwrap_or_default();
-        // One that cannot be read may be long over.
+        // A deletion time that cannot be read may be long past.
         let deletion_unclear = metadata_unclear || metadata.deletion_timestamp.is_unreadable();
         let deleted = match deletion_unclear {
             true => Some(Timestamp::MIN),
@@ -225,7 +225,7 @@ fn state_of(name: &Lax<String>, statuses: &Items<ContainerStatus>, status_unclea
                     .map_or(ContainerState::Unclear, |status| state(&status.state));
             }
             Lax::Known(_) => {}
-            // It may be this container's.
+            // This status may be the container's.
             Lax::Missing | Lax::Unreadable => unclear = true,
         }
     }
@@ -274,7 +274,7 @@ impl Uses {
                     Lax::Missing => {}
                     Lax::Unreadable => self.add(SecretName::Any, By::Unclear),
                     Lax::Known(container) => {
-                        // A sidecar is started again in its pod, as the others are.
+                        // A sidecar (`restartPolicy: Always`) can be restarted within its pod, as a main container can.
                         let prepares = prepares && !is(&container.restart_policy, "Always");
                         let state = match state_of(&container.name, statuses, status_unclear) {
                             ContainerState::Terminated(started) if prepares => {
@@ -354,7 +354,7 @@ fn mounted_by(volume: Option<&Value>, mounts: &[(&Lax<Mount>, ContainerState)]) 
     if all.is_empty() { vec![By::Nobody] } else { all }
 }
 
-/// A part of a volume is copied when the container starts, and never changes.
+/// A mount with `subPath` is fixed when the container starts, and is never refreshed.
 fn way(mount: &Lax<Mount>) -> Way {
     match mount {
         Lax::Known(mount) if is_absent(&mount.sub_path) && is_absent(&mount.sub_path_expr) => Way::Mounted,
@@ -403,7 +403,8 @@ fn projected(volume: &Value, files: &mut Vec<SecretName>, others: &mut Vec<Secre
     }
 }
 
-/// Secrets that a volume's driver is handed, whatever its type: they may be what the application finds in it.
+/// Secrets that are handed to the driver of a volume, whatever the volume's type: the driver may pass their values on to the
+/// application.
 fn handed_over(source: &Value, found: &mut Vec<SecretName>) {
     match source {
         Value::Null => {}

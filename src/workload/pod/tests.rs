@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     api::annotation,
+    fixtures::{failure, server},
     workload::fixtures::{
-        self, OLD, SECRET, at, controller, env, failure, in_state, pod, read, running, server, with,
-        with_volume,
+        self, OLD, SECRET, at, controller, env, in_state, pod, read, running, with, with_volume,
     },
 };
 

@@ -12,6 +12,7 @@ use bags_operator::{
     api::{
         BagsAccount,
         account::{Allowed, Slot, SlotState},
+        annotation,
     },
     ledger::{Ledger, Room},
 };
@@ -70,9 +71,7 @@ impl<'a> Waiting<'a> {
         match reason {
             "Suspended" => key["spec"]["suspend"] == true,
             "AccountNotFound" => self.account.is_none(),
-            "AccountDeleting" => {
-                self.account.as_ref().is_some_and(|account| account.metadata.deletion_timestamp.is_some())
-            }
+            "AccountDeleting" => self.account_is_deleted(),
             "NewerLedger" => self.ledger.unknown_state(),
             "NamespaceNotAllowed" => self.entries().next().is_none(),
             "EnvironmentNotAllowed" => !self.allows(key),
@@ -81,8 +80,40 @@ impl<'a> Waiting<'a> {
             "DuplicateUse" => self.use_is_taken(key),
             "SecretConflict" => self.secret_is_taken(key),
             "CredentialsMissing" => self.credentials_are_missing(key),
+            "CredentialsUnreadable" | "CredentialsRefused" => self.scene.credentials_are_kept_away(),
             _ => true,
         }
+    }
+
+    /// Whether an ApiKey that is being deleted stays for a reason: pods refer to its Secret, and nobody says that none uses its key; or the
+    /// operator may neither look at them nor remove the Secret. A key that is left to people waits for neither, nor does one of a namespace
+    /// that goes, or of no account.
+    pub(super) fn holds_up(&self, key: &Value) -> bool {
+        let namespace = self.scene.api.get("namespaces", "", TENANT);
+        let going = namespace.is_none_or(|it| !it["metadata"]["deletionTimestamp"].is_null());
+        if going || self.account.is_none() || key["spec"]["deletionPolicy"] == "Orphan" {
+            return false;
+        }
+        let word = &key["metadata"]["annotations"][annotation::DELETE_NOW];
+        let word = word.as_str().is_some_and(|word| word != "false");
+        let secret = format!("\"{}\"", secret_of(key));
+        let reads = |pod: &Arc<Value>| {
+            !["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase)
+                && pod["spec"].to_string().contains(&secret)
+        };
+        let has_key = self.ledger.current(uid(key)).is_some();
+        self.scene.api.withholds(TENANT) || has_key && !word && self.scene.api.list("pods").iter().any(reads)
+    }
+
+    /// Whether an account that is being deleted stays for a reason: it has slots, or an ApiKey that is being deleted as well.
+    pub(super) fn holds_account_up(&self) -> bool {
+        let deleting = |key: &Arc<Value>| !key["metadata"]["deletionTimestamp"].is_null();
+        !self.ledger.slots.is_empty() || self.keys.iter().any(deleting)
+    }
+
+    /// Whether the account is being deleted.
+    pub(super) fn account_is_deleted(&self) -> bool {
+        self.account.as_ref().is_some_and(|account| account.metadata.deletion_timestamp.is_some())
     }
 
     /// Whether a rotation that says that it waits for a second slot could have one.

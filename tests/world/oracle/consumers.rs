@@ -3,14 +3,14 @@
 //! It is asked whenever a key dies, by the sandbox's own state, and at each call of an application. Excused are keys that
 //! people revoke on the page, and those that they have the operator revoke without a look at who holds them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bags_operator::{
     api::{
         ApiKey,
         account::{Slot, SlotState},
         annotation,
-        apikey::RotationWindow,
+        apikey::{Rotation, RotationWindow},
         mark,
     },
     ledger::Ledger,
@@ -34,6 +34,9 @@ const LAST_LOOK_AT_PODS: Duration = Duration::from_mins(2);
 
 /// After so many rotations in a row that were turned back none begins by itself.
 const GIVES_UP: usize = 3;
+
+/// A process sets a mark so often at most: once, and once more where somebody took it away.
+const MOST_MARKS: usize = 2;
 
 /// Lists tell whole seconds, and so does the service's clock.
 const WHOLE_SECONDS: Duration = Duration::from_secs(2);
@@ -95,8 +98,15 @@ impl Oracle {
 
 /// I9.
 impl Oracle {
-    /// A workload was patched: by a mark and nothing else, once for each switch.
-    pub(super) fn restarted(&mut self, request: &Request<Payload>, scene: &Scene, now: Timestamp) {
+    /// A workload was patched: by a mark and nothing else, once for each switch. Where people took it away, once more, after a while:
+    /// each process knows of its own marks alone, and of no one whose answer was lost.
+    pub(super) fn restarted(
+        &mut self,
+        (incarnation, heard): (u32, bool),
+        request: &Request<Payload>,
+        scene: &Scene,
+        now: Timestamp,
+    ) {
         let path = request.uri().path();
         if !path.contains("/apis/apps/v1/") {
             return;
@@ -120,6 +130,20 @@ impl Oracle {
         let switch = self.ledger.current(uid).and_then(|slot| slot.published).unwrap_or_default();
         if self.marks.insert((path.to_owned(), name.clone()), switch) == Some(switch) {
             self.blame(format!("I9: {path} was restarted twice for one switch"));
+        }
+        let of_workload =
+            object_at(path, scene).map(|it| it["metadata"]["uid"].to_string()).unwrap_or_default();
+        let marked = self.marked_at.entry((incarnation, of_workload, mark.to_string())).or_default();
+        let before = marked.last().map(|before| elapsed(*before, now));
+        marked.extend(heard.then_some(now));
+        let times = marked.len();
+        if let Some(before) = before.filter(|before| *before < self.timings.remark_after) {
+            self.blame(format!(
+                "I9: {path} was restarted again {before:?} after the same process had done so"
+            ));
+        }
+        if times > MOST_MARKS {
+            self.blame(format!("I9: {path} was restarted {times} times for one switch by one process"));
         }
         let others: Vec<&str> = self
             .marks
@@ -180,9 +204,7 @@ impl Oracle {
     /// People may have undone a restart: then it is done once more.
     pub(super) fn marks_undone(&mut self, scene: &Scene) {
         self.marks.retain(|(path, name), _| {
-            let mut parts = path.rsplit('/');
-            let (Some(workload), Some(resource)) = (parts.next(), parts.next()) else { return true };
-            let object = scene.api.get(resource, TENANT, workload);
+            let object = object_at(path, scene);
             object.is_some_and(|it| !it["spec"]["template"]["metadata"]["annotations"][name].is_null())
         });
     }
@@ -229,9 +251,13 @@ impl Oracle {
                 self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
             }
         }
-        let looked = self.pods_listed.map_or(Duration::ZERO, |listed| elapsed(listed, slot.since));
-        if looked > LAST_LOOK_AT_PODS {
-            self.blame(format!("I3: {attempt} was condemned {looked:?} after the last look at the pods"));
+        // Also by a process that stood still: it looks before it writes down what it decided, and when.
+        match self.pods_listed.map(|listed| elapsed(listed, slot.since)) {
+            Some(looked) if looked <= LAST_LOOK_AT_PODS => {}
+            Some(looked) => {
+                self.blame(format!("I3: {attempt} was condemned {looked:?} after the last look at the pods"));
+            }
+            None => self.blame(format!("I3: {attempt} was condemned, and nobody ever looked at the pods")),
         }
         for held in scene.cluster.held() {
             if self.attempt_of(&held.value) == Some(attempt.as_str()) {
@@ -260,7 +286,8 @@ impl Oracle {
 
 /// When rotations begin.
 impl Oracle {
-    /// One that nobody asked for begins only in a window, where there are windows: every day here, and by UTC.
+    /// One that nobody asked for begins when the schedule says so, if there is one; and only in a window, where there are windows:
+    /// every day here, and by UTC.
     pub(super) fn begins_in_a_window(
         &mut self,
         before: &Ledger,
@@ -278,16 +305,24 @@ impl Oracle {
                     .any(|known| known.state == SlotState::Reserved && known.owner.uid == slot.owner.uid)
         };
         for slot in after.slots.iter().filter(begun) {
-            let key = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
-            let Some(key) = key.and_then(|key| ApiKey::deserialize(&*key).ok()) else { continue };
-            let handled = before.current(&slot.owner.uid).and_then(|current| current.trigger.clone());
-            let windows = key.rotation().windows;
+            let owner = scene.api.get("apikeys", &slot.owner.namespace, &slot.owner.name);
+            let Some(owner) = owner.filter(|it| it["metadata"]["uid"] == *slot.owner.uid) else { continue };
+            let Ok(key) = ApiKey::deserialize(&*owner) else { continue };
+            let current = before.current(&slot.owner.uid);
+            let handled = current.and_then(|current| current.trigger.clone());
+            let Rotation { every, windows, .. } = key.rotation();
             let open = |window: &RotationWindow| {
                 let from = i64::from(window.from.hour()) * 3600 + i64::from(window.from.minute()) * 60;
                 let since = (now.as_second() - from).rem_euclid(DAY);
                 u64::try_from(since).is_ok_and(|since| since < window.duration.as_secs())
             };
             let asked = key.rotate_token().is_some_and(|token| Some(token) != handled);
+            let age = current.map_or(Duration::ZERO, |current| elapsed(current.since, now));
+            // 5 % earlier at most.
+            let due = every.is_some_and(|every| age >= every * 19 / 20);
+            if !asked && !due && self.was_heard_asking(&owner, now) {
+                self.blame(format!("a rotation of {} began, and nobody had asked for it", slot.owner.name));
+            }
             let turned_back = self.turned_back(&slot.owner.uid);
             if !asked && turned_back >= GIVES_UP {
                 self.blame(format!(
@@ -300,6 +335,13 @@ impl Oracle {
             }
         }
     }
+}
+
+/// What a request of this path is about.
+fn object_at(path: &str, scene: &Scene) -> Option<Arc<Value>> {
+    let mut parts = path.rsplit('/');
+    let (name, resource) = (parts.next()?, parts.next()?);
+    scene.api.get(resource, TENANT, name)
 }
 
 impl Oracle {

@@ -57,7 +57,9 @@ impl Run<'_> {
             if writes && !label.what.starts_with("create events") {
                 self.quiet_since = self.now();
             }
-            self.oracle.kube_done(label.incarnation, &request, status, &self.scene, self.clock.wall());
+            let heard = fault != Some(Fault::DoneNoAnswer);
+            let (incarnation, now) = (label.incarnation, self.clock.wall());
+            self.oracle.kube_done(incarnation, &request, (status, heard), &self.scene, now);
             Ok(response.map(Body::from))
         };
         let word = status.as_u16().to_string();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bags_operator::clock::Clock;
+
 use super::{Held, Run, Timer};
 use crate::{
     fault::{self, Fault},
@@ -45,7 +47,7 @@ impl Run<'_> {
     }
 
     fn freeze_for(&mut self, incarnation: u32, away: Duration) -> String {
-        self.oracle.stands_still();
+        self.oracle.stands_still(self.clock.wall());
         for process in self.processes.iter_mut().filter(|process| process.incarnation == incarnation) {
             process.freeze();
             process.retired = true;

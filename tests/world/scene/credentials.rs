@@ -66,6 +66,12 @@ impl Scene {
         self.edit_account(|spec| spec["expectedUser"] = json!(other.id));
     }
 
+    /// Whether the account lacks credentials that Bags takes: somebody took them away, or had others made, and has not put them
+    /// there yet; or their user is suspended.
+    pub(crate) fn credentials_are_kept_away(&self) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).is_some() || self.user_is_suspended()
+    }
+
     /// Puts back what [`Scene::spoil_credentials`] or [`Scene::confuse_credentials`] took.
     pub(crate) fn mend_credentials(&self) {
         let Some(data) = self.take_kept() else { return };

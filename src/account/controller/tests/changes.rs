@@ -162,6 +162,34 @@ async fn a_deleted_account_goes_when_its_last_slot_is_gone() {
 }
 
 #[tokio::test]
+async fn a_dead_value_whose_secret_changed_meanwhile_keeps_a_deleted_account_for_no_resync() {
+    let dead = aged(0, SlotState::Revoking);
+    let stage = stage(true, vec![]);
+    stage.key(&dead, Some(true));
+    let changed = {
+        let mut world = stage.world();
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
+        world.account.metadata.deletion_timestamp = Some(now);
+        world.account.status.as_mut().unwrap().departed = vec![dead.attempt.unwrap()];
+        world.secrets[0].metadata.resource_version = Some("2".to_owned());
+        world.changed();
+        watcher::Event::Apply(world.secrets[0].clone())
+    };
+    let accounts = stage.world().accounts.as_reader();
+    let secrets = stage.world().stored.as_reader();
+    let (wake, _keys, mut woken) =
+        Wake::new(stage.keys.as_reader(), accounts, secrets, stage.context.clone());
+    reconcile(&stage.context, "main").await;
+    assert_eq!(stage.world().secrets.len(), 1, "it is not what the cache shows");
+    assert!(!stage.world().account.finalizers().is_empty());
+    stage.world().stored.apply_watcher_event(&changed);
+    wake.by_secret(&changed);
+    assert_eq!(woken.next().now_or_never().flatten().map(|account| account.name), Some("main".to_owned()));
+    reconcile(&stage.context, "main").await;
+    assert!(stage.world().secrets.is_empty() && stage.world().account.finalizers().is_empty());
+}
+
+#[tokio::test]
 async fn an_account_that_a_newer_version_holds_is_told_so_and_is_not_changed() {
     let (live, held) = (aged(0, SlotState::Live), aged(1, SlotState::Unknown("Hibernating".into())));
     let mut stage = stage(true, vec![live.clone(), held]);

@@ -3,7 +3,10 @@
 use futures::FutureExt;
 
 use super::*;
-use crate::{account::listing, api::account::Capability};
+use crate::{
+    account::listing::{self, Listed},
+    api::account::Capability,
+};
 
 #[tokio::test]
 async fn an_idle_account_lists_at_the_resync_and_asks_nobody_else_anything() {
@@ -72,6 +75,63 @@ async fn a_list_is_shared_while_it_is_young_and_of_the_same_token() {
     memory.note(|facts| facts.token = Some("of-another-version".into()));
     fresh().await.unwrap();
     assert_eq!(lists(), 3, "the last one may be another user's");
+}
+
+/// What the account's list says of it, as whoever makes a key is told.
+async fn listed(stage: &Stage) -> Listed {
+    let account = stage.world().account.clone();
+    let memory = stage.context.memory_of("main", &account);
+    let credentials = stage.context.credentials(&account).unwrap();
+    let minute = Duration::from_mins(1);
+    listing::fresh(&stage.context, &account, &memory, &credentials, minute).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_list_from_before_a_key_was_published_distrusts_nobody() {
+    let (ours, by_hand) = (aged(0, SlotState::Live), aged(1, SlotState::Live));
+    let stage = stage(true, vec![]);
+    stage.key(&by_hand, None);
+    stage.world().calls_user = Some("called-otherwise");
+    assert!(!listed(&stage).await.shows_stranger, "nobody knows whose the account is");
+    let pass = |seconds| *stage.clock.passed.lock().unwrap() += Duration::from_secs(seconds);
+    pass(2);
+    let since = stage.clock.wall();
+    {
+        let mut world = stage.world();
+        let status = world.account.status.as_mut().unwrap();
+        status.user = Some("user-1".into());
+        status.slots = vec![Slot { user: Some("user-1".into()), since, ..ours.clone() }];
+        world.changed();
+    }
+    let lags = listed(&stage).await;
+    assert!(lags.shows_stranger && lags.may_miss_ours, "it does not show the key yet");
+    stage.key(&ours, None);
+    pass(1);
+    assert!(!listed(&stage).await.shows_stranger, "whoever asks once more is shown it");
+    stage.world().keys[1].alive = false;
+    pass(241);
+    let stranger = listed(&stage).await;
+    assert!(stranger.shows_stranger && !stranger.may_miss_ours, "no list lags for so long");
+}
+
+#[tokio::test]
+async fn a_token_whose_list_covered_the_account_is_its_users_whatever_rows_call_them() {
+    let by_hand = aged(0, SlotState::Live);
+    let stage = stage(true, vec![]);
+    stage.key(&by_hand, None);
+    let covered_by = |token: &str| {
+        let mut world = stage.world();
+        world.calls_user = Some("called-otherwise");
+        let status = world.account.status.as_mut().unwrap();
+        (status.user, status.covering_token) = (Some("user-1".into()), Some(token.into()));
+        world.changed();
+    };
+    covered_by("bags-main/token@0");
+    assert!(listed(&stage).await.shows_stranger, "another token did");
+    covered_by("bags-main/token@1");
+    assert!(!listed(&stage).await.shows_stranger);
+    stage.world().account.spec.expected_user = Some("typo".into());
+    assert!(listed(&stage).await.shows_stranger, "a person has named another one since");
 }
 
 /// Somebody puts another token into the account's Secret.

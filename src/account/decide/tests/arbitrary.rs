@@ -10,7 +10,6 @@ use super::*;
 use crate::{
     account::{
         memory::{Endpoint, NamespaceSeen},
-        observe::signed,
         status::{show, show_foreign, show_held, transitions},
     },
     api::arbitrary::{any_account, for_all_read, with_unknown_state},
@@ -19,6 +18,7 @@ use crate::{
         invariants::{Waiver, violations},
         slots::Terms,
     },
+    time::earlier,
 };
 
 /// What was seen of one slot.
@@ -125,7 +125,7 @@ fn observed(account: BagsAccount, rest: &Rest) -> Observation {
         facts.namespaces.insert("shop".into(), NamespaceSeen { asked: bare.now, gone_since });
     }
     if endpoint {
-        let at = bare.wall.saturating_sub(signed(Duration::MAX)).unwrap();
+        let at = earlier(bare.wall, Duration::MAX);
         facts.endpoint = Some(Endpoint { found: token && loose, at, with: "main bags-main@1".into() });
     }
     let entry = LooseEntry {

@@ -133,13 +133,8 @@ fn who_revokes_is_told_by_mode_credentials_endpoint_and_id() {
     let cases = [
         ("the operator", with([slot.clone()]), revoke.clone()),
         ("without waiting for a list", unlisted(0), revoke.clone()),
-        ("but for one that tells what a 404 means", unlisted(1), Decision::Look(Look::List)),
-        (
-            "unless the endpoint is known",
-            Observation { facts: endpoint(true, at), ..unlisted(1) },
-            revoke.clone(),
-        ),
-        ("or lists fail", lists_fail(unlisted(1)), revoke.clone()),
+        ("nor for one that tells what a 404 means", unlisted(1), revoke.clone()),
+        ("nor for one that failed", lists_fail(unlisted(1)), revoke.clone()),
         ("a person, if so wished", by_person, rest(RESYNC)),
         (
             "a person, where there is no endpoint",

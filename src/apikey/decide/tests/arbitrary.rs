@@ -3,6 +3,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::Value;
 

@@ -1,5 +1,6 @@
 //! What holds for every observation, and where decisions lead.
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use self::observations::any_observation;

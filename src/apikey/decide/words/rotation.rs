@@ -12,7 +12,7 @@ use crate::{
     workload::{Consumer, Gap, Holder, Obstacle, Owner, Plan, Scan, Why, WorkloadRef, restart},
 };
 
-/// So many pods and workloads are named, the others counted: a message has room for no more.
+/// At most this many pods and workloads are named, and the others counted: a message has room for no more.
 const NAMED: usize = 20;
 
 pub(in crate::apikey::decide) fn unknown_zone(zone: &str) -> String {
@@ -31,7 +31,7 @@ pub(in crate::apikey::decide) fn turned_back(current: &Slot, times: i64) -> Stri
     )
 }
 
-/// The Secret goes back to a key, `before` as its slot was.
+/// The Secret goes back to an older key; `before` is that key's slot before the switch back.
 pub(in crate::apikey) fn switched_back(key: &ApiKey, before: Option<&Slot>) -> String {
     let times = before.and_then(|slot| slot.switched_back).unwrap_or(0).saturating_add(1);
     let next = match key.rotation().every {
@@ -125,14 +125,14 @@ pub(in crate::apikey::decide) fn restarting(
     said
 }
 
-/// What has to happen to a pod that no restart is needed for.
+/// What has to happen to a pod that needs no restart; nothing for other pods.
 fn waited_for(holder: &Holder) -> String {
     match holder.why() {
         Some(Why::Started | Why::Mounted) | None => String::new(),
         Some(Why::NotReady) => {
             ", which reads its file again and is not Ready: let it become Ready, or delete it".to_owned()
         }
-        // How soon would be another message at each look.
+        // The time that is left is not told: it would make another message at each look.
         Some(Why::Settling(_)) => ", which is soon to have read its file again".to_owned(),
         Some(Why::Unknown) => ", whose node tells nothing of its containers: see the node".to_owned(),
     }
@@ -294,8 +294,8 @@ pub(in crate::apikey::decide) fn published_key_fails(
 ) -> String {
     let (fails, advice) = match probe {
         Probe::Dead => {
-            let advice =
-                "switch the workloads to that one by hand if they fail, and see who revoked the other";
+            let advice = "switch the workloads to that one by hand if they fail, and see who revoked the other; this ends when the \
+                          ApiKey is deleted and applied again, which makes a new key";
             ("Bags does not accept it any more".to_owned(), advice)
         }
         Probe::Forbidden => (
@@ -341,7 +341,8 @@ pub(in crate::apikey::decide) fn list(all: impl Iterator<Item = String>) -> Stri
     names.join(", ")
 }
 
-/// Other programs' words are cut to what a message has room for, and go on in it.
+/// Cuts another program's words to what a message has room for, and takes their final dots off, as the message goes on after
+/// them.
 fn cut(said: &str) -> String {
     said.trim_end_matches('.').chars().take(200).collect()
 }

@@ -11,6 +11,7 @@ use crate::{
         BagsAccount,
         arbitrary::{any_account, any_slots, for_all_read},
     },
+    fixtures::bags_account,
     ledger::capacity::believed_until,
     timings::Timings,
 };
@@ -176,9 +177,7 @@ fn any_two_ledgers_are_compared() {
 }
 
 fn account(status: Value) -> BagsAccount {
-    let account = json!({"apiVersion": "keys.bags.fm/v1alpha1", "kind": "BagsAccount", "metadata": {"name": "main"},
-                         "spec": {"credentials": {}, "unmanagedKeys": -5}, "status": status});
-    serde_json::from_value(account).unwrap()
+    bags_account(&json!({"spec": {"unmanagedKeys": -5}, "status": status}))
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Pods as no API server should serve them, and pods whose time goes on.
 
+use jiff::SignedDuration;
 use proptest::{prelude::*, sample::Index, sample::select};
 
 use super::*;

@@ -1,5 +1,7 @@
 //! A model of what follows from decisions: a ledger, Bags, the account's own work, a clock that jumps to deadlines.
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::{
     apikey::fixtures::{SECOND, value},

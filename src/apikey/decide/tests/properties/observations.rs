@@ -1,6 +1,8 @@
 //! Observations of all sorts: slots of anybody in any state, and whatever can be seen of the account, the ApiKey, its
 //! Secret, pods and Bags.
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::{
     api::{

@@ -43,6 +43,11 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
             since_clean(switched(HOUR, &[]), DAY * 2, 2),
             "Rotating, 10m",
         ),
+        (
+            "in the overlap it looks again, at the Secret as well, after ten minutes",
+            clean(HOUR),
+            "Rotating, 10m",
+        ),
         ("without lists a day is waited", clean(HOUR * 23 + MINUTE * 55), "Rotating, 5m"),
         ("a day is over: the pods are looked at again", unlisted(), "LookAtPods again"),
         ("then the new key is asked", confirmed(unlisted()), "Probe new"),

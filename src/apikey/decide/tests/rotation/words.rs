@@ -113,7 +113,12 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
         ),
         (
             hold(&probed(Probe::Dead)),
-            &["Production-App-0-new is in the Secret", "accept it any more", "who revoked"],
+            &[
+                "Production-App-0-new is in the Secret",
+                "accept it any more",
+                "who revoked",
+                "deleted and applied again",
+            ],
         ),
         (hold(&probed(Probe::Forbidden)), &["suspended at Bags", "Production-App-0-old is not revoked"]),
         (hold(&probed(Probe::UserGone)), &["does not know its user", "Production-App-0-old is not revoked"]),

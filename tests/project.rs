@@ -1,7 +1,9 @@
+//! What holds for the project as a whole.
+//!
 //! What may be in the programs: rustls with ring and no other TLS. A second provider in the tree makes every rustls
-//! builder panic, and one default feature of one crate is enough to bring it in.
+//! builder panic, and one default feature of one crate is enough to bring it in. And what its pages say of the sources.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 /// Names of the crates in the tree that `cargo tree` prints with these arguments.
 fn crates(arguments: &[&str]) -> BTreeSet<String> {
@@ -46,4 +48,34 @@ fn the_programs_know_one_type_of_time() {
     with_time.remove("time");
     let certificates = ["asn1-rs", "rcgen", "x509-parser", "yasna"].map(str::to_owned);
     assert!(with_time.is_subset(&BTreeSet::from(certificates)), "time is used by {with_time:?}");
+}
+
+/// The texts of all files below a folder of the project that end so.
+fn texts(folder: &Path, ending: &str) -> String {
+    let entries =
+        fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("an entry").path());
+    let text = |path: std::path::PathBuf| match path.is_dir() {
+        true => texts(&path, ending),
+        false if path.to_string_lossy().ends_with(ending) => {
+            fs::read_to_string(&path).expect("a source is text")
+        }
+        false => String::new(),
+    };
+    entries.map(text).collect()
+}
+
+#[test]
+fn every_test_that_the_changelog_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = ["src", "tests"].map(|folder| texts(&root.join(folder), ".rs")).concat();
+    let changelog = fs::read_to_string(root.join("CHANGELOG.md")).expect("there is one");
+    // Names of tests are sentences: what has few words is something else, as a metric is.
+    let is_sentence = |quoted: &&str| {
+        let words = quoted.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit());
+        words && quoted.matches('_').count() > 2 && !quoted.starts_with("bags_operator_")
+    };
+    let named: BTreeSet<&str> = changelog.split('`').skip(1).step_by(2).filter(is_sentence).collect();
+    let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(named.len() > 50, "too few to be all: {}", named.len());
+    assert_eq!(missing, Vec::<&&str>::new(), "the changelog names tests that nobody has");
 }
