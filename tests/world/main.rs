@@ -172,7 +172,7 @@ fn main() -> ExitCode {
     }
     report(&totals);
     if let Some(path) = &args.write
-        && let Err(error) = std::fs::write(path, page(&totals))
+        && let Err(error) = std::fs::write(path, page(&totals, &by_hand(path)))
     {
         eprintln!("failed to write {}: {error}", path.display());
         return ExitCode::FAILURE;
@@ -261,20 +261,29 @@ fn report(totals: &Totals) {
     let _ = writeln!(out, "{}", totals.line());
 }
 
-/// `docs/faults.md`.
-fn page(totals: &Totals) -> String {
+/// The heading under which people write.
+const BY_HAND: &str = "\n## Deliberate bugs\n";
+
+/// What people have written into the page.
+fn by_hand(path: &Path) -> String {
+    let page = std::fs::read_to_string(path).unwrap_or_default();
+    page.find(BY_HAND).map_or_else(String::new, |begin| page[begin..].to_owned())
+}
+
+/// `docs/faults.md`, with what people have written into it.
+fn page(totals: &Totals, by_hand: &str) -> String {
     let mut rows = String::new();
     for (name, count) in &totals.by_workflow {
         let explore::Count { requests, moments, singles, pairs } = count;
         rows.push_str(&format!("| {name} | {requests} | {moments} | {singles} | {pairs} |\n"));
     }
-    let (line, in_rotations, commit, mutants) = (totals.line(), totals.of_seeds(), commit(), mutants());
+    let (line, in_rotations, commit) = (totals.line(), totals.of_seeds(), commit());
     let minutes = totals.took.as_secs().div_ceil(60);
     let Most { singles, pairs, .. } = ALL_OF_LONG;
     format!(
         "# What was made to fail
 
-Written by `make world` up to the table, and by hand after it; [testing.md](testing.md) says what the world is. On commit {commit}, in {minutes} minutes on two cores:
+Written by `make world` up to the table; [testing.md](testing.md) says what the world is. On commit {commit}, in {minutes} minutes on two cores:
 
 ```
 {line}
@@ -290,14 +299,7 @@ six more while an ApiKey has two slots, and more deeds: {in_rotations}.
 
 | Workflow | Requests | Moments | Singles | Pairs |
 |---|---|---|---|---|
-{rows}
-The machine itself is checked by `make mutants`, which puts deliberate bugs into a copy of the project, one at a time. It
-last ended with:
-
-```
-{mutants}
-```
-"
+{rows}{by_hand}"
     )
 }
 
@@ -306,10 +308,4 @@ fn commit() -> String {
     let output = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let text = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
     text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
-}
-
-/// What `make mutants` last ended with.
-fn mutants() -> String {
-    let text = std::fs::read_to_string("target/mutants/result").unwrap_or_default();
-    if text.is_empty() { "mutants: not run here".to_owned() } else { text.trim().to_owned() }
 }
