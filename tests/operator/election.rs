@@ -1,8 +1,10 @@
 //! Two processes, one Lease: one works, the other one takes over.
 
+use std::time::Duration;
+
 use bags_operator::{
     leader::{DRAINED, LEASE_NAME, record::transitions},
-    sandbox::UserOptions,
+    sandbox::{Action, FaultRule, UserOptions, When},
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -13,12 +15,20 @@ use serde_json::{Value, json};
 
 use crate::support::{
     operator::Operator,
-    scene::{Scene, Way},
+    scene::{LIMIT, Scene, Way, text},
     world::World,
 };
 
 const LEADS: &str = "bags_operator_leader 1";
 const WAITS: &str = "bags_operator_leader 0";
+/// An answer may come later than reconciles have time to end, on a slow machine as well.
+const PATIENT: [&str; 5] = [
+    "--request-deadline=20s",
+    "--answer-deadline=21s",
+    "--save-deadline=22s",
+    "--judge-after=30s",
+    "--licence-term=25s",
+];
 
 fn leases(scene: &Scene<'_>) -> Api<Lease> {
     Api::namespaced(scene.client.clone(), &scene.world.launch.namespace)
@@ -104,6 +114,40 @@ async fn after_sigterm_the_lease_goes_to_the_other_one_at_once_and_back_again() 
     }
     assert_eq!(scene.made().len(), 2, "one key for each");
     assert_eq!(transitions(&lease(&scene).await), 2);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_value_that_is_on_its_way_at_sigterm_is_saved_and_the_next_leader_delivers_it() {
+    let mut alone = World::alone(&PATIENT).await;
+    let leader = alone.world.operator.take().unwrap();
+    let world = &alone.world;
+    let scene = Scene::new(world, Way::Token, UserOptions::default()).await;
+    leader.shows(LEADS).await;
+    let other = world.launch.start().await;
+    other.shows(WAITS).await;
+    // Nothing but the save is waited for as long.
+    let late = Action::Delay { by: Duration::from_secs(5), when: When::After };
+    let rule = FaultRule::once("/agent/dev/keys/create", late);
+    world.sandbox.sandbox.add_fault(rule).unwrap();
+    scene.apply("web-dashboard", json!({})).await;
+    let mut pause = tokio::time::interval(Duration::from_millis(20));
+    let made = async {
+        while scene.made().is_empty() {
+            pause.tick().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, made).await.expect("the key is made, and its answer comes late");
+    let before = lease(&scene).await;
+    assert!(text(&scene.stored().await[0], "value").is_empty(), "the answer has not come yet");
+    leader.stop().await;
+    let stored = scene.stored().await;
+    assert_eq!(stored.len(), 1);
+    let saved = text(&stored[0], "value");
+    takes_over(&scene, &other, &before).await;
+    scene.ready("web-dashboard").await;
+    assert_eq!(scene.working_value("web-dashboard").await, saved);
+    assert_eq!(scene.made().len(), 1, "one key, and its value was not lost");
     scene.end().await;
 }
 
