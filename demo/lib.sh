@@ -13,8 +13,11 @@ say() { printf '%s\n' "$*" | tee -a "$shown"; }
 
 chapter() { say "" && say "" && say "== $*"; }
 
+# What is said at the end is heard also from inside of `within`, which is deaf to all else.
+exec 7>&1
+
 fail() {
-	say "" && say "FAILED: $*"
+	{ say "" && say "FAILED: $*"; } >&7
 	exit 1
 }
 
@@ -76,12 +79,13 @@ timed() {
 # --- Programs ------------------------------------------------------------------------------------------------------
 
 # start NAME COMMAND...: in the background, with output in NAME.log, in a process group of its own: Ctrl-C is for this
-# script, which ends the programs in the right order. Descriptor 9 stays here: its end tells the others that we are gone.
+# script, which ends the programs in the right order. Descriptor 9 stays here: its end tells the others that we are gone. So
+# does 7: whoever reads what is said here is not to wait for them.
 start() {
 	local name=$1
 	shift
 	set -m
-	"$@" >"$work/$name.log" 2>&1 <"$work/alive" 9>&- &
+	"$@" >"$work/$name.log" 2>&1 <"$work/alive" 7>&- 9>&- &
 	set +m
 	running+=("$name:$!")
 	printf '%s\n' "$!" >>"$work/pids"
@@ -122,7 +126,7 @@ guard() {
 		[ -e "$work/pids" ] || exit 0
 		while read -r pid; do kill -TERM "$pid" || true; done <"$work/pids"
 		rm -rf "$work"
-	) >/dev/null 2>&1 &
+	) >/dev/null 2>&1 7>&- &
 	exec 9>"$work/alive"
 }
 
@@ -132,7 +136,7 @@ leave() {
 	stop_all
 	# 130: a person ended it. Logs are for those who ask why it failed.
 	if [ "$code" -ne 0 ] && [ "$code" -ne 130 ] && ls "$work"/*.log >/dev/null 2>&1; then
-		printf 'The logs are in %s\n' "$work" >&2
+		printf 'The logs are in %s\n' "$work" >&7
 	else
 		rm -rf "$work"
 	fi

@@ -16,6 +16,7 @@ pub mod observe;
 pub mod permission;
 pub mod problem;
 pub mod quiet;
+pub mod refusals;
 pub mod run;
 pub mod schedule;
 pub mod status;

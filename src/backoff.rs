@@ -31,7 +31,7 @@ pub enum FailureClass {
     Transient,
     /// A person has to change something; the change wakes the object. Until then only the resync looks at it.
     Terminal,
-    /// Nothing may be asked before this time.
+    /// Nothing may be asked of Bags before this time. What needs no request goes on: the resync looks at the object meanwhile.
     RateLimited(Timestamp),
 }
 
@@ -67,11 +67,15 @@ impl Backoff {
                 self.forget(uid);
                 self.resync()
             }
-            FailureClass::RateLimited(until) => {
-                let pause = time::until(now, until);
-                pause.clamp(FIRST, LONGEST_PAUSE) + PAUSE_SPREAD.mul_f64(self.randomness.fraction())
-            }
+            FailureClass::RateLimited(until) => self.after_pause(now, until).min(self.resync()),
         }
+    }
+
+    /// The wait until Bags may be asked again.
+    #[must_use]
+    pub fn after_pause(&self, now: Timestamp, until: Timestamp) -> Duration {
+        let pause = time::until(now, until).clamp(FIRST, LONGEST_PAUSE);
+        pause + PAUSE_SPREAD.mul_f64(self.randomness.fraction())
     }
 
     /// The wait after a run without a failure: until the next deadline, at the latest until the resync. The next failure
@@ -175,8 +179,15 @@ mod tests {
         let backoff = backoff();
         let over = backoff.after_failure("a", FailureClass::RateLimited(NOW), NOW + Duration::from_secs(5));
         assert!((FIRST..FIRST + PAUSE_SPREAD).contains(&over), "{over:?}");
-        let late = backoff.after_failure("a", FailureClass::RateLimited(Timestamp::MAX), NOW);
+        let late = backoff.after_pause(NOW, Timestamp::MAX);
         assert!((LONGEST_PAUSE..LONGEST_PAUSE + PAUSE_SPREAD).contains(&late), "{late:?}");
+    }
+
+    #[test]
+    fn during_a_rate_limit_an_object_is_looked_at_at_the_resync() {
+        let until = NOW + Duration::from_mins(55);
+        let wait = backoff().after_failure("a", FailureClass::RateLimited(until), NOW);
+        assert!(within_a_fifth(wait, RESYNC), "{wait:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
         memory::{AccountMemory, Memory},
     },
     api::{ApiKey, BagsAccount, account::Installation},
-    apikey::written::Written,
+    apikey::{refusals::Refusals, written::Written},
     backoff::Backoff,
     bags::{BagsClient, BaseUrl, Budget},
     env::Env,
@@ -51,6 +51,8 @@ pub struct Context {
     pub keys: Store<ApiKey>,
     /// ApiKeys as this process last wrote or read them, until the watch has caught up.
     pub written: Written,
+    /// What the API server last refused of further keys.
+    pub refusals: Refusals,
     /// The ledgers, with the cache of the watch on BagsAccounts.
     pub ledger: LedgerStore,
     /// The keystore, with the cache of the watch on Secrets of the operator's namespace.
@@ -102,6 +104,7 @@ impl Context {
     /// Forgets an ApiKey that is gone.
     pub fn forget_key(&self, uid: &str) {
         self.written.forget(uid);
+        self.refusals.forget(uid);
         self.backoff.forget(uid);
         self.metrics.apikey_gone(uid);
     }

@@ -172,6 +172,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let end = End { saves, readiness: &readiness, leadership: &leadership, stop: &stop, over: &over };
     // All in one task, so that a process that is stuck in its work does not renew its Lease either.
     let (elected, ..) = tokio::join!(
+        // The elector first: a process that stood still learns that its time is over before a reconcile goes on.
+        biased;
         async {
             match elector {
                 Some(elector) => elector.run(&stop, &over).await,
@@ -365,8 +367,11 @@ async fn drain<T, E>(run: impl Stream<Item = Result<T, E>>) {
 
 #[cfg(test)]
 mod tests {
-    use kube::api::ListParams;
-    use tokio::{io::AsyncReadExt, net::TcpListener};
+    use kube::api::{ListParams, PostParams};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -403,5 +408,31 @@ mod tests {
         }
         let waited = SystemClock.monotonic().duration_since(begun);
         assert!(waited >= WATCH_READ_TIMEOUT, "{waited:?}");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_failed_is_not_sent_again_by_the_client() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        // Longer than kube waits before it repeats a request.
+        let quiet = Duration::from_secs(3);
+        let busy = async {
+            let mut asked = 0;
+            while let Ok(Ok((mut connection, _))) = tokio::time::timeout(quiet, listener.accept()).await {
+                assert_ne!(connection.read(&mut [0; 4096]).await.unwrap(), 0);
+                asked += 1;
+                let answer =
+                    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                connection.write_all(answer).await.unwrap();
+            }
+            asked
+        };
+        let client = client(kube::Config::new(url.parse().unwrap()), None).unwrap();
+        let namespaces = Api::<Namespace>::all(client);
+        let (options, namespace) = (PostParams::default(), Namespace::default());
+        let made = tokio::time::timeout(quiet, namespaces.create(&options, &namespace));
+        let (asked, made) = tokio::join!(busy, made);
+        assert!(matches!(made, Ok(Err(_))), "{made:?}");
+        assert_eq!(asked, 1);
     }
 }

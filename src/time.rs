@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp, TimestampArithmetic};
+use jiff::{SignedDuration, Timestamp, TimestampArithmetic, Unit};
 
 /// The time that is `by` later, or the latest one that can be represented.
 pub(crate) fn later(time: Timestamp, by: impl Into<TimestampArithmetic>) -> Timestamp {
@@ -22,6 +22,12 @@ pub(crate) fn since(now: Timestamp, then: Timestamp) -> Duration {
 /// How long it is until `then`; zero if it lies in the past.
 pub(crate) fn until(now: Timestamp, then: Timestamp) -> Duration {
     since(then, now)
+}
+
+/// The nearest whole second, for people. Where a time follows from two clocks it is a little different at each look, and with it
+/// the text that names it.
+pub(crate) fn nearest_second(time: Timestamp) -> Timestamp {
+    time.round(Unit::Second).unwrap_or(time)
 }
 
 /// The same duration as a signed one, or the longest that can be represented.
@@ -45,6 +51,14 @@ mod tests {
         assert_eq!(earlier(epoch, Duration::MAX), Timestamp::MIN);
         assert_eq!(earlier(Timestamp::MIN, HOUR), Timestamp::MIN);
         assert_eq!(signed(Duration::MAX), SignedDuration::MAX);
+    }
+
+    #[test]
+    fn a_time_of_two_clocks_is_named_in_the_same_way_at_each_look() {
+        let end = later(Timestamp::UNIX_EPOCH, HOUR);
+        let micro = Duration::from_micros(1);
+        assert_eq!([earlier(end, micro), later(end, micro)].map(nearest_second), [end, end]);
+        assert_eq!(nearest_second(Timestamp::MAX), Timestamp::MAX);
     }
 
     #[test]

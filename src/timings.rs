@@ -104,7 +104,7 @@ timings! {
     refusal_backoff = "1m";
     /// A limit learnt from a refusal is believed for so long at first; doubles up to a day.
     limit_recheck = "1h";
-    /// A missing revoke endpoint is tried again after this.
+    /// A revoke endpoint that was missing, or that refused to revoke a key, is tried again after this.
     capability_retry = "24h";
     /// A deletion that waits for workloads says more after this.
     deletion_advice = "10m";

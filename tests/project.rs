@@ -65,6 +65,20 @@ fn texts(folder: &Path, ending: &str) -> String {
 }
 
 #[test]
+fn what_a_check_of_the_demo_says_is_heard_wherever_it_is_called() {
+    let script =
+        "source demo/lib.sh; trap leave EXIT; check() { expect answer 401 200; }; await 1 'the end' check";
+    let bash = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let output = bash.expect("bash runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("FAILED: answer: expected \"200\", found \"401\""), "{said}");
+    assert!(!output.status.success());
+}
+
+#[test]
 fn every_test_that_the_changelog_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = ["src", "tests"].map(|folder| texts(&root.join(folder), ".rs")).concat();
@@ -78,4 +92,22 @@ fn every_test_that_the_changelog_names_is_there() {
     let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
     assert!(named.len() > 50, "too few to be all: {}", named.len());
     assert_eq!(missing, Vec::<&&str>::new(), "the changelog names tests that nobody has");
+}
+
+#[test]
+fn every_condition_and_reason_of_an_account_that_the_documentation_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/troubleshooting.md")).expect("there is one");
+    let section = page.split("\n## Conditions of a BagsAccount\n").nth(1).expect("there is one");
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let cells = rows.flat_map(|row| row.split(" | ").take(2));
+    let quoted = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let is_word = |word: &&str| {
+        word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    let names: BTreeSet<&str> = quoted.filter_map(|word| word.split('=').next()).filter(is_word).collect();
+    let sources = texts(&root.join("src"), ".rs");
+    let missing: Vec<_> = names.iter().filter(|name| !sources.contains(&format!("\"{name}\""))).collect();
+    assert!(names.len() > 50, "too few to be all: {}", names.len());
+    assert_eq!(missing, Vec::<&&str>::new(), "the documentation names what nobody has");
 }

@@ -1,5 +1,5 @@
 //! What the operator costs: one key on an idle cluster, a thousand at once, a thousand at rest, a restart; what
-//! the webhook costs; what a rotation beside thousands of pods does.
+//! the webhook costs; what a rotation beside thousands of pods does, and an account for which a thousand wait.
 //!
 //! The operator and the sandbox run as programs of their own beside a real control plane; requests to the API server
 //! are counted in its audit log, those to Bags in the sandbox's journal. A baseline of plain Secrets runs beside, so
@@ -20,6 +20,7 @@ mod pods;
 mod process;
 mod secrets;
 mod table;
+mod waiting;
 mod world;
 
 #[path = "../../tests/support/mod.rs"]
@@ -45,6 +46,8 @@ struct Sizes {
     idle: Duration,
     /// Pods beside a rotation.
     pods: usize,
+    /// ApiKeys that wait for a full account.
+    waiting: usize,
 }
 
 impl Sizes {
@@ -55,6 +58,7 @@ impl Sizes {
             keys_per_account: number("BENCH_KEYS_PER_ACCOUNT", 10),
             idle: Duration::from_secs(number("BENCH_IDLE_SECONDS", 120)),
             pods: number("BENCH_PODS", 5_000),
+            waiting: number("BENCH_WAITING", 1_000),
         }
     }
 }
@@ -66,7 +70,7 @@ fn number<N: FromStr<Err: Display>>(variable: &str, default: N) -> N {
     }
 }
 
-const PARTS: [&str; 4] = ["one-key", "burst", "admission", "pods"];
+const PARTS: [&str; 5] = ["one-key", "burst", "admission", "pods", "waiting"];
 
 fn main() -> ExitCode {
     // Cargo adds --bench.
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         [part] if part == "burst" => burst::measure(&Sizes::from_environment()),
         [part] if part == "admission" => admission::measure(),
         [part] if part == "pods" => pods::measure(&Sizes::from_environment()),
+        [part] if part == "waiting" => waiting::measure(&Sizes::from_environment()),
         [part] if part == "nothing" => admission::nothing(),
         _ => {
             eprintln!("name one of {PARTS:?}, or nothing for all of them");

@@ -184,7 +184,7 @@ pub(crate) fn namespace_name(number: usize) -> String {
     format!("team-{number}")
 }
 
-fn account_name(number: usize) -> String {
+pub(crate) fn account_name(number: usize) -> String {
     format!("account-{number}")
 }
 

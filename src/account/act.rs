@@ -231,10 +231,10 @@ impl Actor<'_> {
                 return Err(Refusal::NotInState);
             }
             draft.status.installation = Some(installation.clone());
-            let (told, found) = (draft.status.user.take(), user.clone());
+            let (told, found) = (draft.status.user.clone(), user.clone());
             // The user that another installation recorded need not be the one whose keys are put back here.
-            draft.status.user =
-                if before.is_some() && !slots.is_empty() { found.or(told) } else { told.or(found) };
+            let taken_over = before.is_some() && !slots.is_empty();
+            draft.status.pin_user(if taken_over { found.or(told) } else { told.or(found) });
             if slots.is_empty() { Ok(()) } else { draft.rebuild(slots.clone()) }
         });
         let pinned = pinned.await;

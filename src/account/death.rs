@@ -90,8 +90,10 @@ pub(super) enum Evidence {
 /// What another key of the account says, which should work: if none works, a 401 of this key means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Witness {
-    /// Another key has answered 200 since then.
+    /// Another key has answered 200 between this one's first 401 and its last answer.
     Good,
+    /// Another key has answered 200, but only after this one's last answer: until then the service may have refused every key.
+    After,
     /// The key of this attempt is to be probed.
     Ask(String),
     /// The other keys were probed and did not answer 200; probe one after this.
@@ -180,6 +182,15 @@ impl Facts<'_> {
         }
     }
 
+    /// From when on a 401 counts that comes at `now`. If no other key was let in at the time of the refusals so far, only after
+    /// it, they prove nothing, and are counted anew.
+    pub(super) fn counts_from(&self, now: Instant) -> Option<Instant> {
+        if self.witness == Witness::After && self.refused_enough() {
+            return Some(now);
+        }
+        floor(self.memory, now, self.age)
+    }
+
     /// It worked before our revocation was acknowledged: then a 401 is that revocation's effect.
     fn ours(&self) -> bool {
         self.memory.alive_before_revocation && self.memory.acknowledged.is_some()
@@ -198,7 +209,7 @@ impl Facts<'_> {
             _ if self.resolved => (1, Duration::ZERO),
             _ if self.ours() => (2, self.timings.death_apart_ours),
             (Witness::Nobody, Evidence::None) => (3, self.timings.death_without_control),
-            (Witness::Good | Witness::Ask(_) | Witness::Later(_) | Witness::Nobody, _) => {
+            (Witness::Good | Witness::After | Witness::Ask(_) | Witness::Later(_) | Witness::Nobody, _) => {
                 (2, self.timings.death_apart)
             }
         }
@@ -250,7 +261,7 @@ impl Facts<'_> {
             _ if self.may_come_to_life() => false,
             (Witness::Good, Evidence::None | Evidence::Absent) | (Witness::Nobody, Evidence::Absent) => true,
             (Witness::Nobody, Evidence::None) => self.pinged >= self.memory.probed,
-            (Witness::Ask(_) | Witness::Later(_), _)
+            (Witness::After | Witness::Ask(_) | Witness::Later(_), _)
             | (_, Evidence::Ask | Evidence::Later(_) | Evidence::Lacking(_) | Evidence::Shown { .. }) => {
                 false
             }
@@ -273,7 +284,8 @@ impl Facts<'_> {
 
     /// When the key itself is to be asked.
     fn probe(&self) -> Option<Turn> {
-        let enough = self.refused_enough();
+        // Another answer is wanted from the time in which the service lets another key in.
+        let enough = self.refused_enough() && self.witness != Witness::After;
         if !self.value || enough && !self.may_come_to_life() {
             return None;
         }
@@ -363,7 +375,7 @@ impl Facts<'_> {
             (Witness::Nobody, Evidence::None) if self.refused_enough() && !self.may_come_to_life() => {
                 Some(self.at(Next::Ping, self.ping_after))
             }
-            (Witness::Good | Witness::Nobody, _) => None,
+            (Witness::Good | Witness::After | Witness::Nobody, _) => None,
         }
     }
 
@@ -418,7 +430,7 @@ pub(super) fn needs_person(facts: &Facts<'_>) -> Option<PersonReason> {
                 match (&facts.witness, &facts.list) {
                     (Witness::Later(_), _) => return Some(PersonReason::Unwitnessed),
                     (_, Evidence::Shown { .. }) => return Some(PersonReason::Contradicted),
-                    (Witness::Good | Witness::Ask(_) | Witness::Nobody, _) => {}
+                    (Witness::Good | Witness::After | Witness::Ask(_) | Witness::Nobody, _) => {}
                 }
             }
             let fails = facts.memory.acknowledged.is_none() && facts.memory.revocations >= PATIENCE;

@@ -429,7 +429,7 @@ fn ask_list(seen: &Observation) -> Turn {
     match seen.cover() {
         Witness::Ask(attempt) => look(Look::Probe(attempt)),
         Witness::Later(wait) => Turn::In(wait),
-        Witness::Good | Witness::Nobody => look(Look::List),
+        Witness::Good | Witness::After | Witness::Nobody => look(Look::List),
     }
 }
 

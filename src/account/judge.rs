@@ -97,7 +97,7 @@ impl Observation {
         let apart = (last.at + self.timings.lists_apart).saturating_duration_since(self.now);
         match self.cover() {
             Witness::Ask(_) => Some(apart),
-            Witness::Good => {
+            Witness::Good | Witness::After => {
                 let since = self.slots.iter().any(|seen| seen.memory.good > Some(last.at));
                 since.then_some(apart)
             }
@@ -126,9 +126,12 @@ impl Observation {
     /// What another key of the account has answered since this one first answered 401.
     pub(super) fn witness(&self, of: &SlotSeen) -> Witness {
         let since = of.memory.refused_since;
-        let good = |seen: &SlotSeen| seen.slot.state == SlotState::Live && seen.memory.good >= since;
-        if since.is_some() && self.slots.iter().any(good) {
-            return Witness::Good;
+        let live = self.slots.iter().filter(|seen| seen.slot.state == SlotState::Live);
+        let good: Vec<_> = live.map(|seen| seen.memory.good).filter(|good| *good >= since).collect();
+        if since.is_some() && !good.is_empty() {
+            // What was let in only after the last refusal does not show that anybody was at the time of the refusals.
+            let between = good.iter().any(|good| *good <= of.memory.probed);
+            return if between { Witness::Good } else { Witness::After };
         }
         // A key that answered otherwise is probed again: as long as no key works, something else is wrong.
         self.ask_other(of.attempt(), |seen| {
@@ -304,9 +307,9 @@ impl Observation {
     /// Whether the account's list can be relied on, and why; `None`: nothing is known yet.
     pub(super) fn covers(&self) -> Option<bool> {
         let last = self.list.as_ref()?;
-        let recorded = self.account.status.as_ref().and_then(|status| status.covering_token.as_ref());
-        let before = self.facts.covering_token.as_ref().or(recorded);
-        let covered = before.is_some() && before == self.credentials.token_version.as_ref();
+        let recorded = self.account.status.as_ref().and_then(|status| status.covering_token.as_deref());
+        let before = self.facts.covering_token.as_deref().or(recorded);
+        let covered = self.account.is_covered_by(self.credentials.token_version.as_deref(), before);
         match (last.coverage, last.shows_live) {
             (Coverage::Covers, _) => Some(true),
             (Coverage::Tentative | Coverage::No, Some(shown)) => Some(shown),

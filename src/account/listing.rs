@@ -9,7 +9,7 @@ use super::{
     lists::{self, Coverage, Snapshot},
     memory::{AccountMemory, ListFailure, class_of},
 };
-use crate::{api::BagsAccount, bags, context::Context, ledger::Ledger};
+use crate::{api::BagsAccount, backoff::FailureClass, bags, context::Context, ledger::Ledger};
 
 /// What a list says of the account as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +93,8 @@ pub async fn fresh(
     let window = context.settings.timings.cover_window;
     let since = now.checked_sub(window).unwrap_or(now);
     let good = |attempt: &str| memory.key(attempt).speaks_for(account, since);
-    let covering = account.status.as_ref().and_then(|status| status.covering_token.as_ref());
-    let covered_before = covering.is_some() && covering == credentials.token_version.as_ref();
+    let covering = account.status.as_ref().and_then(|status| status.covering_token.as_deref());
+    let covered_before = account.is_covered_by(token_version, covering);
     let coverage = lists::coverage(&keys, &ledger, good, covered_before);
     for slot in &ledger.slots {
         if let (Some(attempt), Some(key)) = (slot.attempt.as_deref(), lists::find(&keys, slot)) {
@@ -139,7 +139,10 @@ pub(super) fn note_failure(
 ) {
     let uid = account.metadata.uid.as_deref().unwrap_or_default();
     let clock = &context.env.clock;
-    let wait = context.backoff.after_failure(uid, class_of(error), clock.wall());
+    let wait = match class_of(error) {
+        FailureClass::RateLimited(until) => context.backoff.after_pause(clock.wall(), until),
+        class => context.backoff.after_failure(uid, class, clock.wall()),
+    };
     memory.note(|facts| {
         let count = facts.list_failure.as_ref().map_or(0, |failure| failure.count).saturating_add(1);
         let retry_at = clock.monotonic() + wait;
@@ -185,11 +188,8 @@ fn expected_in_rows<'a>(
     memory: &AccountMemory,
     token_version: Option<&str>,
 ) -> Option<&'a str> {
-    let status = account.status.as_ref();
-    let recorded = status.and_then(|status| status.covering_token.clone());
+    let recorded = account.status.as_ref().and_then(|status| status.covering_token.clone());
     let covering = memory.facts().covering_token.or(recorded);
-    let covered = covering.is_some() && covering.as_deref() == token_version;
-    // The list covered the account of the user that is pinned: a person may have named another one in the spec since.
-    let pinned = status.and_then(|status| status.user.as_deref());
-    account.expected_user().filter(|user| !covered || pinned != Some(*user))
+    let covered = account.is_covered_by(token_version, covering.as_deref());
+    account.expected_user().filter(|_| !covered)
 }

@@ -193,18 +193,24 @@ fn works(remnant: &Remnant) -> bool {
     good.is_some() && good >= refused_since.max(unclear_since)
 }
 
-/// A key that was refused for long is dead if another key was accepted after its last refusal. Otherwise Bags may be refusing
-/// every key, and to delete the Secrets would lose the values of keys that work. Another installation's Secrets stay in any case.
+/// A key that was refused for long is dead if another key was accepted then, and this one was refused once more. Otherwise Bags
+/// may have refused every key, and to delete the Secrets would lose the values of keys that work. Another installation's Secrets
+/// stay in any case.
 fn refused(seen: &Observation, remnants: &[Remnant], remnant: &Remnant) -> Turn {
     if remnant.installation.as_ref().is_some_and(|made_by| *made_by != seen.installation) {
         return Turn::Nothing;
     }
+    let KeyMemory { refused_since, probed, probe_after, .. } = remnant.memory;
+    let long = refused_since.map(|since| since + seen.timings.death_without_control);
     let mut others = remnants.iter().filter(|other| other.attempt != remnant.attempt && works(other));
-    if others.clone().any(|other| other.memory.good >= remnant.memory.probed) {
+    if others.clone().any(|other| other.memory.good >= long && other.memory.good <= probed) {
         if seen.uncleared.contains(&remnant.attempt) {
             return Turn::In(seen.timings.resync);
         }
         return Turn::Now(Decision::Act(Effect::Clear(remnant.attempt.clone())));
+    }
+    if others.clone().any(|other| other.memory.good > probed) {
+        return at(seen, probe_after, Look::Probe(remnant.attempt.clone()));
     }
     others
         .next()

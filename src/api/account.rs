@@ -240,6 +240,17 @@ pub struct BagsAccountStatus {
     pub covering_token: Option<String>,
 }
 
+impl BagsAccountStatus {
+    /// Pins the user that the account's keys belong to, and gives the former one. A list that covered the account was that one's.
+    pub fn pin_user(&mut self, user: Option<String>) -> Option<String> {
+        let before = std::mem::replace(&mut self.user, user);
+        if before.is_some() && before != self.user {
+            self.covering_token = None;
+        }
+        before
+    }
+}
+
 /// Sums over the slots of an account.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
@@ -356,6 +367,14 @@ impl BagsAccount {
     pub fn expected_user(&self) -> Option<&str> {
         let pinned = self.status.as_ref().and_then(|status| status.user.as_deref());
         self.spec.expected_user.as_deref().filter(|user| !user.is_empty()).or(pinned)
+    }
+
+    /// Whether a list of this token has covered the account of the user that its keys must belong to. `covering`: the token whose
+    /// list did. A person may have named another user in the spec since.
+    #[must_use]
+    pub fn is_covered_by(&self, token: Option<&str>, covering: Option<&str>) -> bool {
+        let pinned = self.status.as_ref().and_then(|status| status.user.as_deref());
+        covering.is_some() && covering == token && pinned == self.expected_user()
     }
 
     /// Path of the revoke endpoint below the base URL.

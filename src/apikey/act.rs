@@ -203,7 +203,7 @@ async fn publish(
                 return Err(Refusal::NotInState);
             }
             // Every other key without a recorded user belongs to the user that was pinned until now.
-            let before = draft.status.user.replace(user.clone());
+            let before = draft.status.pin_user(Some(user.clone()));
             let before = before.unwrap_or_else(|| user.clone());
             for slot in draft.status.slots.iter_mut().filter(|slot| slot.attempt.is_some()) {
                 match slot.attempt.as_ref() == Some(&attempt) {
@@ -283,4 +283,41 @@ pub(super) fn reference(key: &ApiKey) -> k8s_openapi::api::core::v1::ObjectRefer
 pub(super) fn is_race(refusal: Refusal) -> bool {
     use Refusal::{Anothers, HasPlace, LicenceOpen, NamespaceFull, NoRoom, Nobodys, NotInState};
     matches!(refusal, LicenceOpen | NoRoom | NamespaceFull | NotInState | HasPlace | Nobodys | Anothers)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::account::{Slot, SlotState},
+        apikey::fixtures::{account, mine},
+        fixtures::{installation, process, server},
+        operator::parts::Watches,
+    };
+
+    #[tokio::test]
+    async fn the_first_key_of_another_user_ends_what_lists_of_the_former_ones_token_proved() {
+        for (named, user, covering) in [(Some("two"), "two", None), (None, "one", Some("bags-main/token@1"))]
+        {
+            let made = Slot { since: Timestamp::UNIX_EPOCH, ..mine(SlotState::Creating) };
+            let mut account = account();
+            account.metadata.resource_version = Some("1".to_owned());
+            account.spec.expected_user = named.map(str::to_owned);
+            let status = account.status.get_or_insert_default();
+            (status.installation, status.slots) = (Some(installation()), vec![made.clone()]);
+            status.user = Some("one".to_owned());
+            status.covering_token = Some("bags-main/token@1".to_owned());
+            let mut watches = Watches::new();
+            watches.accounts.1.apply_watcher_event(&Event::Apply(account));
+            let (kube, asked) = server(|request, _| (200, request.body.clone()));
+            let context = process(&watches, kube);
+            publish(&context, "main", made.attempt.unwrap(), None, user.to_owned()).await.unwrap();
+            let status = asked.lock().unwrap()[0].body["status"].clone();
+            assert_eq!((&status["user"], &status["coveringToken"]), (&json!(user), &json!(covering)));
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! What an account has for one ApiKey that asks for a first slot. Pure; admission and the controllers ask the same.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::Hash,
     sync::Arc,
 };
 
@@ -89,18 +90,11 @@ impl Claim {
         let others: Vec<&ApiKey> =
             everyone.iter().map(|other| &**other).filter(|other| competes(other, key)).collect();
         let may = |other: &ApiKey| may(account, ledger, other, key, labels);
-        let ahead = others
-            .iter()
-            .filter(|other| may(other) && waits_before(ledger, other, key))
-            .filter(|other| !everyone.iter().any(|third| has_secret_before(third, other)))
-            .filter(|other| {
-                !others.iter().any(|third| third != *other && holds_use_before(ledger, third, other, &may))
-            });
         Self {
             room: Room::of(account, now, timings),
             permission: permission(account, ledger, key, labels),
             max: max_of(account, &key.namespace().unwrap_or_default(), labels),
-            ahead: ahead.count(),
+            ahead: ahead(ledger, key, everyone, &others, &may),
             use_rival: others
                 .iter()
                 .find(|other| holds_use_before(ledger, other, key, &may))
@@ -167,13 +161,54 @@ fn keeps_use(slot: &Slot) -> bool {
     matches!(slot.state, SlotState::Reserved | SlotState::Creating)
 }
 
-/// Whether another ApiKey waits for a first slot and is older.
-fn waits_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
-    let uid = other.uid().unwrap_or_default();
-    older(other, key)
-        && !other.suspended()
-        && other.key_use() != key.key_use()
-        && ledger.owned_by(&uid).next().is_none()
+/// How many ApiKeys of another use are older, have no slot, and wait for nothing else: neither for the name of their Secret nor
+/// for their use. Linear in their number: thousands may wait, and each of them asks at each change of the account.
+fn ahead<'a>(
+    ledger: &Ledger,
+    key: &ApiKey,
+    everyone: &[Arc<ApiKey>],
+    others: &[&'a ApiKey],
+    may: &impl Fn(&ApiKey) -> bool,
+) -> usize {
+    let owners: HashSet<&str> = ledger.slots.iter().map(|slot| slot.owner.uid.as_str()).collect();
+    let has_slot = |other: &ApiKey| owners.contains(other.metadata.uid.as_deref().unwrap_or_default());
+    // Whoever has a slot goes before all of its use that have none; of those the oldest one goes first.
+    let held: HashSet<(&str, &str)> =
+        others.iter().filter(|other| has_slot(other)).map(|other| use_of(other)).collect();
+    // Without a slot, all of one namespace and environment may use the account, or none.
+    let mut known = HashMap::new();
+    let mut may = |other: &'a ApiKey| {
+        let of = (other.metadata.namespace.as_deref(), other.spec.environment.as_str());
+        *known.entry(of).or_insert_with(|| may(other))
+    };
+    let waiting = others.iter().copied().filter(|other| older(other, key) && !has_slot(other) && may(other));
+    let of_use = oldest(waiting, use_of);
+    let everyone = everyone.iter().map(|other| &**other).filter(|other| older(other, key));
+    let of_secret = oldest(everyone, secret_of);
+    let goes_on = |other: &ApiKey| {
+        let first = of_secret.get(&secret_of(other));
+        !other.suspended() && first.is_some_and(|first| first.metadata.uid == other.metadata.uid)
+    };
+    let own = use_of(key);
+    of_use
+        .iter()
+        .filter(|(key_use, other)| **key_use != own && !held.contains(*key_use) && goes_on(other))
+        .count()
+}
+
+/// The oldest ApiKey of each name.
+fn oldest<'a, N: Eq + Hash>(
+    keys: impl Iterator<Item = &'a ApiKey>,
+    name: impl Fn(&'a ApiKey) -> N,
+) -> HashMap<N, &'a ApiKey> {
+    let mut oldest = HashMap::new();
+    for key in keys {
+        let known = oldest.entry(name(key)).or_insert(key);
+        if older(key, known) {
+            *known = key;
+        }
+    }
+    oldest
 }
 
 /// Whether another living ApiKey has the same use and goes before this one: it has more of the use, or as much and is older. So
@@ -181,7 +216,7 @@ fn waits_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey) -> bool {
 /// kept from replacing its own.
 fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn(&ApiKey) -> bool) -> bool {
     let stake = |key: &ApiKey| Stake::of(ledger, &key.uid().unwrap_or_default());
-    other.key_use() == key.key_use()
+    use_of(other) == use_of(key)
         && match (stake(other), stake(key)) {
             (Stake::Nothing, Stake::Nothing) => older(other, key) && may(other),
             (Stake::Place, Stake::Place) => older(other, key),
@@ -192,16 +227,32 @@ fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn
 /// Whether another ApiKey of the namespace names the same Secret and is older: it goes before this one for as long as it
 /// exists.
 pub(super) fn has_secret_before(other: &ApiKey, key: &ApiKey) -> bool {
-    other.namespace() == key.namespace()
-        && other.metadata.uid != key.metadata.uid
-        && other.secret_name() == key.secret_name()
-        && older(other, key)
+    other.metadata.uid != key.metadata.uid && secret_of(other) == secret_of(key) && older(other, key)
+}
+
+/// Namespace and name of an ApiKey's Secret.
+pub(super) fn secret_of(key: &ApiKey) -> (Option<&str>, &str) {
+    let named = key.spec.secret.as_ref().and_then(|secret| secret.name.as_deref());
+    (key.metadata.namespace.as_deref(), named.unwrap_or_else(|| name_of(key)))
+}
+
+/// An ApiKey's use, in parts.
+fn use_of(key: &ApiKey) -> (&str, &str) {
+    (&key.spec.environment, key.spec.application.as_deref().unwrap_or_else(|| name_of(key)))
+}
+
+fn name_of(key: &ApiKey) -> &str {
+    let metadata = &key.metadata;
+    metadata.name.as_deref().or(metadata.generate_name.as_deref()).unwrap_or_default()
 }
 
 /// Whether another ApiKey came first: by creation, then by uid.
 fn older(other: &ApiKey, key: &ApiKey) -> bool {
-    let age = |key: &ApiKey| (key.metadata.creation_timestamp.as_ref().map(|time| time.0), key.uid());
     age(other) < age(key)
+}
+
+fn age(key: &ApiKey) -> (Option<Timestamp>, Option<&str>) {
+    (key.metadata.creation_timestamp.as_ref().map(|time| time.0), key.metadata.uid.as_deref())
 }
 
 fn path(namespace: &str, name: &str) -> String {
@@ -210,9 +261,16 @@ fn path(namespace: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
     use crate::{
-        apikey::fixtures::{account, key, now},
+        apikey::fixtures::{account, ago, key, now},
+        fixtures::api_key,
         ledger::slots::tests::slot,
     };
 
@@ -268,10 +326,8 @@ mod tests {
         let [mut older, younger] = two();
         older.metadata.namespace = Some("elsewhere".to_owned());
         let mut account = account();
-        account.spec.allowed = serde_json::from_value(serde_json::json!([
-            {"selector": {"matchLabels": {"team": "shop"}}},
-        ]))
-        .unwrap();
+        account.spec.allowed =
+            serde_json::from_value(json!([{"selector": {"matchLabels": {"team": "shop"}}}])).unwrap();
         let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
         let waits = |slots: Vec<Slot>| {
             let ledger = Ledger { slots, departed: vec![] };
@@ -282,5 +338,78 @@ mod tests {
         assert!(!waits(vec![]), "nobody knows whether it may");
         let place = Slot { key_use: older.key_use(), ..slot(&older.owner(), SlotState::Reserved) };
         assert!(waits(vec![place]), "it was let in");
+    }
+
+    /// An ApiKey with one of three uses and Secrets, of two namespaces and ages, and its slots.
+    fn any_key() -> impl Strategy<Value = (ApiKey, Vec<SlotState>)> {
+        use SlotState::{Creating, Live, Lost, Released, Reserved, Revoking, Unresolved};
+        let names = (0..3_u8, 0..3_u8, prop::sample::select(vec!["shop", "shop", "shop", "elsewhere"]));
+        let state =
+            prop::sample::select(vec![Reserved, Creating, Live, Lost, Unresolved, Revoking, Released]);
+        let slots = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec(state, 1..3)];
+        let flags = [prop::bool::weighted(0.2), prop::bool::weighted(0.1), prop::bool::weighted(0.1)];
+        (names, 0..3_u64, flags, slots).prop_map(|((key_use, secret, namespace), hours, flags, slots)| {
+            let [suspend, deleted, elsewhere] = flags;
+            let created = ago(Duration::from_hours(hours));
+            let key = api_key(&json!({
+                "metadata": {"namespace": namespace, "creationTimestamp": Time(created),
+                             "deletionTimestamp": deleted.then(|| Time(now()))},
+                "spec": {"application": format!("app-{key_use}"), "suspend": suspend,
+                         "accountRef": {"name": if elsewhere { "another" } else { "main" }},
+                         "secret": {"name": format!("secret-{secret}")}},
+            }));
+            (key, slots)
+        })
+    }
+
+    /// Who is ahead, by comparing everybody who waits with everybody.
+    fn ahead_by_pairs(
+        ledger: &Ledger,
+        key: &ApiKey,
+        everyone: &[Arc<ApiKey>],
+        may: &impl Fn(&ApiKey) -> bool,
+    ) -> usize {
+        let others: Vec<&ApiKey> =
+            everyone.iter().map(|other| &**other).filter(|other| competes(other, key)).collect();
+        let waits_before = |other: &ApiKey| {
+            older(other, key)
+                && !other.suspended()
+                && other.key_use() != key.key_use()
+                && ledger.owned_by(&other.uid().unwrap_or_default()).next().is_none()
+        };
+        others
+            .iter()
+            .filter(|other| may(other) && waits_before(other))
+            .filter(|other| !everyone.iter().any(|third| has_secret_before(third, other)))
+            .filter(|other| {
+                !others.iter().any(|third| third != *other && holds_use_before(ledger, third, other, may))
+            })
+            .count()
+    }
+
+    proptest! {
+        #[test]
+        fn those_who_are_ahead_are_the_ones_that_comparing_everybody_with_everybody_finds(
+            all in prop::collection::vec(any_key(), 1..9),
+            max in prop::option::of(1..6_i64),
+        ) {
+            let mut account = account();
+            account.spec.allowed = serde_json::from_value(json!([{"namespaces": ["shop"], "max": max}])).unwrap();
+            let (mut keys, mut ledger) = (Vec::new(), Ledger::default());
+            for (number, (mut key, states)) in all.into_iter().enumerate() {
+                let name = Some(format!("app-{number}"));
+                (key.metadata.name, key.metadata.uid) = (name.clone(), name);
+                let slots = states.into_iter().map(|state| slot(&key.owner(), state));
+                ledger.slots.extend(slots.map(|slot| Slot { key_use: key.key_use(), ..slot }));
+                keys.push(Arc::new(key));
+            }
+            let others = Others { keys, ..Others::default() };
+            let (labels, timings) = (BTreeMap::new(), Timings::default());
+            for key in &others.keys {
+                let claim = Claim::of(&account, &ledger, key, &others, &labels, now(), &timings);
+                let may = |other: &ApiKey| may(&account, &ledger, other, key, &labels);
+                prop_assert_eq!(claim.ahead, ahead_by_pairs(&ledger, key, &others.keys, &may), "{}", key.name_any());
+            }
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     events::EventReason,
     metrics::{Kind, ReconcileOutcome},
     outcome::Outcome,
+    timings::Timings,
 };
 
 /// Rounds of one run: more than any workflow takes without waiting.
@@ -66,6 +67,10 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
             let word =
                 Word { reason: hold.reason, message: &hold.message, starving: hold.starving, failed: false };
             if hold.quiet {
+                // The installation that looks after the ApiKey counts it; this one may have, before it knew whose it is.
+                if hold.reason == Reason::ForeignInstallation {
+                    context.metrics.apikey_gone(&uid);
+                }
                 return (
                     Outcome::Wait(context.backoff.after_success(&uid, hold.wait)),
                     ReconcileOutcome::Waiting,
@@ -76,7 +81,10 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
             }
             debug!(reason = hold.reason.as_str(), "Nothing to do now");
             if observation.pods.is_none() {
-                context.pods.forget(&observation.owner.namespace);
+                let Timings { scan_every, clean_scan_every, .. } = observation.timings;
+                let oldest_of_use = scan_every.max(clean_scan_every) / 2;
+                let now = context.env.clock.monotonic();
+                context.pods.forget_old(&observation.owner.namespace, now, oldest_of_use);
             }
             let settled = hold.reason.kind() == hold::Kind::Settled;
             context.metrics.problem(Kind::ApiKey, &uid, (!settled).then_some(hold.reason.as_str()));
@@ -298,14 +306,18 @@ mod tests {
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::runtime::watcher::Event;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
-        api::apikey::{CurrentKey, Switch},
-        apikey::fixtures::{MINUTE, key, mine, seen, switched},
+        api::{
+            BagsAccount, BagsAccountStatus,
+            account::Installation,
+            apikey::{CurrentKey, Switch},
+        },
+        apikey::fixtures::{MINUTE, account, key, mine, seen, switched},
         consumer_secret::Found,
-        fixtures::{failure, methods, process, server},
+        fixtures::{Came, Requests, failure, installation, methods, process, server},
         operator::parts::Watches,
     };
 
@@ -331,6 +343,69 @@ mod tests {
         assert_eq!(methods(&asked), "PUT GET PUT GET");
     }
 
+    /// A process with this ApiKey and this account, whose API server answers so.
+    fn knowing(
+        key: &ApiKey,
+        account: Option<BagsAccount>,
+        answer: impl FnMut(&Came, usize) -> (u16, Value) + Send + 'static,
+    ) -> (Arc<Context>, Requests) {
+        let mut watches = Watches::new();
+        watches.keys.1.apply_watcher_event(&Event::Apply(key.clone()));
+        if let Some(account) = account {
+            watches.accounts.1.apply_watcher_event(&Event::Apply(account));
+        }
+        let (kube, asked) = server(answer);
+        (process(&watches, kube), asked)
+    }
+
+    #[tokio::test]
+    async fn an_apikey_of_a_neighbour_is_counted_nowhere_whatever_failed_before() {
+        let neighbour = Installation { namespace: "bags-staging".into(), ..installation() };
+        let status = BagsAccountStatus {
+            installation: Some(neighbour),
+            slots: vec![mine(SlotState::Live)],
+            ..BagsAccountStatus::default()
+        };
+        let account = BagsAccount { status: Some(status), ..account() };
+        let (context, _) = knowing(&key(), Some(account), |_, before| match before {
+            0 => failure(500, "InternalError"),
+            _ => failure(404, "NotFound"),
+        });
+        let reference = ObjectRef::from_obj(&key());
+        let counts = |line: &str| context.metrics.encode().lines().any(|told| told == line);
+        reconcile(&context, &reference).await;
+        let failed = r#"bags_operator_not_ready{kind="ApiKey",reason="ApiServerUnavailable"} "#;
+        assert!(counts(&format!("{failed}1")), "{}", context.metrics.encode());
+        // It was served here, in a rotation that was held, until the account was another installation's.
+        context.metrics.apikey("uid-0", Some("Pending"), Some(Reason::RotationHeld));
+        assert!(counts(r#"bags_operator_apikeys{phase="Pending"} 1"#), "{}", context.metrics.encode());
+        reconcile(&context, &reference).await;
+        let page = context.metrics.encode();
+        let of_apikeys = [
+            "bags_operator_not_ready{kind=\"ApiKey\"",
+            "bags_operator_apikeys{",
+            "bags_operator_rotations_held{",
+        ];
+        let mut counted = page.lines().filter(|line| of_apikeys.iter().any(|of| line.starts_with(of)));
+        assert!(counted.all(|line| line.ends_with(" 0")), "{page}");
+    }
+
+    #[tokio::test]
+    async fn an_apikey_without_need_of_pods_leaves_the_list_that_others_share() {
+        let mut there = key();
+        there.metadata.resource_version = Some("1".to_owned());
+        let (context, asked) = knowing(&there.clone(), None, move |request, _| {
+            let none = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []});
+            (200, if request.path().ends_with("/pods") { none } else { json!(there) })
+        });
+        let look = || context.pods.get(context.env.kube.clone(), &*context.env.clock, "shop", MINUTE);
+        look().await.unwrap();
+        reconcile(&context, &ObjectRef::from_obj(&key())).await;
+        look().await.unwrap();
+        let lists = asked.lock().unwrap().iter().filter(|request| request.path().ends_with("/pods")).count();
+        assert_eq!(lists, 1);
+    }
+
     #[test]
     fn a_key_is_told_to_be_published_once_whenever_another_one_is_in_the_secret() {
         use SlotState::{Creating, Live};
@@ -346,7 +421,7 @@ mod tests {
             ApiKeyStatus { switch: Some(switch), ..status }
         };
         let (made, both) = ([(Live, 1), (Creating, 2)], [(Live, 1), (Live, 2)]);
-        let first = told_so(Reason::Verifying, &[(Creating, 1)]);
+        let first = told_so(Reason::Creating, &[(Creating, 1)]);
         let one = holds("a", told_so(Reason::Issued, &[(Live, 1)]));
         let next = holds("a", told_so(Reason::Rotating, &made));
         let two = holds("b", told_so(Reason::Rotating, &both));

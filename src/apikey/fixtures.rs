@@ -226,7 +226,8 @@ pub(crate) fn seen() -> Observation {
         listed: false,
         base_url: "https://bags.test/api/v1".into(),
         secret_rival: None,
-        namespace_terminating: false,
+        next_refused: None,
+        namespace_deleted: None,
     }
 }
 
@@ -246,7 +247,7 @@ impl fmt::Debug for Observation {
             .field("creating", &creating.map(|c| (c.running, c.saved.is_some(), &c.probe, c.refused_for)))
             .field("value", &self.current_value.is_some())
             .field("rivals", &(&self.secret_rival, view.and_then(|view| view.use_rival.as_ref())))
-            .field("terminating", &self.namespace_terminating)
+            .field("namespace", &self.namespace_deleted)
             .finish_non_exhaustive()
     }
 }

@@ -103,14 +103,13 @@ reasons! {
     BagsUnavailable: Progressing, Some(EventReason::BagsUnavailable);
     /// The API server cannot be reached or fails.
     ApiServerUnavailable: Progressing, None;
-    /// The operator may not read the pods that may use the key, or their owners, or change the ApiKey's finalizers.
+    /// The operator may not change the ApiKey's finalizers. Pods, or their owners, that it may not read stand in the way of a
+    /// rotation only, and show as `RotationBlocked` or `RotationHeld`; in the way of a deletion as `DeletionWaits`.
     NotPermitted: Stalled, Some(EventReason::ReconcileFailed);
     /// Another creation of the account is under way, or the account is not looked at yet.
     WaitingForAccount: Progressing, None;
     /// The key is being made.
     Creating: Progressing, None;
-    /// The key was made and is being verified.
-    Verifying: Progressing, None;
     /// The new key does not work yet.
     KeyNotAccepted: Progressing, Some(EventReason::KeyNotAccepted);
     /// The value of the new key was not kept; the key is revoked, and another one made.

@@ -3,11 +3,11 @@
 use std::{collections::HashSet, sync::Arc};
 
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::claim::{Others, holders};
+use super::claim::{Others, holders, secret_of};
 use crate::{
     api::{ApiKey, BagsAccount, account::Owner},
     context::Context,
@@ -39,13 +39,13 @@ pub(super) async fn others(
 pub(crate) fn beside(cache: &Store<ApiKey>, ledger: &Ledger, key: &ApiKey) -> Vec<Arc<ApiKey>> {
     let account = &key.spec.account_ref;
     let mut keys = cache.state_filter(|other| other.spec.account_ref == *account);
-    let secret = |key: &ApiKey| (key.namespace(), key.secret_name());
-    let waiting =
-        keys.iter().filter(|other| ledger.owned_by(&other.uid().unwrap_or_default()).next().is_none());
-    let wanted: HashSet<_> = waiting.map(|other| secret(other)).chain([secret(key)]).collect();
-    keys.extend(
-        cache.state_filter(|other| other.spec.account_ref != *account && wanted.contains(&secret(other))),
-    );
+    let has_slot =
+        |other: &ApiKey| ledger.owned_by(other.metadata.uid.as_deref().unwrap_or_default()).next().is_some();
+    let waiting = keys.iter().filter(|other| !has_slot(other));
+    let wanted: HashSet<_> = waiting.map(|other| secret_of(other)).chain([secret_of(key)]).collect();
+    let of_others =
+        cache.state_filter(|other| other.spec.account_ref != *account && wanted.contains(&secret_of(other)));
+    keys.extend(of_others);
     keys
 }
 

@@ -73,6 +73,7 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
     let placeholder = placeholder?;
     let listed = match checks {
         Ok((key, listed)) => {
+            context.refusals.forget(&o.owner.uid);
             if let Some(key) = key {
                 run.key = Arc::new(key);
                 context.written.note(&run.key);
@@ -84,7 +85,7 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
             return match problem {
                 Check::Observe => refresh(context, run).await,
                 Check::AnotherUser => distrust(context, view, &credentials.version).await,
-                Check::Problem(problem) => Err(problem),
+                Check::Problem(problem) => Err(without_place(context, o, problem).await),
             };
         }
     };
@@ -180,6 +181,20 @@ impl<P: Into<Problem>> From<P> for Check {
     }
 }
 
+/// The problem of a key that cannot be made. What the API server refuses may be refused for days, while other ApiKeys need the
+/// place: a further one is given back, and taken again after a pause.
+async fn without_place(context: &Context, o: &Observation, problem: Problem) -> Problem {
+    let lasts = matches!(problem.reason, Reason::SecretRefused | Reason::NotPermitted);
+    if !lasts || o.slots().len() < 2 {
+        return problem;
+    }
+    // Noted first: the write of the ledger wakes the ApiKey.
+    context.refusals.note(&o.owner.uid, &problem, context.env.clock.monotonic());
+    let change = Change::GiveBack { owner_uid: o.owner.uid.clone() };
+    let given_back = context.ledger.change(&o.key.spec.account_ref.name, &[change]).await;
+    lost_race(given_back.map(drop)).err().unwrap_or(problem)
+}
+
 /// At the same time: finalizer, dry-run of the consumer Secret, a fresh list.
 async fn checks(
     context: &Context,
@@ -200,9 +215,16 @@ async fn checks(
         Err(error) if error.is_conflict() || error.is_not_found() => return Err(Check::Observe),
         Err(error) => return Err(finalizer_refused(&o.key, error).into()),
     };
+    let dry_run = match dry_run {
+        // It was changed or made since it was observed, which says nothing of what stands against a change.
+        Err(error) if error.is_conflict() => {
+            let found = existing(&consumer, o, view).await?;
+            consumer.dry_run(&o.key, Some(&found)).await
+        }
+        told => told,
+    };
     match dry_run {
         Ok(()) => {}
-        Err(error) if error.is_conflict() => existing(&consumer, o, view).await?,
         Err(error) if error.is_refusal() || error.is_not_found() => {
             return Err(secret_refused(&o.key, &error.to_string()).into());
         }
@@ -250,12 +272,12 @@ async fn distrust(context: &Context, view: &AccountView, version: &str) -> Resul
     lost_race(outcome.await.map(drop))
 }
 
-/// The consumer Secret is there already: it must be ours.
-async fn existing(consumer: &ConsumerSecret, o: &Observation, view: &AccountView) -> Result<(), Check> {
+/// The consumer Secret as it is now: if it is there, it must be ours.
+async fn existing(consumer: &ConsumerSecret, o: &Observation, view: &AccountView) -> Result<Found, Check> {
     let known =
         view.ledger.owned_by(&o.owner.uid).filter_map(|slot| slot.last_switch).max().unwrap_or_default();
     match consumer.find(known).await? {
-        Found::Missing | Found::Ours(_) => Ok(()),
+        found @ (Found::Missing | Found::Ours(_)) => Ok(found),
         Found::Foreign(foreign) => {
             let message = super::decide::foreign_secret(&o.key, foreign);
             Err(Problem::transient(Reason::of_secret(foreign), message).into())
@@ -440,6 +462,46 @@ mod tests {
         assert_eq!(outcome.unwrap_err().reason, Reason::NotPermitted);
         let asked = methods(&asked);
         assert!(!asked.contains("PUT") && asked.ends_with("DELETE"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_further_place_is_given_back_where_the_secret_may_not_be_changed() {
+        for (code, rotates, expected) in [(422, true, true), (422, false, false), (500, true, false)] {
+            let o = if rotates { seen().with_slot(mine(SlotState::Live)) } else { seen() };
+            let against = move |request: &Came| {
+                let rehearsed = request.uri.contains("dryRun");
+                rehearsed.then(|| failure(code, "Invalid"))
+            };
+            let (outcome, asked) = made(o, against).await;
+            assert!(outcome.is_err(), "nothing is made");
+            let asked = asked.lock().unwrap();
+            let mut ledgers = asked.iter().filter(|came| came.path().ends_with("/bagsaccounts/main/status"));
+            let left = ledgers.next().map(|came| came.body["status"]["slots"].clone());
+            assert_eq!(left, expected.then_some(Value::Null), "{code}, a rotation: {rotates}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_conflict_hides_no_refusal_of_the_secret() {
+        let o = || seen().with_slot(Slot { last_switch: Some(1), ..mine(SlotState::Live) });
+        for (then, expected) in [(Some(422), true), (None, false)] {
+            let Some(Found::Ours(secret)) = o().consumer else { panic!("no Secret") };
+            let mut rehearsals = 0;
+            let (outcome, _) =
+                made(o(), move |request| match (&request.method, request.uri.contains("dryRun")) {
+                    (&Method::GET, _) if request.path().contains("/secrets/") => Some((200, json!(secret))),
+                    (&Method::GET, _) => None,
+                    (_, true) => {
+                        rehearsals += 1;
+                        let code = if rehearsals == 1 { Some(409) } else { then };
+                        code.map(|code| failure(code, if code == 409 { "Conflict" } else { "Invalid" }))
+                    }
+                    (_, false) => None,
+                })
+                .await;
+            let refused = outcome.err().map(|problem| problem.reason) == Some(Reason::SecretRefused);
+            assert_eq!(refused, expected, "{then:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
     claim::{Claim, Others, has_secret_before},
     holders,
     permission::Permission,
+    problem::Problem,
     quiet::{Shown, Uses},
     run::{Run, still_holds},
 };
@@ -99,8 +100,10 @@ pub struct Observation {
     pub base_url: String,
     /// Another ApiKey that came first to the Secret's name.
     pub secret_rival: Option<Rival>,
-    /// The namespace is being deleted.
-    pub namespace_terminating: bool,
+    /// What the API server refused of its next key, and how long until that is tried again.
+    pub next_refused: Option<(Duration, Problem)>,
+    /// Since when the namespace is being deleted.
+    pub namespace_deleted: Option<Timestamp>,
 }
 
 /// An account, as far as an ApiKey is concerned.
@@ -249,6 +252,13 @@ impl Observation {
         switch.clean_since.filter(|clean| settled.is_none_or(|settled| *clean >= settled))
     }
 
+    /// Since when both the ApiKey and its namespace are being deleted: whichever went first, what runs there has time to end.
+    #[must_use]
+    pub fn ends_since(&self) -> Option<Timestamp> {
+        let deleted = self.key.metadata.deletion_timestamp.as_ref()?.0;
+        self.namespace_deleted.map(|at| at.max(deleted))
+    }
+
     /// Whether the ApiKey's slots cannot be seen: there is no account, or its ledger belongs to no installation yet, as it is
     /// new or its status was lost.
     #[must_use]
@@ -325,7 +335,8 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         listed: run.has_listed(now),
         base_url: context.settings.consumer_bags_url.clone(),
         secret_rival: secret_rival(context, &key),
-        namespace_terminating: namespace.is_some_and(|n| n.metadata.deletion_timestamp.is_some()),
+        next_refused: context.refusals.of(&owner.uid, context.env.clock.monotonic()),
+        namespace_deleted: namespace.and_then(|n| n.metadata.deletion_timestamp).map(|at| at.0),
         account,
         owner,
         key,

@@ -9,6 +9,7 @@ use crate::{
     bags,
     env::CallError,
     ledger::StoreError,
+    time::nearest_second,
 };
 
 /// What went wrong, in the words of the condition.
@@ -53,7 +54,7 @@ impl Problem {
         match error.class() {
             bags::Class::RateLimited { until } => Self {
                 reason: Reason::RateLimited,
-                message: format!("{said}; it is asked again after {until}"),
+                message: format!("{said}; it is asked again after {}", nearest_second(until)),
                 class: FailureClass::RateLimited(until),
             },
             // A change of the credentials wakes whoever waits for it; asking again with the same ones only

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::time::nearest_second;
+
 /// What was asked of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -331,7 +333,7 @@ impl fmt::Display for Error {
             write!(formatter, " (HTTP {status})")?;
         }
         if let Class::RateLimited { until } = self.class {
-            write!(formatter, "; next try after {until:.0}")?;
+            write!(formatter, "; next try after {}", nearest_second(until))?;
         }
         match &self.said {
             Some(said) => write!(formatter, "; it says: {said}"),
@@ -397,7 +399,7 @@ mod tests {
         error.status = Some(429);
         assert_eq!(
             error.to_string(),
-            "failed to list the account's keys: the service's rate limit is reached (HTTP 429); next try after 2026-11-23T12:00:00Z"
+            "failed to list the account's keys: the service's rate limit is reached (HTTP 429); next try after 2026-11-23T12:00:01Z"
         );
     }
 }

@@ -207,3 +207,71 @@ fn a_webhook_has_names_and_lives_that_fit_together() {
         assert!(error.contains("write DNS names or addresses"), "{wrong}: {error}");
     }
 }
+
+/// The cells of the rows of a table in `docs/flags.md`.
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    let rows = table.lines().filter(|row| row.starts_with("| `--"));
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// `docs/flags.md` has a row for each of them, in their order, and for nothing else; those of the workflows say what the help says.
+#[test]
+fn the_documentation_has_every_flag_with_its_variable_and_its_default() {
+    let mut command = Cli::command();
+    command.build();
+    let run = command.find_subcommand("run").unwrap();
+    let flag = |argument: &clap::Arg| Some(format!("`--{}`", argument.get_long()?));
+    let known = run.get_arguments().filter(|argument| argument.get_env().is_some());
+    let known: Vec<[String; 4]> = known
+        .map(|argument| {
+            let variable = argument.get_env().and_then(|name| name.to_str()).unwrap();
+            let default = argument.get_default_values().first().and_then(|value| value.to_str());
+            let default = match (default, argument.is_required_set()) {
+                (Some(value), _) => format!("`{value}`"),
+                (None, true) => "required".to_owned(),
+                (None, false) => "words".to_owned(),
+            };
+            let help = argument.get_help().unwrap().to_string();
+            [flag(argument).unwrap(), format!("`{variable}`"), default, help]
+        })
+        .collect();
+    let page = include_str!("../../docs/flags.md");
+    let (settings, durations) = page.split_once("\n## Durations of the workflows\n").unwrap();
+    let default = |cell: &str| match cell.starts_with('`') || cell == "required" {
+        true => cell.to_owned(),
+        false => "words".to_owned(),
+    };
+    let settings = rows(settings).into_iter().map(|row| {
+        assert_eq!(row.len(), 5, "{row:?}");
+        [row[0].to_owned(), row[1].to_owned(), default(row[2]), String::new()]
+    });
+    let durations = rows(durations).into_iter().map(|row| {
+        let name = row[0].trim_matches('`').trim_start_matches("--").replace('-', "_").to_uppercase();
+        let meaning = row[2].trim_end_matches('.').to_owned();
+        [row[0].to_owned(), format!("`BAGS_TIMING_{name}`"), default(row[1]), meaning]
+    });
+    let documented: Vec<_> = settings.chain(durations).collect();
+    for (written, [name, variable, default, help]) in documented.iter().zip(&known) {
+        assert_eq!(written[..3], [name.clone(), variable.clone(), default.clone()]);
+        assert!(written[3].is_empty() || written[3] == *help, "{name}: the help says: {help}");
+    }
+    assert_eq!(documented.len(), known.len());
+    let without: Vec<_> = run.get_arguments().filter(|argument| argument.get_env().is_none()).collect();
+    assert!(without.iter().all(|argument| ["help", "version"].contains(&argument.get_id().as_str())));
+}
+
+/// A row of `docs/flags.md` names a value of the chart where the chart sets the flag, and nowhere else.
+#[test]
+fn the_documentation_says_which_flags_the_chart_sets() {
+    let pod = include_str!("../../charts/bags-operator/templates/deployment.yaml");
+    let (settings, durations) =
+        include_str!("../../docs/flags.md").split_once("\n## Durations of the workflows\n").unwrap();
+    for row in rows(settings) {
+        let (flag, variable) = (row[0].trim_matches('`'), row[1].trim_matches('`'));
+        let is_set = pod.contains(&format!("{flag}=")) || pod.contains(&format!("name: {variable}\n"));
+        assert_eq!(is_set, !row[3].is_empty(), "{flag}");
+    }
+    for row in rows(durations) {
+        assert!(!pod.contains(&format!("{}=", row[0].trim_matches('`'))), "{row:?}");
+    }
+}

@@ -5,7 +5,10 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::fixtures::{failure, server};
+use crate::{
+    apikey::hold::{self, Kind},
+    fixtures::{failure, server},
+};
 
 /// A clock that moves when told to.
 struct HandClock {
@@ -160,4 +163,30 @@ fn the_documentation_names_every_event() {
     let written: Vec<&str> = EventReason::ALL.iter().map(|reason| reason.as_str()).collect();
     assert_eq!(BTreeSet::from_iter(&documented), BTreeSet::from_iter(&written));
     assert_eq!(documented.len(), written.len(), "one row each");
+}
+
+/// `docs/troubleshooting.md` names each of them in one row, with the condition that it also shows in, and nothing else.
+#[test]
+fn the_documentation_names_every_reason_of_an_apikey() {
+    let page = include_str!("../../docs/troubleshooting.md");
+    let section = page.split("\n## Reasons of an ApiKey\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|row| row.strip_prefix("| `"));
+    let documented: Vec<(&str, &str)> = rows
+        .flat_map(|row| {
+            let mut cells = row.split(" |");
+            let (names, shown) = (cells.next().unwrap(), cells.next().unwrap());
+            names.split("`, `").map(move |name| (name.trim_end_matches('`'), shown.trim()))
+        })
+        .collect();
+    let known = hold::Reason::ALL.iter().map(|reason| {
+        let shown = match reason.kind() {
+            Kind::Settled => "",
+            Kind::Stalled => "S",
+            Kind::Progressing => "R",
+        };
+        (reason.as_str(), shown)
+    });
+    let known: Vec<(&str, &str)> = known.collect();
+    assert_eq!(BTreeSet::from_iter(&documented), BTreeSet::from_iter(&known));
+    assert_eq!(documented.len(), known.len(), "one row each");
 }

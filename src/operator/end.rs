@@ -37,7 +37,8 @@ impl End<'_> {
         {
             tokio::pin!(controllers);
             tokio::select! {
-                () = &mut controllers => {}
+                // The stop first: in doubt about the Lease no reconcile takes another step.
+                biased;
                 () = stop.cancelled() => {
                     readiness.shut_down();
                     tokio::select! {
@@ -48,6 +49,7 @@ impl End<'_> {
                         }
                     }
                 }
+                () = &mut controllers => {}
             }
             // Reconciles that still run are dropped here: before the Lease is released, and at once if it is lost.
         }
@@ -128,14 +130,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_waited_for_where_nothing_runs() {
-        // The controllers' end and the stop are ready at the same time: repeated so that `select!`, which picks at random,
-        // takes each of them first.
+        // The controllers' end and the stop are ready at the same time.
+        let stage = stage();
+        stage.stop.cancel();
+        stage.end().after(async { stage.stop.cancelled().await }).await;
+        assert!(stage.over.is_cancelled() && !stage.readiness.is_ready());
+        assert_eq!(stage.passed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_could_be_taken_when_the_lease_is_lost_is_not() {
+        // Repeated, as a `select!` that is not told otherwise picks at random.
         for _ in 0..50 {
-            let stage = stage();
+            let (stage, taken) = (stage(), std::cell::Cell::new(false));
+            let step = async {
+                taken.set(true);
+                pending::<()>().await;
+            };
+            stage.leadership.lose();
             stage.stop.cancel();
-            stage.end().after(async { stage.stop.cancelled().await }).await;
-            assert!(stage.over.is_cancelled() && !stage.readiness.is_ready());
-            assert_eq!(stage.passed(), Duration::ZERO);
+            stage.end().after(step).await;
+            assert!(stage.over.is_cancelled() && !taken.get());
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::{
     account::memory::Memory,
     api::{ApiKey, BagsAccount, account::Installation},
-    apikey::written::Written,
+    apikey::{refusals::Refusals, written::Written},
     backoff::Backoff,
     bags::Budget,
     config::Config,
@@ -78,6 +78,7 @@ pub fn context(
         pods: PodLists::default(),
         owners: OwnerCache::default(),
         marks: Marks::default(),
+        refusals: Refusals::default(),
         metrics: Metrics::new(),
         events: Events::new(kube, clock, config.instance.clone()),
         backoff: Backoff::new(env.randomness.clone(), timings.resync),

@@ -1,5 +1,5 @@
-//! Lists of pods, as this process last saw them: shared by the ApiKeys of a namespace, and kept only while one of them has
-//! a switch or a deletion open.
+//! Lists of pods, as this process last saw them: shared by the ApiKeys of a namespace, and kept hardly longer than one of them
+//! has a switch or a deletion open.
 
 use std::{
     collections::HashMap,
@@ -62,9 +62,22 @@ impl PodLists {
         Ok(pods)
     }
 
-    /// Drops the namespace's list: no ApiKey there needs one any more, and the next one that does lists anew.
+    /// Drops the namespace's list, as one of its ApiKeys is gone: the next one that needs it lists anew.
     pub fn forget(&self, namespace: &str) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+    }
+
+    /// Drops the namespace's list, unless it is young enough to serve another ApiKey there, or is under way.
+    pub fn forget_old(&self, namespace: &str, now: Instant, young: Duration) {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_young = |(at, _): &(Instant, Arc<Vec<Pod>>)| now.saturating_duration_since(*at) <= young;
+        // Whoever lists holds the place.
+        let is_wanted = |place: &Arc<tokio::sync::Mutex<Seen>>| {
+            place.try_lock().map_or(true, |seen| seen.as_ref().is_some_and(is_young))
+        };
+        if !all.get(namespace).is_some_and(is_wanted) {
+            all.remove(namespace);
+        }
     }
 
     fn place(&self, namespace: &str) -> Arc<tokio::sync::Mutex<Seen>> {
@@ -80,7 +93,47 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{clock::SystemClock, fixtures::slow_server};
+    use crate::{
+        clock::SystemClock,
+        fixtures::{server, slow_server},
+    };
+
+    fn nothing() -> (u16, serde_json::Value) {
+        (200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_others_may_share_stays_and_an_older_one_goes() {
+        let (young, lists) = (Duration::from_secs(7), PodLists::default());
+        let (client, asked) = server(|_, _| nothing());
+        let get = || lists.get(client.clone(), &SystemClock, "shop", young);
+        get().await.unwrap();
+        lists.forget_old("shop", SystemClock.monotonic(), young);
+        get().await.unwrap();
+        assert_eq!(asked.lock().unwrap().len(), 1);
+        tokio::time::advance(young + Duration::from_secs(1)).await;
+        lists.forget_old("shop", SystemClock.monotonic(), young);
+        assert!(lists.seen.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_under_way_is_not_begun_a_second_time() {
+        let (asked, lists) = (Arc::new(AtomicUsize::new(0)), PodLists::default());
+        let counted = asked.clone();
+        let client = slow_server(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async {
+                let _ = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
+                nothing()
+            }
+        });
+        let get = || lists.get(client.clone(), &SystemClock, "shop", Duration::from_secs(7));
+        let idle = async { lists.forget_old("shop", SystemClock.monotonic(), Duration::from_secs(7)) };
+        // In this order.
+        let (first, (), second) = tokio::join!(biased; get(), idle, get());
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn however_many_namespaces_are_looked_at_few_are_read_at_the_same_time() {
@@ -92,7 +145,7 @@ mod tests {
                 peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
                 let _ = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
                 now.fetch_sub(1, Ordering::Relaxed);
-                (200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}))
+                nothing()
             }
         });
         let lists = PodLists::default();

@@ -71,6 +71,19 @@ pub(crate) fn rotations() -> Vec<Workflow> {
                     ask(scene, "api");
                 }),
         ),
+        replaced(
+            two("a policy lets nobody change the Secret of one, and the other is rotated")
+                .meanwhile("protect the Secret, and ask for another key", |scene| {
+                    scene.protect_secret("api", true);
+                    ask(scene, "api");
+                })
+                .once(in_use)
+                .then(Duration::from_mins(20), "ask for another one", |scene| ask(scene, "web"))
+                .then(Duration::from_mins(1), "let the Secret be changed", |scene| {
+                    scene.protect_secret("api", false);
+                })
+                .once(|scene| scene.has_switched("web")),
+        ),
         // The place that was taken for the second key serves whoever asks next.
         two("a rotation that nobody wants any more gives its place back")
             .meanwhile("spoil the credentials", Scene::spoil_credentials)

@@ -49,8 +49,12 @@ pub(crate) struct Oracle {
     called: BTreeMap<String, Timestamp>,
     /// The same of whoever is outside of the cluster: only lists tell of them.
     called_from_outside: BTreeMap<String, Timestamp>,
-    /// When pods were last listed.
-    pods_listed: Option<Timestamp>,
+    /// When each process last listed pods, and heard so.
+    pods_listed: BTreeMap<u32, Timestamp>,
+    /// The same of an ApiKey that it read by its name.
+    keys_read: BTreeMap<(u32, String), Timestamp>,
+    /// Which process wrote what is looked at; none: people.
+    writer: Option<u32>,
     timings: Timings,
     /// The ledger as it was last seen.
     ledger: Ledger,
@@ -112,7 +116,9 @@ impl Oracle {
             marked_at: BTreeMap::new(),
             called: BTreeMap::new(),
             called_from_outside: BTreeMap::new(),
-            pods_listed: None,
+            pods_listed: BTreeMap::new(),
+            keys_read: BTreeMap::new(),
+            writer: None,
             timings,
             ledger: Ledger::default(),
             verified: BTreeSet::new(),
@@ -207,6 +213,14 @@ impl Oracle {
         is_old(&self.asked, key, now) && self.was_heard(key, now)
     }
 
+    /// Whether whoever writes has read an ApiKey live since it says what it says, whatever its cache shows.
+    fn was_read(&self, key: &Value) -> bool {
+        let text = |field: &str| key["metadata"][field].as_str().unwrap_or_default();
+        let read = self.writer.and_then(|writer| self.keys_read.get(&(writer, text("name").to_owned())));
+        let edited = self.edited.get(text("uid")).map(|(_, at)| at);
+        read.zip(edited).is_some_and(|(read, edited)| edited < read)
+    }
+
     /// Whether a process stood still, and may not have heard yet of what happened meanwhile.
     fn stood_still(&self, now: Timestamp) -> bool {
         self.stood_still_until.is_some_and(|until| now < until)
@@ -272,14 +286,26 @@ impl Oracle {
         if status.is_success() && *request.method() == Method::PATCH {
             self.restarted((incarnation, heard), request, scene, now);
         }
-        let lists_pods = *request.method() == Method::GET && request.uri().path().ends_with("/pods");
-        // Further pages show what was there with the first one.
-        let first = request.uri().query().is_none_or(|query| !query.contains("continue="));
-        if lists_pods && first && status.is_success() {
-            self.pods_listed = Some(now);
+        if *request.method() == Method::GET && status.is_success() && heard {
+            self.has_read(incarnation, request, now);
         }
         if *request.method() != Method::GET && !is_dry_run(request) {
+            self.writer = Some(incarnation);
             self.look(scene, now);
+            self.writer = None;
+        }
+    }
+
+    /// What a process was answered says how things are: pods, or an ApiKey by its name.
+    fn has_read(&mut self, incarnation: u32, request: &Request<Payload>, now: Timestamp) {
+        let path = request.uri().path();
+        // Further pages show what was there with the first one.
+        let first = request.uri().query().is_none_or(|query| !query.contains("continue="));
+        if path.ends_with("/pods") && first {
+            self.pods_listed.insert(incarnation, now);
+        }
+        if let Some((_, name)) = path.rsplit_once("/apikeys/") {
+            self.keys_read.insert((incarnation, name.to_owned()), now);
         }
     }
 

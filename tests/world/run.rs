@@ -446,10 +446,12 @@ impl<'a> Run<'a> {
             Timer::Thaw(incarnation) => self.thaw(incarnation).await,
             Timer::Effect(parked) => {
                 let Parked { label, sent } = *parked;
-                if let Sent::Bags(request, _) = sent {
-                    let _ = self.bags_effect(&label, request).await;
-                    self.trace.note(|| format!("the effect of {label} comes late"));
+                match sent {
+                    Sent::Bags(request, _) => drop(self.bags_effect(&label, request).await),
+                    Sent::Kube(request, _) => drop(self.kube_effect(&label, request, false)),
+                    Sent::Review(_) => {}
                 }
+                self.trace.note(|| format!("the effect of {label} comes late"));
             }
         }
         true

@@ -413,6 +413,11 @@ impl Scene {
         self.api.protect("deployments", TENANT, name, protected);
     }
 
+    /// A policy comes that lets nobody change a Secret, or goes.
+    pub(crate) fn protect_secret(&self, name: &str, protected: bool) {
+        self.api.protect("secrets", TENANT, name, protected);
+    }
+
     /// Somebody deletes the tenant's namespace.
     pub(crate) fn delete_namespace(&self) {
         let _ = self.api.delete("namespaces", "", TENANT);

@@ -239,6 +239,14 @@ fn deletion() -> Vec<Workflow> {
             .key("web")
             .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
             .ends(NOTHING_IS_LEFT),
+        Workflow::new("deleted where a person revokes, and Bags refuses every key for minutes", Ways::Wallet)
+            .key("api")
+            .key("web")
+            .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
+            .once(|scene| scene.is_ready("api") && scene.is_ready("web"))
+            .then(Duration::from_secs(45), "Bags knows no key", |scene| scene.refuse_keys(true))
+            .then(Duration::from_mins(3), "Bags knows them again", |scene| scene.refuse_keys(false))
+            .ends("keys at Bags: 1"),
         Workflow::new("deleted and applied again", Ways::Token)
             .key("web")
             .meanwhile("delete the ApiKey", |scene| scene.delete_now("web"))
@@ -546,6 +554,14 @@ fn consumers() -> Vec<Workflow> {
             .then(Duration::from_mins(10), "delete what reads it", |scene| scene.delete_workload("web"))
             .ends(NOTHING_IS_LEFT)
             .ends("Deployment web: 0 pods"),
+        Workflow::new("deleted while pods read it, and the namespace goes later", Ways::Token)
+            .long()
+            .key("web")
+            .consumer(Consumer::of("web", Kind::Deployment, Reads::Env).grace(Duration::from_mins(5)))
+            .meanwhile("delete the ApiKey", |scene| scene.delete("web"))
+            .once(|scene| scene.hold_the_newest("web", 2))
+            .then(Duration::from_mins(20), "delete the namespace", Scene::delete_namespace)
+            .ends(NOTHING_IS_LEFT),
         Workflow::new("deleted, and what reads it is applied anew", Ways::Token)
             .long()
             .key("web")

@@ -54,9 +54,7 @@ impl Actor<'_> {
         let asked = clock.monotonic();
         let answer = self.client(revoking).me(&value).await;
         let now = clock.monotonic();
-        let floor = slot
-            .filter(|_| revoking)
-            .and_then(|seen| death::floor(&seen.memory, now, self.seen.age_of(seen)));
+        let floor = slot.filter(|_| revoking).and_then(|seen| self.seen.death(seen).counts_from(now));
         let ineffective = match answer {
             Ok(Probe::Alive { user }) => {
                 let mut ineffective = false;

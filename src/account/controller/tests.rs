@@ -21,6 +21,7 @@ use crate::{
         account::{Installation, Slot, SlotState},
         mark,
     },
+    apikey::refusals::Refusals,
     backoff::Backoff,
     bags::{self, BaseUrl, Budget},
     clock::{Clock, Randomness},
@@ -98,6 +99,8 @@ struct World {
     keeps_secrets: bool,
     /// No Secret of the ApiKeys' namespace may be read.
     hides_secrets: bool,
+    /// Nor the namespace itself.
+    hides_namespace: bool,
     /// The account itself may not be written, its status apart.
     keeps_finalizers: bool,
     /// A key that is not let in is refused by something in Bags' stead.
@@ -167,6 +170,9 @@ impl World {
         if path.contains("/apikeys/") {
             let found = self.owners.iter().find(|key| key["metadata"]["name"] == name.as_str());
             return found.map_or_else(|| failure(404, "NotFound"), |key| (200, key.clone()));
+        }
+        if path == "/api/v1/namespaces/shop" && self.hides_namespace {
+            return failure(403, "Forbidden");
         }
         if path == "/api/v1/namespaces/shop" {
             let metadata = json!({"kind": "PartialObjectMetadata", "metadata": {"name": "shop"}});
@@ -297,6 +303,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         limited: 0,
         keeps_secrets: false,
         hides_secrets: false,
+        hides_namespace: false,
         keeps_finalizers: false,
         strange: false,
         takes: Duration::ZERO,
@@ -334,6 +341,7 @@ fn operator(
         pods: PodLists::default(),
         owners: OwnerCache::default(),
         marks: Marks::default(),
+        refusals: Refusals::default(),
         env: Env {
             kube: client.clone(),
             bags: bags_service(world.clone(), clock.clone()),

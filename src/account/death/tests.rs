@@ -166,6 +166,11 @@ fn a_key_that_died_by_others_needs_two_answers_a_witness_and_the_list() {
             Next::Dead,
         ),
         (
+            "one that was let in only after the last refusal is none: the key is asked once more",
+            Known { list: Evidence::None, witness: Witness::After, ..twice.clone() },
+            Next::Probe,
+        ),
+        (
             "where there is no witness, the list is enough",
             Known { list: Evidence::Absent, ..nobody.clone() },
             Next::Dead,

@@ -347,6 +347,11 @@ fn a_value_is_asked_before_its_slot_is_put_back() {
             lost(vec![long(), other(ago(SPAN))]),
             Decision::Look(Look::Probe("b".into())),
         ),
+        (
+            "it is, since the last refusal: is the key refused now as well?",
+            lost(vec![with(refused(3, ago(SPAN * 2), ago(SPAN))), other(now)]),
+            Decision::Look(Look::Probe("a".into())),
+        ),
         ("it is: the key is dead", lost(vec![long(), other(now)]), Decision::Act(Effect::Clear("a".into()))),
         (
             "neither life nor death just now",
@@ -440,7 +445,11 @@ fn a_ledger_is_not_put_together_before_it_is_known_what_was_published() {
 
 #[test]
 fn a_dead_keys_secret_that_may_not_be_deleted_is_not_asked_for_again_in_the_same_run() {
-    let dead = || vec![refused(remnant(0, "a", 1)), remnant(1, "b", 1)];
+    let dead = || {
+        let (mut dead, other) = (refused(remnant(0, "a", 1)), remnant(1, "b", 1));
+        dead.memory.probed = other.memory.good;
+        vec![dead, other]
+    };
     assert_eq!(decide(&lost(dead())), Decision::Act(Effect::Clear("a".into())));
     let kept = Observation { uncleared: ["a".to_owned()].into(), ..lost(dead()) };
     assert!(matches!(decide(&kept), Decision::Rest(Some(_))));

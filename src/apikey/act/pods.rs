@@ -275,12 +275,34 @@ async fn without_pods(
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
+    use serde_json::json;
 
     use super::*;
     use crate::{
         api::account::SlotState,
-        apikey::fixtures::{aged, ago, mine, seen},
+        apikey::fixtures::{aged, ago, key, mine, seen},
+        fixtures::{process, server},
+        operator::parts::Watches,
     };
+
+    #[tokio::test]
+    async fn before_a_step_that_cannot_be_taken_back_the_apikey_is_read_live() {
+        for (confirm, first) in [(true, "/apikeys/app-0"), (false, "/pods")] {
+            let mut live = key();
+            live.spec.suspend = Some(true);
+            let (kube, asked) = server(move |request, _| match request.path().ends_with("/pods") {
+                true => (200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []})),
+                false => (200, json!(live)),
+            });
+            let o = seen().with_slot(mine(SlotState::Live)).deleted(Duration::from_secs(1));
+            let mut run = Run::of(o.key.clone());
+            run.consumer.clone_from(&o.consumer);
+            look(&process(&Watches::new(), kube), &o, confirm, &mut run).await.unwrap();
+            assert!(asked.lock().unwrap()[0].path().ends_with(first), "confirm: {confirm}");
+            assert_eq!(run.key.suspended(), confirm, "what people said meanwhile counts");
+            assert_eq!(run.consumer.is_none(), confirm, "so does what they did to the Secret");
+        }
+    }
 
     #[test]
     fn who_may_not_look_at_pods_is_told_so_and_how_to_delete_without_a_look() {

@@ -140,6 +140,15 @@ pub(super) fn distrusted(view: &AccountView) -> bool {
     distrusted.is_some() && distrusted == trust.as_ref()
 }
 
+/// Why no key can be made on the account: its credentials lead to another user, or cannot be read.
+pub(super) fn without_credentials(view: &AccountView) -> Option<Hold> {
+    if distrusted(view) {
+        return Some(Hold::new(Reason::WrongUser, words::wrong_user(view)));
+    }
+    let problem = Problem::from(view.credentials.as_ref().err()?.clone());
+    Some(Hold::new(problem.reason, problem.message))
+}
+
 /// Every slot of the ApiKey is out of use: one more attempt is made, if a slot is free. After that the ApiKey waits; otherwise
 /// it could fill its account with keys that never worked.
 fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
@@ -167,8 +176,11 @@ fn further_place(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Rule {
 }
 
 /// What is left of the pause after refused attempts in further slots. Such a slot goes when its attempt is refused, and the
-/// refusal is recorded at another slot of its owner.
+/// refusal is recorded at another slot of its owner; or, where the API server refused it before the licence, remembered.
 pub(super) fn refusals(o: &Observation, view: &AccountView, slots: &[&Slot]) -> Option<Hold> {
+    if let Some((left, problem)) = &o.next_refused {
+        return Some(Hold::new(problem.reason, problem.message.clone()).after(*left));
+    }
     let refusals = slots.iter().filter_map(|slot| {
         // A doubt has the time at which its slot became `Unresolved`; a later time is that of a refusal.
         slot.failures.as_ref().filter(|failures| !words::is_doubt(failures) || failures.at > slot.since)

@@ -62,7 +62,7 @@ pub(super) fn rule(o: &Observation) -> Rule {
         // The Secret of a namespace that is being deleted goes with it, and the right to remove it may have gone before.
         None => {
             let ours = view.ours == Some(true) && o.key.deletion_policy() == DeletionPolicy::Revoke;
-            Rule::Act(Decision::Finish { remove_secret: ours && !o.namespace_terminating })
+            Rule::Act(Decision::Finish { remove_secret: ours && o.namespace_deleted.is_none() })
         }
     }
 }
@@ -95,7 +95,7 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
     // The current one last: it is protected while another one is live.
     live.sort_by_key(|slot| slot.published);
     let attempts = live.iter().filter_map(|slot| slot.attempt.clone());
-    match (o.key.deletion_policy(), may_revoke(o, deleting_for)) {
+    match (o.key.deletion_policy(), may_revoke(o)) {
         (DeletionPolicy::Orphan, _) => {
             Some(Rule::Act(Decision::Change(attempts.map(|attempt| Change::Release { attempt }).collect())))
         }
@@ -111,12 +111,13 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
         }
         (DeletionPolicy::Revoke, None) => {
             let advice = o.timings.deletion_advice.saturating_sub(deleting_for);
-            let left = o.timings.handover.saturating_sub(deleting_for);
-            let deleted = o.key.metadata.deletion_timestamp.as_ref().filter(|_| o.namespace_terminating);
-            let revoked_at = deleted.map(|at| (at.0, o.timings.handover));
+            let ends_since = o.ends_since();
+            let left = ends_since.map(|at| o.timings.handover.saturating_sub(since(o.now, at)));
+            let revoked_at = ends_since.map(|at| (at, o.timings.handover));
             let readers: Vec<String> = readers(o).map(str::to_owned).collect();
             let message = words::deletion_waits(&o.key, &live, view, &readers, revoked_at, advice.is_zero());
-            let wait = [advice, left, o.timings.scan_every].into_iter().filter(|wait| !wait.is_zero()).min();
+            let waits = [Some(advice), left, Some(o.timings.scan_every)];
+            let wait = waits.into_iter().flatten().filter(|wait| !wait.is_zero()).min();
             Some(Rule::Wait(Hold { wait, ..Hold::new(Reason::DeletionWaits, message) }))
         }
         // Whatever the unknown policy means: neither a revocation nor a release can be undone.
@@ -128,9 +129,9 @@ fn change(o: &Observation, view: &AccountView, deleting_for: Duration) -> Option
 
 /// Whether published keys may be revoked, and the time of the look at the pods that allows it: `Some(None)` where a person's
 /// word or the end of the namespace allows it without a look.
-fn may_revoke(o: &Observation, deleting_for: Duration) -> Option<Option<Timestamp>> {
+fn may_revoke(o: &Observation) -> Option<Option<Timestamp>> {
     let word = o.key.annotations().get(annotation::DELETE_NOW).is_some_and(|value| value != "false");
-    if word || (o.namespace_terminating && deleting_for >= o.timings.handover) {
+    if word || o.ends_since().is_some_and(|at| since(o.now, at) >= o.timings.handover) {
         return Some(None);
     }
     o.last_look().filter(|_| unread(o)).map(Some)

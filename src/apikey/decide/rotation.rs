@@ -17,7 +17,6 @@ use crate::{
     apikey::{
         hold::{Hold, Reason},
         observe::{AccountView, Observation, PodsSeen},
-        problem::Problem,
         quiet::Quiet,
         schedule::{Schedule, UnknownZone, next_rotation, opens_at},
     },
@@ -152,7 +151,7 @@ pub(super) fn is_stopped(o: &Observation) -> bool {
 }
 
 fn next_key(o: &Observation, view: &AccountView, slots: &[&Slot], place: Option<&Slot>) -> Rule {
-    match (place, without_credentials(view)) {
+    match (place, creation::without_credentials(view)) {
         // No key can be made in the place now, and the others would have one place less.
         (Some(_), Some(_)) => return Rule::change(Change::GiveBack { owner_uid: o.owner.uid.clone() }),
         (None, Some(hold)) => return Rule::Wait(hold),
@@ -209,15 +208,6 @@ fn licence(o: &Observation, view: &AccountView, place: &Slot) -> Rule {
         }
         (Rule::Act(_), Some(_)) => rule,
     }
-}
-
-/// Why no key can be made on the account: its credentials lead to another user, or cannot be read.
-fn without_credentials(view: &AccountView) -> Option<Hold> {
-    if creation::distrusted(view) {
-        return Some(Hold::new(Reason::WrongUser, words::wrong_user(view)));
-    }
-    let problem = Problem::from(view.credentials.as_ref().err()?.clone());
-    Some(Hold::new(problem.reason, problem.message))
 }
 
 /// The consumers that a rotation would stop for a while although nobody allows that.
@@ -347,17 +337,25 @@ impl Switch<'_> {
         // The first workload that may never have come up with the key that the Secret holds, else the first of all.
         let failure = plan.failed.iter().find(|failure| failure.of_mark).or(plan.failed.first())?;
         let Failure { workload, words: said, of_mark, at } = failure;
+        let clean = self.pods.scan.is_clean();
+        // Where Bags refuses the key that the Secret holds, a workload fails for that key, whenever it does. The status keeps no
+        // `clean_since` meanwhile.
+        let unproven = clean && !matches!(o.current_probe, Some(Probe::Alive { .. }));
+        let refused = unproven.then(|| self.published_key_fails()).flatten();
+        if matches!(refused, Some(Rule::Act(_))) {
+            return refused;
+        }
         // Once no pod holds the old key, a failure counts as the new key's too, unless it began while other pods still held the
         // old key (`before`), or long after that (`late`).
         let clean_since = o.clean_since().unwrap_or(o.now);
         let before = at.is_some_and(|at| since(clean_since, at) > 2 * o.timings.scan_every);
-        let of_mark = *of_mark || (self.pods.scan.is_clean() && !before);
+        let of_mark = *of_mark || (clean && (refused.is_some() || !before));
         let rotation = o.key.rotation();
         // What counts is when the rollout failed, not when that was seen: people may ask for the switch back only after they
         // read of the failure.
         let failed_at = at.unwrap_or(o.now);
         let late = o.clean_since().is_some_and(|clean| since(failed_at, clean) >= FAILS_WITHIN);
-        let newer = self.current.revision > self.previous.revision && !late;
+        let newer = self.current.revision > self.previous.revision && (refused.is_some() || !late);
         let back = rotation.on_rollout_failure == OnRolloutFailure::SwitchBack && newer && of_mark;
         let attempt = self.previous.attempt.clone().unwrap_or_default();
         if back {
@@ -374,7 +372,10 @@ impl Switch<'_> {
                 }
             }
         }
-        let message = match (of_mark, self.pods.scan.is_clean()) {
+        if refused.is_some() {
+            return refused;
+        }
+        let message = match (of_mark, clean) {
             (true, _) => words::rollout_failed(self.previous, workload, said),
             (false, false) => words::rollout_fails_since(self.previous, workload, said),
             (false, true) => words::rollout_had_failed(self.previous, workload, said),

@@ -13,7 +13,7 @@ use crate::{
     apikey::fixtures::{
         HOUR, MINUTE, aged, ago, alive, failing, in_future, mine, named, rival, seen, theirs,
     },
-    apikey::observe::Rival,
+    apikey::{observe::Rival, problem::Problem},
     consumer_secret::Foreign,
 };
 
@@ -100,6 +100,11 @@ fn fit_for_a_person(case: &str, Hold { reason, message, wait, quiet: _, starving
     assert!(!message.contains("value-one-for-tests"), "{case}: {reason:?} tells a value");
 }
 
+/// What a policy says against the Secret of the next key.
+fn secret_refused() -> Problem {
+    Problem::transient(Reason::SecretRefused, "the API server would not take Secret \"app-0-bags\"")
+}
+
 /// The hold of an observation that is waited for.
 fn hold(observation: &Observation) -> Hold {
     match decide(observation) {
@@ -178,7 +183,7 @@ fn who_waits_reads_what_for_and_what_to_do() {
         ),
         (hold(&live().deleted(HOUR)), &["later GitOps wave?"]),
         (
-            hold(&Observation { namespace_terminating: true, ..live().deleted(MINUTE * 5) }),
+            hold(&Observation { namespace_deleted: Some(ago(MINUTE * 5)), ..live().deleted(MINUTE * 5) }),
             &["terminating", " at the latest"],
         ),
         (

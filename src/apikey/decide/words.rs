@@ -27,7 +27,7 @@ use crate::{
     },
     consumer_secret::Foreign,
     ledger::{NEVER_ACCEPTED, Room, VALUE_LOST},
-    time::later,
+    time::{later, nearest_second},
 };
 
 /// `failures.reason` of a slot whose key belongs to another user.
@@ -259,8 +259,9 @@ pub(super) fn licence_open(view: &AccountView) -> String {
 
 pub(super) fn paused(view: &AccountView, until: Timestamp) -> String {
     format!(
-        "Bags says that a rate limit is reached; for BagsAccount \"{}\" nothing but revocations is asked of it before {until}",
-        account_name(view)
+        "Bags says that a rate limit is reached; for BagsAccount \"{}\" nothing but revocations is asked of it before {}",
+        account_name(view),
+        nearest_second(until)
     )
 }
 

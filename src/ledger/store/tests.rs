@@ -14,7 +14,7 @@ use tower_test::mock;
 
 use super::*;
 use crate::{
-    api::account::{Installation, Owner, SlotState},
+    api::account::{Installation, Owner, Slot, SlotState},
     clock::SystemClock,
     fixtures::failure,
 };
@@ -80,6 +80,21 @@ async fn nothing_is_written_into_a_ledger_that_may_be_a_lost_one() {
     let refused = store.change("main", &[reserve()]).await;
     assert!(matches!(refused, Err(StoreError::Refused(Refusal::Nobodys))));
     assert!(server.next_request().now_or_never().is_none(), "its slots could not be put back any more");
+}
+
+#[tokio::test]
+async fn a_write_that_would_break_an_invariant_is_not_sent() {
+    let (store, server) = store();
+    let mut server = pin!(server);
+    let wrong: Vec<Slot> = serde_json::from_value(place("Creating", Some("attempt-1"))).unwrap();
+    let mut written = pin!(store.update("main", |draft| {
+        draft.status.slots.clone_from(&wrong);
+        Ok(())
+    }));
+    let written = written.as_mut().now_or_never();
+    let told = |words: &String| words.contains("I4: attempt-1");
+    assert!(matches!(&written, Some(Err(StoreError::Violation(words))) if told(words)), "{written:?}");
+    assert!(server.next_request().now_or_never().is_none(), "a request was sent");
 }
 
 #[tokio::test]

@@ -221,6 +221,20 @@ impl Oracle {
                 self.blame(format!("I3: the key of {} was condemned while a pod reads it", slot.owner.name));
             }
         }
+        self.looked_lately(slot);
+    }
+
+    /// Whoever condemns a key has looked at the pods itself, a moment ago. Also who stood still: it looks before it writes down
+    /// what it decided, and when.
+    fn looked_lately(&mut self, slot: &Slot) {
+        let (Some(writer), Some(attempt)) = (self.writer, &slot.attempt) else { return };
+        match self.pods_listed.get(&writer).map(|listed| elapsed(*listed, slot.since)) {
+            Some(looked) if looked <= LAST_LOOK_AT_PODS => {}
+            Some(looked) => {
+                self.blame(format!("I3: {attempt} was condemned {looked:?} after the last look at the pods"));
+            }
+            None => self.blame(format!("I3: {attempt} was condemned, and nobody ever looked at the pods")),
+        }
     }
 
     /// An earlier key may go if another one is in the Secret, and no pod has held the earlier one for as long as the ApiKey
@@ -251,20 +265,14 @@ impl Oracle {
                 self.blame(format!("I3: {attempt} of {} was condemned without a gate", slot.owner.name));
             }
         }
-        // Also by a process that stood still: it looks before it writes down what it decided, and when.
-        match self.pods_listed.map(|listed| elapsed(listed, slot.since)) {
-            Some(looked) if looked <= LAST_LOOK_AT_PODS => {}
-            Some(looked) => {
-                self.blame(format!("I3: {attempt} was condemned {looked:?} after the last look at the pods"));
-            }
-            None => self.blame(format!("I3: {attempt} was condemned, and nobody ever looked at the pods")),
-        }
+        self.looked_lately(slot);
         for held in scene.cluster.held() {
             if self.attempt_of(&held.value) == Some(attempt.as_str()) {
                 self.blame(format!("I3: {attempt} was condemned while {} holds it", held.pod));
             }
         }
-        if owner["spec"]["suspend"] == true && self.was_heard(owner, slot.since) {
+        let heard = self.was_heard(owner, slot.since) || self.was_read(owner);
+        if owner["spec"]["suspend"] == true && heard {
             self.blame(format!("I3: {attempt} was condemned, and its ApiKey is suspended"));
         }
         let Ok(key) = ApiKey::deserialize(owner) else { return };

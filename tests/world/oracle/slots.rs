@@ -202,12 +202,13 @@ impl Oracle {
         let owner = owner.filter(|owner| owner["metadata"]["uid"].as_str() == Some(slot.owner.uid.as_str()));
         let namespace = scene.api.get("namespaces", "", &slot.owner.namespace);
         let gone = namespace.is_none();
-        let going = namespace.is_none_or(|it| !it["metadata"]["deletionTimestamp"].is_null());
-        let deleted_at = owner.as_ref().and_then(|owner| owner["metadata"]["deletionTimestamp"].as_str());
-        let deleted_at = deleted_at.and_then(|at| at.parse::<Timestamp>().ok());
-        // Before that, what runs there has to end as anywhere else.
+        let deleted_at = |object: Option<&Value>| {
+            object?["metadata"]["deletionTimestamp"].as_str()?.parse::<Timestamp>().ok()
+        };
+        // Whichever of the two was deleted last: what runs there has to end as anywhere else before that.
+        let both = deleted_at(owner.as_deref()).zip(deleted_at(namespace.as_deref()));
         let handed_over =
-            going && deleted_at.is_some_and(|at| elapsed(at, slot.since) >= self.timings.handover);
+            both.is_some_and(|(key, of)| elapsed(key.max(of), slot.since) >= self.timings.handover);
         let account = scene.api.get("bagsaccounts", "", ACCOUNT);
         let let_go = account.is_some_and(|account| {
             let said = account["metadata"]["annotations"][annotation::REVOKE].as_str().unwrap_or_default();
@@ -217,6 +218,10 @@ impl Oracle {
             Some(owner) => {
                 let deleting = !owner["metadata"]["deletionTimestamp"].is_null();
                 let word = !owner["metadata"]["annotations"][annotation::DELETE_NOW].is_null();
+                let heard = self.was_heard(&owner, slot.since) || self.was_read(&owner);
+                if deleting && heard && owner["spec"]["deletionPolicy"] == "Orphan" {
+                    self.blame(format!("I3: {attempt} was condemned, which is left to people"));
+                }
                 // Nobody lets it go: then nobody may hold it.
                 match deleting {
                     true if word || handed_over => true,

@@ -43,25 +43,14 @@ impl Run<'_> {
                 self.held.push((label.incarnation, Held::Unsent(Box::new(parked))));
                 return self.freeze(label.incarnation);
             }
+            Some(Fault::Late) => {
+                let parked = Parked { label: label.clone(), sent: Sent::Kube(request, answer) };
+                self.timers.push((self.now() + fault::SLOW, Timer::Effect(Box::new(parked))));
+                return "late".to_owned();
+            }
             _ => self.blur(label.incarnation, fault),
         }
-        let status;
-        // Seeds keep the runs that they had.
-        let request = if self.plan.chaos { request } else { in_small_pages(request) };
-        let response = {
-            self.oracle.kube_sent(label.incarnation, &request);
-            let response = self.scene.api.answer(&request);
-            status = response.status();
-            // A write that changes nothing counts as well: whoever has nothing to do sends none.
-            let writes = *request.method() != Method::GET && !is_dry_run(&request);
-            if writes && !label.what.starts_with("create events") {
-                self.quiet_since = self.now();
-            }
-            let heard = fault != Some(Fault::DoneNoAnswer);
-            let (incarnation, now) = (label.incarnation, self.clock.wall());
-            self.oracle.kube_done(incarnation, &request, (status, heard), &self.scene, now);
-            Ok(response.map(Body::from))
-        };
+        let (status, response) = self.kube_effect(label, request, fault != Some(Fault::DoneNoAnswer));
         let word = status.as_u16().to_string();
         match fault {
             Some(Fault::CrashAfter) => self.crash(label.incarnation, fault::RESTART),
@@ -83,6 +72,28 @@ impl Run<'_> {
                 word
             }
         }
+    }
+
+    /// `heard`: its sender hears of it, if it lives.
+    pub(super) fn kube_effect(
+        &mut self,
+        label: &Label,
+        request: Request<Payload>,
+        heard: bool,
+    ) -> (StatusCode, KubeAnswer) {
+        // Seeds keep the runs that they had.
+        let request = if self.plan.chaos { request } else { in_small_pages(request) };
+        self.oracle.kube_sent(label.incarnation, &request);
+        let response = self.scene.api.answer(&request);
+        let status = response.status();
+        // A write that changes nothing counts as well: whoever has nothing to do sends none.
+        let writes = *request.method() != Method::GET && !is_dry_run(&request);
+        if writes && !label.what.starts_with("create events") {
+            self.quiet_since = self.now();
+        }
+        let (incarnation, now) = (label.incarnation, self.clock.wall());
+        self.oracle.kube_done(incarnation, &request, (status, heard), &self.scene, now);
+        (status, Ok(response.map(Body::from)))
     }
 
     pub(super) async fn bags(

@@ -33,6 +33,29 @@ async fn a_key_that_comes_after_its_attempt_left_counts_once_no_list_can_lag_any
 }
 
 #[tokio::test]
+async fn lists_of_a_token_of_the_accounts_former_user_do_not_judge_a_creation_for_the_next_one() {
+    let cases = [("user-1", None, SlotState::Reserved), ("next", Some("next"), SlotState::Unresolved)];
+    for (licensed_for, named, expected) in cases {
+        let made = Slot { key_id: None, user: Some(licensed_for.into()), ..aged(0, SlotState::Creating) };
+        let mut stage = stage(true, vec![made.clone()]);
+        stage.key(&Slot { key_id: Some("id-7".into()), ..made }, Some(false));
+        stage.owner(0);
+        {
+            let mut world = stage.world();
+            // The next user's key is on no list of this token, and the former one's was not made.
+            world.keys[0].theirs = true;
+            world.account.spec.expected_user = named.map(str::to_owned);
+            let status = world.account.status.as_mut().unwrap();
+            status.user = Some("user-1".into());
+            status.covering_token = Some("bags-main/token@1".into());
+            world.changed();
+        }
+        stage.until(MINUTES, |world| states(world) != [SlotState::Creating]).await;
+        assert_eq!(states(&stage.world()), [expected], "{named:?}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_list_an_unanswered_creation_waits_for_a_person() {
     let unanswered = aged(0, SlotState::Creating);
     let mut stage = stage(false, vec![unanswered.clone()]);

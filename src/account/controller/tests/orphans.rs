@@ -21,6 +21,19 @@ async fn a_vanished_owners_place_is_given_back_and_its_key_revoked_an_hour_after
 }
 
 #[tokio::test]
+async fn a_namespace_that_cannot_be_read_counts_as_there() {
+    let live = aged(0, SlotState::Live);
+    let stage = stage(true, vec![live.clone()]);
+    stage.key(&live, Some(true));
+    stage.world().hides_namespace = true;
+    stage.pass(Duration::from_hours(5)).await;
+    let world = stage.world();
+    assert!(world.requests.contains(&"GET /api/v1/namespaces/shop".to_owned()));
+    assert_eq!(states(&world), [SlotState::Live]);
+    assert!(world.keys[0].alive);
+}
+
+#[tokio::test]
 async fn a_place_of_an_apikey_of_another_account_is_given_back_and_its_key_is_not() {
     let (place, live) = (aged(0, SlotState::Reserved), aged(1, SlotState::Live));
     let mut stage = stage(true, vec![place, live.clone()]);

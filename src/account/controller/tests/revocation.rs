@@ -240,6 +240,37 @@ async fn a_person_is_told_where_no_other_key_can_show_that_a_revoked_one_is_dead
 }
 
 #[tokio::test]
+async fn a_time_in_which_bags_lets_nobody_in_proves_no_key_dead() {
+    let asked = |world: &World| world.requests.iter().filter(|request| request.ends_with("/auth/me")).count();
+    // Also if the first answer after it is a 401 by accident.
+    for accident in [false, true] {
+        let dying = Slot { published: Some(1), ..aged(0, SlotState::Revoking) };
+        let live = aged(1, SlotState::Live);
+        let mut stage = stage(false, vec![dying.clone(), live.clone()]);
+        stage.key(&dying, Some(true));
+        stage.key(&live, Some(true));
+        stage.owner(1);
+        stage.world().keys.iter_mut().for_each(|key| key.alive = false);
+        stage.pass(Duration::from_mins(2)).await;
+        stage.world().keys[0].alive = !accident;
+        stage.world().keys[1].alive = true;
+        let before = asked(&stage.world());
+        stage.until(MINUTES, |world| asked(world) > before).await;
+        stage.world().keys[0].alive = true;
+        stage.pass(MINUTES).await;
+        {
+            let world = stage.world();
+            assert_eq!(states(&world), [SlotState::Revoking, SlotState::Live], "accident: {accident}");
+            assert!(condition(&world, "RevocationNeedsPerson").is_some());
+            assert!(!world.events.contains(&"KeyRevoked".to_owned()), "{:?}", world.events);
+            assert_eq!(world.secrets.len(), 2);
+        }
+        stage.world().keys[0].alive = false;
+        stage.until(Duration::from_hours(2), |world| states(world) == [SlotState::Live]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_revocation_without_effect_is_told_and_sent_again_until_it_works() {
     let dying = aged(0, SlotState::Revoking);
     let stage = stage(true, vec![dying.clone()]);

@@ -27,6 +27,7 @@ fn any_list() -> impl Strategy<Value = Evidence> {
 fn any_witness() -> impl Strategy<Value = Witness> {
     prop_oneof![
         Just(Witness::Good),
+        Just(Witness::After),
         Just(Witness::Ask("other".into())),
         (1..60u64).prop_map(|seconds| Witness::Later(Duration::from_secs(seconds))),
         Just(Witness::Nobody),

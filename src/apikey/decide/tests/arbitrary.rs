@@ -101,7 +101,7 @@ fn observed(key: ApiKey, account: Option<BagsAccount>, rest: &Rest) -> Observati
         key: Arc::new(key),
         owner,
         account,
-        namespace_terminating: terminating,
+        namespace_deleted: terminating.then_some(rest.at),
         secret_rival: (secret_rival && rival && running).then(crate::apikey::fixtures::rival),
         last_used: saved.then_some(rest.at),
         ..bare

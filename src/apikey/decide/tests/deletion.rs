@@ -23,7 +23,8 @@ fn two_live() -> Observation {
 }
 
 fn terminating(observation: Observation) -> Observation {
-    Observation { namespace_terminating: true, ..observation }
+    let deleted = observation.key.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+    Observation { namespace_deleted: deleted, ..observation }
 }
 
 fn orphaned(observation: Observation) -> Observation {
@@ -135,6 +136,21 @@ fn a_published_key_is_revoked_by_a_persons_word_or_with_its_namespace() {
             terminating(seen_deleted(MINUTE * 15 - SECOND)),
             "DeletionWaits, 1s",
         ),
+        (
+            "a namespace that goes hours after the ApiKey waits as well",
+            Observation { namespace_deleted: Some(ago(SECOND)), ..seen_deleted(HOUR * 2) },
+            "DeletionWaits, 15s",
+        ),
+        (
+            "until 15m after its own deletion",
+            Observation { namespace_deleted: Some(ago(MINUTE * 15)), ..seen_deleted(HOUR * 2) },
+            "Condemn attempt-uid-0-Live",
+        ),
+        (
+            "an ApiKey that is deleted in a namespace that has long been going waits for 15m of its own",
+            Observation { namespace_deleted: Some(ago(HOUR)), ..deleted(SlotState::Live) },
+            "DeletionWaits, 15s",
+        ),
         ("the current key goes last", two_live().annotated(DELETE_NOW, "true"), "Condemn old, Condemn new"),
         ("Orphan leaves the key to people", orphaned(deleted(SlotState::Live)), "Release attempt-uid-0-Live"),
         ("Orphan leaves every key to people", orphaned(two_live()), "Release old, Release new"),
@@ -151,6 +167,13 @@ fn a_published_key_is_revoked_by_a_persons_word_or_with_its_namespace() {
         ("a released key is left, and its Secret", orphaned(deleted(SlotState::Released)), "Finish"),
         ("and so it is where the policy was changed since", deleted(SlotState::Released), "Finish"),
     ]);
+}
+
+#[test]
+fn a_deletion_says_when_the_end_of_the_namespace_revokes_the_key() {
+    let gone = Observation { namespace_deleted: Some(ago(MINUTE * 5)), ..seen_deleted(HOUR * 2) };
+    let said = hold(&gone).message;
+    assert!(said.contains(&format!("revoked at {} at the latest", in_future(MINUTE * 10))), "{said}");
 }
 
 #[test]

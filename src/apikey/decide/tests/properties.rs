@@ -38,9 +38,9 @@ fn accepted(o: &Observation, changes: &[Change]) -> Result<Ledger, TestCaseError
 fn may_condemn(o: &Observation, looked_at: Option<Timestamp>) -> bool {
     let Some(deleted) = &o.key.metadata.deletion_timestamp else { return false };
     let word = o.key.metadata.annotations.iter().flatten().any(|(k, v)| k == DELETE_NOW && v != "false");
-    let long = since(o.now, deleted.0) >= o.timings.handover;
+    let long = |at: Timestamp| since(o.now, at) >= o.timings.handover;
     let may = match looked_at {
-        None => word || (o.namespace_terminating && long),
+        None => word || (long(deleted.0) && o.namespace_deleted.is_some_and(long)),
         Some(_) => {
             let unread = |pods: &PodsSeen| pods.confirmed == looked_at && pods.scan.holders.is_empty();
             o.pods.as_ref().is_some_and(unread)
@@ -94,7 +94,7 @@ fn judge_changes(o: &Observation, changes: &[Change]) -> Result<(), TestCaseErro
             }
             Change::ReserveNext { owner, .. } => {
                 prop_assert!(allowed(o) && *owner == o.owner && o.published() && due(o));
-                prop_assert!(o.pods.is_some() && !o.gaps());
+                prop_assert!(o.pods.is_some() && !o.gaps() && o.next_refused.is_none());
             }
             Change::Retire { attempt, .. } => prop_assert!(out_of_use(o, attempt)),
             Change::SwitchBack { attempt, .. } => {

@@ -191,6 +191,11 @@ fn a_rotation_begins_when_it_is_due_and_nothing_visible_stands_in_its_way() {
         ),
         ("no place is kept for it", unreadable(asked_unread()), "RotationBlocked"),
         ("the account is full", asked_unread().view(|view| view.room.limit = 1), "RotationBlocked, 10m"),
+        (
+            "the API server would not take the Secret just now: no place is kept meanwhile",
+            Observation { next_refused: Some((MINUTE, secret_refused())), ..asked_unread() },
+            "RotationBlocked, 1m",
+        ),
         ("a further attempt was just refused", refused("Connect"), "Rotating, 59s"),
         ("it is suspended", asked_unread().suspended(), "RotationBlocked"),
         (

@@ -167,7 +167,9 @@ fn of_key() -> impl Strategy<Value = Twist> {
             if let Some(word) = word {
                 o = o.annotated(DELETE_NOW, word);
             }
-            Observation { namespace_terminating: terminating, secret_rival: (b && d).then(rival), ..o }
+            let namespace_deleted = terminating.then(|| ago(if b { MINUTE } else { HOUR }));
+            let next_refused = (b && orphan).then(|| (MINUTE, secret_refused()));
+            Observation { namespace_deleted, next_refused, secret_rival: (b && d).then(rival), ..o }
         })
     })
 }
