@@ -311,7 +311,13 @@ impl ApiKey {
     /// The effective application: `spec.application`, or the object's name.
     #[must_use]
     pub fn application(&self) -> String {
-        self.spec.application.clone().unwrap_or_else(|| self.name_any())
+        self.use_parts().1.to_owned()
+    }
+
+    /// The object's name, or the beginning of the one that it will get.
+    fn name(&self) -> &str {
+        let metadata = &self.metadata;
+        metadata.name.as_deref().or(metadata.generate_name.as_deref()).unwrap_or_default()
     }
 
     /// Its name in the ledger.
@@ -336,14 +342,25 @@ impl ApiKey {
     /// What the key is for: `<environment>/<application>`. One key per use and account.
     #[must_use]
     pub fn key_use(&self) -> String {
-        format!("{}/{}", self.spec.environment, self.application())
+        let (environment, application) = self.use_parts();
+        format!("{environment}/{application}")
+    }
+
+    /// Environment and effective application, for comparisons without a copy.
+    pub(crate) fn use_parts(&self) -> (&str, &str) {
+        (&self.spec.environment, self.spec.application.as_deref().unwrap_or_else(|| self.name()))
     }
 
     /// The effective name of the consumer Secret.
     #[must_use]
     pub fn secret_name(&self) -> String {
-        let template = self.spec.secret.as_ref();
-        template.and_then(|secret| secret.name.clone()).unwrap_or_else(|| self.name_any())
+        self.secret_parts().1.to_owned()
+    }
+
+    /// Namespace and effective name of the consumer Secret, for comparisons without a copy.
+    pub(crate) fn secret_parts(&self) -> (Option<&str>, &str) {
+        let named = self.spec.secret.as_ref().and_then(|secret| secret.name.as_deref());
+        (self.metadata.namespace.as_deref(), named.unwrap_or_else(|| self.name()))
     }
 
     /// The effective data field of the value.

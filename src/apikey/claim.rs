@@ -174,7 +174,7 @@ fn ahead<'a>(
     let has_slot = |other: &ApiKey| owners.contains(other.metadata.uid.as_deref().unwrap_or_default());
     // Whoever has a slot goes before all of its use that have none; of those the oldest one goes first.
     let held: HashSet<(&str, &str)> =
-        others.iter().filter(|other| has_slot(other)).map(|other| use_of(other)).collect();
+        others.iter().filter(|other| has_slot(other)).map(|other| other.use_parts()).collect();
     // Without a slot, all of one namespace and environment may use the account, or none.
     let mut known = HashMap::new();
     let mut may = |other: &'a ApiKey| {
@@ -182,14 +182,14 @@ fn ahead<'a>(
         *known.entry(of).or_insert_with(|| may(other))
     };
     let waiting = others.iter().copied().filter(|other| older(other, key) && !has_slot(other) && may(other));
-    let of_use = oldest(waiting, use_of);
+    let of_use = oldest(waiting, ApiKey::use_parts);
     let everyone = everyone.iter().map(|other| &**other).filter(|other| older(other, key));
-    let of_secret = oldest(everyone, secret_of);
+    let of_secret = oldest(everyone, ApiKey::secret_parts);
     let goes_on = |other: &ApiKey| {
-        let first = of_secret.get(&secret_of(other));
+        let first = of_secret.get(&other.secret_parts());
         !other.suspended() && first.is_some_and(|first| first.metadata.uid == other.metadata.uid)
     };
-    let own = use_of(key);
+    let own = key.use_parts();
     of_use
         .iter()
         .filter(|(key_use, other)| **key_use != own && !held.contains(*key_use) && goes_on(other))
@@ -216,7 +216,7 @@ fn oldest<'a, N: Eq + Hash>(
 /// kept from replacing its own.
 fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn(&ApiKey) -> bool) -> bool {
     let stake = |key: &ApiKey| Stake::of(ledger, &key.uid().unwrap_or_default());
-    use_of(other) == use_of(key)
+    other.use_parts() == key.use_parts()
         && match (stake(other), stake(key)) {
             (Stake::Nothing, Stake::Nothing) => older(other, key) && may(other),
             (Stake::Place, Stake::Place) => older(other, key),
@@ -227,23 +227,7 @@ fn holds_use_before(ledger: &Ledger, other: &ApiKey, key: &ApiKey, may: &impl Fn
 /// Whether another ApiKey of the namespace names the same Secret and is older: it goes before this one for as long as it
 /// exists.
 pub(super) fn has_secret_before(other: &ApiKey, key: &ApiKey) -> bool {
-    other.metadata.uid != key.metadata.uid && secret_of(other) == secret_of(key) && older(other, key)
-}
-
-/// Namespace and name of an ApiKey's Secret.
-pub(super) fn secret_of(key: &ApiKey) -> (Option<&str>, &str) {
-    let named = key.spec.secret.as_ref().and_then(|secret| secret.name.as_deref());
-    (key.metadata.namespace.as_deref(), named.unwrap_or_else(|| name_of(key)))
-}
-
-/// An ApiKey's use, in parts.
-fn use_of(key: &ApiKey) -> (&str, &str) {
-    (&key.spec.environment, key.spec.application.as_deref().unwrap_or_else(|| name_of(key)))
-}
-
-fn name_of(key: &ApiKey) -> &str {
-    let metadata = &key.metadata;
-    metadata.name.as_deref().or(metadata.generate_name.as_deref()).unwrap_or_default()
+    other.metadata.uid != key.metadata.uid && other.secret_parts() == key.secret_parts() && older(other, key)
 }
 
 /// Whether another ApiKey came first: by creation, then by uid.

@@ -7,7 +7,7 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::claim::{Others, holders, secret_of};
+use super::claim::{Others, holders};
 use crate::{
     api::{ApiKey, BagsAccount, account::Owner},
     context::Context,
@@ -42,9 +42,9 @@ pub(crate) fn beside(cache: &Store<ApiKey>, ledger: &Ledger, key: &ApiKey) -> Ve
     let has_slot =
         |other: &ApiKey| ledger.owned_by(other.metadata.uid.as_deref().unwrap_or_default()).next().is_some();
     let waiting = keys.iter().filter(|other| !has_slot(other));
-    let wanted: HashSet<_> = waiting.map(|other| secret_of(other)).chain([secret_of(key)]).collect();
-    let of_others =
-        cache.state_filter(|other| other.spec.account_ref != *account && wanted.contains(&secret_of(other)));
+    let wanted: HashSet<_> = waiting.map(|other| other.secret_parts()).chain([key.secret_parts()]).collect();
+    let of_others = cache
+        .state_filter(|other| other.spec.account_ref != *account && wanted.contains(&other.secret_parts()));
     keys.extend(of_others);
     keys
 }
