@@ -163,6 +163,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     let (leadership, elector) = election(&config, &context);
     let synced = Synced::new(readiness.clone());
+    let filled = synced.clone();
     let gate = Gate { context: context.clone(), synced, leadership: leadership.clone(), stop: stop.clone() };
     let keeping =
         Keeping { watching: watching.clone(), registration: registered, readiness: readiness.clone() };
@@ -170,13 +171,15 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let controllers = controllers(gate, told, usize::from(config.concurrency));
     let saves = &context.env.saves;
     let end = End { saves, readiness: &readiness, leadership: &leadership, stop: &stop, over: &over };
-    // All in one task, so that a process that is stuck in its work does not renew its Lease either.
+    // In one task, and in turns, so that a process that is stuck in one of these does not renew its Lease either.
     let (elected, ..) = tokio::join!(
-        // The elector first: a process that stood still learns that its time is over before a reconcile goes on.
-        biased;
         async {
             match elector {
-                Some(elector) => elector.run(&stop, &over).await,
+                Some(elector) => {
+                    // Who cannot see anything yet leaves the Lease to one that can.
+                    let _ = stop.run_until_cancelled(filled.wait()).await;
+                    elector.run(&stop, &over).await
+                }
                 None => Ok(()),
             }
         },
@@ -336,27 +339,13 @@ async fn reconcile_key(key: Arc<ApiKey>, gate: Arc<Gate>) -> Result<Action, Infa
         api_key.namespace = key.namespace().unwrap_or_default(),
         api_key.name = key.name_any(),
     );
-    Ok(async {
-        match gate.open().await {
-            Ok(()) => apikey::reconcile(&gate.context, &reference).await.into(),
-            Err(instead) => instead,
-        }
-    }
-    .instrument(span)
-    .await)
+    Ok(gate.pass(apikey::reconcile(&gate.context, &reference)).instrument(span).await)
 }
 
 async fn reconcile_account(account: Arc<BagsAccount>, gate: Arc<Gate>) -> Result<Action, Infallible> {
     let name = account.name_any();
     let span = info_span!("reconcile", kind = "BagsAccount", account.name = name);
-    Ok(async {
-        match gate.open().await {
-            Ok(()) => account::reconcile(&gate.context, &name).await.into(),
-            Err(instead) => instead,
-        }
-    }
-    .instrument(span)
-    .await)
+    Ok(gate.pass(account::reconcile(&gate.context, &name)).instrument(span).await)
 }
 
 /// Polls a controller to its end. Its items need no look: reconcilers return no errors, so an error only says that an

@@ -115,6 +115,8 @@ pub(super) struct Facts<'a> {
     pub worked: bool,
     /// What lists say.
     pub list: Evidence,
+    /// When the last list was asked for.
+    pub listed: Option<Instant>,
     /// What another key says, since this one's first 401.
     pub witness: Witness,
     /// A person said that it is removed.
@@ -358,11 +360,12 @@ impl Facts<'_> {
         }
     }
 
-    /// Where the value is lost, only a list can show that an acknowledged revocation did nothing.
+    /// Where the value is lost, only a list can show that an acknowledged revocation did nothing: one that is too late to lag
+    /// behind it.
     fn ineffective(&self) -> Option<Turn> {
         let acknowledged = self.memory.acknowledged.filter(|_| !self.value && !self.resolved)?;
-        matches!(self.list, Evidence::Shown { .. })
-            .then(|| self.at(Next::Ineffective, Some(acknowledged + self.timings.resync)))
+        let told = self.listed.is_some_and(|at| at >= acknowledged + self.timings.judge_after);
+        (told && matches!(self.list, Evidence::Shown { .. })).then_some(Turn::Now(Next::Ineffective))
     }
 
     fn others(&self) -> Option<Turn> {

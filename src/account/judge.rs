@@ -78,6 +78,13 @@ impl Observation {
             ListWay::Open => evidence,
         };
         match &seen.verdict {
+            // What is to be revoked may have gone since, and no list will tell.
+            Verdict::Shown { .. }
+                if seen.slot.state == SlotState::Revoking
+                    && matches!(way, ListWay::NoToken | ListWay::Refused | ListWay::Missing) =>
+            {
+                Evidence::None
+            }
             Verdict::Shown { key_id } => Evidence::Shown { key_id: key_id.clone() },
             Verdict::Absent => Evidence::Absent,
             Verdict::Undecided { wait } if seen.listed_since => open(Evidence::Lacking(*wait)),
@@ -271,6 +278,7 @@ impl Observation {
                 || seen.memory.good.is_some()
                 || seen.memory.acknowledged.is_some(),
             list: self.evidence(seen),
+            listed: self.list.as_ref().map(|list| list.at),
             witness: self.witness(seen),
             resolved: self.resolved(seen),
             pinged: self.facts.pinged,
@@ -307,8 +315,7 @@ impl Observation {
     /// Whether the account's list can be relied on, and why; `None`: nothing is known yet.
     pub(super) fn covers(&self) -> Option<bool> {
         let last = self.list.as_ref()?;
-        let recorded = self.account.status.as_ref().and_then(|status| status.covering_token.as_deref());
-        let before = self.facts.covering_token.as_deref().or(recorded);
+        let before = self.facts.covering(self.account.status.as_ref());
         let covered = self.account.is_covered_by(self.credentials.token_version.as_deref(), before);
         match (last.coverage, last.shows_live) {
             (Coverage::Covers, _) => Some(true),

@@ -109,6 +109,7 @@ pub async fn fresh(
             facts.shows_last_use |= keys.iter().any(|key| key.last_used_at.is_some());
             if coverage == Coverage::Covers {
                 facts.covering_token.clone_from(&credentials.token_version);
+                facts.covering_user = account.expected_user().map(str::to_owned);
             }
         });
     }
@@ -188,8 +189,6 @@ fn expected_in_rows<'a>(
     memory: &AccountMemory,
     token_version: Option<&str>,
 ) -> Option<&'a str> {
-    let recorded = account.status.as_ref().and_then(|status| status.covering_token.clone());
-    let covering = memory.facts().covering_token.or(recorded);
-    let covered = account.is_covered_by(token_version, covering.as_deref());
+    let covered = account.is_covered_by(token_version, memory.facts().covering(account.status.as_ref()));
     account.expected_user().filter(|_| !covered)
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{credentials::LastWallet, lists::Lists};
 use crate::{
-    api::{BagsAccount, account::SlotState},
+    api::{BagsAccount, BagsAccountStatus, account::SlotState},
     backoff::FailureClass,
     bags::{self, Budget, Probe, UserId},
     clock::Clock,
@@ -58,6 +58,10 @@ pub struct AccountFacts {
     pub shows_last_use: bool,
     /// Version of the token whose list was seen to cover the account.
     pub covering_token: Option<String>,
+    /// The user that the account's keys had to belong to when it did.
+    pub covering_user: Option<String>,
+    /// The credentials were replaced, and Bags has made no key with them since.
+    pub untried: bool,
     /// The revoke endpoint as it was last tried.
     pub endpoint: Option<Endpoint>,
     /// Version of the credentials because of which a creation was last refused, unless a creation has succeeded since.
@@ -166,6 +170,8 @@ pub struct KeyMemory {
     pub acknowledged: Option<Instant>,
     /// Revocations in a row that failed or had no effect.
     pub revocations: u32,
+    /// Revocations in a row that were answered 404.
+    pub not_found: u32,
     /// No revocation is sent before this.
     pub revoke_after: Option<Instant>,
     /// How Bags refused the last revocation. It is remembered for each key: what Bags says of one id need not hold for another.
@@ -215,6 +221,16 @@ impl Memory {
     /// Forgets an account that is gone.
     pub fn forget(&self, name: &str) {
         lock(&self.accounts).remove(name);
+    }
+}
+
+impl AccountFacts {
+    /// Version of the token whose list was seen to cover the account of the user that this status pins: by this process, or by the
+    /// one that wrote the status.
+    pub fn covering<'a>(&'a self, status: Option<&'a BagsAccountStatus>) -> Option<&'a str> {
+        let pinned = status.and_then(|status| status.user.as_ref());
+        let own = self.covering_token.as_deref().filter(|_| self.covering_user.as_ref() == pinned);
+        own.or_else(|| status.and_then(|status| status.covering_token.as_deref()))
     }
 }
 

@@ -302,7 +302,8 @@ fn start_over(facts: &mut AccountFacts, credentials: &CredentialsSeen) -> bool {
         let AccountFacts { missing, namespaces, entered, departed, loose, code_sent, .. } =
             std::mem::take(facts);
         let fresh = AccountFacts::default();
-        *facts = AccountFacts { missing, namespaces, entered, departed, loose, code_sent, ..fresh };
+        *facts =
+            AccountFacts { missing, namespaces, entered, departed, loose, code_sent, untried: true, ..fresh };
     }
     if version.is_some() {
         facts.credentials.clone_from(version);

@@ -69,9 +69,8 @@ pub(super) fn show(
         status.capacity.get_or_insert_default().unmanaged = list.unmanaged;
     }
     capabilities(&mut status.capabilities, seen);
-    if let Some(token) = &seen.facts.covering_token {
-        status.covering_token = Some(token.clone());
-    }
+    // Of the user that is pinned by now, perhaps by a key that was published since all this was seen.
+    status.covering_token = seen.facts.covering(Some(&*status)).map(str::to_owned);
     let trust = seen.credentials.version.as_deref().map(|version| trust_of(account, version));
     if trust.is_some() && status.distrusted_credentials != trust {
         status.distrusted_credentials = None;
@@ -279,7 +278,8 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
              Correct the Secret that spec.credentials.wallet names",
         );
     }
-    if seen.facts.token_accepted || status.capabilities.create == Capability::Yes {
+    let made = status.capabilities.create == Capability::Yes && !seen.facts.untried;
+    if seen.facts.token_accepted || made {
         return word(true, "Accepted", "Bags accepts the credentials");
     }
     word(true, "Readable", "the credentials can be read; Bags has not been asked with them yet")
@@ -430,7 +430,7 @@ fn event_of(type_: &str, status: bool, reason: &str, recovered: bool) -> Option<
         }
         (kind::CREDENTIALS_VALID, false, "WrongUser") => Some(EventReason::WrongUser),
         (kind::CREDENTIALS_VALID, false, _) => Some(EventReason::CredentialsUnusable),
-        (kind::CREDENTIALS_VALID, true, _) => recovered.then_some(EventReason::CredentialsAccepted),
+        (kind::CREDENTIALS_VALID, true, "Accepted") => recovered.then_some(EventReason::CredentialsAccepted),
         (kind::LIST_COVERS, false, "TokenRefused") => None,
         (kind::LIST_COVERS, false, "ListDoesNotCover") => Some(EventReason::ListDoesNotCover),
         (kind::LIST_COVERS, false, "RateLimited" | "BudgetSpent") => Some(EventReason::RateLimited),

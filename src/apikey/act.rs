@@ -99,13 +99,17 @@ fn count_rotations(context: &Context, o: &Observation, changes: &[Change]) {
         slots.iter().any(|slot| slot.attempt.as_ref() == Some(attempt) && slot.revision < current.revision)
     };
     let outcome = changes.iter().find_map(|change| match change {
-        Change::ReserveNext { .. } => Some((RotationOutcome::Begun, None)),
+        // A place that was given back after a refusal is taken for the same rotation.
+        Change::ReserveNext { .. } if !context.refusals.is_known(&o.owner.uid) => {
+            Some((RotationOutcome::Begun, None))
+        }
         Change::Retire { attempt, .. } if is_older(attempt) => {
             Some((RotationOutcome::Finished, Some(since(o.now, current.since))))
         }
         Change::SwitchBack { .. } => Some((RotationOutcome::SwitchedBack, None)),
         Change::Reserve { .. }
         | Change::ReserveFurther { .. }
+        | Change::ReserveNext { .. }
         | Change::GiveBack { .. }
         | Change::License { .. }
         | Change::Identify { .. }
@@ -294,7 +298,7 @@ mod tests {
     use super::*;
     use crate::{
         api::account::{Slot, SlotState},
-        apikey::fixtures::{account, mine},
+        apikey::fixtures::{account, mine, seen},
         fixtures::{installation, process, server},
         operator::parts::Watches,
     };
@@ -319,5 +323,26 @@ mod tests {
             let status = asked.lock().unwrap()[0].body["status"].clone();
             assert_eq!((&status["user"], &status["coveringToken"]), (&json!(user), &json!(covering)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_rotation_that_is_tried_again_after_a_refusal_has_begun_once() {
+        let (kube, _) = server(|request, _| (200, request.body.clone()));
+        let context = process(&Watches::new(), kube);
+        let o = seen().with_slot(mine(SlotState::Live));
+        let begins = [Change::ReserveNext { owner: o.owner.clone(), key_use: o.key.key_use() }];
+        let counts = |times: u32| {
+            let line = format!("bags_operator_rotations_total{{outcome=\"Begun\"}} {times}");
+            let page = context.metrics.encode();
+            assert!(page.lines().any(|told| told == line), "{page}");
+        };
+        count_rotations(&context, &o, &begins);
+        let refused = Problem::transient(Reason::SecretRefused, "a policy");
+        context.refusals.note(&o.owner.uid, &refused, context.env.clock.monotonic());
+        count_rotations(&context, &o, &begins);
+        counts(1);
+        context.refusals.forget(&o.owner.uid);
+        count_rotations(&context, &o, &begins);
+        counts(2);
     }
 }

@@ -87,7 +87,7 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
                 context.pods.forget_old(&observation.owner.namespace, now, oldest_of_use);
             }
             let settled = hold.reason.kind() == hold::Kind::Settled;
-            context.metrics.problem(Kind::ApiKey, &uid, (!settled).then_some(hold.reason.as_str()));
+            context.metrics.problem(Kind::ApiKey, &uid, counted(hold.reason));
             let outcome = if settled { ReconcileOutcome::Done } else { ReconcileOutcome::Waiting };
             (Outcome::Wait(context.backoff.after_success(&uid, hold.wait)), outcome)
         }
@@ -108,9 +108,15 @@ async fn run_once(context: &Arc<Context>, key: Arc<ApiKey>) -> (Outcome, Reconci
 fn after_problem(context: &Context, uid: &str, problem: &Problem) -> (Outcome, ReconcileOutcome) {
     warn!(reason = problem.reason.as_str(), problem = %problem.message, "Could not go on");
     context.metrics.failed(Kind::ApiKey, problem.class, problem.reason.as_str());
-    context.metrics.problem(Kind::ApiKey, uid, Some(problem.reason.as_str()));
+    context.metrics.problem(Kind::ApiKey, uid, counted(problem.reason));
     let wait = context.backoff.after_failure(uid, problem.class, context.env.clock.wall());
     (Outcome::Wait(wait), ReconcileOutcome::Failed)
+}
+
+/// What counts as standing in the way of an ApiKey. What stands in the way of its next key alone leaves it ready, and is counted
+/// by `rotations_held`.
+fn counted(reason: Reason) -> Option<&'static str> {
+    (reason.kind() != hold::Kind::Settled).then_some(reason.as_str())
 }
 
 type Failed = (Option<Box<Observation>>, Problem);
@@ -245,8 +251,12 @@ fn events(reason: Reason, before: &ApiKeyStatus, next: &ApiKeyStatus) -> Vec<Eve
         Reason::Rotating => {
             // A rotation that had only a place for its key may have been blocked before anybody was told that it began.
             let made = has_two(before, &[SlotState::Creating, SlotState::Live]);
-            let begun =
-                was(Reason::Rotating) || was(Reason::RotationHeld) || was(Reason::RotationBlocked) && made;
+            // Whatever was said since: of two live keys the newer one was told of when it was made.
+            let switched = has_two(before, &[SlotState::Live]);
+            let begun = switched
+                || was(Reason::Rotating)
+                || was(Reason::RotationHeld)
+                || was(Reason::RotationBlocked) && made;
             let goes_on = has_second_key(before) && !ended && begun;
             (has_second_key(next) && !goes_on).then_some(EventReason::RotationStarted)
         }
@@ -391,6 +401,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_apikey_whose_next_key_fails_does_not_count_as_not_ready() {
+        let (context, _) = knowing(&key(), None, |_, _| failure(404, "NotFound"));
+        for reason in Reason::ALL {
+            after_problem(&context, "uid-0", &Problem::transient(*reason, "it fails"));
+            let page = context.metrics.encode();
+            let counted: Vec<&str> = page
+                .lines()
+                .filter(|line| {
+                    line.starts_with("bags_operator_not_ready{kind=\"ApiKey\"") && line.ends_with(" 1")
+                })
+                .collect();
+            match reason.kind() {
+                hold::Kind::Settled => assert!(counted.is_empty(), "{counted:?}"),
+                hold::Kind::Progressing | hold::Kind::Stalled => {
+                    assert!(
+                        counted.len() == 1 && counted[0].contains(reason.as_str()),
+                        "{reason:?}: {counted:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn an_apikey_without_need_of_pods_leaves_the_list_that_others_share() {
         let mut there = key();
         there.metadata.resource_version = Some("1".to_owned());
@@ -443,7 +477,7 @@ mod tests {
         let both = [(Live, 2), (Live, 1)];
         let next_place = [(Live, 2), (Reserved, 0), (Revoking, 1)];
         let held_back = [(Live, 2), (Creating, 3)];
-        let cases: [(_, _, &[_], _, &[_], &[_]); 11] = [
+        let cases: [(_, _, &[_], _, &[_], &[_]); 14] = [
             ("trouble that passes", Reason::ValueMissing, &[(Live, 2)], issued, &[(Live, 2)], &[]),
             ("an old key goes", rotating, &both, issued, &waits, &[finished]),
             ("it goes with its ApiKey", rotating, &both, Reason::Deleting, &waits, &[]),
@@ -453,6 +487,9 @@ mod tests {
             ("it goes on", rotating, &[(Live, 2), (Reserved, 0)], rotating, &[(Live, 2), (Creating, 3)], &[]),
             ("its next key is held back", rotating, &held_back, blocked, &held_back, &[blocks]),
             ("and is not any more", blocked, &held_back, rotating, &held_back, &[]),
+            ("the Secret was not written", Reason::ApiServerUnavailable, &both, rotating, &both, &[]),
+            ("the Secret was somebody's", Reason::SecretConflict, &both, rotating, &both, &[]),
+            ("the value was not there", Reason::ValueMissing, &both, rotating, &both, &[]),
             ("it was blocked with a place", blocked, &next_place, rotating, &held_back, &[started]),
             (
                 "one goes, and the next one begins at once",

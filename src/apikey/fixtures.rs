@@ -219,7 +219,7 @@ pub(crate) fn seen() -> Observation {
         consumer: None,
         pods: None,
         current_probe: None,
-        current_asked: true,
+        current_asked: Some(Duration::from_mins(1)),
         current_failure: None,
         previous_probe: None,
         uses: None,

@@ -70,7 +70,10 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
         place(context, o, &attempt, &key_name, &credentials.version),
         checks(context, o, view, &memory, &credentials)
     );
-    let placeholder = placeholder?;
+    let placeholder = match placeholder {
+        Ok(placeholder) => placeholder,
+        Err(problem) => return without_place(context, o, problem).await,
+    };
     let listed = match checks {
         Ok((key, listed)) => {
             context.refusals.forget(&o.owner.uid);
@@ -85,7 +88,7 @@ pub(super) async fn make(context: &Arc<Context>, o: &Observation, run: &mut Run)
             return match problem {
                 Check::Observe => refresh(context, run).await,
                 Check::AnotherUser => distrust(context, view, &credentials.version).await,
-                Check::Problem(problem) => Err(without_place(context, o, problem).await),
+                Check::Problem(problem) => without_place(context, o, problem).await,
             };
         }
     };
@@ -181,18 +184,24 @@ impl<P: Into<Problem>> From<P> for Check {
     }
 }
 
-/// The problem of a key that cannot be made. What the API server refuses may be refused for days, while other ApiKeys need the
-/// place: a further one is given back, and taken again after a pause.
-async fn without_place(context: &Context, o: &Observation, problem: Problem) -> Problem {
+/// A key cannot be made. What the API server refuses may be refused for days, while other ApiKeys need the place: a further one is
+/// given back, and taken again after a pause. The next round finds no place, and tells of the refusal.
+async fn without_place(context: &Context, o: &Observation, problem: Problem) -> Result<(), Problem> {
     let lasts = matches!(problem.reason, Reason::SecretRefused | Reason::NotPermitted);
     if !lasts || o.slots().len() < 2 {
-        return problem;
+        return Err(problem);
     }
+    warn!(problem = %problem.message, "Refused: the place for the next key is given back");
     // Noted first: the write of the ledger wakes the ApiKey.
     context.refusals.note(&o.owner.uid, &problem, context.env.clock.monotonic());
     let change = Change::GiveBack { owner_uid: o.owner.uid.clone() };
-    let given_back = context.ledger.change(&o.key.spec.account_ref.name, &[change]).await;
-    lost_race(given_back.map(drop)).err().unwrap_or(problem)
+    let given_back = context.ledger.update(&o.key.spec.account_ref.name, |draft| {
+        // The owner's other slots may have left the ledger since: then this place is its only one, and stays.
+        let is_further =
+            draft.status.slots.iter().filter(|slot| slot.owner.uid == o.owner.uid).nth(1).is_some();
+        if is_further { draft.apply(&change) } else { Err(Refusal::NotInState) }
+    });
+    lost_race(given_back.await.map(drop))
 }
 
 /// At the same time: finalizer, dry-run of the consumer Secret, a fresh list.
@@ -387,9 +396,18 @@ mod tests {
     /// A key is made, before an API server that takes what nothing is said against.
     async fn made(
         o: Observation,
+        against: impl FnMut(&Came) -> Option<(u16, Value)> + Send + 'static,
+    ) -> (Result<(), Problem>, Requests) {
+        let mut account = with_place();
+        account.status.get_or_insert_default().slots.extend(o.slots().into_iter().cloned());
+        made_in(account, o, against).await
+    }
+
+    async fn made_in(
+        account: BagsAccount,
+        o: Observation,
         mut against: impl FnMut(&Came) -> Option<(u16, Value)> + Send + 'static,
     ) -> (Result<(), Problem>, Requests) {
-        let account = with_place();
         let mut watches = Watches::new();
         watches.accounts.1.apply_watcher_event(&Event::Apply(account.clone()));
         let (kube, asked) = server(move |request, _| {
@@ -464,21 +482,45 @@ mod tests {
         assert!(!asked.contains("PUT") && asked.ends_with("DELETE"), "{asked}");
     }
 
+    /// The slots that the ledger has after the first write of it, by state; `None`: it was not written.
+    fn left(asked: &Requests) -> Option<Vec<String>> {
+        let asked = asked.lock().unwrap();
+        let written = asked.iter().find(|came| came.path().ends_with("/bagsaccounts/main/status"))?;
+        let slots = written.body["status"]["slots"].as_array().cloned().unwrap_or_default();
+        Some(slots.iter().map(|slot| slot["state"].as_str().unwrap().to_owned()).collect())
+    }
+
     #[tokio::test]
-    async fn a_further_place_is_given_back_where_the_secret_may_not_be_changed() {
+    async fn a_further_place_is_given_back_where_a_secret_is_refused() {
         for (code, rotates, expected) in [(422, true, true), (422, false, false), (500, true, false)] {
-            let o = if rotates { seen().with_slot(mine(SlotState::Live)) } else { seen() };
-            let against = move |request: &Came| {
-                let rehearsed = request.uri.contains("dryRun");
-                rehearsed.then(|| failure(code, "Invalid"))
-            };
-            let (outcome, asked) = made(o, against).await;
-            assert!(outcome.is_err(), "nothing is made");
-            let asked = asked.lock().unwrap();
-            let mut ledgers = asked.iter().filter(|came| came.path().ends_with("/bagsaccounts/main/status"));
-            let left = ledgers.next().map(|came| came.body["status"]["slots"].clone());
-            assert_eq!(left, expected.then_some(Value::Null), "{code}, a rotation: {rotates}");
+            for refused in ["dryRun", "/bags-system/"] {
+                let o = if rotates { seen().with_slot(mine(SlotState::Live)) } else { seen() };
+                let against = move |request: &Came| {
+                    let is_refused = request.method != Method::DELETE && request.uri.contains(refused);
+                    is_refused.then(|| failure(code, "Invalid"))
+                };
+                let (outcome, asked) = made(o, against).await;
+                assert_eq!(outcome.is_err(), !expected, "{refused}: {code}: the next round tells of it");
+                assert!(!methods(&asked).contains("POST POST POST"), "nothing is made");
+                let left = left(&asked);
+                assert_eq!(
+                    left,
+                    expected.then(|| vec!["Live".to_owned()]),
+                    "{refused}: {code}, a rotation: {rotates}"
+                );
+            }
         }
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_the_only_one_by_now_is_not_given_back() {
+        let o = || seen().with_slot(mine(SlotState::Unresolved));
+        let against = |request: &Came| request.uri.contains("dryRun").then(|| failure(422, "Invalid"));
+        let (_, asked) = made(o(), against).await;
+        assert_eq!(left(&asked), Some(vec!["Unresolved".to_owned()]));
+        // The attempt was found to have made nothing meanwhile.
+        let (_, asked) = made_in(with_place(), o(), against).await;
+        assert_eq!(left(&asked), None);
     }
 
     #[tokio::test]
@@ -487,7 +529,7 @@ mod tests {
         for (then, expected) in [(Some(422), true), (None, false)] {
             let Some(Found::Ours(secret)) = o().consumer else { panic!("no Secret") };
             let mut rehearsals = 0;
-            let (outcome, _) =
+            let (_, asked) =
                 made(o(), move |request| match (&request.method, request.uri.contains("dryRun")) {
                     (&Method::GET, _) if request.path().contains("/secrets/") => Some((200, json!(secret))),
                     (&Method::GET, _) => None,
@@ -499,7 +541,8 @@ mod tests {
                     (_, false) => None,
                 })
                 .await;
-            let refused = outcome.err().map(|problem| problem.reason) == Some(Reason::SecretRefused);
+            // The place for the second key is given back.
+            let refused = left(&asked) == Some(vec!["Live".to_owned()]);
             assert_eq!(refused, expected, "{then:?}");
         }
     }

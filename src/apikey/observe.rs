@@ -86,8 +86,8 @@ pub struct Observation {
     pub pods: Option<PodsSeen>,
     /// What the current key answered in this run.
     pub current_probe: Option<Probe>,
-    /// Whether this process ever probed the current key.
-    pub current_asked: bool,
+    /// How long ago this process last probed the current key, if it ever did.
+    pub current_asked: Option<Duration>,
     /// What the current key last answered, if that was not 200, and how long ago.
     pub current_failure: Option<(Probe, Duration)>,
     /// What the previous key answered in this run: a switch back would lead to it.
@@ -325,7 +325,7 @@ pub async fn observe(context: &Context, run: &Run) -> Result<Observation, CallEr
         // If another process has made a switch since, the pods were judged by the switch before it, and do not count.
         pods: run.pods.clone().filter(|pods| pods.switch == current.and_then(|slot| slot.published)),
         current_probe: run.answer_of(current, now),
-        current_asked: known.probed.is_some(),
+        current_asked: asked_ago,
         current_failure: known.failure.zip(asked_ago),
         previous_probe: run.answer_of(previous(&slots), now),
         uses: match (account.as_ref(), previous(&slots)) {

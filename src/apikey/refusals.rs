@@ -47,6 +47,12 @@ impl Refusals {
         (!left.is_zero()).then(|| (left, last.problem.clone()))
     }
 
+    /// Whether the ApiKey's next key was refused when it was last tried.
+    #[must_use]
+    pub fn is_known(&self, uid: &str) -> bool {
+        self.lock().contains_key(uid)
+    }
+
     /// Forgets an ApiKey: nothing is refused any more, or it is gone.
     pub fn forget(&self, uid: &str) {
         self.lock().remove(uid);

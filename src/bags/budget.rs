@@ -56,6 +56,8 @@ impl Rate {
 struct State {
     rate: Rate,
     tokens: f64,
+    /// What was spent beyond what may be spent now, as the rate was higher.
+    owed: f64,
     at: Instant,
     paused_until: Option<Instant>,
     /// When this account's rate limit last held the other accounts back.
@@ -95,6 +97,7 @@ impl Budget {
         let state = State {
             rate,
             tokens: rate.capacity,
+            owed: 0.0,
             at: clock.monotonic(),
             paused_until: None,
             shared_at: None,
@@ -110,8 +113,9 @@ impl Budget {
         let rate = Rate::per_hour(requests);
         // What came in so far came at the old rate.
         let mut state = self.refilled(self.clock.monotonic());
-        let spent = state.rate.capacity - state.tokens;
+        let spent = state.rate.capacity - state.tokens + state.owed;
         state.tokens = (rate.capacity - spent).max(0.0);
+        state.owed = (spent - rate.capacity).max(0.0);
         state.rate = rate;
     }
 
@@ -200,7 +204,9 @@ impl Budget {
         let mut state = self.lock();
         let elapsed = now.saturating_duration_since(state.at).as_secs_f64();
         let Rate { capacity, refill_per_second, .. } = state.rate;
-        state.tokens = (state.tokens + elapsed * refill_per_second).min(capacity);
+        let refill = elapsed * refill_per_second;
+        state.tokens = (state.tokens + refill).min(capacity);
+        state.owed = (state.owed - refill).max(0.0);
         state.at = state.at.max(now);
         state
     }
@@ -340,6 +346,8 @@ mod tests {
         budget.pause_until(end);
         budget.set_per_hour(8);
         assert_eq!((budget.remaining(), budget.paused_until()), (0, Some(end)));
+        budget.set_per_hour(1000);
+        assert_eq!(budget.remaining(), 454, "lowered and raised: nothing is given back");
     }
 
     #[test]

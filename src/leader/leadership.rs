@@ -1,6 +1,6 @@
 //! What the rest of the process sees of the election.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -58,6 +58,17 @@ impl Leadership {
             Standing::Leading(until) => until.is_none_or(|until| self.clock.monotonic() < until),
             Standing::Waiting | Standing::Ended | Standing::Lost => false,
         }
+    }
+
+    /// Does this work for as long as this process leads; `None`: it leads no longer. The clock is asked before each step: a
+    /// controller runs each reconcile in a task of its own, which may be polled before the election is.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|context| match self.holds() {
+            true => work.as_mut().poll(context).map(Some),
+            false => Poll::Ready(None),
+        })
+        .await
     }
 
     /// This process leads until then.

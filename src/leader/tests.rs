@@ -5,6 +5,8 @@ mod schedules;
 mod server;
 
 use std::{
+    cell::Cell,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,10 +14,11 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -456,4 +459,24 @@ async fn the_clock_ends_a_leadership_of_which_nothing_was_heard() {
     assert!(leadership.holds());
     pass(10 * SECOND).await;
     assert!(!leadership.holds(), "nobody called lose(), as nobody had the time to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_goes_no_step_further_once_the_lease_has_run_out() {
+    for (passed, goes_on) in [(9, true), (10, false)] {
+        let leadership = Leadership::awaited(Arc::new(SystemClock), Metrics::new());
+        leadership.lead_until(SystemClock.monotonic() + 10 * SECOND);
+        let (answer, answered) = oneshot::channel();
+        let taken = Cell::new(false);
+        let mut work = pin!(leadership.during(async {
+            answered.await.unwrap();
+            taken.set(true);
+        }));
+        assert!(work.as_mut().now_or_never().is_none(), "it waits for an answer");
+        // The process stands still; when it goes on, the answer is there, and nobody has called lose() yet.
+        pass(passed * SECOND).await;
+        answer.send(()).unwrap();
+        assert_eq!(work.now_or_never(), Some(goes_on.then_some(())), "after {passed} s");
+        assert_eq!(taken.get(), goes_on, "after {passed} s");
+    }
 }

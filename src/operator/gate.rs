@@ -9,7 +9,7 @@ use kube::runtime::controller::Action;
 use tokio_util::sync::CancellationToken;
 
 use super::synced::Synced;
-use crate::{context::Context, leader::Leadership};
+use crate::{context::Context, leader::Leadership, outcome::Outcome};
 
 /// When to try a reconcile again that found the Lease in doubt: by then the Lease is renewed, or the process ends.
 const LATER: Duration = Duration::from_secs(5);
@@ -23,11 +23,19 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    /// A reconcile, from when it may begin and for as long as this process leads.
+    pub(super) async fn pass(&self, reconcile: impl Future<Output = Outcome>) -> Action {
+        match self.open().await {
+            Ok(()) => self.leadership.during(reconcile).await.map_or(Action::requeue(LATER), Action::from),
+            Err(instead) => instead,
+        }
+    }
+
     /// Waits until a reconcile may begin.
     ///
     /// # Errors
     /// What to do instead: the process ends, or the Lease is in doubt.
-    pub(super) async fn open(&self) -> Result<(), Action> {
+    async fn open(&self) -> Result<(), Action> {
         let ready = async {
             self.synced.wait().await;
             self.leadership.begun().await;

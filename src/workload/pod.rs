@@ -81,8 +81,10 @@ pub(super) enum By {
 /// How a container has the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Read once, at its start: `env`, `envFrom`, a mount with `subPath`.
+    /// Read once, at its start: `env`, `envFrom`.
     Started,
+    /// Read once, at its start, from a file that changes with the Secret, and as late: a mount with `subPath`.
+    Part,
     /// As a file that changes with the Secret.
     Mounted,
 }

@@ -188,17 +188,19 @@ impl Judge<'_> {
                 }
                 // It will read the Secret when it starts, and is judged then. Its mounted file is refreshed as late as any other.
                 ContainerState::Waiting | ContainerState::Terminated(_) => match way {
-                    Way::Mounted => self.settling(),
+                    Way::Mounted | Way::Part => self.settling(),
                     Way::Started => None,
                 },
                 ContainerState::NoStatus => (!pod.unscheduled).then_some(Why::Unknown),
                 ContainerState::Unclear => Some(Why::Unknown),
                 ContainerState::Running(started) | ContainerState::HandedOn(started) => {
-                    if self.is_after_switch(started, self.timings.container_margin) {
+                    if self.is_after_switch(started, self.timings.container_margin)
+                        && !self.is_to_come(started)
+                    {
                         return None;
                     }
                     match (way, state) {
-                        (Way::Started, _) => Some(Why::Started),
+                        (Way::Started | Way::Part, _) => Some(Why::Started),
                         // A container that has ended reads nothing again, and those that it handed the value to need not either.
                         (Way::Mounted, ContainerState::HandedOn(_)) => Some(Why::Mounted),
                         (Way::Mounted, _) => self.file(pod),
@@ -235,6 +237,12 @@ impl Judge<'_> {
     fn settling(&self) -> Option<Why> {
         let wait = self.timings.reload_delay.saturating_sub(self.switched.passed);
         (!wait.is_zero()).then_some(Why::Settling(wait))
+    }
+
+    /// Whether a node dates a start so far in the future that its clock must be ahead by more than the margin is for.
+    fn is_to_come(&self, started: Option<Timestamp>) -> bool {
+        let ahead = signed(self.timings.container_margin / 2);
+        started.is_some_and(|started| started.duration_since(self.now) > ahead)
     }
 
     /// Whether a time is at least `margin` after the switch. A missing time is not.

@@ -13,10 +13,13 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{
-    operator::Operator,
-    scene::{LIMIT, Scene, Way, text},
-    world::World,
+use crate::{
+    support::{
+        operator::Operator,
+        scene::{LIMIT, Scene, Way, text},
+        world::World,
+    },
+    webhook::restricted_user,
 };
 
 const LEADS: &str = "bags_operator_leader 1";
@@ -93,6 +96,30 @@ async fn when_the_leader_is_killed_the_other_one_takes_over_and_makes_the_next_k
     assert_eq!(scene.made().len(), 2, "one key for each");
     second.stop().await;
     assert_eq!(holder(Some(&lease(&scene).await)), "", "given back");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_fill_its_caches_leaves_the_lease_to_one_that_can() {
+    let mut alone = World::alone(&[]).await;
+    alone.world.operator.take().unwrap().stop().await;
+    let world = &alone.world;
+    let rights = json!([
+        {"apiGroups": ["keys.bags.fm", "events.k8s.io", "coordination.k8s.io"], "resources": ["*"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["namespaces", "pods"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "update", "patch", "delete"]},
+    ]);
+    let user = restricted_user(&world.cluster.client().await, rights).await;
+    let blind = world.launch.another().with_user(&world.cluster, user).spawn();
+    // It runs, and knows the other kinds.
+    blind.shows(WAITS).await;
+    let scene = Scene::new(world, Way::Token, UserOptions::default()).await;
+    let other = world.launch.start().await;
+    other.shows(LEADS).await;
+    a_key_is_made(&scene, "first-come").await;
+    blind.shows(WAITS).await;
+    blind.stop().await;
+    other.stop().await;
     scene.end().await;
 }
 

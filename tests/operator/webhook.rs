@@ -67,17 +67,11 @@ where
     api.create(&PostParams::default(), object).await.unwrap();
 }
 
-/// A user who may do all that an operator does, but for some verbs on webhook configurations.
-async fn restricted_user(client: &kube::Client, verbs: &[&str]) -> &'static str {
+/// A user with these rights.
+pub(crate) async fn restricted_user(client: &kube::Client, rules: Value) -> &'static str {
     const USER: &str = "restricted-operator";
-    let role: ClusterRole = serde_json::from_value(json!({
-        "metadata": {"name": USER},
-        "rules": [
-            {"apiGroups": ["", "keys.bags.fm", "events.k8s.io", "coordination.k8s.io"], "resources": ["*"], "verbs": ["*"]},
-            {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": verbs},
-        ],
-    }))
-    .unwrap();
+    let role: ClusterRole =
+        serde_json::from_value(json!({"metadata": {"name": USER}, "rules": rules})).unwrap();
     let binding: ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": {"name": USER}, "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}],
         "roleRef": {"kind": "ClusterRole", "apiGroup": "rbac.authorization.k8s.io", "name": USER},
@@ -88,13 +82,21 @@ async fn restricted_user(client: &kube::Client, verbs: &[&str]) -> &'static str 
     USER
 }
 
+/// All that an operator does, but for some verbs on webhook configurations.
+fn with_webhooks(verbs: &[&str]) -> Value {
+    json!([
+        {"apiGroups": ["", "keys.bags.fm", "events.k8s.io", "coordination.k8s.io"], "resources": ["*"], "verbs": ["*"]},
+        {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": verbs},
+    ])
+}
+
 #[tokio::test]
 async fn an_operator_that_may_not_write_its_bundle_says_so_until_it_may() {
     let mut gate = Gate::new(&[]).await;
     gate.alone.world.operator.take().unwrap().stop().await;
     let client = gate.alone.world.cluster.client().await;
     trust_a_stranger(&gate, &client).await;
-    let user = restricted_user(&client, &["get", "list", "watch"]).await;
+    let user = restricted_user(&client, with_webhooks(&["get", "list", "watch"])).await;
     let operator = gate.alone.world.launch.another().with_user(&gate.alone.world.cluster, user).spawn();
     gate.alone.world.operator = Some(operator);
     let scene = gate.scene(json!({})).await;
@@ -108,7 +110,7 @@ async fn an_operator_that_may_not_write_its_bundle_says_so_until_it_may() {
     assert!(metrics.contains("bags_operator_webhook_registered 0\n"), "{metrics}");
     let said = scene.keys().create(&PostParams::default(), &scene.new_key("too-early", json!({}))).await;
     says(&said.unwrap_err().to_string(), &["failed calling webhook"]);
-    restricted_user(&client, &["*"]).await;
+    restricted_user(&client, with_webhooks(&["*"])).await;
     scene.account_where("told that it is", |account| holds(account, "AdmissionEnforced", "True")).await;
     gate.lead();
     scene.apply("in-time", json!({})).await;

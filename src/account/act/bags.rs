@@ -19,6 +19,8 @@ use crate::{
 
 /// A ping that failed is sent again after this.
 const PING_PAUSE: Duration = Duration::from_secs(30);
+/// So many 404 in a row to a revocation are believed: what stands before the service may answer so for a moment, in its place.
+const BELIEVED: u32 = 3;
 /// The longest pause after a probe that was not answered.
 const LONGEST_PROBE_PAUSE: Duration = Duration::from_mins(5);
 
@@ -111,8 +113,10 @@ impl Actor<'_> {
         // Where the endpoint is known to be there, a 404 is about this key; and so it may be where the token's list lacks the key.
         let with = self.seen.endpoint();
         let of_key = self.seen.endpoint_found() || self.slot(attempt).is_some_and(|seen| seen.lacking);
-        let answer = match self.client(true).revoke(&token, path, key_id).await {
-            Ok(Revocation::NoEndpoint) if of_key => {
+        let answer = self.client(true).revoke(&token, path, key_id).await;
+        let passing = self.is_passing(attempt, &answer);
+        let answer = match answer {
+            Ok(Revocation::NoEndpoint) if of_key && !passing => {
                 Err(bags::Error::new(bags::Operation::Revoke, bags::Class::Refused, bags::Reason::NotFound))
             }
             answer => answer,
@@ -132,7 +136,7 @@ impl Actor<'_> {
             }
             // The revocation is sent again without waiting for a list; the list that is asked for meanwhile tells what the 404
             // means.
-            Ok(Revocation::NoEndpoint) if untold => self.memory.remember(attempt, |key| {
+            Ok(Revocation::NoEndpoint) if untold || passing => self.memory.remember(attempt, |key| {
                 key.revocations = key.revocations.saturating_add(1);
                 key.revoke_after = Some(now + death::revocation_pause(key.revocations));
             }),
@@ -155,6 +159,17 @@ impl Actor<'_> {
                 }
             }
         }
+    }
+
+    /// Whether this answer is a 404 that has not come often enough to be the service's.
+    fn is_passing(&self, attempt: &str, answer: &Result<Revocation, bags::Error>) -> bool {
+        let lacks = matches!(answer, Ok(Revocation::NoEndpoint));
+        let mut times = 0;
+        self.memory.remember(attempt, |key| {
+            key.not_found = if lacks { key.not_found.saturating_add(1) } else { 0 };
+            times = key.not_found;
+        });
+        lacks && times < BELIEVED
     }
 
     pub(super) async fn ineffective(&self, attempt: &str) {

@@ -114,6 +114,10 @@ struct World {
     no_list: bool,
     /// So many more lists fail.
     failing_lists: usize,
+    /// So many more lists show keys that are revoked.
+    late_lists: usize,
+    /// So many more revocations are answered by something in Bags' stead, which finds nothing.
+    misrouted: usize,
     /// Lists call the user of each key so.
     calls_user: Option<&'static str>,
     down: bool,
@@ -232,12 +236,18 @@ impl World {
                 (503, json!({"success": false, "error": "down"}))
             }
             "/api/v1/agent/dev/keys" => {
-                let alive = self.keys.iter().filter(|key| key.alive && !key.theirs);
+                let shows_dead = self.late_lists > 0;
+                self.late_lists = self.late_lists.saturating_sub(1);
+                let alive = self.keys.iter().filter(|key| (key.alive || shows_dead) && !key.theirs);
                 let user = self.calls_user;
                 let listed = alive.map(
                     |key| json!({"keyId": key.id, "name": key.name, "status": "active", "userId": user}),
                 );
                 (200, json!({"success": true, "response": listed.collect::<Vec<_>>()}))
+            }
+            "/api/v1/agent/dev/keys/revoke" if self.misrouted > 0 => {
+                self.misrouted -= 1;
+                (404, json!("404 page not found"))
             }
             "/api/v1/agent/dev/keys/revoke" if self.limited > 0 => {
                 self.limited -= 1;
@@ -270,6 +280,15 @@ struct Stage {
 
 /// An account with a token, or else a wallet that nobody asks for, and these slots.
 #[expect(clippy::disallowed_methods, reason = "an arbitrary beginning: an Instant has no other")]
+/// The Secret with the account's token.
+fn token() -> Secret {
+    let token = json!({
+        "metadata": {"name": "bags-main", "namespace": "bags", "resourceVersion": "1"},
+        "data": {"token": k8s_openapi::ByteString(b"token-for-tests".to_vec())},
+    });
+    serde_json::from_value(token).unwrap()
+}
+
 fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
     let clock =
         Arc::new(HandClock { start: Instant::now(), passed: Mutex::default(), back: Mutex::default() });
@@ -284,11 +303,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
     let (_, mut stored) = reflector::store();
     let (_, keys) = reflector::store();
     accounts.apply_watcher_event(&watcher::Event::Apply(account.clone()));
-    let token = json!({
-        "metadata": {"name": "bags-main", "namespace": "bags", "resourceVersion": "1"},
-        "data": {"token": k8s_openapi::ByteString(b"token-for-tests".to_vec())},
-    });
-    stored.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(token).unwrap()));
+    stored.apply_watcher_event(&watcher::Event::Apply(token()));
     let world = World {
         account,
         accounts,
@@ -311,6 +326,8 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         refuses_token: false,
         no_list: false,
         failing_lists: 0,
+        late_lists: 0,
+        misrouted: 0,
         calls_user: None,
         down: false,
         goes: false,

@@ -20,6 +20,7 @@ struct Known {
     worked: bool,
     way: Way,
     list: Evidence,
+    listed: Option<u64>,
     witness: Witness,
     resolved: bool,
     pinged: Option<u64>,
@@ -39,6 +40,7 @@ fn known(now: u64) -> Known {
         worked: true,
         way: Way::Operator,
         list: Evidence::Ask,
+        listed: None,
         witness: Witness::Ask("other".into()),
         resolved: false,
         pinged: None,
@@ -72,6 +74,7 @@ fn with<T>(known: &Known, look: impl FnOnce(&Facts<'_>) -> T) -> T {
         way: known.way,
         worked: known.worked,
         list: known.list.clone(),
+        listed: known.listed.map(at),
         witness: known.witness.clone(),
         resolved: known.resolved,
         pinged: known.pinged.map(at),
@@ -325,6 +328,11 @@ fn a_person_is_asked_where_refusals_for_long_prove_nothing() {
 fn a_key_whose_value_is_lost_dies_by_lists_or_by_a_persons_word() {
     let lost = |now| Known { value: false, ..known(now) };
     let acknowledged = |now| Known { acknowledged: Some(1), ..lost(now) };
+    let shown = |now, listed| Known {
+        list: Evidence::Shown { key_id: None },
+        listed: Some(listed),
+        ..acknowledged(now)
+    };
     let cases = [
         ("it is revoked without asking it", lost(0), Next::Revoke),
         (
@@ -339,9 +347,10 @@ fn a_key_whose_value_is_lost_dies_by_lists_or_by_a_persons_word() {
             wait(30),
         ),
         ("two that lack it are the proof", Known { list: Evidence::Absent, ..acknowledged(40) }, Next::Dead),
+        ("one that still shows it may lag behind the revocation", shown(601, 240), Next::Wait(None)),
         (
-            "one that still shows it after ten minutes tells that nothing happened",
-            Known { list: Evidence::Shown { key_id: None }, ..acknowledged(601) },
+            "one that does so after four minutes tells that nothing happened",
+            shown(241, 241),
             Next::Ineffective,
         ),
         ("no list: a person", Known { list: Evidence::None, ..acknowledged(40) }, Next::Wait(None)),

@@ -111,7 +111,7 @@ pub(super) fn key_unresolved(seen: &Observation) -> Option<Word> {
         .map(|slot| {
             let attempt = slot.attempt().unwrap_or_default();
             let doubt = if of_another_user(slot) {
-                "belongs to another user of Bags than this account's"
+                "belongs to another user of Bags than this account's, and is on that user's page"
             } else {
                 "may or may not exist, as its creation was never answered"
             };

@@ -148,6 +148,14 @@ fn a_wallet_that_bags_refuses_is_not_said_to_be_accepted() {
             "{name}: the next creation shows whether it is so still"
         );
     }
+    // Another wallet was put there. Keys were made with the former one, and Bags has not been asked with this one yet.
+    (account.facts.token_accepted, account.facts.untried, account.facts.refused_credentials) =
+        (false, true, None);
+    (account.credentials.wallet, account.slots) = (true, vec![seen(0, SlotState::Live)]);
+    let reason = |account: &Observation| said(&shown(account), kind::CREDENTIALS_VALID).unwrap().1.to_owned();
+    assert_eq!(reason(&account), "Readable");
+    account.facts.untried = false;
+    assert_eq!(reason(&account), "Accepted");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! and nobody has used it for long enough → looked at once more → the old key is condemned. Every doubt keeps both keys valid.
 //! Every obstacle is shown, and the rotation goes on by itself once the obstacle is gone.
 
+mod failing;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +14,7 @@ use super::{Decision, Rule, creation, is_in, standing, words};
 use crate::{
     api::{
         account::{Slot, SlotState},
-        apikey::{OnRolloutFailure, Restart},
+        apikey::Restart,
     },
     apikey::{
         hold::{Hold, Reason},
@@ -20,21 +22,16 @@ use crate::{
         quiet::Quiet,
         schedule::{Schedule, UnknownZone, next_rotation, opens_at},
     },
-    bags::Probe,
     consumer_secret::Found,
     ledger::Change,
     time::{since, until},
-    workload::{Consumer, Failure, Gap, Obstacle, Plan, Progress, Terms, mark_value, plan},
+    workload::{Consumer, Gap, Obstacle, Plan, Progress, Terms, mark_value, plan},
 };
 
 /// A rotation that cannot begin is looked at again after this.
 const BLOCKED: Duration = Duration::from_mins(1);
 /// The longest pause before the next look: a change that the operator does not watch is seen this late at worst.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
-
-/// A rollout that the new key breaks fails within this time after the last pods with the old key ended. If the controller
-/// reports a later failure, it has another reason.
-const FAILS_WITHIN: Duration = Duration::from_hours(1);
 
 /// After this many rotations in a row that ended with a switch back, the schedule begins no further one.
 const MOST_SWITCHES_BACK: i64 = 3;
@@ -330,59 +327,6 @@ impl Switch<'_> {
         self.o.timings.mark_delay.saturating_sub(self.o.passed_since(self.switched_at))
     }
 
-    /// A workload does not come up with the new key.
-    fn failed(&self) -> Option<Rule> {
-        let o = self.o;
-        let plan = self.plan(o.key.rollout().max_concurrent);
-        // The first workload that may never have come up with the key that the Secret holds, else the first of all.
-        let failure = plan.failed.iter().find(|failure| failure.of_mark).or(plan.failed.first())?;
-        let Failure { workload, words: said, of_mark, at } = failure;
-        let clean = self.pods.scan.is_clean();
-        // Where Bags refuses the key that the Secret holds, a workload fails for that key, whenever it does. The status keeps no
-        // `clean_since` meanwhile.
-        let unproven = clean && !matches!(o.current_probe, Some(Probe::Alive { .. }));
-        let refused = unproven.then(|| self.published_key_fails()).flatten();
-        if matches!(refused, Some(Rule::Act(_))) {
-            return refused;
-        }
-        // Once no pod holds the old key, a failure counts as the new key's too, unless it began while other pods still held the
-        // old key (`before`), or long after that (`late`).
-        let clean_since = o.clean_since().unwrap_or(o.now);
-        let before = at.is_some_and(|at| since(clean_since, at) > 2 * o.timings.scan_every);
-        let of_mark = *of_mark || (clean && (refused.is_some() || !before));
-        let rotation = o.key.rotation();
-        // What counts is when the rollout failed, not when that was seen: people may ask for the switch back only after they
-        // read of the failure.
-        let failed_at = at.unwrap_or(o.now);
-        let late = o.clean_since().is_some_and(|clean| since(failed_at, clean) >= FAILS_WITHIN);
-        let newer = self.current.revision > self.previous.revision && (refused.is_some() || !late);
-        let back = rotation.on_rollout_failure == OnRolloutFailure::SwitchBack && newer && of_mark;
-        let attempt = self.previous.attempt.clone().unwrap_or_default();
-        if back {
-            match &o.previous_probe {
-                None => return Some(Rule::Act(Decision::Probe { attempt })),
-                Some(Probe::Alive { .. }) => {
-                    let switch = self.current.published.unwrap_or_default();
-                    return Some(Rule::change(Change::SwitchBack { attempt, switch }));
-                }
-                // The old key was probed just now, and each probe costs a request.
-                Some(Probe::Dead | Probe::Forbidden | Probe::UserGone) => {
-                    let message = words::no_way_back(self.previous, workload, said);
-                    return Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(LOOK_AGAIN)));
-                }
-            }
-        }
-        if refused.is_some() {
-            return refused;
-        }
-        let message = match (of_mark, clean) {
-            (true, _) => words::rollout_failed(self.previous, workload, said),
-            (false, false) => words::rollout_fails_since(self.previous, workload, said),
-            (false, true) => words::rollout_had_failed(self.previous, workload, said),
-        };
-        Some(Rule::Wait(Hold::new(Reason::RotationHeld, message).after(o.timings.scan_every)))
-    }
-
     /// No pod holds the old key, but some workloads may have no pod with the new one yet either. The old key stays valid
     /// meanwhile, so that there is a way back.
     fn comes_up(&self) -> Option<Rule> {
@@ -468,31 +412,6 @@ impl Switch<'_> {
                 let switch = self.current.published.unwrap_or_default();
                 let retire = |attempt| Change::Retire { attempt, switch, looked_at };
                 Rule::Act(Decision::Change(attempts.map(retire).collect()))
-            }
-        }
-    }
-
-    /// The published key was probed, and Bags does not accept it: its use can prove nothing, and the old key stays valid. This
-    /// is shown until the key answers well. The key is probed again after `LOOK_AGAIN`; a process that never probed it does so
-    /// at once, as its predecessor's result is not stored anywhere.
-    fn published_key_fails(&self) -> Option<Rule> {
-        let o = self.o;
-        let expected = o.account.as_ref().and_then(|view| view.account.expected_user());
-        let (probe, ago) = match (&o.current_probe, &o.current_failure) {
-            (Some(probe), _) => (probe, Duration::ZERO),
-            (None, Some((failure, ago))) if *ago < LOOK_AGAIN => (failure, *ago),
-            (None, None) if o.current_asked => return None,
-            (None, _) => {
-                let attempt = self.current.attempt.clone().unwrap_or_default();
-                return Some(Rule::Act(Decision::Probe { attempt }));
-            }
-        };
-        match probe {
-            Probe::Alive { user } if expected.is_none_or(|expected| expected == user.as_str()) => None,
-            Probe::Alive { .. } | Probe::Dead | Probe::Forbidden | Probe::UserGone => {
-                let message = words::published_key_fails(self.current, self.previous, probe, expected);
-                let hold = Hold::new(Reason::RotationHeld, message);
-                Some(Rule::Wait(hold.after(LOOK_AGAIN.saturating_sub(ago).max(Duration::from_secs(1)))))
             }
         }
     }

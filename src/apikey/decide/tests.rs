@@ -170,6 +170,11 @@ fn who_waits_reads_what_for_and_what_to_do() {
     });
     let unresolved =
         seen().with_slot(mine(SlotState::Unresolved)).with_slot(named("b", mine(SlotState::Unresolved)));
+    // The account's credentials have been corrected since, and it is full.
+    let anothers = seen()
+        .with_slot(failing(1, MINUTE, "WrongUser", mine(SlotState::Unresolved)))
+        .view(|view| view.room.limit = 1);
+    assert!(!hold(&anothers).message.contains("is not known"), "{}", hold(&anothers).message);
     let cases: Vec<(Hold, &[&str])> = vec![
         (
             hold(&live().deleted(MINUTE)),
@@ -196,6 +201,14 @@ fn who_waits_reads_what_for_and_what_to_do() {
                 "Production-App-attempt-uid-0-Unresolved, Production-App-0-b",
                 "https://dev.bags.fm",
                 "kubectl annotate bagsaccount main keys.bags.fm/resolved=attempt-uid-0-Unresolved,b --overwrite",
+            ],
+        ),
+        (
+            hold(&anothers),
+            &[
+                "Production-App-attempt-uid-0-Unresolved works for another user of Bags",
+                "https://dev.bags.fm as that user; then this is said",
+                "keys.bags.fm/resolved=attempt-uid-0-Unresolved --overwrite",
             ],
         ),
         (

@@ -383,12 +383,30 @@ pub(super) fn never_asked(reason: &str) -> bool {
 }
 
 pub(super) fn unresolved(view: &AccountView, slots: &[&&Slot]) -> String {
-    let names: Vec<&str> = slots.iter().map(|slot| key_name(slot)).collect();
+    // Another user's key is on that user's page: who looks at the account's own page finds nothing there, and would give it up.
+    let is_theirs =
+        |slot: &Slot| slot.failures.as_ref().is_some_and(|failures| failures.reason == WRONG_USER);
+    let (theirs, doubtful): (Vec<&Slot>, Vec<&Slot>) =
+        slots.iter().copied().copied().partition(|slot| is_theirs(slot));
+    let names = |slots: &[&Slot]| slots.iter().map(|slot| key_name(slot)).collect::<Vec<_>>().join(", ");
     let attempts: Vec<&str> = slots.iter().filter_map(|slot| slot.attempt.as_deref()).collect();
+    let doubt = (!doubtful.is_empty()).then(|| {
+        format!(
+            "whether Bags made {} is not known, and no list can tell; a person looks at {PAGE}, and removes what is there under \
+             these names",
+            names(&doubtful)
+        )
+    });
+    let other = (!theirs.is_empty()).then(|| {
+        format!(
+            "{} works for another user of Bags, whose credentials the account had; a person removes it at {PAGE} as that user",
+            names(&theirs)
+        )
+    });
+    let said: Vec<String> = doubt.into_iter().chain(other).collect();
     format!(
-        "whether Bags made {} is not known and the account cannot list its keys; a person looks at {PAGE}, removes what is \
-         there under these names, and then says so: kubectl annotate bagsaccount {} keys.bags.fm/resolved={} --overwrite",
-        names.join(", "),
+        "{}; then this is said: kubectl annotate bagsaccount {} keys.bags.fm/resolved={} --overwrite",
+        said.join("; "),
         account_name(view),
         attempts.join(",")
     )

@@ -64,7 +64,7 @@ pub(super) async fn carry_out(context: Arc<Context>, job: Job) {
     }
     match create(&context, &job).await {
         Outcome::Made(created) => {
-            job.memory.note(|facts| facts.refused_credentials = None);
+            job.memory.note(|facts| (facts.refused_credentials, facts.untried) = (None, false));
             save(&context, &job, created).await;
         }
         Outcome::NotMade(why) => not_made(&context, &job, &why).await,

@@ -358,7 +358,7 @@ fn mounted_by(volume: Option<&Value>, mounts: &[(&Lax<Mount>, ContainerState)]) 
 fn way(mount: &Lax<Mount>) -> Way {
     match mount {
         Lax::Known(mount) if is_absent(&mount.sub_path) && is_absent(&mount.sub_path_expr) => Way::Mounted,
-        Lax::Known(_) | Lax::Missing | Lax::Unreadable => Way::Started,
+        Lax::Known(_) | Lax::Missing | Lax::Unreadable => Way::Part,
     }
 }
 

@@ -102,6 +102,23 @@ fn what_a_container_read_at_its_start_is_new_only_if_it_started_long_after_the_s
         assert_eq!(in_state(Some(terminated())), Verdict::Moved, "{shape}");
         assert_eq!(in_state(None), UNKNOWN, "{shape}");
         assert_eq!(verdict(&reloading(pod.clone()), LATE), STARTED, "{shape}: reloading files does not help");
+        // The file that a part is mounted from changes up to three minutes after the switch.
+        let soon = if shape.starts_with("env") { Verdict::Moved } else { settling(80) };
+        for state in [waiting(), terminated()] {
+            assert_eq!(verdict(&with_state(pod.clone(), state), 100), soon, "{shape}: it has yet to start");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_is_still_to_come_is_none() {
+    for (name, started, now, expected) in [
+        ("half an hour ahead, and before the switch", 1800, 90, STARTED),
+        ("as much ahead as a clock may be", MARGIN, MARGIN - 300, Verdict::Moved),
+        ("and a second more", MARGIN, MARGIN - 301, STARTED),
+        ("long after the switch", 1800, LATE, Verdict::Moved),
+    ] {
+        assert_eq!(verdict(&with_state(pod(env()), running(started)), now), expected, "{name}");
     }
 }
 

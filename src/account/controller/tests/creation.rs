@@ -56,6 +56,33 @@ async fn lists_of_a_token_of_the_accounts_former_user_do_not_judge_a_creation_fo
 }
 
 #[tokio::test]
+async fn what_a_list_proved_for_the_former_user_does_not_come_back_with_the_next_one() {
+    let (lost, live) = (aged(0, SlotState::Lost), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![lost.clone(), live.clone()]);
+    stage.key(&lost, None);
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    let covering = |world: &World| world.account.status.as_ref().unwrap().covering_token.clone();
+    {
+        let mut world = stage.world();
+        world.account.status.as_mut().unwrap().user = Some("user-1".into());
+        world.changed();
+    }
+    stage.until(MINUTES, |world| covering(world).is_some()).await;
+    // What the publication of the next user's first key writes.
+    {
+        let mut world = stage.world();
+        world.account.spec.expected_user = Some("next".into());
+        let status = world.account.status.as_mut().unwrap();
+        status.pin_user(Some("next".into()));
+        status.slots = vec![];
+        world.changed();
+    }
+    stage.pass(Duration::from_secs(5)).await;
+    assert_eq!(covering(&stage.world()), None);
+}
+
+#[tokio::test]
 async fn without_a_list_an_unanswered_creation_waits_for_a_person() {
     let unanswered = aged(0, SlotState::Creating);
     let mut stage = stage(false, vec![unanswered.clone()]);

@@ -26,6 +26,32 @@ async fn a_key_that_bags_does_not_find_does_not_take_the_revocation_from_the_oth
     }
 }
 
+#[tokio::test]
+async fn a_404_that_passes_takes_the_revocation_from_nobody() {
+    for known in [false, true] {
+        let (first, second) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+        let mut stage = stage(true, vec![first.clone(), second.clone()]);
+        stage.owner(1);
+        stage.key(&first, Some(true));
+        stage.key(&second, Some(true));
+        // Once a list has been seen, a 404 that lasts is the endpoint's.
+        if known {
+            stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+            let third = Slot { state: SlotState::Revoking, ..aged(2, SlotState::Live) };
+            stage.key(&third, Some(true));
+            let mut world = stage.world();
+            world.account.status.as_mut().unwrap().slots.push(third);
+            world.changed();
+        }
+        stage.world().misrouted = 2;
+        let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+        assert!(took < Duration::from_mins(1), "known: {known}: {took:?}");
+        let world = stage.world();
+        assert!(!world.events.contains(&"RevocationNeedsPerson".to_owned()), "known: {known}");
+        assert_eq!(world.account.status.as_ref().unwrap().capabilities.revoke, Capability::Yes);
+    }
+}
+
 /// What the account can do, and for what a person is asked.
 fn revoking_of(world: &World) -> (Capability, String) {
     let capabilities = world.account.status.as_ref().map(|status| status.capabilities.clone()).unwrap();

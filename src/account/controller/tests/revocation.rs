@@ -54,6 +54,55 @@ async fn where_bags_cannot_revoke_a_person_is_asked_and_their_deed_noticed() {
 }
 
 #[tokio::test]
+async fn a_persons_deed_is_noticed_by_the_key_itself_where_no_list_comes_any_more() {
+    for trouble in ["the token is refused", "its Secret is deleted", "there is no list"] {
+        let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+        let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+        stage.key(&dying, Some(true));
+        stage.key(&live, Some(true));
+        stage.owner(1);
+        stage.world().can_revoke = false;
+        stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+        // The last list shows it.
+        stage.pass(Duration::from_mins(15)).await;
+        {
+            let mut world = stage.world();
+            match trouble {
+                "the token is refused" => world.refuses_token = true,
+                "there is no list" => world.no_list = true,
+                _ => world.stored.apply_watcher_event(&watcher::Event::Delete(token())),
+            }
+        }
+        stage.pass(Duration::from_mins(25)).await;
+        assert_eq!(states(&stage.world()), [SlotState::Revoking, SlotState::Live], "{trouble}");
+        stage.world().keys[0].alive = false;
+        stage.until(Duration::from_hours(3), |world| states(world) == [SlotState::Live]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_lags_behind_a_revocation_calls_it_ineffective_for_nobody() {
+    for (late_lists, expected) in [(1, 1), (100, 2)] {
+        let (lost, live) = (aged(0, SlotState::Lost), aged(1, SlotState::Live));
+        let mut stage = stage(true, vec![lost.clone(), live.clone()]);
+        stage.key(&lost, None);
+        stage.key(&live, Some(true));
+        stage.owner(1);
+        let sent =
+            |world: &World| world.requests.iter().filter(|came| came.ends_with("/keys/revoke")).count();
+        stage.until(MINUTES, |world| sent(world) == 1).await;
+        stage.world().late_lists = late_lists;
+        stage.pass(Duration::from_mins(25)).await;
+        let told = stage.world().events.contains(&"RevocationHasNoEffect".to_owned());
+        assert_eq!(told, expected > 1, "{late_lists} lists show it");
+        assert!(sent(&stage.world()) >= expected, "{late_lists} lists show it");
+        stage.world().late_lists = 0;
+        stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
+        assert!(told || sent(&stage.world()) == 1);
+    }
+}
+
+#[tokio::test]
 async fn a_typo_in_the_expected_user_delays_no_revocation() {
     let of_user = |slot: Slot| Slot { user: Some("user-1".into()), ..slot };
     let (live, other) = (of_user(aged(0, SlotState::Live)), of_user(aged(1, SlotState::Live)));

@@ -44,6 +44,7 @@ prop_compose! {
         (revocations, revoke_after) in (0..4u32, proptest::option::of(0..20_000u64)),
         (value, resolved, worked) in any::<(bool, bool, bool)>(),
         (way, list, witness) in (any_way(), any_list(), any_witness()),
+        listed in proptest::option::of(0.0..1.0f64),
         pinged in proptest::option::of(0.0..1.0f64),
     ) -> Known {
         let past = |share: f64| (share * now as f64) as u64;
@@ -60,6 +61,7 @@ prop_compose! {
             worked: worked || acknowledged.is_some(),
             way,
             list,
+            listed: listed.map(past),
             witness,
             resolved,
             pinged: pinged.map(past),

@@ -100,7 +100,7 @@ proptest! {
         // One that should be gone is believed less as time goes on.
         prop_assume!(Pod::of_tests(&pod).is_none_or(|pod| !pod.is_terminating()));
         let mut then = pod.clone();
-        restarted(&mut then, later);
+        restarted(&mut then, later.min(passed));
         let before = found(Pod::of_tests(&pod), at(now));
         let after = found(Pod::of_tests(&then), at(now + passed));
         prop_assert!(!before.is_clean() || after.is_clean(), "{before:?}\n{pod:#}\n{after:?}");

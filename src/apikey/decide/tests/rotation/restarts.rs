@@ -107,19 +107,29 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
     ]);
     let said = hold(&back(ended("failed an hour ago"))).message;
     assert!(said.contains("had failed before the last pod with the old key went"), "{said}");
+    // All its old pods have ended, as its strategy says.
+    let gone = |age| with_consumers(clean(age), vec![consumer("api", "failed", "uid-0-2", false)]);
     // Bags refuses the new key since. What fails for that failed long after no pod held the old key any more, or so it seems: the
     // status does not keep that time meanwhile.
     let dead = |age, o: Observation| Observation { current_failure: Some((Probe::Dead, age)), ..o };
     let revoked = || dead(MINUTE, ended("failed an hour ago"));
-    let unasked = || Observation { current_asked: false, ..ended("failed an hour ago") };
-    let works = Observation { current_probe: Some(alive("user-1")), ..unasked() };
+    let asked = |ago| Observation { current_asked: ago, ..ended("failed an hour ago") };
+    let works = Observation { current_probe: Some(alive("user-1")), ..asked(None) };
+    let now = |o, probe| Observation { current_probe: Some(probe), ..o };
+    // Its keystore Secret was deleted as well.
+    let lost = Observation { current_value: None, current_asked: None, ..gone(MINUTE * 10) };
     let late = with_consumers(clean(HOUR * 2), vec![consumer("api", "failed", "uid-0-2", false)]);
     check(vec![
         ("Bags refuses the new key: that is told", revoked(), "RotationHeld, 9m"),
         ("it is asked again after a while", dead(MINUTE * 10, ended("failed an hour ago")), "Probe new"),
-        ("a process that never asked it asks", unasked(), "Probe new"),
+        ("a process that never asked it asks", asked(None), "Probe new"),
+        ("it worked a while ago: it is asked again", asked(Some(MINUTE * 10)), "Probe new"),
+        ("it worked just now", asked(Some(MINUTE)), "RotationHeld, 15s"),
         ("it works: so it is the workload", works, "RotationHeld, 15s"),
-        ("it may be turned back, if the old key works", back(revoked()), "Probe old"),
+        ("before it is turned back, that is asked once more", back(revoked()), "Probe new"),
+        ("Bags let nobody in for a while", now(back(revoked()), alive("user-1")), "RotationHeld, 15s"),
+        ("it may be turned back, if the old key works", now(back(revoked()), Probe::Dead), "Probe old"),
+        ("a key that nobody can ask is turned back from", back(lost), "Probe old"),
         ("which it does", answers(back(revoked()), alive("user-1")), "SwitchBack old from 2"),
         ("or not", answers(back(revoked()), Probe::Dead), "RotationHeld, 10m"),
         (
@@ -130,8 +140,6 @@ fn a_workload_that_does_not_come_up_holds_the_rotation_or_turns_it_back() {
     ]);
     let said = hold(&revoked()).message;
     assert!(said.contains("Bags does not accept it any more"), "{said}");
-    // All its old pods have ended, as its strategy says.
-    let gone = |age| with_consumers(clean(age), vec![consumer("api", "failed", "uid-0-2", false)]);
     check(vec![
         ("no pod holds the old key: it is held all the same", gone(MINUTE * 10), "RotationHeld, 15s"),
         ("and turned back", back(gone(MINUTE * 10)), "Probe old"),

@@ -74,7 +74,7 @@ fn the_old_key_goes_when_nothing_can_hold_it_and_nobody_uses_it() {
         ),
         (
             "a process that never asked it does so before it says what is waited for",
-            Observation { current_asked: false, ..switched(HOUR, &[]) },
+            Observation { current_asked: None, ..switched(HOUR, &[]) },
             "Probe new",
         ),
         (
