@@ -40,6 +40,7 @@ pub(crate) use {
     history::{FIELD, value_in},
 };
 
+use consumer::Breaks;
 use controller::Workload;
 use history::History;
 use kubelet::Pod;
@@ -184,6 +185,14 @@ impl Cluster {
             state.workloads[index].fault = None;
             state.workloads[index].wake(now);
             state.wake_waiting(index, now);
+        }
+    }
+
+    /// From now on a workload's containers are ready only with the first value that one of them ran with, as where its key was revoked.
+    pub(crate) fn spoil(&self, name: &str) {
+        let mut state = self.lock();
+        if let Some(index) = state.workload(name) {
+            state.workloads[index].fault = Some(Breaks::ReadyWithAnotherValue);
         }
     }
 

@@ -211,7 +211,7 @@ fn turned_back(workflow: Workflow) -> Workflow {
 }
 
 /// Rotations that end with the key that they began with, at least at first.
-fn back() -> [Workflow; 8] {
+fn back() -> [Workflow; 9] {
     [
         turned_back(stubborn("turned back as nothing comes up with another key"))
             .ends("Ready=True/Issued")
@@ -242,6 +242,29 @@ fn back() -> [Workflow; 8] {
                 scene.edit_key("web", |spec| spec["rollout"]["allowGap"] = json!(true));
                 scene.set_overlaps("web", "1m", "1m");
             })
+            .ends("Ready=True/Issued")
+            .ends("keys at Bags: 1")
+            .ends(TWO_HOLD),
+        // The key worked when it was made, and is asked again although nothing else asks it.
+        Workflow::new("turned back as the new key is revoked hours later, and a rollout fails", Ways::Token)
+            .key("web")
+            .consumer(named("web", Kind::Deployment, Reads::Env))
+            .meanwhile("ask for another key, and the way back", |scene| {
+                scene.set_overlaps("web", "12h", "15m");
+                scene.edit_key("web", |spec| spec["rotation"]["onRolloutFailure"] = json!("SwitchBack"));
+                scene.ask_for_rotation("web", "first");
+            })
+            .once(Scene::is_in_use)
+            .then(
+                Duration::from_hours(2),
+                "revoke the new key on the page, and restart what reads it",
+                |scene| {
+                    scene.revoke_key_in("web");
+                    scene.cluster.spoil("web");
+                    scene.restart_workload("web");
+                },
+            )
+            .once(|scene| scene.has_settled("web"))
             .ends("Ready=True/Issued")
             .ends("keys at Bags: 1")
             .ends(TWO_HOLD),
