@@ -232,7 +232,8 @@ impl Observation {
     }
 
     /// When that time ends, by both clocks. If the value was written into the Secret again, the time counts from that write.
-    fn settles_at(&self, switched_at: Timestamp) -> Timestamp {
+    #[must_use]
+    pub fn settles_at(&self, switched_at: Timestamp) -> Timestamp {
         let at = self.current().map_or(switched_at, |slot| switched_at.max(slot.since));
         later(at, self.timings.settle_delay)
     }

@@ -278,8 +278,6 @@ struct Stage {
     keys: Writer<ApiKey>,
 }
 
-/// An account with a token, or else a wallet that nobody asks for, and these slots.
-#[expect(clippy::disallowed_methods, reason = "an arbitrary beginning: an Instant has no other")]
 /// The Secret with the account's token.
 fn token() -> Secret {
     let token = json!({
@@ -289,6 +287,8 @@ fn token() -> Secret {
     serde_json::from_value(token).unwrap()
 }
 
+/// An account with a token, or else a wallet that nobody asks for, and these slots.
+#[expect(clippy::disallowed_methods, reason = "an arbitrary beginning: an Instant has no other")]
 fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
     let clock =
         Arc::new(HandClock { start: Instant::now(), passed: Mutex::default(), back: Mutex::default() });

@@ -310,7 +310,9 @@ impl Switch<'_> {
         };
         let reason = if self.o.is_overdue() { Reason::RotationHeld } else { Reason::Rotating };
         let restarts = rollout.restart == Restart::Stale;
-        let message = words::restarting(self.previous, &pods.scan, &plan, restarts);
+        let settles_at = o.settles_at(self.switched_at);
+        let settles_at = (settles_at > o.now).then_some(settles_at);
+        let message = words::restarting(self.previous, &pods.scan, &plan, restarts, settles_at);
         Rule::Wait(Hold::new(reason, message).after(wait.max(Duration::from_secs(1))))
     }
 

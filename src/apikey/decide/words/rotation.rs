@@ -99,6 +99,7 @@ pub(in crate::apikey::decide) fn restarting(
     scan: &Scan,
     plan: &Plan,
     restarts: bool,
+    settles_at: Option<Timestamp>,
 ) -> String {
     let pods = list(scan.stale().map(|holder| {
         let going = if holder.terminating { ", terminating" } else { "" };
@@ -121,6 +122,13 @@ pub(in crate::apikey::decide) fn restarting(
     if !plan.obstructed.is_empty() {
         let named = plan.obstructed.iter().map(|(who, why)| format!("{} ({})", who, why_not(who, why)));
         said.push_str(&format!("; not restarted by the operator: {}", list(named)));
+    }
+    // Whoever is quick to do what is asked for would have to do it again.
+    if let Some(at) = settles_at.filter(|_| !restarts || !plan.obstructed.is_empty()) {
+        let at = moment(at, Duration::ZERO);
+        said.push_str(&format!(
+            "; a pod that is made before {at} may get the old value, and counts as one that has it"
+        ));
     }
     said
 }

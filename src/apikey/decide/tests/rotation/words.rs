@@ -31,6 +31,11 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
         Observation { pods: Some(pods), ..o }
     };
     let unmarked = taken(with_consumers(switched(HOUR, &stale()), vec![consumer("web", "", "", true)]));
+    let quick = |o: Observation| restarting(o, |rollout| rollout.restart = Some(Restart::None));
+    let soon = "; a pod that is made before 2027-01-15T08:00:30Z may get the old value, and counts as one that has it";
+    let just = || with_consumers(switched(SECOND * 30, &stale()), vec![consumer("web", "paused", "", true)]);
+    assert!(hold(&just()).message.ends_with(soon) && hold(&quick(just())).message.ends_with(soon));
+    assert!(!hold(&obstructed).message.contains("is made before"), "that time is over");
     let early = with_consumers(switched(MINUTE, &stale()), vec![consumer("web", "", "", true)]);
     let cases: Vec<(Hold, &[&str])> = vec![
         (hold(&gap), &["Deployment \"web\"", "Recreate", "spec.rollout.allowGap: true"]),
