@@ -181,6 +181,14 @@ impl Observation {
         missing_since.is_some_and(|at| self.age(at) < self.timings.capability_retry)
     }
 
+    /// Whether the revoke endpoint was missing when it was last tried, however long ago.
+    pub(super) fn endpoint_was_missing(&self) -> bool {
+        match self.endpoint_tried() {
+            Some(endpoint) => !endpoint.found,
+            None => self.endpoint_recorded(Capability::No).is_some(),
+        }
+    }
+
     /// Whether the revoke endpoint is known to exist: a new process knows it from the account's status.
     pub(super) fn endpoint_found(&self) -> bool {
         match self.endpoint_tried() {

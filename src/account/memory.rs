@@ -60,8 +60,8 @@ pub struct AccountFacts {
     pub covering_token: Option<String>,
     /// The user that the account's keys had to belong to when it did.
     pub covering_user: Option<String>,
-    /// The credentials were replaced, and Bags has made no key with them since.
-    pub untried: bool,
+    /// Whether Bags has made a key with the credentials since they replaced others; `None`: this process does not know.
+    pub tried: Option<bool>,
     /// The revoke endpoint as it was last tried.
     pub endpoint: Option<Endpoint>,
     /// Version of the credentials because of which a creation was last refused, unless a creation has succeeded since.

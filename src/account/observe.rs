@@ -302,8 +302,16 @@ fn start_over(facts: &mut AccountFacts, credentials: &CredentialsSeen) -> bool {
         let AccountFacts { missing, namespaces, entered, departed, loose, code_sent, .. } =
             std::mem::take(facts);
         let fresh = AccountFacts::default();
-        *facts =
-            AccountFacts { missing, namespaces, entered, departed, loose, code_sent, untried: true, ..fresh };
+        *facts = AccountFacts {
+            missing,
+            namespaces,
+            entered,
+            departed,
+            loose,
+            code_sent,
+            tried: Some(false),
+            ..fresh
+        };
     }
     if version.is_some() {
         facts.credentials.clone_from(version);
@@ -463,7 +471,9 @@ mod tests {
 
     #[test]
     fn a_wallet_that_cannot_be_read_for_a_while_takes_nothing_from_what_the_token_showed() {
-        let mut facts = AccountFacts::default();
+        // One-time codes are the account's, whatever its credentials.
+        let code_sent = Some(Timestamp::UNIX_EPOCH);
+        let mut facts = AccountFacts { code_sent, ..AccountFacts::default() };
         let seen = |version: Option<&str>, token: Option<&str>| CredentialsSeen {
             version: version.map(str::to_owned),
             token_version: token.map(str::to_owned),
@@ -479,7 +489,9 @@ mod tests {
             ("another wallet is there", Some("w3,t2"), Some("t2"), false),
         ];
         for (step, version, token, expected) in steps {
+            facts.tried = None;
             assert_eq!(start_over(&mut facts, &seen(version, token)), expected, "{step}");
+            assert_eq!((facts.tried, facts.code_sent), (expected.then_some(false), code_sent), "{step}");
         }
     }
 }

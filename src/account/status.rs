@@ -33,8 +33,10 @@ use crate::{
     webhook::registration::Registration,
 };
 
+/// The credentials were replaced, and Bags was not asked with them yet.
+const NOT_TRIED: &str = "NotTried";
 /// How many things one message names; the rest is counted.
-const NAMED: usize = 5;
+const NAMED: usize = 10;
 /// From this many failed lists in a row on the failure is shown: a single one may be a hiccup.
 const FAILURES_SHOWN: u32 = 2;
 
@@ -278,9 +280,21 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
              Correct the Secret that spec.credentials.wallet names",
         );
     }
-    let made = status.capabilities.create == Capability::Yes && !seen.facts.untried;
-    if seen.facts.token_accepted || made {
+    let told = status.conditions.iter().find(|told| told.type_ == kind::CREDENTIALS_VALID);
+    let untried = match seen.facts.tried {
+        Some(tried) => !tried,
+        None => told.is_some_and(|told| [NOT_TRIED, WALLET_REFUSED].contains(&told.reason.as_str())),
+    };
+    let made = status.capabilities.create == Capability::Yes;
+    if seen.facts.token_accepted || made && !untried {
         return word(true, "Accepted", "Bags accepts the credentials");
+    }
+    if made {
+        return word(
+            true,
+            NOT_TRIED,
+            "the credentials were replaced; the next key, or the next list, shows whether Bags accepts them",
+        );
     }
     word(true, "Readable", "the credentials can be read; Bags has not been asked with them yet")
 }
@@ -413,7 +427,10 @@ pub(super) fn transitions(before: &[Condition], after: &[Condition]) -> Vec<(Eve
         })
     };
     let event = |condition: &Condition| {
-        let recovered = before.iter().any(|old| old.type_ == condition.type_ && old.status == "False");
+        // A replaced wallet is only known to be good once a key was made with it.
+        let recovered = before
+            .iter()
+            .any(|old| old.type_ == condition.type_ && (old.status == "False" || old.reason == NOT_TRIED));
         let reason = event_of(&condition.type_, condition.status == "True", &condition.reason, recovered)?;
         Some((reason, condition.message.clone()))
     };

@@ -98,11 +98,10 @@ fn count_rotations(context: &Context, o: &Observation, changes: &[Change]) {
         let slots = o.slots();
         slots.iter().any(|slot| slot.attempt.as_ref() == Some(attempt) && slot.revision < current.revision)
     };
+    let is_known = context.refusals.is_known(&o.owner.uid, context.env.clock.monotonic());
     let outcome = changes.iter().find_map(|change| match change {
         // A place that was given back after a refusal is taken for the same rotation.
-        Change::ReserveNext { .. } if !context.refusals.is_known(&o.owner.uid) => {
-            Some((RotationOutcome::Begun, None))
-        }
+        Change::ReserveNext { .. } if !is_known => Some((RotationOutcome::Begun, None)),
         Change::Retire { attempt, .. } if is_older(attempt) => {
             Some((RotationOutcome::Finished, Some(since(o.now, current.since))))
         }
@@ -297,32 +296,55 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::account::{Slot, SlotState},
+        api::account::{LimitRefusal, Slot, SlotState},
         apikey::fixtures::{account, mine, seen},
         fixtures::{installation, process, server},
         operator::parts::Watches,
     };
 
+    /// What is written when a new key is published: the account expects this user by its spec, and that one by its status; the
+    /// key is of a third one. `None`: nothing.
+    async fn published(named: Option<&str>, pinned: Option<&str>, user: &str) -> Option<serde_json::Value> {
+        let made = Slot { since: Timestamp::UNIX_EPOCH, ..mine(SlotState::Creating) };
+        let mut account = account();
+        account.metadata.resource_version = Some("1".to_owned());
+        account.spec.expected_user = named.map(str::to_owned);
+        let status = account.status.get_or_insert_default();
+        (status.installation, status.slots) = (Some(installation()), vec![made.clone()]);
+        status.user = pinned.map(str::to_owned);
+        status.covering_token = Some("bags-main/token@1".to_owned());
+        status.refusal =
+            Some(LimitRefusal { unmanaged: 6, count: 3, generation: None, at: Timestamp::UNIX_EPOCH });
+        let mut watches = Watches::new();
+        watches.accounts.1.apply_watcher_event(&Event::Apply(account));
+        let (kube, asked) = server(|request, _| (200, request.body.clone()));
+        let context = process(&watches, kube);
+        publish(&context, "main", made.attempt.unwrap(), None, user.to_owned()).await.unwrap();
+        let asked = asked.lock().unwrap();
+        asked.first().map(|request| request.body["status"].clone())
+    }
+
     #[tokio::test]
     async fn the_first_key_of_another_user_ends_what_lists_of_the_former_ones_token_proved() {
         for (named, user, covering) in [(Some("two"), "two", None), (None, "one", Some("bags-main/token@1"))]
         {
-            let made = Slot { since: Timestamp::UNIX_EPOCH, ..mine(SlotState::Creating) };
-            let mut account = account();
-            account.metadata.resource_version = Some("1".to_owned());
-            account.spec.expected_user = named.map(str::to_owned);
-            let status = account.status.get_or_insert_default();
-            (status.installation, status.slots) = (Some(installation()), vec![made.clone()]);
-            status.user = Some("one".to_owned());
-            status.covering_token = Some("bags-main/token@1".to_owned());
-            let mut watches = Watches::new();
-            watches.accounts.1.apply_watcher_event(&Event::Apply(account));
-            let (kube, asked) = server(|request, _| (200, request.body.clone()));
-            let context = process(&watches, kube);
-            publish(&context, "main", made.attempt.unwrap(), None, user.to_owned()).await.unwrap();
-            let status = asked.lock().unwrap()[0].body["status"].clone();
+            let status = published(named, Some("one"), user).await.unwrap();
             assert_eq!((&status["user"], &status["coveringToken"]), (&json!(user), &json!(covering)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_key_of_a_user_that_the_account_does_not_expect_by_now_is_not_published() {
+        for (named, pinned, user) in [(Some("two"), Some("one"), "one"), (None, Some("one"), "two")] {
+            assert_eq!(published(named, pinned, user).await, None, "{named:?}, {pinned:?}: {user}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_made_ends_the_refusals_in_a_row() {
+        let status = published(None, None, "one").await.unwrap();
+        assert_eq!(status["refusal"], json!(null));
+        assert_eq!(status["capabilities"]["create"], json!("Yes"));
     }
 
     #[tokio::test]

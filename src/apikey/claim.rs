@@ -90,11 +90,18 @@ impl Claim {
         let others: Vec<&ApiKey> =
             everyone.iter().map(|other| &**other).filter(|other| competes(other, key)).collect();
         let may = |other: &ApiKey| may(account, ledger, other, key, labels);
+        let first = ahead(ledger, key, everyone, &others, &may);
+        let max = max_of(account, &key.namespace().unwrap_or_default(), labels);
+        let permission = match (permission(account, ledger, key, labels), max) {
+            // What its namespace may still have is for those of it that came first.
+            (Permission::Granted, Some(max)) if is_behind(ledger, key, &first, max) => Permission::Max(max),
+            (told, _) => told,
+        };
         Self {
             room: Room::of(account, now, timings),
-            permission: permission(account, ledger, key, labels),
-            max: max_of(account, &key.namespace().unwrap_or_default(), labels),
-            ahead: ahead(ledger, key, everyone, &others, &may),
+            permission,
+            max,
+            ahead: first.len(),
             use_rival: others
                 .iter()
                 .find(|other| holds_use_before(ledger, other, key, &may))
@@ -136,6 +143,14 @@ fn may(
     permission(account, ledger, other, labels) == Permission::Granted
 }
 
+/// Whether nothing is left for an ApiKey without a slot of what its namespace may have, once the older ones of it are served.
+fn is_behind(ledger: &Ledger, key: &ApiKey, first: &[&ApiKey], max: i64) -> bool {
+    let here = first.iter().filter(|other| other.metadata.namespace == key.metadata.namespace).count();
+    let here = i64::try_from(here).unwrap_or(i64::MAX);
+    let has_slot = ledger.owned_by(key.metadata.uid.as_deref().unwrap_or_default()).next().is_some();
+    !has_slot && ledger.owners_in(&key.namespace().unwrap_or_default()).saturating_add(here) >= max
+}
+
 /// The owners, by the ledger, of keys of the same use: the use is free only if none of them exists. If the watch is behind, the
 /// ledger knows owners that the cache does not show yet.
 pub fn holders<'a>(ledger: &'a Ledger, key: &'a ApiKey) -> impl Iterator<Item = &'a Owner> {
@@ -161,7 +176,7 @@ fn keeps_use(slot: &Slot) -> bool {
     matches!(slot.state, SlotState::Reserved | SlotState::Creating)
 }
 
-/// How many ApiKeys of another use are older, have no slot, and wait for nothing else: neither for the name of their Secret nor
+/// The ApiKeys of another use that are older, have no slot, and wait for nothing else: neither for the name of their Secret nor
 /// for their use. Linear in their number: thousands may wait, and each of them asks at each change of the account.
 fn ahead<'a>(
     ledger: &Ledger,
@@ -169,7 +184,7 @@ fn ahead<'a>(
     everyone: &[Arc<ApiKey>],
     others: &[&'a ApiKey],
     may: &impl Fn(&ApiKey) -> bool,
-) -> usize {
+) -> Vec<&'a ApiKey> {
     let owners: HashSet<&str> = ledger.slots.iter().map(|slot| slot.owner.uid.as_str()).collect();
     let has_slot = |other: &ApiKey| owners.contains(other.metadata.uid.as_deref().unwrap_or_default());
     // Whoever has a slot goes before all of its use that have none; of those the oldest one goes first.
@@ -191,9 +206,10 @@ fn ahead<'a>(
     };
     let own = key.use_parts();
     of_use
-        .iter()
-        .filter(|(key_use, other)| **key_use != own && !held.contains(*key_use) && goes_on(other))
-        .count()
+        .into_iter()
+        .filter(|(key_use, other)| *key_use != own && !held.contains(key_use) && goes_on(other))
+        .map(|(_, other)| other)
+        .collect()
 }
 
 /// The oldest ApiKey of each name.

@@ -325,7 +325,7 @@ fn standing(o: &Observation) -> Rule {
             return Rule::wait(Reason::EnvironmentNotAllowed, message);
         }
         Permission::Max(max) => {
-            let full = words::namespace_full(name, &o.owner.namespace, *max);
+            let full = words::namespace_full(name, &o.owner.namespace, *max, &view.ledger.slots);
             let message = format!("{full}; {}", words::MAKE_ROOM_IN_NAMESPACE);
             return Rule::wait(Reason::NamespaceQuotaExceeded, message);
         }

@@ -18,7 +18,7 @@ pub enum Permission {
     Namespace,
     /// The namespace is allowed, but not the environment; lists the environments that are.
     Environment(Vec<String>),
-    /// The namespace has as many keys as it may have.
+    /// The namespace has as many keys as it may have, or will have once those of it are served that came first.
     Max(i64),
 }
 

@@ -42,7 +42,7 @@ impl Problem {
         let reason = match o.superseded().is_empty() {
             true => self.reason.of_next_key(),
             // The Secret holds the next key already: a switch is in progress.
-            false => self.reason.of_switch(o.is_overdue()),
+            false => self.reason.of_switch(o.is_overdue() || was_held(o)),
         };
         Self { reason, ..self }
     }
@@ -70,6 +70,12 @@ impl Problem {
             ),
         }
     }
+}
+
+/// Whether people were last told that the switch does not go on. A look that fails does not show that it does.
+fn was_held(o: &Observation) -> bool {
+    let hold = o.key.status.as_ref().and_then(|status| status.hold.as_ref());
+    hold.is_some_and(|hold| hold.reason == Reason::RotationHeld.as_str())
 }
 
 impl From<CallError> for Problem {
@@ -136,6 +142,27 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+    use crate::{
+        api::apikey::{ApiKeyStatus, HoldStatus},
+        apikey::fixtures::{MINUTE, now, switched},
+    };
+
+    #[test]
+    fn a_switch_that_is_held_stays_so_while_bags_does_not_answer() {
+        let of_switch = |told: Option<Reason>| {
+            let hold = told.map(|reason| HoldStatus {
+                reason: reason.as_str().to_owned(),
+                waits_for_slot: false,
+                since: now(),
+            });
+            let status = ApiKeyStatus { hold, ..ApiKeyStatus::default() };
+            let o = switched(MINUTE, &[]).key(|key| key.status = Some(status));
+            Problem::transient(Reason::BagsUnavailable, "down").of_next_key(&o).reason
+        };
+        assert_eq!(of_switch(None), Reason::Rotating);
+        assert_eq!(of_switch(Some(Reason::RotationBlocked)), Reason::Rotating, "it has begun since");
+        assert_eq!(of_switch(Some(Reason::RotationHeld)), Reason::RotationHeld);
+    }
 
     #[test]
     fn what_a_policy_says_of_the_ledger_is_not_the_tenants_to_read() {

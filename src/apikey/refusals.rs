@@ -28,11 +28,18 @@ struct Refusal {
     again: Instant,
 }
 
+impl Refusal {
+    /// Whether it still counts. A key that is not tried again is not wanted any more, and the next one is another.
+    fn is_of(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.again) <= LONGEST
+    }
+}
+
 impl Refusals {
     /// Remembers a refusal.
     pub fn note(&self, uid: &str, problem: &Problem, now: Instant) {
         let mut all = self.lock();
-        let count = all.get(uid).map_or(0, |last| last.count);
+        let count = all.get(uid).filter(|last| last.is_of(now)).map_or(0, |last| last.count);
         let again = now + FIRST.saturating_mul(1 << count.min(16)).min(LONGEST);
         let refusal = Refusal { problem: problem.clone(), count: count.saturating_add(1), again };
         all.insert(uid.to_owned(), refusal);
@@ -47,10 +54,10 @@ impl Refusals {
         (!left.is_zero()).then(|| (left, last.problem.clone()))
     }
 
-    /// Whether the ApiKey's next key was refused when it was last tried.
+    /// Whether the ApiKey's next key was refused when it was last tried, which was lately.
     #[must_use]
-    pub fn is_known(&self, uid: &str) -> bool {
-        self.lock().contains_key(uid)
+    pub fn is_known(&self, uid: &str, now: Instant) -> bool {
+        self.lock().get(uid).is_some_and(|last| last.is_of(now))
     }
 
     /// Forgets an ApiKey: nothing is refused any more, or it is gone.
@@ -80,8 +87,15 @@ mod tests {
             now += left;
             assert!(refusals.of("a", now).is_none(), "it is tried again");
         }
-        refusals.forget("a");
-        refusals.note("a", &Problem::transient(Reason::SecretRefused, "a policy"), now);
-        assert_eq!(refusals.of("a", now).map(|(left, _)| left), Some(FIRST), "it begins anew");
+        assert!(refusals.is_known("a", now + LONGEST));
+        now += LONGEST + Duration::from_secs(1);
+        assert!(!refusals.is_known("a", now), "it was not tried again");
+        for forgets in [false, true] {
+            if forgets {
+                refusals.forget("a");
+            }
+            refusals.note("a", &Problem::transient(Reason::SecretRefused, "a policy"), now);
+            assert_eq!(refusals.of("a", now).map(|(left, _)| left), Some(FIRST), "it begins anew");
+        }
     }
 }

@@ -56,8 +56,10 @@ impl Rate {
 struct State {
     rate: Rate,
     tokens: f64,
-    /// What was spent beyond what may be spent now, as the rate was higher.
+    /// What was spent beyond what may be spent at once now, as the rate was higher. It counts only if the rate is raised again.
     owed: f64,
+    /// What goes of it in a second: it is the service's business for an hour.
+    owed_fades: f64,
     at: Instant,
     paused_until: Option<Instant>,
     /// When this account's rate limit last held the other accounts back.
@@ -98,6 +100,7 @@ impl Budget {
             rate,
             tokens: rate.capacity,
             owed: 0.0,
+            owed_fades: 0.0,
             at: clock.monotonic(),
             paused_until: None,
             shared_at: None,
@@ -113,9 +116,14 @@ impl Budget {
         let rate = Rate::per_hour(requests);
         // What came in so far came at the old rate.
         let mut state = self.refilled(self.clock.monotonic());
+        // Each look at the account sets it. What is owed would eat all that comes in, if it were settled each time.
+        if state.rate == rate {
+            return;
+        }
         let spent = state.rate.capacity - state.tokens + state.owed;
         state.tokens = (rate.capacity - spent).max(0.0);
         state.owed = (spent - rate.capacity).max(0.0);
+        state.owed_fades = state.owed / HOUR_SECONDS;
         state.rate = rate;
     }
 
@@ -204,9 +212,8 @@ impl Budget {
         let mut state = self.lock();
         let elapsed = now.saturating_duration_since(state.at).as_secs_f64();
         let Rate { capacity, refill_per_second, .. } = state.rate;
-        let refill = elapsed * refill_per_second;
-        state.tokens = (state.tokens + refill).min(capacity);
-        state.owed = (state.owed - refill).max(0.0);
+        state.tokens = (state.tokens + elapsed * refill_per_second).min(capacity);
+        state.owed = (state.owed - elapsed * state.owed_fades).max(0.0);
         state.at = state.at.max(now);
         state
     }
@@ -348,6 +355,23 @@ mod tests {
         assert_eq!((budget.remaining(), budget.paused_until()), (0, Some(end)));
         budget.set_per_hour(1000);
         assert_eq!(budget.remaining(), 454, "lowered and raised: nothing is given back");
+    }
+
+    #[test]
+    fn a_lowered_rate_lets_something_through_however_often_it_is_asked_for() {
+        let (clock, budget) = budget(1000);
+        take_all(&budget, Priority::Revocation);
+        let mut sent = 0;
+        for _ in 0..3600 {
+            budget.set_per_hour(30);
+            clock.advance(SECOND);
+            budget.set_per_hour(30);
+            sent += take_all(&budget, Priority::Revocation);
+        }
+        assert!((14..=15).contains(&sent), "{sent}");
+        // Nothing is owed any more: what was spent then is more than an hour ago.
+        budget.set_per_hour(1000);
+        assert_eq!(budget.remaining(), 485);
     }
 
     #[test]

@@ -47,3 +47,46 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, pin::pin};
+
+    use futures::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{
+        admin::Readiness,
+        clock::SystemClock,
+        fixtures::{failure, process, server},
+        metrics::Metrics,
+        operator::parts::Watches,
+    };
+
+    #[tokio::test]
+    async fn a_reconcile_under_way_takes_no_step_once_the_lease_is_lost() {
+        for lost in [false, true] {
+            let leadership = Leadership::alone(Arc::new(SystemClock), Metrics::new());
+            let synced = Synced::new(Readiness::awaiting([]));
+            ["ApiKey", "BagsAccount", "Secret"].into_iter().for_each(|kind| synced.done(kind));
+            let context = process(&Watches::new(), server(|_, _| failure(404, "NotFound")).0);
+            let gate =
+                Gate { context, synced, leadership: leadership.clone(), stop: CancellationToken::new() };
+            let (answer, answered) = oneshot::channel::<()>();
+            let taken = Cell::new(false);
+            let mut pass = pin!(gate.pass(async {
+                answered.await.unwrap();
+                taken.set(true);
+                Outcome::Gone
+            }));
+            assert!(pass.as_mut().now_or_never().is_none());
+            if lost {
+                leadership.lose();
+            }
+            answer.send(()).unwrap();
+            let expected = if lost { Action::requeue(LATER) } else { Action::await_change() };
+            assert_eq!((pass.now_or_never(), taken.get()), (Some(expected), !lost));
+        }
+    }
+}

@@ -103,8 +103,12 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         Some(obstacle) => return Verdict::Deny(obstacle),
         None => {}
     }
+    // Who waits for something else keeps no place, and may come to a full namespace as to a full account: a rename has to.
+    if let Some(warning) = waits_for_else(key, claim) {
+        return admit_without_place(warning);
+    }
     if let Permission::Max(max) = claim.permission {
-        let full = words::namespace_full(&name, &key.namespace().unwrap_or_default(), max);
+        let full = words::namespace_full(&name, &key.namespace().unwrap_or_default(), max, &ledger.slots);
         return match queue {
             true => admit_without_place(format!("{full}; {}", words::WAITS)),
             false => Denial::lasting(
@@ -112,9 +116,6 @@ pub fn judge(case: &Case<'_>) -> Verdict {
                 format!("{full}; {}", words::MAKE_ROOM_IN_NAMESPACE),
             ),
         };
-    }
-    if let Some(warning) = waits_for_else(key, claim) {
-        return admit_without_place(warning);
     }
     if !claim.fits(&ledger) {
         let sums = words::room(&name, &claim.room, &ledger.slots, claim.ahead);
@@ -174,7 +175,13 @@ fn standing(account: &BagsAccount, ledger: &Ledger, installation: &Installation)
             return lasting("ForeignInstallation", words::foreign_installation(&name));
         }
         Some(_) => {}
-        None => return Some(Denial::passing(NOT_READY, words::account_unseen(&name))),
+        // A ledger that was lost is nobody's as well, and the account says so.
+        None => {
+            return match ready(account).filter(|ready| ready.status == "False") {
+                Some(ready) => lasting(NOT_READY, words::account_not_ready(&name, &ready.reason)),
+                None => Some(Denial::passing(NOT_READY, words::account_unseen(&name))),
+            };
+        }
     }
     if ledger.unknown_state() {
         return lasting("NewerLedger", words::newer_ledger(&name));

@@ -1,6 +1,9 @@
 //! Whole runs against a small API server and a small Bags, on a clock that jumps to the next deadline.
 
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard},
+};
 
 use http::{Method, Request, Response};
 use jiff::Timestamp;
@@ -116,8 +119,8 @@ struct World {
     failing_lists: usize,
     /// So many more lists show keys that are revoked.
     late_lists: usize,
-    /// So many more revocations are answered by something in Bags' stead, which finds nothing.
-    misrouted: usize,
+    /// The next revocations are answered so by something in Bags' stead.
+    misrouted: VecDeque<u16>,
     /// Lists call the user of each key so.
     calls_user: Option<&'static str>,
     down: bool,
@@ -245,9 +248,8 @@ impl World {
                 );
                 (200, json!({"success": true, "response": listed.collect::<Vec<_>>()}))
             }
-            "/api/v1/agent/dev/keys/revoke" if self.misrouted > 0 => {
-                self.misrouted -= 1;
-                (404, json!("404 page not found"))
+            "/api/v1/agent/dev/keys/revoke" if !self.misrouted.is_empty() => {
+                (self.misrouted.pop_front().unwrap(), json!("no such backend"))
             }
             "/api/v1/agent/dev/keys/revoke" if self.limited > 0 => {
                 self.limited -= 1;
@@ -327,7 +329,7 @@ fn stage(with_token: bool, slots: Vec<Slot>) -> Stage {
         no_list: false,
         failing_lists: 0,
         late_lists: 0,
-        misrouted: 0,
+        misrouted: VecDeque::new(),
         calls_user: None,
         down: false,
         goes: false,

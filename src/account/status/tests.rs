@@ -149,12 +149,22 @@ fn a_wallet_that_bags_refuses_is_not_said_to_be_accepted() {
         );
     }
     // Another wallet was put there. Keys were made with the former one, and Bags has not been asked with this one yet.
-    (account.facts.token_accepted, account.facts.untried, account.facts.refused_credentials) =
-        (false, true, None);
+    account.facts.token_accepted = false;
+    account.facts.tried = Some(false);
+    account.facts.refused_credentials = None;
     (account.credentials.wallet, account.slots) = (true, vec![seen(0, SlotState::Live)]);
     let reason = |account: &Observation| said(&shown(account), kind::CREDENTIALS_VALID).unwrap().1.to_owned();
-    assert_eq!(reason(&account), "Readable");
-    account.facts.untried = false;
+    assert_eq!(reason(&account), "NotTried");
+    // Another process goes by what was told.
+    account.facts.tried = None;
+    for (told, expected) in
+        [("NotTried", "NotTried"), ("WalletRefused", "NotTried"), ("Accepted", "Accepted")]
+    {
+        let conditions = vec![condition(kind::CREDENTIALS_VALID, "True", told, "so")];
+        Arc::make_mut(&mut account.account).status.get_or_insert_default().conditions = conditions;
+        assert_eq!(reason(&account), expected, "{told}");
+    }
+    account.facts.tried = Some(true);
     assert_eq!(reason(&account), "Accepted");
 }
 
@@ -477,7 +487,20 @@ fn events_are_written_on_transitions_only() {
     };
     let none: &[EventReason] = &[];
     type Case<'a> = (&'a str, &'a [Condition], &'a [Condition], &'a [EventReason]);
-    let cases: [Case<'_>; 6] = [
+    let replaced = condition(kind::CREDENTIALS_VALID, "True", "NotTried", "replaced");
+    let cases: [Case<'_>; 8] = [
+        (
+            "what replaced it is not known to be good",
+            std::slice::from_ref(&refused),
+            std::slice::from_ref(&replaced),
+            none,
+        ),
+        (
+            "until a key was made with it",
+            std::slice::from_ref(&replaced),
+            std::slice::from_ref(&accepted),
+            &[EventReason::CredentialsAccepted],
+        ),
         ("the first good word is no news", &[], std::slice::from_ref(&accepted), none),
         ("a refusal is", &[], std::slice::from_ref(&refused), &[EventReason::CredentialsRefused]),
         (

@@ -26,7 +26,7 @@ use crate::{
         observe::{AccountView, CreatingView, Observation, Rival},
     },
     consumer_secret::Foreign,
-    ledger::{NEVER_ACCEPTED, Room, VALUE_LOST},
+    ledger::{Ledger, NEVER_ACCEPTED, Room, VALUE_LOST},
     time::{later, nearest_second},
 };
 
@@ -187,8 +187,14 @@ pub(crate) fn environment_not_allowed(account: &str, environment: &str, allowed:
     )
 }
 
-pub(crate) fn namespace_full(account: &str, namespace: &str, max: i64) -> String {
-    format!("namespace \"{namespace}\" has as many keys of BagsAccount \"{account}\" as it may have ({max})")
+pub(crate) fn namespace_full(account: &str, namespace: &str, max: i64, slots: &[Slot]) -> String {
+    let ledger = Ledger { slots: slots.to_vec(), departed: vec![] };
+    let wait = if ledger.owners_in(namespace) < max { ", with those of older ApiKeys that wait" } else { "" };
+    let own: Vec<Slot> = ledger.slots.into_iter().filter(|slot| slot.owner.namespace == namespace).collect();
+    format!(
+        "namespace \"{namespace}\" has as many keys of BagsAccount \"{account}\" as it may have ({max}){wait}{}",
+        those_that_leave(&own)
+    )
 }
 
 /// The way out of a namespace that has all it may have.
@@ -222,18 +228,37 @@ pub(super) fn no_room(view: &AccountView) -> String {
     format!("{sums}; delete an ApiKey, or ask the platform team for a higher limit")
 }
 
+/// How many of these keep their slot although no ApiKey needs it any more: to delete a further ApiKey makes no room before that is
+/// settled.
+pub(crate) fn leaving(slots: &[Slot]) -> usize {
+    let leaves = [SlotState::Lost, SlotState::Unresolved, SlotState::Revoking, SlotState::Released];
+    slots.iter().filter(|slot| super::is_in(&slot.state, &leaves)).count()
+}
+
+/// The same in words, after what is full.
+fn those_that_leave(slots: &[Slot]) -> String {
+    match leaving(slots) {
+        0 => String::new(),
+        some => format!(
+            "; {some} of these keys are on their way out, and make room first: the BagsAccount says whether a person has to act \
+             (RevocationNeedsPerson, KeyUnresolved)"
+        ),
+    }
+}
+
 /// A full account in numbers; `ahead` older ApiKeys are served first.
 pub(crate) fn room(account: &str, room: &Room, slots: &[Slot], ahead: usize) -> String {
     let capacity = room.capacity(slots);
     let wait = if ahead > 0 { format!(", {ahead} wait") } else { String::new() };
     format!(
         "account \"{account}\" has no slot for another key: {} of {} in use ({} by ApiKeys, {} made elsewhere), {} kept for \
-         rotations{wait}",
+         rotations{wait}{}",
         capacity.used,
         capacity.limit,
         slots.len(),
         capacity.unmanaged,
-        capacity.reserved
+        capacity.reserved,
+        those_that_leave(slots)
     )
 }
 

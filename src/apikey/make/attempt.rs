@@ -64,7 +64,13 @@ pub(super) async fn carry_out(context: Arc<Context>, job: Job) {
     }
     match create(&context, &job).await {
         Outcome::Made(created) => {
-            job.memory.note(|facts| (facts.refused_credentials, facts.untried) = (None, false));
+            job.memory.note(|facts| {
+                facts.refused_credentials = None;
+                // They may have been replaced since the request was sent.
+                if facts.credentials.as_ref().is_none_or(|now| *now == job.credentials.version) {
+                    facts.tried = Some(true);
+                }
+            });
             save(&context, &job, created).await;
         }
         Outcome::NotMade(why) => not_made(&context, &job, &why).await,

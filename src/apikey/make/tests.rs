@@ -1,5 +1,7 @@
 //! What is checked before a key is made, and what becomes of its place.
 
+use std::time::Duration;
+
 use http::Method;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
@@ -218,4 +220,51 @@ fn a_token_that_is_there_at_birth_or_stays_asks_for_no_rotation() {
     let taken_off = rotated(seen());
     assert_eq!(trigger(&taken_off).as_deref(), Some("second"), "whoever takes it off asks for nothing");
     assert_eq!(due(&taken_off, taken_off.current().unwrap()), Due::OnDemand);
+}
+
+/// What comes of asking for the licence, and what the ledger says then; the account has one slot.
+async fn asked_for_licence(listed: Option<&Listed>, age: Duration) -> (Licence, Option<Value>) {
+    let mut account = with_place();
+    account.spec.limit = Some(1);
+    let mut watches = Watches::new();
+    watches.accounts.1.apply_watcher_event(&Event::Apply(account.clone()));
+    let (kube, asked) = server(|request, _| (200, request.body.clone()));
+    let context = process(&watches, kube);
+    let o = seen().with_slot(mine(SlotState::Reserved)).view(|view| view.account = Arc::new(account));
+    let placed_at = context.env.clock.monotonic();
+    tokio::time::advance(age).await;
+    let view = o.account.as_ref().unwrap();
+    let licence = license(&context, &o, view, "attempt", "Key-attempt", listed, placed_at).await.unwrap();
+    let written = asked.lock().unwrap().first().map(|request| request.body["status"].clone());
+    (licence, written)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_licence_is_judged_by_what_a_fresh_list_shows() {
+    for (unmanaged, state) in [(0, "Creating"), (1, "Reserved")] {
+        let listed = Listed {
+            unmanaged,
+            stray: vec![],
+            coverage: Coverage::Covers,
+            shows_last_use: false,
+            shows_stranger: false,
+            may_miss_ours: false,
+        };
+        let (licence, written) = asked_for_licence(Some(&listed), Duration::ZERO).await;
+        let status = written.unwrap();
+        assert_eq!(matches!(licence, Licence::Taken(_)), unmanaged == 0, "{unmanaged} made elsewhere");
+        assert_eq!(status["slots"][0]["state"], state, "{unmanaged} made elsewhere");
+        assert_eq!(
+            status["capacity"]["unmanaged"], unmanaged,
+            "or the next round would ask again, without end"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_licence_is_taken_for_a_placeholder_that_is_old() {
+    for (age, taken) in [(60, true), (61, false)] {
+        let (licence, written) = asked_for_licence(None, Duration::from_secs(age)).await;
+        assert_eq!((matches!(licence, Licence::Taken(_)), written.is_some()), (taken, taken), "{age} s");
+    }
 }

@@ -77,6 +77,59 @@ fn other(n: usize, edit: impl FnOnce(&mut ApiKey)) -> ApiKey {
     other
 }
 
+/// `max` keys may be in the namespace, and these are.
+fn with_max(max: i64, slots: Vec<Slot>) -> BagsAccount {
+    with(&json!({"allowed": [{"namespaces": ["shop"], "max": max}]}), &json!({"slots": slots}))
+}
+
+#[test]
+fn a_rename_is_admitted_also_where_the_namespace_has_all_it_may_have() {
+    let full = |key_use| with_max(1, vec![Slot { key_use, ..theirs(1, SlotState::Live) }]);
+    let (key, another) = (new_key(), theirs(2, SlotState::Live).key_use);
+    assert_eq!(denied(&ask(&full(another.clone()), &key, &[])).reason, "NamespaceQuotaExceeded");
+    // The old name goes once the new one is there.
+    let old = other(1, |other| other.spec.application = Some(key.application()));
+    let said = warned(&ask(&full(key.key_use()), &key, &[old]));
+    assert!(said.contains("app-1"), "{said}");
+    let mut suspended = new_key();
+    suspended.spec.suspend = Some(true);
+    let said = warned(&ask(&full(another), &suspended, &[]));
+    assert!(said.contains("no slot is kept"), "{said}");
+}
+
+#[test]
+fn what_a_namespace_may_still_have_is_for_those_of_it_that_came_first() {
+    let account = with_max(2, live(1));
+    let waits = other(20, |other| other.spec.application = Some("older".to_owned()));
+    let denial = ask(&account, &new_key(), std::slice::from_ref(&waits));
+    let said = &denied(&denial).message;
+    assert!(said.contains("as it may have (2), with those of older ApiKeys that wait"), "{said}");
+    // Those that wait for something else, and those of other namespaces, do not count.
+    let mut suspended = waits.clone();
+    suspended.spec.suspend = Some(true);
+    let mut elsewhere = waits;
+    elsewhere.metadata.namespace = Some("elsewhere".to_owned());
+    for other in [suspended, elsewhere] {
+        assert!(reserves(&ask(&account, &new_key(), &[other])));
+    }
+}
+
+#[test]
+fn who_is_refused_reads_how_many_keys_make_room_by_themselves() {
+    let mut slots = live(8);
+    let message = |account: &BagsAccount| denied(&ask(account, &new_key(), &[])).message.clone();
+    slots.push(theirs(20, SlotState::Revoking));
+    let said = message(&with(&json!({}), &json!({"slots": slots})));
+    assert!(
+        said.contains("9 of 10 in use") && said.contains("; 1 of these keys are on their way out"),
+        "{said}"
+    );
+    let said = message(&with_max(1, vec![theirs(1, SlotState::Released)]));
+    assert!(said.contains("RevocationNeedsPerson"), "{said}");
+    let said = message(&with(&json!({}), &json!({"slots": live(9)})));
+    assert!(!said.contains("on their way out"), "{said}");
+}
+
 pub(crate) fn new_key() -> ApiKey {
     let mut key = key();
     key.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
@@ -104,6 +157,15 @@ fn each_obstacle_has_words_of_its_own_that_name_the_way_out() {
             "keys.bags.fm/take-over",
         ),
         ("not looked at", with(&json!({}), &json!({"installation": null})), "AccountNotReady", "in a moment"),
+        (
+            "whose ledger was lost",
+            with(
+                &json!({}),
+                &json!({"installation": null, "conditions": [condition("False", "LedgerLost")]}),
+            ),
+            "AccountNotReady",
+            "LedgerLost",
+        ),
         (
             "not looked at, although pinned",
             with(&json!({}), &json!({"conditions": []})),

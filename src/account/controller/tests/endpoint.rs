@@ -27,6 +27,32 @@ async fn a_key_that_bags_does_not_find_does_not_take_the_revocation_from_the_oth
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_still_missing_a_day_later_takes_the_question_from_nobody() {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.owner(1);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.world().can_revoke = false;
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    // Another process knows it from the status.
+    let installation = Installation { cluster: CLUSTER.into(), namespace: "bags".into() };
+    stage.context = Arc::new(operator(&stage.world, &stage.clock, &stage.keys, installation));
+    let sent = |world: &World| world.requests.iter().filter(|came| came.ends_with("/keys/revoke")).count();
+    let before = sent(&stage.world());
+    let end = stage.clock.wall() + Duration::from_hours(25);
+    while stage.clock.wall() < end {
+        // One run.
+        stage.pass(Duration::from_nanos(1)).await;
+        assert!(condition(&stage.world(), "RevocationNeedsPerson").is_some());
+    }
+    let world = stage.world();
+    assert_eq!(sent(&world) - before, 1, "once a day it is looked whether there is one by now");
+    let asked = world.events.iter().filter(|event| *event == "RevocationNeedsPerson").count();
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
 async fn a_404_that_passes_takes_the_revocation_from_nobody() {
     for known in [false, true] {
         let (first, second) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
@@ -43,7 +69,8 @@ async fn a_404_that_passes_takes_the_revocation_from_nobody() {
             world.account.status.as_mut().unwrap().slots.push(third);
             world.changed();
         }
-        stage.world().misrouted = 2;
+        // Two in a row, and again after another answer.
+        stage.world().misrouted = [404, 404, 503, 404, 404].into();
         let took = stage.until(MINUTES, |world| states(world) == [SlotState::Live]).await;
         assert!(took < Duration::from_mins(1), "known: {known}: {took:?}");
         let world = stage.world();

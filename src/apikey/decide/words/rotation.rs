@@ -302,8 +302,9 @@ pub(in crate::apikey::decide) fn published_key_fails(
 ) -> String {
     let (fails, advice) = match probe {
         Probe::Dead => {
-            let advice = "switch the workloads to that one by hand if they fail, and see who revoked the other; this ends when the \
-                          ApiKey is deleted and applied again, which makes a new key";
+            let advice = "see who revoked the other one. A key that is revoked does not come back: annotate this ApiKey with \
+                          keys.bags.fm/delete-now=true, delete it and apply it again, which revokes both keys and makes a new one, then \
+                          restart what reads the Secret";
             ("Bags does not accept it any more".to_owned(), advice)
         }
         Probe::Forbidden => (

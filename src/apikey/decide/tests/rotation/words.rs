@@ -122,7 +122,7 @@ fn who_waits_for_a_rotation_reads_what_for_and_what_to_do() {
                 "Production-App-0-new is in the Secret",
                 "accept it any more",
                 "who revoked",
-                "deleted and applied again",
+                "keys.bags.fm/delete-now=true, delete it and apply it again",
             ],
         ),
         (hold(&probed(Probe::Forbidden)), &["suspended at Bags", "Production-App-0-old is not revoked"]),
