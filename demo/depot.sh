@@ -1,6 +1,6 @@
 # Rotations in the middle of which something goes wrong, side by side, each of an application of demo/depot.yaml: something takes
 # the operator's mark away; a rollout fails that had come up; the way back is cut off; the new key is revoked. In a foyer, people
-# are to revoke the old keys, and do not. Sourced by demo/run; needs a node.
+# are to revoke the old keys, and do not. In a cellar it is the account that gets into trouble (demo/cellar.sh). Sourced by demo/run; needs a node.
 
 in_depot="depot ramps deployment/ramp-web
 depot lifts deployment/lift-web
@@ -17,6 +17,7 @@ open_depot() {
 	show -n depot wait pods --all --for=condition=Ready --timeout=90s
 	show -n foyer wait pods --all --for=condition=Ready --timeout=90s
 	users+=$in_depot$'\n'
+	open_cellar
 }
 
 # --- What is asked -------------------------------------------------------------------------------------------------
@@ -179,7 +180,7 @@ gate_web_is_answered() { grep -q "GET /auth/me: $1\$" <<<"$(kubectl -n depot log
 
 gates_are_given_up() {
 	await 120 "the rotation of gates is held" depot_holds gates ' is in the Secret, and Bags does not accept it any more; key '
-	depot_tells gates ' is not revoked: switch the workloads to that one by hand if they fail, and see who revoked the other' ||
+	depot_tells gates ' is not revoked: see who revoked the other one. A key that is revoked does not come back: annotate this ApiKey with ' ||
 		fail "the message does not say what to do"
 	await 30 "with an event" has_event depot gates RotationHeld
 	await 60 "calls of gate-web fail" gate_web_is_answered 401
@@ -282,6 +283,7 @@ depot_begins() {
 	begin_rotation depot lifts depot lifts BAGS_API_KEY && old_lifts=$old
 	begin_rotation depot ramps depot ramps BAGS_API_KEY && old_ramps=$old
 	ask_doors first
+	cellar_begins
 }
 
 # Restarts by the operator; changes by whatever took its mark away, and by people. A mark that was taken is set once more. Of
@@ -297,9 +299,11 @@ depot() {
 	local begin=$SECONDS old_ramps old_lifts old_signs old_signs_id old_gates old_gates_id new_gates old_doors
 	open_depot
 	depot_begins
+	wines_are_refused
 	gates_lose_their_new_key
 	signs_lose_their_old_key
 	lifts_get_a_bad_image
+	wines_lose_their_secret
 	one_key_of_doors_waits
 	gates_are_given_up
 	lifts_fail_since
@@ -307,12 +311,15 @@ depot() {
 	signs_have_no_way_back
 	two_keys_of_doors_wait
 	ramps_wait_for_people
+	wines_are_suspended
 	signs_go_on
 	end_rotation 150 "the old key of lifts is revoked" depot lifts depot
 	gates_are_made_anew
+	wines_lose_their_account
 	end_rotation 150 "the old key of ramps is revoked" depot ramps depot
 	for old in "$old_lifts" "$old_ramps"; do expect "answer to an old key" "$(answer_to "$old")" 401; done
 	doors_go_on
+	cellar_is_empty
 	await 150 "the ApiKey signs is gone" is_gone depot signs
 	await 120 "no key of the depot is being revoked any more" revokes_nothing depot
 	show get events -n depot --field-selector reason=RotationHeld
@@ -323,5 +330,5 @@ depot() {
 	expect_ledgers_to_be_right
 	close_place depot
 	close_place foyer
-	say "-- seven rotations in the middle of which something went wrong, five of which ended: $((SECONDS - begin)) s"
+	say "-- nine rotations in the middle of which something went wrong, six of which ended: $((SECONDS - begin)) s"
 }

@@ -300,7 +300,7 @@ fn standing(o: &Observation) -> Rule {
     };
     let name = &o.key.spec.account_ref.name;
     if view.account.metadata.deletion_timestamp.is_some() {
-        return Rule::wait(Reason::AccountDeleting, words::account_deleting(name));
+        return Rule::wait(Reason::AccountDeleting, words::account_going(name));
     }
     match view.ours {
         Some(true) => {}

@@ -266,6 +266,14 @@ pub(crate) fn account_deleting(account: &str) -> String {
     format!("BagsAccount \"{account}\" is being deleted; name another one")
 }
 
+/// What is said to an ApiKey that is there: it cannot be moved to another account.
+pub(super) fn account_going(account: &str) -> String {
+    format!(
+        "BagsAccount \"{account}\" is being deleted, and stays until its ApiKeys are gone: delete this one, or have it made anew \
+         with another account"
+    )
+}
+
 pub(crate) fn account_unseen(account: &str) -> String {
     format!("BagsAccount \"{account}\" has not been looked at yet; apply the ApiKey again in a moment")
 }
