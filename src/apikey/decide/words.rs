@@ -1,7 +1,14 @@
 //! What a person reads: each message names the object and the field, and says the way out.
 
+mod account;
 mod rotation;
 
+pub(crate) use account::{
+    MAKE_ROOM_IN_NAMESPACE, MAKE_ROOM_OR_QUEUE, WAITS, account_deleting, account_not_found,
+    account_not_ready, account_unseen, duplicate_use, environment_not_allowed, foreign_installation,
+    namespace_full, namespace_not_allowed, newer_ledger, room, waits_for_account,
+};
+pub(super) use account::{account_going, no_room};
 pub(in crate::apikey) use rotation::switched_back;
 pub(super) use rotation::{
     coming_up, gaps, list, next_window, no_second_slot, no_way_back, overlapping, published_key_fails,
@@ -12,7 +19,6 @@ pub(super) use rotation::{
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
 use crate::{
@@ -26,7 +32,7 @@ use crate::{
         observe::{AccountView, CreatingView, Observation, Rival},
     },
     consumer_secret::Foreign,
-    ledger::{Ledger, NEVER_ACCEPTED, Room, VALUE_LOST},
+    ledger::{NEVER_ACCEPTED, VALUE_LOST},
     time::{later, nearest_second},
 };
 
@@ -150,138 +156,6 @@ pub(super) fn secret_rival(key: &ApiKey, rival: &Rival) -> String {
              on \"{name}\", delete the Secret, which this one then writes, restart what reads it, and remove the other key at Bags"
         ),
     }
-}
-
-pub(crate) fn account_not_found(key: &ApiKey) -> String {
-    format!(
-        "there is no BagsAccount \"{}\"; correct spec.accountRef.name, or ask the platform team to create it",
-        key.spec.account_ref.name
-    )
-}
-
-pub(crate) fn foreign_installation(account: &str) -> String {
-    format!(
-        "the ledger of BagsAccount \"{account}\" belongs to another installation of the operator; a platform person takes \
-         it over with the annotation keys.bags.fm/take-over on the account"
-    )
-}
-
-pub(crate) fn newer_ledger(account: &str) -> String {
-    format!(
-        "the ledger of BagsAccount \"{account}\" was written by a newer version of the operator; nothing is changed until \
-         that version runs again"
-    )
-}
-
-pub(crate) fn namespace_not_allowed(account: &str, namespace: &str) -> String {
-    format!(
-        "BagsAccount \"{account}\" does not allow namespace \"{namespace}\"; ask the platform team to add it to spec.allowed"
-    )
-}
-
-pub(crate) fn environment_not_allowed(account: &str, environment: &str, allowed: &[String]) -> String {
-    format!(
-        "BagsAccount \"{account}\" does not allow environment \"{environment}\" in this namespace (it allows: {}); use \
-         another account, or ask the platform team to add it to spec.allowed",
-        allowed.join(", ")
-    )
-}
-
-pub(crate) fn namespace_full(account: &str, namespace: &str, max: i64, slots: &[Slot]) -> String {
-    let ledger = Ledger { slots: slots.to_vec(), departed: vec![] };
-    let wait = if ledger.owners_in(namespace) < max { ", with those of older ApiKeys that wait" } else { "" };
-    let own: Vec<Slot> = ledger.slots.into_iter().filter(|slot| slot.owner.namespace == namespace).collect();
-    format!(
-        "namespace \"{namespace}\" has as many keys of BagsAccount \"{account}\" as it may have ({max}){wait}{}",
-        those_that_leave(&own)
-    )
-}
-
-/// The way out of a namespace that has all it may have.
-pub(crate) const MAKE_ROOM_IN_NAMESPACE: &str =
-    "delete an ApiKey there, or ask the platform team for a higher spec.allowed[].max";
-
-/// What becomes of an ApiKey that is admitted without a place.
-pub(crate) const WAITS: &str = "the ApiKey is admitted, and waits until one is free";
-
-/// Why an ApiKey waits that is admitted although its account is not ready.
-pub(crate) fn waits_for_account(account: &str, ready: Option<&Condition>) -> String {
-    let why = ready.map_or("it has not been looked at yet", |ready| ready.reason.as_str());
-    format!("BagsAccount \"{account}\" is not ready ({why}); the ApiKey is admitted, and waits until it is")
-}
-
-pub(crate) fn duplicate_use(key: &ApiKey, rival: &str) -> String {
-    format!(
-        "ApiKey {rival} has application \"{}\" in environment \"{}\" of the same account; this one waits until that one is \
-         gone",
-        key.application(),
-        key.spec.environment
-    )
-}
-
-/// The way out of a full account that refuses ApiKeys for which it has no room.
-pub(crate) const MAKE_ROOM_OR_QUEUE: &str =
-    "delete an ApiKey, or ask the platform team for admission: Queue or a higher limit";
-
-pub(super) fn no_room(view: &AccountView) -> String {
-    let sums = room(&account_name(view), &view.room, &view.ledger.slots, view.ahead);
-    format!("{sums}; delete an ApiKey, or ask the platform team for a higher limit")
-}
-
-/// How many of these keep their slot although no ApiKey needs it any more: to delete a further ApiKey makes no room before that is
-/// settled.
-pub(crate) fn leaving(slots: &[Slot]) -> usize {
-    let leaves = [SlotState::Lost, SlotState::Unresolved, SlotState::Revoking, SlotState::Released];
-    slots.iter().filter(|slot| super::is_in(&slot.state, &leaves)).count()
-}
-
-/// The same in words, after what is full.
-fn those_that_leave(slots: &[Slot]) -> String {
-    match leaving(slots) {
-        0 => String::new(),
-        some => format!(
-            "; {some} of these keys are on their way out, and make room first: the BagsAccount says whether a person has to act \
-             (RevocationNeedsPerson, KeyUnresolved)"
-        ),
-    }
-}
-
-/// A full account in numbers; `ahead` older ApiKeys are served first.
-pub(crate) fn room(account: &str, room: &Room, slots: &[Slot], ahead: usize) -> String {
-    let capacity = room.capacity(slots);
-    let wait = if ahead > 0 { format!(", {ahead} wait") } else { String::new() };
-    format!(
-        "account \"{account}\" has no slot for another key: {} of {} in use ({} by ApiKeys, {} made elsewhere), {} kept for \
-         rotations{wait}{}",
-        capacity.used,
-        capacity.limit,
-        slots.len(),
-        capacity.unmanaged,
-        capacity.reserved,
-        those_that_leave(slots)
-    )
-}
-
-pub(crate) fn account_deleting(account: &str) -> String {
-    format!("BagsAccount \"{account}\" is being deleted; name another one")
-}
-
-/// What is said to an ApiKey that is there: it cannot be moved to another account.
-pub(super) fn account_going(account: &str) -> String {
-    format!(
-        "BagsAccount \"{account}\" is being deleted, and stays until its ApiKeys are gone: delete this one, or have it made anew \
-         with another account"
-    )
-}
-
-pub(crate) fn account_unseen(account: &str) -> String {
-    format!("BagsAccount \"{account}\" has not been looked at yet; apply the ApiKey again in a moment")
-}
-
-pub(crate) fn account_not_ready(account: &str, reason: &str) -> String {
-    format!(
-        "BagsAccount \"{account}\" is not ready ({reason}); ask the platform team to see to it, or for admission: Queue"
-    )
 }
 
 /// Does not name the other ApiKey: the name would change with each key that is made, and with it the status of every ApiKey
