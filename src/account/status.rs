@@ -33,7 +33,7 @@ use crate::{
     webhook::registration::Registration,
 };
 
-/// The credentials were replaced, and Bags was not asked with them yet.
+/// The credentials were changed, or could not be used, and Bags was not asked with them since.
 const NOT_TRIED: &str = "NotTried";
 /// How many things one message names; the rest is counted.
 const NAMED: usize = 10;
@@ -283,7 +283,8 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
     let told = status.conditions.iter().find(|told| told.type_ == kind::CREDENTIALS_VALID);
     let untried = match seen.facts.tried {
         Some(tried) => !tried,
-        None => told.is_some_and(|told| [NOT_TRIED, WALLET_REFUSED].contains(&told.reason.as_str())),
+        // What was wrong before may be wrong still.
+        None => told.is_some_and(|told| told.status == "False" || told.reason == NOT_TRIED),
     };
     let made = status.capabilities.create == Capability::Yes;
     if seen.facts.token_accepted || made && !untried {
@@ -293,7 +294,7 @@ fn credentials(status: &BagsAccountStatus, seen: &Observation) -> Option<Word> {
         return word(
             true,
             NOT_TRIED,
-            "the credentials were replaced; the next key, or the next list, shows whether Bags accepts them",
+            "the credentials were changed, or could not be used before; the next key, or the next list, shows whether Bags accepts them",
         );
     }
     word(true, "Readable", "the credentials can be read; Bags has not been asked with them yet")

@@ -293,6 +293,11 @@ fn blocked(o: &Observation) -> Rule {
     if o.current().is_some() { Rule::Pass } else { standing(o) }
 }
 
+/// Whether an ApiKey without a slot waits for something besides one.
+fn waits_for_else(o: &Observation, view: &AccountView) -> bool {
+    o.key.suspended() || view.use_rival.is_some() || o.secret_rival.is_some()
+}
+
 /// What in the account, or in the ApiKey itself, stops a new key or a switch.
 fn standing(o: &Observation) -> Rule {
     let Some(view) = &o.account else {
@@ -324,6 +329,8 @@ fn standing(o: &Observation) -> Rule {
             let message = words::environment_not_allowed(name, &o.key.spec.environment, allowed);
             return Rule::wait(Reason::EnvironmentNotAllowed, message);
         }
+        // As at admission: who waits for something else is told that, and takes no place.
+        Permission::Max(_) if waits_for_else(o, view) => {}
         Permission::Max(max) => {
             let full = words::namespace_full(name, &o.owner.namespace, *max, &view.ledger.slots);
             let message = format!("{full}; {}", words::MAKE_ROOM_IN_NAMESPACE);

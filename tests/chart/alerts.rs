@@ -68,6 +68,12 @@ fn an_alert_about_the_leader_is_of_this_installation_and_one_that_waits_outlasts
                 assert!(selector.starts_with(&of_this), "{name}: {expression}");
             }
         }
+        // A sum over all would hide this one behind another one.
+        for summed in expression.split("sum(increase(").skip(1) {
+            let selector =
+                summed.trim_start_matches(|letter: char| letter.is_ascii_lowercase() || letter == '_');
+            assert!(selector.starts_with(&of_this), "{name}: {expression}");
+        }
         if lasting.is_some_and(|lasting| lasting.ends_with(['h', 'd'])) {
             // The past speaks only where nobody does now: else one after the other would be taken for one that lasts.
             let (now, past) = expression.split_once(" or ").unwrap();

@@ -17,7 +17,13 @@ pub(super) fn waiting(seen: &Observation) -> Vec<(PersonReason, &SlotSeen)> {
         return Vec::new();
     }
     let revoking = seen.slots.iter().filter(|slot| slot.slot.state == SlotState::Revoking);
-    revoking.filter_map(|slot| Some((death::needs_person(&seen.death(slot))?, slot))).collect()
+    // The daily look whether there is an endpoint by now takes the question from nobody, whatever comes of it.
+    let missing = |slot: &SlotSeen| seen.way(slot) == death::Way::Operator && seen.endpoint_was_missing();
+    let asked = |slot: &SlotSeen| match missing(slot) {
+        true => Some(PersonReason::NoEndpoint),
+        false => death::needs_person(&seen.death(slot)),
+    };
+    revoking.filter_map(|slot| Some((asked(slot)?, slot))).collect()
 }
 
 pub(super) fn needs_person(seen: &Observation) -> Option<Word> {

@@ -157,10 +157,13 @@ fn a_wallet_that_bags_refuses_is_not_said_to_be_accepted() {
     assert_eq!(reason(&account), "NotTried");
     // Another process goes by what was told.
     account.facts.tried = None;
-    for (told, expected) in
-        [("NotTried", "NotTried"), ("WalletRefused", "NotTried"), ("Accepted", "Accepted")]
-    {
-        let conditions = vec![condition(kind::CREDENTIALS_VALID, "True", told, "so")];
+    for (status, told, expected) in [
+        ("True", "NotTried", "NotTried"),
+        ("False", "WalletRefused", "NotTried"),
+        ("False", "TokenRefused", "NotTried"),
+        ("True", "Accepted", "Accepted"),
+    ] {
+        let conditions = vec![condition(kind::CREDENTIALS_VALID, status, told, "so")];
         Arc::make_mut(&mut account.account).status.get_or_insert_default().conditions = conditions;
         assert_eq!(reason(&account), expected, "{told}");
     }

@@ -116,18 +116,22 @@ fn what_a_namespace_may_still_have_is_for_those_of_it_that_came_first() {
 
 #[test]
 fn who_is_refused_reads_how_many_keys_make_room_by_themselves() {
-    let mut slots = live(8);
     let message = |account: &BagsAccount| denied(&ask(account, &new_key(), &[])).message.clone();
+    let of_account = |slots: Vec<Slot>| message(&with(&json!({}), &json!({"slots": slots})));
+    let mut slots = live(8);
     slots.push(theirs(20, SlotState::Revoking));
-    let said = message(&with(&json!({}), &json!({"slots": slots})));
-    assert!(
-        said.contains("9 of 10 in use") && said.contains("; 1 of these keys are on their way out"),
-        "{said}"
-    );
-    let said = message(&with_max(1, vec![theirs(1, SlotState::Released)]));
+    let said = of_account(slots);
+    assert!(said.contains("9 of 10 in use") && said.contains("; 1 of them are on their way out"), "{said}");
+    let said = message(&with_max(1, vec![theirs(1, SlotState::Revoking)]));
     assert!(said.contains("RevocationNeedsPerson"), "{said}");
-    let said = message(&with(&json!({}), &json!({"slots": live(9)})));
-    assert!(!said.contains("on their way out"), "{said}");
+    let said = message(&with_max(1, vec![theirs(1, SlotState::Released)]));
+    assert!(said.contains("; 1 were left to people") && !said.contains("RevocationNeedsPerson"), "{said}");
+    // The old key of a rotation leaves no room: its ApiKey stays.
+    let mut rotated = live(2);
+    rotated.push(theirs(1, SlotState::Revoking));
+    for said in [of_account(live(9)), message(&with_max(2, live(2))), message(&with_max(2, rotated))] {
+        assert!(!said.contains("on their way out"), "{said}");
+    }
 }
 
 pub(crate) fn new_key() -> ApiKey {

@@ -75,7 +75,7 @@ impl<'a> Waiting<'a> {
             "NewerLedger" => self.ledger.unknown_state(),
             "NamespaceNotAllowed" => self.entries().next().is_none(),
             "EnvironmentNotAllowed" => !self.allows(key),
-            "NamespaceQuotaExceeded" => self.namespace_is_full(),
+            "NamespaceQuotaExceeded" => self.namespace_is_full_for(key),
             "QuotaExceeded" => self.is_full_for(key),
             "DuplicateUse" => self.use_is_taken(key),
             "SecretConflict" => self.secret_is_taken(key),
@@ -133,11 +133,13 @@ impl<'a> Waiting<'a> {
         account.is_some_and(|it| it.allowing(TENANT, &self.labels, environment).next().is_some())
     }
 
-    /// Whether as many ApiKeys have slots as the entries allow together; one without a bound sets none.
-    fn namespace_is_full(&self) -> bool {
+    /// Whether as many ApiKeys have slots as the entries allow together, or will once older ones have theirs; one without a bound
+    /// sets none.
+    fn namespace_is_full_for(&self, key: &Value) -> bool {
         let most = self.entries().try_fold(0_i64, |sum, entry| Some(sum.saturating_add(entry.max?)));
         let owners: BTreeSet<&str> = self.ledger.slots.iter().map(|slot| slot.owner.uid.as_str()).collect();
-        most.is_some_and(|most| i64::try_from(owners.len()).is_ok_and(|owners| owners >= most))
+        let count = owners.len() + self.ahead_of(key);
+        most.is_some_and(|most| i64::try_from(count).is_ok_and(|count| count >= most))
     }
 
     /// Whether there is no slot for its first key, or none yet for that in the place that it has.

@@ -220,6 +220,17 @@ fn nothing_is_made_while_something_speaks_against_it() {
         ),
         ("the namespace has its share", with(Permission::Max(3)), "NamespaceQuotaExceeded"),
         ("it is suspended", seen().suspended(), "Suspended"),
+        ("and its namespace has its share", with(Permission::Max(3)).suspended(), "Suspended"),
+        (
+            "another one has its use, and its namespace has its share",
+            with(Permission::Max(3)).view(|view| view.use_rival = Some("shop/app-9".into())),
+            "DuplicateUse",
+        ),
+        (
+            "another one has its Secret, and its namespace has its share",
+            Observation { secret_rival: Some(rival()), ..with(Permission::Max(3)) },
+            "SecretConflict",
+        ),
         (
             "a place that is kept does not change that: it is given back",
             seen().with_slot(mine(SlotState::Reserved)).suspended(),

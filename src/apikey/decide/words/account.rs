@@ -1,5 +1,7 @@
 //! What an account says to an ApiKey: who may use it, and what room it has.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::account_name;
@@ -88,22 +90,34 @@ pub(in crate::apikey::decide) fn no_room(view: &AccountView) -> String {
     format!("{sums}; delete an ApiKey, or ask the platform team for a higher limit")
 }
 
-/// How many of these keep their slot although no ApiKey needs it any more: to delete a further ApiKey makes no room before that is
-/// settled.
+/// How many ApiKeys, by their slots, leave room without anybody deleting a further one: those of which nothing is left but keys
+/// that go. The old key of a rotation leaves none, as its ApiKey stays.
 fn leaving(slots: &[Slot]) -> usize {
-    let leaves = [SlotState::Lost, SlotState::Unresolved, SlotState::Revoking, SlotState::Released];
-    slots.iter().filter(|slot| is_in(&slot.state, &leaves)).count()
+    let leaves = [SlotState::Lost, SlotState::Unresolved, SlotState::Revoking];
+    let (going, staying): (Vec<&Slot>, Vec<&Slot>) =
+        slots.iter().partition(|slot| is_in(&slot.state, &leaves));
+    let owners =
+        |slots: Vec<&Slot>| slots.into_iter().map(|slot| slot.owner.uid.clone()).collect::<BTreeSet<_>>();
+    owners(going).difference(&owners(staying)).count()
 }
 
-/// The same in words, after what is full.
+/// What is said of keys that count although no ApiKey needs them, after what is full.
 fn those_that_leave(slots: &[Slot]) -> String {
+    let released = slots.iter().filter(|slot| slot.state == SlotState::Released).count();
+    let mut said = String::new();
     match leaving(slots) {
-        0 => String::new(),
-        some => format!(
-            "; {some} of these keys are on their way out, and make room first: the BagsAccount says whether a person has to act \
+        0 => {}
+        some => said.push_str(&format!(
+            "; {some} of them are on their way out, and make room then: the BagsAccount says whether a person has to act \
              (RevocationNeedsPerson, KeyUnresolved)"
-        ),
+        )),
     }
+    if released > 0 {
+        said.push_str(&format!(
+            "; {released} were left to people (Orphan), and count until they are removed at Bags"
+        ));
+    }
+    said
 }
 
 /// A full account in numbers; `ahead` older ApiKeys are served first.

@@ -303,8 +303,8 @@ pub(in crate::apikey::decide) fn published_key_fails(
     let (fails, advice) = match probe {
         Probe::Dead => {
             let advice = "see who revoked the other one. A key that is revoked does not come back: annotate this ApiKey with \
-                          keys.bags.fm/delete-now=true, delete it and apply it again, which revokes both keys and makes a new one, then \
-                          restart what reads the Secret";
+                          keys.bags.fm/delete-now=true, delete it (with spec.deletionPolicy: Revoke, or both keys stay), apply it again \
+                          once the account has let both keys go, then restart what reads the Secret";
             ("Bags does not accept it any more".to_owned(), advice)
         }
         Probe::Forbidden => (
