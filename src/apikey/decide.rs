@@ -293,9 +293,10 @@ fn blocked(o: &Observation) -> Rule {
     if o.current().is_some() { Rule::Pass } else { standing(o) }
 }
 
-/// Whether an ApiKey without a slot waits for something besides one.
+/// Whether this is an ApiKey without a slot that waits for something besides one.
 fn waits_for_else(o: &Observation, view: &AccountView) -> bool {
-    o.key.suspended() || view.use_rival.is_some() || o.secret_rival.is_some()
+    let waits = o.key.suspended() || view.use_rival.is_some() || o.secret_rival.is_some();
+    waits && o.slots().is_empty()
 }
 
 /// What in the account, or in the ApiKey itself, stops a new key or a switch.
