@@ -113,8 +113,8 @@ fn after_problem(context: &Context, uid: &str, problem: &Problem) -> (Outcome, R
     (Outcome::Wait(wait), ReconcileOutcome::Failed)
 }
 
-/// What counts as standing in the way of an ApiKey. What stands in the way of its next key alone leaves it ready, and is counted
-/// by `rotations_held`.
+/// What counts as standing in the way of an ApiKey. What stands in the way of its next key alone leaves it ready; `rotations_held`
+/// counts what of that does not go by itself.
 fn counted(reason: Reason) -> Option<&'static str> {
     (reason.kind() != hold::Kind::Settled).then_some(reason.as_str())
 }

@@ -496,3 +496,15 @@ const MINUTES: Duration = Duration::from_mins(30);
 fn aged(n: usize, state: SlotState) -> Slot {
     Slot { since: Timestamp::from_second(1_800_000_000 - 3600).unwrap(), ..slot(&owner(n), state) }
 }
+
+/// Bags cannot revoke the first of two keys, and a person is asked to.
+async fn a_person_is_asked() -> Stage {
+    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
+    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
+    stage.key(&dying, Some(true));
+    stage.key(&live, Some(true));
+    stage.owner(1);
+    stage.world().can_revoke = false;
+    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    stage
+}

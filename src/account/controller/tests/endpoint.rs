@@ -28,13 +28,7 @@ async fn a_key_that_bags_does_not_find_does_not_take_the_revocation_from_the_oth
 
 #[tokio::test]
 async fn an_endpoint_that_is_still_missing_a_day_later_takes_the_question_from_nobody() {
-    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
-    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
-    stage.owner(1);
-    stage.key(&dying, Some(true));
-    stage.key(&live, Some(true));
-    stage.world().can_revoke = false;
-    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    let mut stage = a_person_is_asked().await;
     // Another process knows it from the status.
     let installation = Installation { cluster: CLUSTER.into(), namespace: "bags".into() };
     stage.context = Arc::new(operator(&stage.world, &stage.clock, &stage.keys, installation));

@@ -36,13 +36,7 @@ async fn a_lost_key_is_revoked_and_proven_gone_by_two_lists() {
 
 #[tokio::test]
 async fn where_bags_cannot_revoke_a_person_is_asked_and_their_deed_noticed() {
-    let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
-    let mut stage = stage(true, vec![dying.clone(), live.clone()]);
-    stage.key(&dying, Some(true));
-    stage.key(&live, Some(true));
-    stage.owner(1);
-    stage.world().can_revoke = false;
-    stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+    let stage = a_person_is_asked().await;
     assert!(stage.world().events.contains(&"RevocationNeedsPerson".to_owned()));
     // Its own last answer is not an hour old: no list shows it any more, and none of them lacks the other key.
     stage.pass(Duration::from_mins(15)).await;
@@ -56,13 +50,7 @@ async fn where_bags_cannot_revoke_a_person_is_asked_and_their_deed_noticed() {
 #[tokio::test]
 async fn a_persons_deed_is_noticed_by_the_key_itself_where_no_list_comes_any_more() {
     for trouble in ["the token is refused", "its Secret is deleted", "there is no list"] {
-        let (dying, live) = (aged(0, SlotState::Revoking), aged(1, SlotState::Live));
-        let mut stage = stage(true, vec![dying.clone(), live.clone()]);
-        stage.key(&dying, Some(true));
-        stage.key(&live, Some(true));
-        stage.owner(1);
-        stage.world().can_revoke = false;
-        stage.until(MINUTES, |world| condition(world, "RevocationNeedsPerson").is_some()).await;
+        let stage = a_person_is_asked().await;
         // The last list shows it.
         stage.pass(Duration::from_mins(15)).await;
         {
